@@ -1,0 +1,171 @@
+// What the model's kernels share: the step table, reductions and layer norm over a workgroup, packed
+// weights. The host prepends a header of constants to every kernel:
+//
+//   W               invocations in a workgroup, a power of two, at least 16
+//   D, ROW4         width of the residual stream; the same padded to a multiple of 8, in vec4
+//   BLOCK           neurons (or logits) in a workgroup's block, a power of two, at least 32
+//   BLOCKS_PER_HEAD, BLOCKS   blocks of a head and of all heads
+//   SLOT_TILE       slots that one workgroup of a dense product serves
+//   ROW_LANES       invocations that share one row of weights in a sparse product
+//   F16             weights are half floats, two to a u32, else floats
+//   PAIRED          both neurons of a rotary pair share a frequency
+//
+// Letters follow the model's formulas: x residual stream, u activations, q rotated activations,
+// y attention output, z and g gates.
+
+// What a slot does at this step; mirrors `GpuStep`.
+struct Step {
+    // A token id, or one of the two values below.
+    input: u32,
+    position: u32,
+    read_scale: f32,
+    write_scale: f32,
+    // 1: draw a token.
+    sample: u32,
+    // 1: compute logits.
+    logits: u32,
+    // Factor on the state before the token.
+    rescale: f32,
+    pad: u32,
+}
+
+const INPUT_IDLE: u32 = 0xffffffffu;
+const INPUT_PREVIOUS: u32 = 0xfffffffeu;
+
+// A slot's sampler; mirrors `Control`.
+struct Control {
+    token: u32,
+    generated: u32,
+    // 0 while it runs.
+    status: u32,
+    top_k_key: u32,
+    top_p_key: u32,
+    mass_lo: u32,
+    mass_hi: u32,
+    draw_lo: u32,
+    draw_hi: u32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
+}
+
+// Whether a slot takes part in this step. Uniform: both buffers are read-only here.
+fn is_active(slot: u32) -> bool {
+    return steps[slot].input != INPUT_IDLE && control[slot].status == 0u;
+}
+
+// Vectors of D numbers in workgroup memory. Invocation i owns the vec4 columns i, i + W, ...
+var<workgroup> rows: array<vec4<f32>, SLOT_TILE * ROW4>;
+// Partial results of invocations.
+var<workgroup> pool: array<vec4<f32>, 2u * W>;
+
+const SUM_GROUP: u32 = 16u;
+var<workgroup> sums: array<f32, W>;
+var<workgroup> group_sums: array<f32, W / SUM_GROUP>;
+
+// Sum of `value` over the workgroup, in a fixed order, the same in every invocation.
+fn workgroup_sum(i: u32, value: f32) -> f32 {
+    sums[i] = value;
+    workgroupBarrier();
+    if (i < W / SUM_GROUP) {
+        var sum = 0.0;
+        for (var k = 0u; k < SUM_GROUP; k++) {
+            sum += sums[i * SUM_GROUP + k];
+        }
+        group_sums[i] = sum;
+    }
+    workgroupBarrier();
+    var total = 0.0;
+    for (var k = 0u; k < W / SUM_GROUP; k++) {
+        total += group_sums[k];
+    }
+    return total;
+}
+
+// 1 for each of the four columns that are not padding.
+fn in_width(column: u32) -> vec4<f32> {
+    let first = 4u * column;
+    return select(vec4(0.0), vec4(1.0), vec4(first, first + 1u, first + 2u, first + 3u) < vec4(D));
+}
+
+// Layer norm of the vector at `at` in `rows`, whose padding is zero. Each invocation reads and writes its own columns.
+fn layer_norm(i: u32, at: u32) {
+    var sum = 0.0;
+    for (var c = i; c < ROW4; c += W) {
+        let v = rows[at + c];
+        sum += (v.x + v.y) + (v.z + v.w);
+    }
+    let mean = workgroup_sum(i, sum) / f32(D);
+    var squares = 0.0;
+    for (var c = i; c < ROW4; c += W) {
+        let v = (rows[at + c] - mean) * in_width(c);
+        rows[at + c] = v;
+        squares += dot(v, v);
+    }
+    let scale = inverseSqrt(workgroup_sum(i, squares) / f32(D) + 1e-5);
+    for (var c = i; c < ROW4; c += W) {
+        rows[at + c] *= scale;
+    }
+}
+
+// A row of vec4 columns is shared among teams of ROW_TEAM invocations.
+const ROW_TEAM: u32 = min(ROW4, W);
+const ROW_TEAMS: u32 = W / ROW_TEAM;
+
+// rows[at..] <- the sum of `count` vectors of `partials`, which follow one another from `base`, in vec4. Each invocation ends with its own columns.
+fn gather(i: u32, base: u32, count: u32, at: u32) {
+    let lane = i % ROW_TEAM;
+    let team = i / ROW_TEAM;
+    if (ROW_TEAMS == 1u) {
+        if (team == 0u) {
+            for (var c = lane; c < ROW4; c += ROW_TEAM) {
+                var sum = vec4(0.0);
+                for (var k = 0u; k < count; k++) {
+                    sum += partials[base + k * ROW4 + c];
+                }
+                rows[at + c] = sum;
+            }
+        }
+    } else {
+        if (team < ROW_TEAMS) {
+            var sum = vec4(0.0);
+            for (var k = team; k < count; k += ROW_TEAMS) {
+                sum += partials[base + k * ROW4 + lane];
+            }
+            pool[team * ROW4 + lane] = sum;
+        }
+        workgroupBarrier();
+        if (team == 0u) {
+            rows[at + lane] = pool_sum(lane);
+        }
+        workgroupBarrier();
+    }
+}
+
+// Sum of the teams' results for one column, in team order.
+fn pool_sum(column: u32) -> vec4<f32> {
+    var sum = vec4(0.0);
+    for (var k = 0u; k < ROW_TEAMS; k++) {
+        sum += pool[k * ROW4 + column];
+    }
+    return sum;
+}
+
+// Weights: one vec4<u32> holds eight halves or four floats.
+const PER_VECTOR: u32 = select(4u, 8u, F16);
+
+fn weights_low(packed: vec4<u32>) -> vec4<f32> {
+    if (F16) {
+        return vec4(unpack2x16float(packed.x), unpack2x16float(packed.y));
+    }
+    return bitcast<vec4<f32>>(packed);
+}
+
+fn weights_high(packed: vec4<u32>) -> vec4<f32> {
+    return vec4(unpack2x16float(packed.z), unpack2x16float(packed.w));
+}
+
+// Negative to zero; a NaN stays a NaN, so that it reaches the logits and is reported.
+fn relu(v: vec4<f32>) -> vec4<f32> {
+    return select(v, vec4(0.0), v < vec4(0.0));
+}

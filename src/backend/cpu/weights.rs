@@ -1,0 +1,100 @@
+//! Weights in the CPU's layout.
+
+use super::simd::{Isa, LANES};
+use crate::backend::WeightType;
+use crate::backend::pack::{self, Element, Geometry};
+use crate::model::{Model, rotary::Rotary};
+
+/// Outputs in a tile of a dense product: four vectors, enough independent sums to hide the latency of
+/// a multiply-add.
+pub const TILE: usize = 4 * LANES;
+
+/// A weight that loads sixteen at a time.
+pub trait Half: Element {
+    /// Reads sixteen weights as f32.
+    fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V;
+}
+
+impl Half for f32 {
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V {
+        isa.load(from)
+    }
+}
+
+impl Half for u16 {
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V {
+        isa.load_half(from)
+    }
+}
+
+/// A model's weights, packed (see [`pack`]) as numbers of type `E`.
+pub struct Weights<E> {
+    /// Rows `[V][row]`.
+    pub embed: Vec<E>,
+    /// Tiles `[blocks][block / TILE][D][TILE]`.
+    pub encoder: Vec<E>,
+    /// Rows `[neurons][row]`.
+    pub encoder_v: Vec<E>,
+    /// Rows `[neurons][row]`.
+    pub decoder: Vec<E>,
+    /// Tiles `[V / TILE][D][TILE]`.
+    pub head: Vec<E>,
+}
+
+impl<E: Half> Weights<E> {
+    /// Packs a model's weights.
+    pub fn pack(model: &Model, g: &Geometry) -> Self {
+        let w = &model.weights;
+        let padded = g.padded_neurons();
+        Self {
+            embed: pack::rows(&w.embed, 1, g.vocab, g.width, g.vocab, g.row),
+            encoder: pack::tiles(&w.encoder, g.heads, g.width, g.neurons, padded, TILE),
+            encoder_v: pack::columns_as_rows(&w.encoder_v, g.heads, g.width, g.neurons, padded, g.row),
+            decoder: pack::rows(&w.decoder, g.heads, g.neurons, g.width, padded, g.row),
+            head: pack::tiles(&w.lm_head, 1, g.width, g.vocab, g.vocab.next_multiple_of(TILE), TILE),
+        }
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        let numbers = self.embed.len() + self.encoder.len() + self.encoder_v.len() + self.decoder.len() + self.head.len();
+        (numbers * size_of::<E>()) as u64
+    }
+}
+
+/// Weights of either type, with what does not depend on it.
+pub struct CpuModel {
+    /// Sizes.
+    pub geometry: Geometry,
+    /// Rotary frequencies, padded with zeros to whole blocks, `[padded N]`.
+    pub turns: Vec<u64>,
+    /// The weights.
+    pub weights: AnyWeights,
+}
+
+/// Weights in 32 or 16 bits.
+pub enum AnyWeights {
+    /// 32-bit floats.
+    F32(Weights<f32>),
+    /// 16-bit floats.
+    F16(Weights<u16>),
+}
+
+impl CpuModel {
+    /// Packs a model.
+    pub fn new(model: &Model, weight_type: WeightType) -> Self {
+        let neurons = model.config.neurons();
+        let largest = if neurons <= 16_384 { 256 } else { 512 };
+        let block = model.config.neurons_per_head.next_multiple_of(TILE).min(largest);
+        let geometry = Geometry::new(&model.config, LANES, block);
+        let mut turns = Rotary::new(&model.weights.freqs).turns().to_vec();
+        turns.resize(geometry.padded_neurons(), 0);
+        let weights = match weight_type {
+            WeightType::F32 => AnyWeights::F32(Weights::pack(model, &geometry)),
+            WeightType::F16 => AnyWeights::F16(Weights::pack(model, &geometry)),
+        };
+        Self { geometry, turns, weights }
+    }
+}

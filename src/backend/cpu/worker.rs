@@ -1,0 +1,397 @@
+//! One thread's share of a run.
+//!
+//! A thread owns a range of neuron blocks: their weights, their rows of every sequence's state, their
+//! activations. Per layer the threads exchange the blocks' partial attention outputs (only where a head
+//! is split between threads) and their partial decoder outputs, and meet at a barrier after each.
+
+use super::barrier::Barrier;
+use super::dense::tile_product;
+use super::encode::{self, ActivePair, Attend, Phases};
+use super::project::Project;
+use super::residual::{Accumulate, Embed, Finish, LayerNorm};
+use super::simd::Level;
+use super::weights::{AnyWeights, CpuModel, Half, TILE, Weights};
+use super::{SlotSampler, lock, rescale, running};
+use crate::backend::pack::Geometry;
+use crate::backend::{Input, Output, Plan, RunOutput, SlotStep};
+use crate::sampling::NO_TOKEN;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockWriteGuard};
+
+/// Which blocks and which tiles of the head a thread owns.
+#[derive(Clone, Debug)]
+pub struct Share {
+    pub index: usize,
+    pub blocks: Range<usize>,
+    pub head_tiles: Range<usize>,
+}
+
+/// Divides blocks and head tiles among threads as evenly as they go.
+pub fn share_out(g: &Geometry, threads: usize) -> Vec<Share> {
+    let part = |total: usize, i: usize| total * i / threads..total * (i + 1) / threads;
+    let tiles = g.vocab.div_ceil(TILE);
+    (0..threads)
+        .map(|index| Share { index, blocks: part(g.blocks(), index), head_tiles: part(tiles, index) })
+        .collect()
+}
+
+/// A thread's rows of every state: `[slots][layers]`.
+pub type OwnState<'a> = Vec<Vec<&'a mut [f32]>>;
+
+/// Splits every state by the threads' block ranges: `[threads][slots][layers]`.
+pub fn split_states<'a>(
+    states: &'a mut [Vec<Vec<f32>>],
+    g: &Geometry,
+    workers: &[Mutex<Worker>],
+) -> Vec<OwnState<'a>> {
+    let block_state = g.block * g.row;
+    let mut parts: Vec<OwnState> = workers.iter().map(|_| Vec::with_capacity(states.len())).collect();
+    for slot in states {
+        parts.iter_mut().for_each(|part| part.push(Vec::with_capacity(slot.len())));
+        for layer in slot {
+            let mut rest = layer.as_mut_slice();
+            for (part, worker) in parts.iter_mut().zip(workers) {
+                let own = lock(worker).share.blocks.len() * block_state;
+                let (mine, others) = rest.split_at_mut(own);
+                rest = others;
+                part.last_mut().expect("pushed above").push(mine);
+            }
+        }
+    }
+    parts
+}
+
+/// Where threads leave what others read. Each thread writes only its own entry, and only between the
+/// barriers at which nobody reads it, so the locks never wait.
+pub struct Exchange {
+    pub barrier: Barrier,
+    /// The threads' block ranges.
+    blocks: Vec<Range<usize>>,
+    /// Whether some head's blocks belong to more than one thread.
+    heads_split: bool,
+    /// Partial attention outputs, per thread `[own blocks][slots][row]`.
+    attention: Vec<RwLock<Vec<f32>>>,
+    /// Partial decoder outputs, alternating by layer, per thread `[own blocks][slots][row]`.
+    update: [Vec<RwLock<Vec<f32>>>; 2],
+}
+
+impl Exchange {
+    pub fn new(g: &Geometry, shares: &[Share], slots: usize) -> Self {
+        let buffers = || shares.iter().map(|s| RwLock::new(vec![0.0; s.blocks.len() * slots * g.row])).collect();
+        Self {
+            barrier: Barrier::new(shares.len()),
+            blocks: shares.iter().map(|s| s.blocks.clone()).collect(),
+            heads_split: shares.iter().any(|s| !s.blocks.start.is_multiple_of(g.blocks_per_head)),
+            attention: buffers(),
+            update: [buffers(), buffers()],
+        }
+    }
+
+    /// Calls `add` with each block of `wanted` in order, and its partial results `[slots][row]`.
+    fn for_each_block(
+        &self,
+        partials: &[RwLock<Vec<f32>>],
+        wanted: Range<usize>,
+        size: usize,
+        mut add: impl FnMut(usize, &[f32]),
+    ) {
+        for (own, partial) in self.blocks.iter().zip(partials) {
+            let range = own.start.max(wanted.start)..own.end.min(wanted.end);
+            if range.is_empty() {
+                continue;
+            }
+            let partial = partial.read().unwrap_or_else(PoisonError::into_inner);
+            for block in range {
+                add(block, &partial[(block - own.start) * size..][..size]);
+            }
+        }
+    }
+}
+
+fn write(lock: &RwLock<Vec<f32>>) -> RwLockWriteGuard<'_, Vec<f32>> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A run as all its threads see it.
+pub struct Job<'a> {
+    pub plan: &'a Plan,
+    pub model: &'a CpuModel,
+    pub level: Level,
+    pub exchange: &'a Exchange,
+    pub samplers: &'a [Mutex<SlotSampler>],
+    pub logits: &'a [Mutex<Vec<f32>>],
+    pub output: Mutex<RunOutput>,
+}
+
+/// A thread's share and its scratch memory.
+pub struct Worker {
+    share: Share,
+    slots: usize,
+    /// Residual stream, `[slots][row]`.
+    pub x: Vec<f32>,
+    /// A layer's update, `[slots][row]`.
+    pub update: Vec<f32>,
+    /// Activations of the own blocks, `[slots][own blocks * block]`; their gates after `project`.
+    pub u: Vec<f32>,
+    /// Attention outputs, `[heads][slots][row]`.
+    pub attention: Vec<f32>,
+    /// Cosines and sines, `[slots][padded N]`.
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+    pairs: Vec<ActivePair>,
+    scaled_x: Vec<f32>,
+    /// Sequences that take part in the current step.
+    pub active: Vec<usize>,
+}
+
+impl Worker {
+    pub fn new(g: &Geometry, share: Share, slots: usize) -> Self {
+        Self {
+            slots,
+            x: vec![0.0; slots * g.row],
+            update: vec![0.0; slots * g.row],
+            u: vec![0.0; slots * share.blocks.len() * g.block],
+            attention: vec![0.0; g.heads * slots * g.row],
+            cosines: vec![0.0; slots * g.padded_neurons()],
+            sines: vec![0.0; slots * g.padded_neurons()],
+            pairs: Vec::with_capacity(g.block / 2),
+            scaled_x: vec![0.0; g.row],
+            active: Vec::with_capacity(slots),
+            share,
+        }
+    }
+
+    /// Runs this thread's share of every step. `state` is `[slots][layers]`, its own rows.
+    pub fn run(&mut self, job: &Job, state: &mut OwnState) {
+        match &job.model.weights {
+            AnyWeights::F32(weights) => self.run_typed(job, weights, state),
+            AnyWeights::F16(weights) => self.run_typed(job, weights, state),
+        }
+    }
+
+    fn run_typed<E: Half>(&mut self, job: &Job, weights: &Weights<E>, state: &mut OwnState) {
+        for steps in &job.plan.steps {
+            self.start(job, weights, steps);
+            for &slot in &self.active {
+                if let Some(factor) = steps[slot].rescale {
+                    state[slot].iter_mut().for_each(|layer| rescale(layer, factor));
+                }
+            }
+            for layer in 0..job.model.geometry.layers {
+                self.encode(job, weights, steps, layer, state);
+                if job.exchange.heads_split {
+                    job.exchange.barrier.wait();
+                }
+                self.project(job, weights, layer);
+                job.exchange.barrier.wait();
+                self.finish(job, layer);
+            }
+            if steps.iter().any(|step| step.output > Output::State) {
+                self.logits(job, weights, steps);
+                job.exchange.barrier.wait();
+                self.sample(job, steps);
+                job.exchange.barrier.wait();
+            }
+            if self.share.index == 0 {
+                self.record(job, steps);
+            }
+        }
+    }
+
+    /// Finds the sequences that take part, their embeddings and their phases.
+    fn start<E: Half>(&mut self, job: &Job, weights: &Weights<E>, steps: &[SlotStep]) {
+        let g = &job.model.geometry;
+        self.active.clear();
+        for (slot, step) in steps.iter().enumerate() {
+            let control = lock(&job.samplers[slot]).control;
+            let token = match step.input {
+                Input::Idle => continue,
+                Input::Token(token) => token,
+                Input::Previous => control.token,
+            };
+            if !running(&control) {
+                continue;
+            }
+            self.active.push(slot);
+            let embedding = &weights.embed[token as usize * g.row..][..g.row];
+            let x = &mut self.x[slot * g.row..][..g.row];
+            job.level.run(Embed { embedding, width: g.width, x });
+            self.rotate(job, slot, step.position);
+        }
+    }
+
+    /// Cosines and sines for a sequence at `position`: a thread needs those of its own blocks, at most
+    /// a whole head's.
+    pub fn rotate(&mut self, job: &Job, slot: usize, position: u32) {
+        let g = &job.model.geometry;
+        for block in self.share.blocks.clone().take(g.blocks_per_head) {
+            let first = block % g.blocks_per_head * g.block;
+            let at = slot * g.padded_neurons() + first;
+            job.level.run(Phases {
+                turns: &job.model.turns[first..first + g.block],
+                position,
+                cosines: &mut self.cosines[at..at + g.block],
+                sines: &mut self.sines[at..at + g.block],
+            });
+        }
+    }
+
+    /// The own blocks fire and meet the state.
+    pub fn encode<E: Half>(
+        &mut self,
+        job: &Job,
+        weights: &Weights<E>,
+        steps: &[SlotStep],
+        layer: usize,
+        state: &mut OwnState,
+    ) {
+        let g = &job.model.geometry;
+        let mut attention = write(&job.exchange.attention[self.share.index]);
+        let stride = self.share.blocks.len() * g.block;
+        for (own, block) in self.share.blocks.clone().enumerate() {
+            let tiles = &weights.encoder[block * g.block * g.width..][..g.block * g.width];
+            let offset = own * g.block;
+            encode::activate(job.level, tiles, g.width, &self.x, g.row, &self.active, &mut self.u, stride, offset);
+            for &slot in &self.active {
+                let phases = slot * g.padded_neurons() + block % g.blocks_per_head * g.block;
+                job.level.run(Attend {
+                    u: &self.u[slot * stride + offset..][..g.block],
+                    cosines: &self.cosines[phases..][..g.block],
+                    sines: &self.sines[phases..][..g.block],
+                    x: &self.x[slot * g.row..][..g.row],
+                    read_scale: steps[slot].read_scale,
+                    write_scale: steps[slot].write_scale,
+                    state: &mut state[slot][layer][own * g.block * g.row..][..g.block * g.row],
+                    y: &mut attention[(own * self.slots + slot) * g.row..][..g.row],
+                    pairs: &mut self.pairs,
+                    scaled_x: &mut self.scaled_x,
+                });
+            }
+        }
+    }
+
+    /// Heads that own a block of this thread.
+    fn own_heads(&self, g: &Geometry) -> Range<usize> {
+        let blocks = &self.share.blocks;
+        blocks.start / g.blocks_per_head..blocks.end.div_ceil(g.blocks_per_head)
+    }
+
+    /// Sums the attention outputs of the own heads: `self.attention`, before its layer norm.
+    pub fn gather_attention(&mut self, job: &Job) {
+        let g = &job.model.geometry;
+        let heads = self.own_heads(g);
+        let size = self.slots * g.row;
+        self.attention[heads.start * size..heads.end * size].fill(0.0);
+        let blocks = heads.start * g.blocks_per_head..heads.end * g.blocks_per_head;
+        job.exchange.for_each_block(&job.exchange.attention, blocks, size, |block, partial| {
+            let head = &mut self.attention[block / g.blocks_per_head * size..][..size];
+            for &slot in &self.active {
+                let range = slot * g.row..(slot + 1) * g.row;
+                job.level.run(Accumulate { to: &mut head[range.clone()], from: &partial[range] });
+            }
+        });
+    }
+
+    /// The own blocks' gated neurons and their decoder output.
+    pub fn project<E: Half>(&mut self, job: &Job, weights: &Weights<E>, layer: usize) {
+        self.gather_attention(job);
+        self.project_gathered(job, weights, layer);
+    }
+
+    /// As [`Worker::project`], from `self.attention`.
+    pub fn project_gathered<E: Half>(&mut self, job: &Job, weights: &Weights<E>, layer: usize) {
+        let g = &job.model.geometry;
+        for head in self.own_heads(g) {
+            for &slot in &self.active {
+                let v = &mut self.attention[(head * self.slots + slot) * g.row..][..g.row];
+                job.level.run(LayerNorm { v, width: g.width });
+            }
+        }
+        let mut update = write(&job.exchange.update[layer % 2][self.share.index]);
+        let stride = self.share.blocks.len() * g.block;
+        for (own, block) in self.share.blocks.clone().enumerate() {
+            let rows = block * g.block * g.row..(block + 1) * g.block * g.row;
+            let head = block / g.blocks_per_head;
+            for &slot in &self.active {
+                job.level.run(Project {
+                    u: &mut self.u[slot * stride + own * g.block..][..g.block],
+                    y: &self.attention[(head * self.slots + slot) * g.row..][..g.row],
+                    encoder_v: &weights.encoder_v[rows.clone()],
+                    decoder: &weights.decoder[rows.clone()],
+                    update: &mut update[(own * self.slots + slot) * g.row..][..g.row],
+                });
+            }
+        }
+    }
+
+    /// Sums the blocks' updates of a layer: `self.update`.
+    pub fn gather_update(&mut self, job: &Job, layer: usize) {
+        let g = &job.model.geometry;
+        self.update.fill(0.0);
+        let partials = &job.exchange.update[layer % 2];
+        job.exchange.for_each_block(partials, 0..g.blocks(), self.slots * g.row, |_, partial| {
+            for &slot in &self.active {
+                let range = slot * g.row..(slot + 1) * g.row;
+                job.level.run(Accumulate { to: &mut self.update[range.clone()], from: &partial[range] });
+            }
+        });
+    }
+
+    /// x ← LN(x + LN(update)).
+    pub fn finish(&mut self, job: &Job, layer: usize) {
+        self.gather_update(job, layer);
+        self.finish_gathered(job);
+    }
+
+    /// As [`Worker::finish`], from `self.update`.
+    pub fn finish_gathered(&mut self, job: &Job) {
+        let g = &job.model.geometry;
+        for &slot in &self.active {
+            let range = slot * g.row..(slot + 1) * g.row;
+            let (x, update) = (&mut self.x[range.clone()], &mut self.update[range]);
+            job.level.run(Finish { x, update, width: g.width });
+        }
+    }
+
+    /// The own tiles of the head.
+    pub fn logits<E: Half>(&mut self, job: &Job, weights: &Weights<E>, steps: &[SlotStep]) {
+        let g = &job.model.geometry;
+        self.active.retain(|&slot| steps[slot].output >= Output::Logits);
+        for index in self.share.head_tiles.clone() {
+            let tile = &weights.head[index * TILE * g.width..][..TILE * g.width];
+            tile_product(job.level, tile, &self.x, g.row, &self.active, |slot, sums| {
+                let mut logits = lock(&job.logits[slot]);
+                let to = &mut logits[index * TILE..];
+                let count = to.len().min(TILE);
+                to[..count].copy_from_slice(&sums[..count]);
+            });
+        }
+    }
+
+    /// Draws the tokens of this thread's part of the sequences.
+    fn sample(&mut self, job: &Job, steps: &[SlotStep]) {
+        let threads = job.exchange.blocks.len();
+        for &slot in self.active.iter().filter(|&slot| slot % threads == self.share.index) {
+            if steps[slot].output == Output::Token {
+                lock(&job.samplers[slot]).draw(&lock(&job.logits[slot]));
+            }
+        }
+    }
+
+    /// Keeps what a step produced. The others are at the next step by now, but they cannot reach the
+    /// logits or the samplers before this thread joins them at a barrier.
+    fn record(&self, job: &Job, steps: &[SlotStep]) {
+        let mut output = lock(&job.output);
+        let active = |slot: &usize| self.active.contains(slot);
+        let tokens = steps.iter().enumerate().map(|(slot, step)| {
+            if step.output == Output::Token && active(&slot) { lock(&job.samplers[slot]).drawn() } else { NO_TOKEN }
+        });
+        output.tokens.push(tokens.collect());
+        if job.plan.trace_logits {
+            let logits = steps.iter().enumerate().map(|(slot, step)| {
+                if step.output > Output::State && active(&slot) { lock(&job.logits[slot]).clone() } else { Vec::new() }
+            });
+            output.logits.push(logits.collect());
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Adapters, devices, and what becomes of their errors.
+
+use crate::backend::{BackendError, DeviceInfo, DeviceKind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// APIs in use. OpenGL is left out: it lacks nothing here that the others have, and probing it prints
+/// noise on machines without a display.
+const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+
+/// Longest wait for one submission. Submissions are sized to take a twentieth of a second.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An adapter as `bdh-gpu devices` lists it.
+#[derive(Clone, Debug)]
+pub struct AdapterSummary {
+    /// Its number in `--device INDEX`.
+    pub index: usize,
+    /// What it is.
+    pub info: DeviceInfo,
+    /// Largest buffer, bytes.
+    pub max_buffer: u64,
+    /// Largest storage binding, bytes.
+    pub max_binding: u64,
+    /// Workgroup memory, bytes.
+    pub workgroup_memory: u32,
+}
+
+/// Which adapter to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdapterChoice {
+    /// The best there is; a software one only if there is no other.
+    Any,
+    /// The best hardware adapter.
+    Hardware,
+    /// By its number in the list.
+    Index(usize),
+    /// The first whose name contains this text, whatever the case.
+    Name(String),
+}
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = BACKENDS;
+    // Validation of the API's use by the driver's layers is for debugging this program, not for users.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(descriptor)
+}
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance().enumerate_adapters(BACKENDS))
+}
+
+fn describe(adapter: &wgpu::Adapter) -> DeviceInfo {
+    let info = adapter.get_info();
+    let kind = match info.device_type {
+        wgpu::DeviceType::Cpu => DeviceKind::SoftwareGpu,
+        _ => DeviceKind::Gpu,
+    };
+    let driver = [info.driver, info.driver_info].join(" ").trim().to_string();
+    DeviceInfo { name: info.name, api: format!("{:?}", info.backend), driver, kind }
+}
+
+/// Lower is better.
+fn rank(adapter: &wgpu::Adapter) -> u32 {
+    match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+/// Every adapter of this machine.
+pub fn list_adapters() -> Vec<AdapterSummary> {
+    let summarise = |(index, adapter): (usize, &wgpu::Adapter)| {
+        let limits = adapter.limits();
+        AdapterSummary {
+            index,
+            info: describe(adapter),
+            max_buffer: limits.max_buffer_size,
+            max_binding: limits.max_storage_buffer_binding_size,
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+        }
+    };
+    enumerate().iter().enumerate().map(summarise).collect()
+}
+
+/// The adapter that a choice means, if there is one.
+///
+/// # Errors
+/// [`BackendError::NoAdapter`], saying what there is instead.
+pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter, BackendError> {
+    let mut adapters = enumerate();
+    let names: Vec<String> =
+        adapters.iter().enumerate().map(|(i, adapter)| format!("{i}: {}", describe(adapter).name)).collect();
+    let there_is = if names.is_empty() {
+        "there is no Vulkan, Metal or DX12 adapter here; install a graphics driver (Debian: mesa-vulkan-drivers), or use --device cpu".to_string()
+    } else {
+        format!("there is {}", names.join(", "))
+    };
+    let best = |adapters: Vec<wgpu::Adapter>, worst: u32| {
+        adapters.into_iter().filter(|a| rank(a) <= worst).min_by_key(rank)
+    };
+    let (found, wanted) = match choice {
+        AdapterChoice::Any => (best(adapters, 4), "a graphics adapter".to_string()),
+        AdapterChoice::Hardware => (best(adapters, 3), "a hardware graphics adapter".to_string()),
+        AdapterChoice::Index(index) if *index < adapters.len() => (Some(adapters.swap_remove(*index)), String::new()),
+        AdapterChoice::Index(index) => (None, format!("adapter {index}")),
+        AdapterChoice::Name(name) => {
+            let wanted = name.to_lowercase();
+            let matches = |adapter: &wgpu::Adapter| describe(adapter).name.to_lowercase().contains(&wanted);
+            (adapters.into_iter().find(matches), format!("an adapter named {name:?}"))
+        }
+    };
+    found.ok_or_else(|| BackendError::NoAdapter(format!("cannot find {wanted}: {there_is}")))
+}
+
+/// An open device.
+pub(super) struct Gpu {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub info: DeviceInfo,
+    pub limits: wgpu::Limits,
+    faults: Arc<Mutex<Faults>>,
+}
+
+/// What went wrong behind the API's back.
+#[derive(Default)]
+struct Faults {
+    lost: Option<String>,
+    error: Option<wgpu::Error>,
+}
+
+fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
+    faults.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    /// Opens an adapter, with all the room that it has.
+    pub fn open(adapter: &wgpu::Adapter) -> Result<Self, BackendError> {
+        let info = describe(adapter);
+        let limits = adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("bdh-gpu"),
+            required_limits: limits.clone(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| {
+            BackendError::Driver { device: info.name.clone(), message: format!("cannot open the device: {error}") }
+        })?;
+        let faults = Arc::new(Mutex::new(Faults::default()));
+        let record = faults.clone();
+        device.on_uncaptured_error(Arc::new(move |error| {
+            lock(&record).error.get_or_insert(error);
+        }));
+        let record = faults.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            // Dropping a device at the end also "loses" it.
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                lock(&record).lost.get_or_insert(message);
+            }
+        });
+        Ok(Self { device, queue, info, limits, faults })
+    }
+
+    /// Reports a fault that has happened since the last call, if there was one.
+    pub fn check(&self) -> Result<(), BackendError> {
+        self.check_allocation("buffers", 0)
+    }
+
+    /// As [`Gpu::check`], after an allocation of `bytes` for `what`.
+    pub fn check_allocation(&self, what: &'static str, bytes: u64) -> Result<(), BackendError> {
+        let mut faults = lock(&self.faults);
+        let device = self.info.name.clone();
+        if let Some(reason) = &faults.lost {
+            let reason = if reason.is_empty() { "no reason given".into() } else { reason.clone() };
+            return Err(BackendError::Lost { device, reason });
+        }
+        match faults.error.take() {
+            None => Ok(()),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(BackendError::OutOfMemory { device, what, bytes }),
+            Some(error) => Err(BackendError::Driver { device, message: one_line(&error.to_string()) }),
+        }
+    }
+
+    /// Waits for a submission.
+    pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
+        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
+        let waited = self.device.poll(poll);
+        self.check()?;
+        match waited {
+            Ok(_) => Ok(()),
+            Err(error) => Err(BackendError::Driver {
+                device: self.info.name.clone(),
+                message: format!("no answer within {} s ({error})", PATIENCE.as_secs()),
+            }),
+        }
+    }
+
+    /// A buffer of `bytes` (at least 4), zeroed.
+    pub fn buffer(&self, what: &'static str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, BackendError> {
+        let size = bytes.max(16).next_multiple_of(16);
+        if size > self.limits.max_buffer_size {
+            return Err(BackendError::Limit {
+                device: self.info.name.clone(),
+                what,
+                needed: size,
+                allowed: self.limits.max_buffer_size,
+            });
+        }
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(what),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        self.check_allocation(what, size)?;
+        Ok(buffer)
+    }
+
+    /// A storage buffer that holds `contents`.
+    pub fn filled(&self, what: &'static str, contents: &[u8]) -> Result<wgpu::Buffer, BackendError> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let buffer = self.buffer(what, contents.len() as u64, usage)?;
+        self.upload(&buffer, 0, contents)?;
+        Ok(buffer)
+    }
+
+    /// Writes to a buffer in pieces, so that staging memory stays small.
+    pub fn upload(&self, buffer: &wgpu::Buffer, offset: u64, contents: &[u8]) -> Result<(), BackendError> {
+        const PIECE: usize = 16 << 20;
+        for (index, piece) in contents.chunks(PIECE).enumerate() {
+            self.queue.write_buffer(buffer, offset + (index * PIECE) as u64, piece);
+            if contents.len() > PIECE {
+                self.wait(self.queue.submit([]))?;
+            }
+        }
+        self.check()
+    }
+
+    /// Reads bytes back; waits for everything submitted before.
+    pub fn download(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>, BackendError> {
+        const PIECE: u64 = 16 << 20;
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.buffer("a staging buffer", bytes.min(PIECE), usage)?;
+        let mut contents = Vec::with_capacity(bytes as usize);
+        let mut at = 0;
+        while at < bytes {
+            let size = PIECE.min(bytes - at);
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(buffer, offset + at, &staging, 0, size);
+            let submission = self.queue.submit([encoder.finish()]);
+            contents.extend_from_slice(&self.map(&staging, size, submission)?);
+            at += size;
+        }
+        Ok(contents)
+    }
+
+    /// Reads a staging buffer that `submission` fills.
+    pub fn map(
+        &self,
+        staging: &wgpu::Buffer,
+        bytes: u64,
+        submission: wgpu::SubmissionIndex,
+    ) -> Result<Vec<u8>, BackendError> {
+        let mapped = Arc::new(Mutex::new(None));
+        let record = mapped.clone();
+        staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
+            *record.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        });
+        self.wait(submission)?;
+        let failed = |message: String| BackendError::Driver { device: self.info.name.clone(), message };
+        match mapped.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(failed(format!("cannot read results back: {error}"))),
+            None => return Err(failed("results were never handed back".into())),
+        }
+        let view = staging.get_mapped_range(0..bytes).map_err(|error| failed(error.to_string()))?;
+        let contents = view.to_vec();
+        drop(view);
+        staging.unmap();
+        Ok(contents)
+    }
+}
+
+/// A driver's message on one line.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}

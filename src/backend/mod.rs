@@ -1,0 +1,232 @@
+//! What a device must do, and the two that do it.
+//!
+//! A [`Backend`] holds a model's weights. It hands out [`Slots`]: a set of sequences that decode
+//! together, each with its state ρ, its sampler and its logits resident on the device. A [`Plan`] says
+//! what every slot does at every step; one call runs it without a round trip to the host.
+
+pub mod cpu;
+//pub mod gpu;
+pub mod pack;
+pub mod stage;
+
+use crate::sampling::{Control, SamplerParams};
+#[cfg(doc)]
+use crate::sampling::NO_TOKEN;
+
+/// What a step reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing: the slot rests and nothing of it changes.
+    Idle,
+    /// This token.
+    Token(u32),
+    /// The token that the slot's sampler drew last.
+    Previous,
+}
+
+/// What a step leaves behind besides the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Output {
+    /// Only the state moves on.
+    State,
+    /// The slot's logits are computed.
+    Logits,
+    /// The logits are computed and the next token is drawn from them.
+    Token,
+}
+
+/// One slot's part of one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlotStep {
+    /// What is read.
+    pub input: Input,
+    /// What is left behind.
+    pub output: Output,
+    /// Position of the token in its sequence.
+    pub position: u32,
+    /// Forgetting: factor on q where the state is read.
+    pub read_scale: f32,
+    /// Forgetting: factor on q where the state is written.
+    pub write_scale: f32,
+    /// Forgetting: factor on the whole state before this token.
+    pub rescale: Option<f32>,
+}
+
+impl SlotStep {
+    /// A slot at rest.
+    pub const IDLE: Self = Self {
+        input: Input::Idle,
+        output: Output::State,
+        position: 0,
+        read_scale: 1.0,
+        write_scale: 1.0,
+        rescale: None,
+    };
+}
+
+/// What to run: for every step in turn, every slot's part in it.
+///
+/// A slot whose sampler has stopped (see [`Control::status`]) rests from then on, whatever is planned.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// `[steps][slots]`.
+    pub steps: Vec<Vec<SlotStep>>,
+    /// Return the logits of every step that computes them.
+    pub trace_logits: bool,
+}
+
+/// What a [`Plan`] produced.
+#[derive(Clone, Debug, Default)]
+pub struct RunOutput {
+    /// The token each slot drew at each step, `[steps][slots]`; [`NO_TOKEN`] where none was drawn.
+    pub tokens: Vec<Vec<u32>>,
+    /// Where the plan asks for it: `[steps][slots]`, each V numbers, or empty where none were computed.
+    pub logits: Vec<Vec<Vec<f32>>>,
+    /// Each slot's sampler after the last step.
+    pub control: Vec<Control>,
+}
+
+/// Numeric type in which a device holds the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats; arithmetic stays in 32 bits.
+    F16,
+}
+
+impl std::fmt::Display for WeightType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        })
+    }
+}
+
+/// What kind of hardware a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// This program's own CPU backend.
+    Cpu,
+    /// A graphics processor.
+    Gpu,
+    /// A graphics driver that runs on the CPU, such as llvmpipe.
+    SoftwareGpu,
+}
+
+/// Which device runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Name as the driver gives it, or the CPU's.
+    pub name: String,
+    /// API: "Vulkan", "Metal", "Dx12" or "CPU".
+    pub api: String,
+    /// Driver name and version, where there is one.
+    pub driver: String,
+    /// What it is.
+    pub kind: DeviceKind,
+}
+
+impl std::fmt::Display for DeviceInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            DeviceKind::Cpu => write!(f, "{}", self.name),
+            DeviceKind::Gpu => write!(f, "{} ({})", self.name, self.api),
+            DeviceKind::SoftwareGpu => write!(f, "{} ({}, software)", self.name, self.api),
+        }
+    }
+}
+
+/// Why a device could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// No adapter answers to the request.
+    #[error("{0}")]
+    NoAdapter(String),
+    /// The model does not fit the adapter's limits.
+    #[error("{device}: the model needs {what}: {needed}, but the adapter allows {allowed}; use --device cpu")]
+    Limit {
+        /// The adapter.
+        device: String,
+        /// The quantity in question.
+        what: &'static str,
+        /// How much of it the model needs.
+        needed: u64,
+        /// How much of it there is.
+        allowed: u64,
+    },
+    /// The device or the host ran out of memory.
+    #[error("{device}: out of memory while allocating {what} ({bytes} bytes); free memory, use fewer sequences, or use --device cpu")]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// What was being allocated.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The device was lost: unplugged, reset by its driver, or suspended.
+    #[error("{device}: the device was lost ({reason}); start again, or use --device cpu")]
+    Lost {
+        /// The device.
+        device: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// The driver refused a command or a shader: a defect of the driver or of this program.
+    #[error("{device}: {message}; `bdh-gpu verify` checks this device, --device cpu avoids it")]
+    Driver {
+        /// The device.
+        device: String,
+        /// What the driver said.
+        message: String,
+    },
+}
+
+/// A model's weights on a device.
+pub trait Backend: Send + Sync {
+    /// Which device this is.
+    fn device(&self) -> &DeviceInfo;
+    /// How the weights are held.
+    fn weight_type(&self) -> WeightType;
+    /// Bytes of weights on the device.
+    fn weight_bytes(&self) -> u64;
+    /// Allocates `count` empty sequences.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] where their states do not fit.
+    fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError>;
+    /// The kernels one at a time, for verification.
+    fn stages(&self) -> &dyn stage::Stages;
+}
+
+/// A set of sequences that decode together on one device.
+///
+/// Every method fails with [`BackendError`] where the device does; nothing is guaranteed of the slots
+/// afterwards.
+pub trait Slots: Send {
+    /// How many sequences there are.
+    fn count(&self) -> usize;
+    /// Empties a slot's state.
+    fn clear(&mut self, slot: usize) -> Result<(), BackendError>;
+    /// Copies a slot's state, logits and sampler to another slot.
+    fn copy(&mut self, from: usize, to: usize) -> Result<(), BackendError>;
+    /// Gives a slot's sampler its options, its token counts (`[V]`, see [`crate::sampling`]) and the
+    /// number of tokens it has drawn so far, and sets it going.
+    fn set_sampler(
+        &mut self,
+        slot: usize,
+        params: &SamplerParams,
+        counts: &[u32],
+        generated: u32,
+    ) -> Result<(), BackendError>;
+    /// Runs a plan to its end.
+    fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError>;
+    /// The logits that a slot computed last, `[V]`.
+    fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
+    /// A slot's state ρ' as stored (see [`crate::model::forgetting`]), `[L, H, N, D]`.
+    fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
+    /// Replaces a slot's state by `[L, H, N, D]` numbers.
+    fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError>;
+}

@@ -1,0 +1,152 @@
+//! Weights in the order in which kernels read them.
+//!
+//! Dense products (the encoder and the head) read *tiles*: `[group][tile][D][width]`, so that one lane
+//! owns one output and a workgroup streams through memory. Sparse products (encoder_v and the decoder)
+//! and the embedding read *rows*: `[row][D]`. Rows are padded with zeros to `row` numbers, outputs to
+//! whole tiles; a padded neuron never fires and a padded column stays zero.
+
+use crate::model::{Config, Tensor};
+use half::f16;
+
+/// A number in which weights are held on a device.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// Zero.
+    const ZERO: Self;
+    /// Rounds `x` to the type.
+    fn from_f32(x: f32) -> Self;
+}
+
+impl Element for f32 {
+    const ZERO: Self = 0.0;
+    fn from_f32(x: f32) -> Self {
+        x
+    }
+}
+
+/// A half float as bits.
+impl Element for u16 {
+    const ZERO: Self = 0;
+    fn from_f32(x: f32) -> Self {
+        f16::from_f32(x).to_bits()
+    }
+}
+
+/// Sizes of a model as a device lays it out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Layers, L.
+    pub layers: usize,
+    /// Width of the residual stream, D.
+    pub width: usize,
+    /// Width padded to whole vectors.
+    pub row: usize,
+    /// Heads, H.
+    pub heads: usize,
+    /// Neurons per head, N.
+    pub neurons: usize,
+    /// Neurons in a block, the unit of work of one workgroup or task.
+    pub block: usize,
+    /// Blocks per head; a head's neurons are padded to whole blocks.
+    pub blocks_per_head: usize,
+    /// Tokens, V.
+    pub vocab: usize,
+}
+
+impl Geometry {
+    /// Lays out `config` with rows padded to a multiple of `lane` and blocks of `block` neurons (even).
+    pub fn new(config: &Config, lane: usize, block: usize) -> Self {
+        Self {
+            layers: config.n_layer,
+            width: config.n_embd,
+            row: config.n_embd.next_multiple_of(lane),
+            heads: config.n_head,
+            neurons: config.neurons_per_head,
+            block,
+            blocks_per_head: config.neurons_per_head.div_ceil(block),
+            vocab: config.vocab_size,
+        }
+    }
+
+    /// Blocks of all heads.
+    pub fn blocks(&self) -> usize {
+        self.heads * self.blocks_per_head
+    }
+
+    /// Neurons of a head, padded to whole blocks.
+    pub fn padded_neurons(&self) -> usize {
+        self.blocks_per_head * self.block
+    }
+
+    /// Neurons of all heads, padded.
+    pub fn all_neurons(&self) -> usize {
+        self.blocks() * self.block
+    }
+
+    /// Numbers in one layer's state, padded.
+    pub fn layer_state(&self) -> usize {
+        self.all_neurons() * self.row
+    }
+}
+
+/// Tiles of a `[groups, D, outputs]` tensor: `[groups][padded / width][row][width]`.
+///
+/// `padded` is the number of outputs per group after padding, a multiple of `width`.
+pub fn tiles<E: Element>(tensor: &Tensor, groups: usize, depth: usize, outputs: usize, padded: usize, width: usize) -> Vec<E> {
+    let mut packed = vec![E::ZERO; groups * padded * depth];
+    let mut values = vec![0.0; width];
+    for (index, tile) in packed.chunks_exact_mut(depth * width).enumerate() {
+        let (group, first) = (index / (padded / width), index % (padded / width) * width);
+        let used = outputs.saturating_sub(first).min(width);
+        if used == 0 {
+            continue;
+        }
+        for (d, line) in tile.chunks_exact_mut(width).enumerate() {
+            tensor.read((group * depth + d) * outputs + first, &mut values[..used]);
+            for (to, &from) in line.iter_mut().zip(&values[..used]) {
+                *to = E::from_f32(from);
+            }
+        }
+    }
+    packed
+}
+
+/// Rows of a `[groups, D, outputs]` tensor, one per output: `[groups][padded][row]`.
+pub fn columns_as_rows<E: Element>(
+    tensor: &Tensor,
+    groups: usize,
+    depth: usize,
+    outputs: usize,
+    padded: usize,
+    row: usize,
+) -> Vec<E> {
+    const STRIP: usize = 64;
+    let mut packed = vec![E::ZERO; groups * padded * row];
+    let mut values = [0.0; STRIP];
+    for (group, rows) in packed.chunks_exact_mut(padded * row).enumerate() {
+        for first in (0..outputs).step_by(STRIP) {
+            let used = STRIP.min(outputs - first);
+            for d in 0..depth {
+                tensor.read((group * depth + d) * outputs + first, &mut values[..used]);
+                for (i, &value) in values[..used].iter().enumerate() {
+                    rows[(first + i) * row + d] = E::from_f32(value);
+                }
+            }
+        }
+    }
+    packed
+}
+
+/// Rows of a `[groups * rows, D]` tensor: `[groups][padded][row]`.
+pub fn rows<E: Element>(tensor: &Tensor, groups: usize, rows: usize, depth: usize, padded: usize, row: usize) -> Vec<E> {
+    let mut packed = vec![E::ZERO; groups * padded * row];
+    let mut values = vec![0.0; depth];
+    for (group, part) in packed.chunks_exact_mut(padded * row).enumerate() {
+        for (i, line) in part.chunks_exact_mut(row).take(rows).enumerate() {
+            tensor.read((group * rows + i) * depth, &mut values);
+            for (to, &from) in line.iter_mut().zip(&values) {
+                *to = E::from_f32(from);
+            }
+        }
+    }
+    packed
+}

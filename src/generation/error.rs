@@ -1,0 +1,54 @@
+//! What can go wrong while generating.
+
+use crate::backend::BackendError;
+use crate::sampling::SamplingError;
+
+/// Why a generation or a score failed.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    /// The device failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A sampling option is out of its range.
+    #[error(transparent)]
+    Options(#[from] SamplingError),
+    /// The logits of a step allow no draw.
+    #[error("at position {position}: {}", .source.as_ref().map_or("the device reported no valid status; `bdh-gpu verify` checks it".to_string(), ToString::to_string))]
+    Sampling {
+        /// Position of the token whose logits they are.
+        position: u64,
+        /// Index of the sequence.
+        sequence: usize,
+        /// What is wrong with them.
+        source: Option<SamplingError>,
+    },
+    /// A token id is not in the vocabulary.
+    #[error("token {token} (number {index}, counted from 0) is not in the model's vocabulary of {vocab}; ids run from 0 to {}", vocab - 1)]
+    TokenOutOfRange {
+        /// Index in the list of tokens.
+        index: usize,
+        /// The id.
+        token: u32,
+        /// V.
+        vocab: usize,
+    },
+    /// A byte of a text has no token.
+    #[error("byte {byte:#04x} (at offset {offset}) has no token: the model's vocabulary has {vocab} ids")]
+    ByteOutOfRange {
+        /// Offset in the text.
+        offset: usize,
+        /// The byte.
+        byte: u8,
+        /// V.
+        vocab: usize,
+    },
+    /// There is nothing to continue.
+    #[error("the prompt is empty and the model names no bos_token_id to start from; give a prompt")]
+    EmptyPrompt,
+    /// Scoring needs something to predict.
+    #[error("scoring needs at least 2 tokens, got {0}: the first has no prediction")]
+    TooShort(usize),
+    /// A conversation has used up every position.
+    #[error("the conversation is at its last position (4294967295); start a new one")]
+    PositionsExhausted,
+}

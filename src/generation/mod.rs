@@ -1,0 +1,149 @@
+//! From prompts to text: sessions, the token loop, stopping, scores. No GPU types here.
+
+mod batch;
+mod error;
+mod options;
+mod score;
+mod session;
+pub mod text;
+
+pub use error::GenerationError;
+pub use options::{FinishReason, Generated, GenerationOptions};
+pub use score::Score;
+pub use session::Session;
+
+use crate::backend::cpu::CpuBackend;
+use crate::backend::gpu::{AdapterChoice, GpuBackend};
+use crate::backend::{Backend, BackendError, DeviceInfo, WeightType};
+use crate::model::Model;
+use crate::model::forgetting::Forgetting;
+use std::sync::Arc;
+
+/// Which device to run on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best hardware adapter, else the CPU backend.
+    #[default]
+    Auto,
+    /// The best adapter, a software one if there is no other.
+    Gpu,
+    /// This program's own CPU backend.
+    Cpu,
+    /// An adapter by its number in `bdh-gpu devices`.
+    Index(usize),
+    /// The first adapter whose name contains this text, whatever the case.
+    Name(String),
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "gpu" => Self::Gpu,
+            "cpu" => Self::Cpu,
+            _ => text.parse().map_or_else(|_| Self::Name(text.to_string()), Self::Index),
+        })
+    }
+}
+
+/// How to hold the weights on the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightChoice {
+    /// f16 where that changes no weight, else f32.
+    #[default]
+    Auto,
+    /// 32 bits.
+    F32,
+    /// 16 bits; weights that need more are rounded.
+    F16,
+}
+
+impl WeightChoice {
+    fn resolve(self, model: &Model) -> WeightType {
+        let w = &model.weights;
+        let exact = || [&w.encoder, &w.encoder_v, &w.decoder, &w.lm_head, &w.embed].iter().all(|t| t.fits_f16_exactly());
+        match self {
+            Self::F32 => WeightType::F32,
+            Self::F16 => WeightType::F16,
+            Self::Auto if exact() => WeightType::F16,
+            Self::Auto => WeightType::F32,
+        }
+    }
+}
+
+/// A model on a device, ready to generate.
+#[derive(Clone)]
+pub struct Bdh {
+    model: Arc<Model>,
+    backend: Arc<dyn Backend>,
+}
+
+impl Bdh {
+    /// Puts a model on a device.
+    ///
+    /// # Errors
+    /// [`BackendError`] where the device cannot be found, opened, or hold the model. With
+    /// [`DeviceChoice::Auto`], a missing adapter is no error: the CPU takes over.
+    pub fn new(model: Model, device: &DeviceChoice, weights: WeightChoice) -> Result<Self, BackendError> {
+        let weight_type = weights.resolve(&model);
+        let gpu = |choice| GpuBackend::new(&model, weight_type, &choice).map(|gpu| Arc::new(gpu) as Arc<dyn Backend>);
+        let cpu = || CpuBackend::new(&model, weight_type, None).map(|cpu| Arc::new(cpu) as Arc<dyn Backend>);
+        let backend = match device {
+            DeviceChoice::Cpu => cpu()?,
+            DeviceChoice::Gpu => gpu(AdapterChoice::Any)?,
+            DeviceChoice::Index(index) => gpu(AdapterChoice::Index(*index))?,
+            DeviceChoice::Name(name) => gpu(AdapterChoice::Name(name.clone()))?,
+            DeviceChoice::Auto => match gpu(AdapterChoice::Hardware) {
+                Err(BackendError::NoAdapter(_)) => cpu()?,
+                other => other?,
+            },
+        };
+        Ok(Self { model: Arc::new(model), backend })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The device that runs it.
+    pub fn device(&self) -> &DeviceInfo {
+        self.backend.device()
+    }
+
+    /// The device's view of the model.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// An empty conversation.
+    ///
+    /// # Errors
+    /// [`GenerationError::Backend`] where its state does not fit the device's memory.
+    pub fn session(&self, forgetting: Forgetting) -> Result<Session, GenerationError> {
+        Session::new(self.clone(), forgetting)
+    }
+
+    /// Token ids of a text: its UTF-8 bytes.
+    ///
+    /// # Errors
+    /// [`GenerationError::ByteOutOfRange`] for a byte that the model has no token for.
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, GenerationError> {
+        text::encode(text, self.model.config.vocab_size)
+    }
+
+    /// The prompt that an empty prompt stands for: the model's bos token, or a newline for byte models.
+    ///
+    /// # Errors
+    /// [`GenerationError::EmptyPrompt`] where the model has neither.
+    pub fn default_prompt(&self) -> Result<Vec<u32>, GenerationError> {
+        let config = &self.model.config;
+        match config.bos_token_id {
+            Some(bos) => Ok(vec![bos]),
+            None if config.vocab_size > b'\n' as usize => Ok(vec![b'\n' as u32]),
+            None => Err(GenerationError::EmptyPrompt),
+        }
+    }
+}

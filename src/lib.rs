@@ -1,0 +1,4 @@
+//! Work in progress.
+pub mod backend;
+pub mod model;
+pub mod sampling;

@@ -1,0 +1,207 @@
+//! What can go wrong between a path and a model.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a model could not be loaded. Every message is one line: the file, what was found, what was
+/// expected, and where it is not obvious, what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// Nothing exists at the path that was given.
+    #[error("{path}: no such file or directory; expected a model directory or a weights file", path = path.display())]
+    NotFound {
+        /// The path as given.
+        path: PathBuf,
+    },
+
+    /// The operating system refused to open, read or map a file.
+    #[error("{path}: cannot be read: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+
+    /// A path names a directory, pipe, socket or device where a file is needed.
+    #[error("{path}: is {found}, expected a regular file", path = path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is instead.
+        found: &'static str,
+    },
+
+    /// A model directory without weights.
+    #[error("{path}: holds no weights, expected model.safetensors in this directory", path = path.display())]
+    NoWeights {
+        /// The directory.
+        path: PathBuf,
+    },
+
+    /// The weights have no configuration beside them.
+    #[error("{path}: not found; expected the model's configuration beside its weights", path = path.display())]
+    NoConfig {
+        /// Where config.json should be.
+        path: PathBuf,
+    },
+
+    /// A JSON file that is not JSON, or not an object.
+    #[error("{path}: {found}, expected a JSON object", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: String,
+    },
+
+    /// A key that the configuration must have is not there.
+    #[error("{path}: key \"{key}\" is missing, expected {expected}", path = path.display())]
+    MissingKey {
+        /// The JSON file.
+        path: PathBuf,
+        /// The absent key.
+        key: &'static str,
+        /// The values it may have.
+        expected: String,
+    },
+
+    /// A key has a value of the wrong type or outside its range.
+    #[error("{path}: key \"{key}\" is {found}, expected {expected}", path = path.display())]
+    InvalidValue {
+        /// The JSON file, or the model's name for a model made in memory.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// The values it may have.
+        expected: String,
+    },
+
+    /// The weights file is damaged, cut short, or something else altogether.
+    #[error("{path}: {found}, expected {expected}", path = path.display())]
+    Malformed {
+        /// The weights file.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: String,
+        /// What a sound file has there.
+        expected: String,
+    },
+
+    /// A format or layout that is known but not read.
+    #[error("{path}: {what}, which this version does not read; expected safetensors with the official tensor names", path = path.display())]
+    Unsupported {
+        /// The weights file.
+        path: PathBuf,
+        /// The format or layout.
+        what: String,
+    },
+
+    /// The file has weights for each layer: a different model.
+    #[error("{path}: tensor {tensor:?} belongs to one layer, expected weights that all layers share; this is not a BDH model", path = path.display())]
+    WeightsPerLayer {
+        /// The weights file.
+        path: PathBuf,
+        /// The first tensor of that kind.
+        tensor: String,
+    },
+
+    /// A tensor the model has no use for.
+    #[error("{path}: unknown tensor {tensor:?}, expected only {expected}", path = path.display())]
+    UnknownTensor {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The names a model may have.
+        expected: String,
+    },
+
+    /// A tensor the model needs is not in the file.
+    #[error("{path}: tensor {tensor:?} is missing, expected shape {expected:?}; the file holds {found}", path = path.display())]
+    MissingTensor {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape by the configuration.
+        expected: Vec<usize>,
+        /// The names in the file.
+        found: String,
+    },
+
+    /// One tensor is stored twice under names that differ only in their prefixes.
+    #[error("{path}: tensor {tensor:?} occurs twice, the second time as {found:?}, expected it once", path = path.display())]
+    DuplicateTensor {
+        /// The weights file.
+        path: PathBuf,
+        /// The name without prefixes.
+        tensor: String,
+        /// The second full name.
+        found: String,
+    },
+
+    /// A tensor's shape disagrees with the configuration.
+    #[error("{path}: tensor {tensor:?} has shape {found:?}, expected {expected:?} ({meaning})", path = path.display())]
+    Shape {
+        /// The weights file, or the model's name for a model made in memory.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape by the configuration.
+        expected: Vec<usize>,
+        /// What the expected dimensions are.
+        meaning: &'static str,
+    },
+
+    /// The number of neurons per head is odd, so that they cannot be rotated in pairs.
+    #[error("{path}: tensor {tensor:?} has shape {found:?}: {neurons} neurons per head, expected an even number", path = path.display())]
+    OddNeurons {
+        /// The weights file, or the model's name for a model made in memory.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// Its last dimension.
+        neurons: usize,
+    },
+
+    /// A tensor has an element type that weights cannot have.
+    #[error("{path}: tensor {tensor:?} has dtype {found:?}, expected F32, F16, BF16 or F64", path = path.display())]
+    UnsupportedDtype {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The element type as the file spells it.
+        found: String,
+    },
+
+    /// A weight is a NaN, an infinity, or too large for f32.
+    #[error("{path}: tensor {tensor:?} holds {value} at index {index:?}, expected only numbers finite in f32", path = path.display())]
+    NonFinite {
+        /// The weights file, or the model's name for a model made in memory.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Where in the tensor, one index per dimension.
+        index: Vec<usize>,
+        /// The value.
+        value: f64,
+    },
+}
+
+/// Cuts text taken from a file down to what fits into a message.
+pub(crate) fn clip(text: &str) -> String {
+    const LONGEST: usize = 80;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

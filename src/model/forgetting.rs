@@ -1,0 +1,152 @@
+//! Forgetting: what lets a BDH write on past its trained length.
+//!
+//! Up to position B the past counts in full. After it, old contributions fade with time constant τ:
+//! with Λ(t) = max(0, t − B) / τ, a token at position s is seen from t with weight e^−(Λ(t) − Λ(s)).
+//! The state holds ρ' = Σ e^(Λ(s) − c) q_s ⊗ x_s, so a token needs two scalars: q is multiplied by
+//! e^−(Λ(t) − c) when it reads and by e^(Λ(t) − c) when it writes. When Λ(t) − c passes
+//! [`RESCALE_AT`], the state is multiplied by e^−30 and c moves on.
+
+use super::Config;
+
+/// The exponent Λ(t) − c at which the state is rescaled: e^30 ≈ 1e13 leaves f32 ample room.
+const RESCALE_AT: f64 = 30.0;
+
+/// How much of the past the model sees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Forgetting {
+    /// Everything, as the reference implementation does: text decays past the trained length.
+    Full,
+    /// Everything up to position `context`, fading with time constant `tau` (tokens, > 0) after it.
+    After {
+        /// B, the position up to which nothing is forgotten.
+        context: u32,
+        /// τ, in tokens.
+        tau: f64,
+    },
+}
+
+impl Forgetting {
+    /// The model's own setting: its declared trained context B with τ = B/2, or [`Forgetting::Full`]
+    /// where none is declared.
+    pub fn of_model(config: &Config) -> Self {
+        match config.trained_context {
+            Some(context) => Self::After { context, tau: default_tau(context) },
+            None => Self::Full,
+        }
+    }
+
+    /// Λ at position `t`.
+    fn exponent(&self, t: u32) -> f64 {
+        match *self {
+            Self::Full => 0.0,
+            Self::After { context, tau } => t.saturating_sub(context) as f64 / tau,
+        }
+    }
+}
+
+/// The default time constant for a trained context of `context` tokens: half of it, at least one token.
+pub fn default_tau(context: u32) -> f64 {
+    (context as f64 / 2.0).max(1.0)
+}
+
+/// What one token needs to know of time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tick {
+    /// Position t of the token.
+    pub position: u32,
+    /// Factor on q where the state is read.
+    pub read_scale: f32,
+    /// Factor on q where the state is written.
+    pub write_scale: f32,
+    /// Factor on the whole state before this token, where it is due.
+    pub rescale: Option<f32>,
+}
+
+/// A sequence's clock: its position and the reference exponent c of its state.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clock {
+    forgetting: Forgetting,
+    position: u64,
+    reference: f64,
+}
+
+impl Clock {
+    /// The clock of an empty conversation.
+    pub fn new(forgetting: Forgetting) -> Self {
+        Self { forgetting, position: 0, reference: 0.0 }
+    }
+
+    /// Position of the next token: the number of tokens in the state.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Tokens that can still be read before positions run out (2^32 − 1 is the last).
+    pub fn remaining(&self) -> u64 {
+        (1 << 32) - self.position
+    }
+
+    /// Advances by one token and says what it needs. The caller checks [`Clock::remaining`] first.
+    pub fn tick(&mut self) -> Tick {
+        let position = self.position as u32;
+        let exponent = self.forgetting.exponent(position);
+        let mut rescale = None;
+        if exponent - self.reference > RESCALE_AT {
+            let steps = ((exponent - self.reference) / RESCALE_AT).floor();
+            self.reference += steps * RESCALE_AT;
+            rescale = Some((-steps * RESCALE_AT).exp() as f32);
+        }
+        let ahead = exponent - self.reference;
+        self.position += 1;
+        Tick { position, read_scale: (-ahead).exp() as f32, write_scale: ahead.exp() as f32, rescale }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_changes_up_to_the_context() {
+        let mut clock = Clock::new(Forgetting::After { context: 16, tau: 8.0 });
+        for t in 0..=16 {
+            let tick = clock.tick();
+            assert_eq!(tick, Tick { position: t, read_scale: 1.0, write_scale: 1.0, rescale: None });
+        }
+        assert!(clock.tick().read_scale < 1.0);
+    }
+
+    #[test]
+    fn rescaling_keeps_the_weights_of_the_definition() {
+        for tau in [0.01, 0.4, 5.0, 128.0] {
+            let forgetting = Forgetting::After { context: 3, tau };
+            let mut clock = Clock::new(forgetting);
+            // A state of one number per past token, with q = x = 1.
+            let mut contributions: Vec<f64> = Vec::new();
+            for t in 0..9000u32 {
+                let tick = clock.tick();
+                if let Some(factor) = tick.rescale {
+                    contributions.iter_mut().for_each(|c| *c *= factor as f64);
+                }
+                for (s, c) in contributions.iter().enumerate().rev().take(50) {
+                    let expected = (forgetting.exponent(s as u32) - forgetting.exponent(t)).exp();
+                    let got = c * tick.read_scale as f64;
+                    assert!((got - expected).abs() < 1e-5, "tau {tau} s {s} t {t}: {got} {expected}");
+                }
+                assert!(tick.write_scale.is_finite() && tick.read_scale > 0.0);
+                contributions.push(tick.write_scale as f64);
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_position_is_reachable() {
+        let mut clock = Clock::new(Forgetting::After { context: 1, tau: 1e-3 });
+        clock.position = u32::MAX as u64;
+        assert_eq!(clock.remaining(), 1);
+        let tick = clock.tick();
+        assert_eq!(tick.position, u32::MAX);
+        assert!(tick.write_scale.is_finite());
+        assert_eq!(clock.remaining(), 0);
+    }
+}

@@ -1,0 +1,231 @@
+//! Models: from bytes on disk to typed weights.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `config` | the sizes of a model |
+//! | `tensor` | weights, converted to f32 when read |
+//! | `generation_config` | default generation options |
+//! | `layout` | names and formats of weights files |
+//! | `safetensors` | the reader of that format |
+//! | `storage` | files mapped into memory |
+//! | `json` | JSON files, read key by key |
+//! | `embedded` | the model inside the program |
+//! | `synthetic` | random models of a chosen density |
+//! | `rotary` | phases of the rotary embedding |
+//! | `forgetting` | how old tokens fade |
+
+pub mod config;
+mod embedded;
+pub mod error;
+pub mod forgetting;
+pub mod generation_config;
+mod json;
+mod layout;
+pub mod rotary;
+mod safetensors;
+mod storage;
+pub mod synthetic;
+pub mod tensor;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+pub use self::config::Config;
+pub use self::error::ModelError;
+pub use self::generation_config::{EarlyStopping, GenerationConfig};
+pub use self::synthetic::SyntheticSpec;
+pub use self::tensor::{Dtype, Tensor};
+
+use self::config::declared_context;
+use self::json::JsonFile;
+use self::layout::WeightsFile;
+use self::storage::Storage;
+
+const CONFIG: &str = "config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const TRAINING_ARGS: &str = "training_args.json";
+/// Names of weights files, the preferred one first; some are only recognised, not read.
+const WEIGHTS: [&str; 6] =
+    ["model.safetensors", "model.pt", "model.npz", "weights.npz", "pytorch_model.bin", SHARD_INDEX];
+const SHARD_INDEX: &str = "model.safetensors.index.json";
+
+/// The weights that all layers share. Sizes as in [`Config`]: D `n_embd`, H `n_head`, N
+/// `neurons_per_head`, V `vocab_size`.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// Token embedding, `[V, D]`.
+    pub embed: Tensor,
+    /// Residual to neurons, `[H, D, N]`.
+    pub encoder: Tensor,
+    /// Attention output to neurons, `[H, D, N]`.
+    pub encoder_v: Tensor,
+    /// Neurons to residual, `[H·N, D]`; row h·N + i.
+    pub decoder: Tensor,
+    /// Residual to logits, `[D, V]`.
+    pub lm_head: Tensor,
+    /// Rotary frequencies, `[N]`, in turns per position.
+    pub freqs: Vec<f32>,
+}
+
+/// A model as loaded: its weights are checked, and still where they were stored.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The name of the model's directory.
+    pub name: String,
+    /// Sizes and special tokens.
+    pub config: Config,
+    /// The weights; every one is finite.
+    pub weights: Weights,
+    /// Default generation options.
+    pub generation: GenerationConfig,
+    /// training_args.json, if there is one.
+    pub training_args: Option<Map<String, Value>>,
+    /// What a user may want to know about the loading: one line each.
+    pub notes: Vec<String>,
+    /// Whether the rotary frequencies were stored with the weights rather than computed.
+    pub stored_freqs: bool,
+}
+
+/// The files of a model, opened.
+struct ModelFiles {
+    name: String,
+    weights_path: PathBuf,
+    weights: Storage,
+    config: Option<JsonFile>,
+    config_path: PathBuf,
+    generation: Option<JsonFile>,
+    training_args: Option<JsonFile>,
+}
+
+impl Model {
+    /// Loads a model directory, or one weights file with config.json beside it. The weights are mapped
+    /// into memory, not copied: the file must not change while the model is in use.
+    ///
+    /// # Errors
+    /// Anything that is missing, unreadable, damaged, of an unknown format, or at odds with the
+    /// configuration; see [`ModelError`].
+    pub fn from_path(path: impl AsRef<Path>) -> Result<Self, ModelError> {
+        Self::from_files(ModelFiles::open(path.as_ref())?)
+    }
+
+    /// The model inside the program.
+    ///
+    /// # Errors
+    /// As [`Model::from_path`]; none in a program that was built from sound files.
+    #[cfg(feature = "embedded-model")]
+    pub fn embedded() -> Result<Self, ModelError> {
+        Self::from_files(embedded::files()?)
+    }
+
+    /// Makes a model from weights in memory.
+    ///
+    /// # Errors
+    /// Sizes out of range, a tensor whose shape disagrees with the configuration, or a number that is
+    /// not finite. The error names the model where others name a file.
+    pub fn from_parts(name: impl Into<String>, config: Config, weights: Weights) -> Result<Self, ModelError> {
+        let name = name.into();
+        let source = Path::new(&name);
+        config.check(source, None)?;
+        layout::check(&weights, &config, source)?;
+        let stored_freqs = weights.freqs != rotary::default_freqs(config.neurons_per_head);
+        Ok(Self {
+            name,
+            config,
+            weights,
+            generation: GenerationConfig::default(),
+            training_args: None,
+            notes: Vec::new(),
+            stored_freqs,
+        })
+    }
+
+    /// Element type of the encoder, the largest weight.
+    pub fn weights_dtype(&self) -> Dtype {
+        self.weights.encoder.dtype()
+    }
+
+    fn from_files(files: ModelFiles) -> Result<Self, ModelError> {
+        // What the weights are decides how the configuration is to be read, so they come first.
+        let weights_file = WeightsFile::open(&files.weights, &files.weights_path)?;
+        let config_json = files.config.ok_or(ModelError::NoConfig { path: files.config_path })?;
+        let mut config = Config::from_json(&config_json)?;
+        let generation = match &files.generation {
+            Some(json) => GenerationConfig::from_json(json)?,
+            None => GenerationConfig::default(),
+        };
+        if let Some(json) = &files.training_args
+            && config.trained_context.is_none()
+        {
+            config.trained_context = declared_context(json)?;
+        }
+        config.bos_token_id = generation.bos_token_id.or(config.bos_token_id);
+        if let Some(ids) = &generation.eos_token_id {
+            config.eos_token_ids.clone_from(ids);
+        }
+        let mut notes = drop_ids_outside_vocabulary(&mut config);
+        let loaded = weights_file.weights(&config)?;
+        notes.extend(loaded.notes);
+        Ok(Self {
+            name: files.name,
+            config,
+            weights: loaded.weights,
+            generation,
+            training_args: files.training_args.map(|json| json.map),
+            notes,
+            stored_freqs: loaded.stored_freqs,
+        })
+    }
+}
+
+impl ModelFiles {
+    fn open(path: &Path) -> Result<Self, ModelError> {
+        let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => ModelError::NotFound { path: path.to_owned() },
+            _ => ModelError::Io { path: path.to_owned(), source },
+        })?;
+        let (directory, weights_path) = if metadata.is_dir() {
+            let weights = WEIGHTS.iter().map(|name| path.join(name)).find(|path| path.exists());
+            (path, weights.ok_or_else(|| ModelError::NoWeights { path: path.to_owned() })?)
+        } else {
+            (path.parent().unwrap_or(Path::new("")), path.to_owned())
+        };
+        let config_path = directory.join(CONFIG);
+        Ok(Self {
+            name: directory_name(directory),
+            weights: Storage::map(&weights_path)?,
+            weights_path,
+            config: JsonFile::read(config_path.clone())?,
+            config_path,
+            generation: JsonFile::read(directory.join(GENERATION_CONFIG))?,
+            training_args: JsonFile::read(directory.join(TRAINING_ARGS))?,
+        })
+    }
+}
+
+/// The last part of a directory's path, also where it is written as `.`, `..` or nothing.
+fn directory_name(directory: &Path) -> String {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    name(directory)
+        .or_else(|| {
+            let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+            name(&directory.canonicalize().ok()?)
+        })
+        .unwrap_or_else(|| "model".to_owned())
+}
+
+/// Special tokens that the model cannot produce do no harm, but are worth a note.
+fn drop_ids_outside_vocabulary(config: &mut Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    let vocab_size = config.vocab_size;
+    let mut keep = |key: &str, id: u32| {
+        let known = (id as usize) < vocab_size;
+        if !known {
+            notes.push(format!("{key} {id} is ignored: it is not below vocab_size {vocab_size}"));
+        }
+        known
+    };
+    config.bos_token_id = config.bos_token_id.filter(|&id| keep("bos_token_id", id));
+    config.eos_token_ids.retain(|&id| keep("eos_token_id", id));
+    notes
+}

@@ -1,0 +1,133 @@
+//! Reader of the safetensors format: eight bytes of header length, a JSON header, the tensors' bytes.
+//!
+//! The header is read here rather than by the crate of that name because errors must name the tensor
+//! and say what was found and expected, and because no size in the file may be trusted: the crate adds
+//! up the tensors' lengths without a check.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::error::{ModelError, clip};
+use super::storage::Storage;
+use super::tensor::{Dtype, Tensor};
+
+/// Longest header read, in bytes: enough for tens of thousands of tensors.
+const MAX_HEADER: u64 = 4 << 20;
+
+/// A file's tensors by name.
+pub(crate) struct NamedTensors {
+    pub(crate) path: PathBuf,
+    pub(crate) entries: BTreeMap<String, Entry>,
+}
+
+/// A tensor of a file.
+pub(crate) enum Entry {
+    Tensor(Tensor),
+    /// One whose elements cannot be weights, with its dtype as the file spells it.
+    Other(String),
+}
+
+/// Reads the header and checks it against the file's length. No weight is looked at.
+pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
+    let bytes = storage.bytes();
+    let malformed = |found: String, expected: &str| ModelError::Malformed {
+        path: path.to_owned(),
+        found,
+        expected: expected.to_owned(),
+    };
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        let found = match bytes.len() {
+            0 => "the file is empty".to_owned(),
+            count => format!("the file has {count} bytes"),
+        };
+        return Err(malformed(found, "a safetensors file"));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER || rest.first() != Some(&b'{') {
+        return Err(malformed("not a safetensors file".to_owned(), "a header of at most 4 MiB"));
+    }
+    // At most 4 MiB here, so that it fits any usize.
+    let Some((header, data)) = rest.split_at_checked(length as usize) else {
+        let found = format!("the file ends in its header, after {} of {length} bytes", rest.len());
+        return Err(malformed(found, "the whole file; copy or download it again"));
+    };
+    let header = match serde_json::from_slice(header) {
+        Ok(Value::Object(header)) => header,
+        Ok(_) => return Err(malformed("the header is not an object".to_owned(), "a safetensors header")),
+        Err(reason) => {
+            let found = format!("the header is not valid JSON ({reason})");
+            return Err(malformed(found, "a safetensors header"));
+        }
+    };
+
+    let data_start = bytes.len() - data.len();
+    let mut entries = BTreeMap::new();
+    let mut extents = Vec::new();
+    for (name, info) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
+        let of_tensor =
+            |found: String, expected: &str| malformed(format!("tensor {:?} {found}", clip(&name)), expected);
+        let Some((dtype, shape, [begin, end])) = fields(&info) else {
+            let found = format!("is described as {}", clip(&info.to_string()));
+            return Err(of_tensor(found, "dtype, shape and data_offsets"));
+        };
+        if begin > end || end > data.len() {
+            let found = format!("lies at bytes {begin} to {end} of {}", data.len());
+            return Err(of_tensor(found, "it inside the file; copy or download the file again"));
+        }
+        extents.push((begin, end));
+        let entry = match known_dtype(dtype) {
+            None => Entry::Other(dtype.to_owned()),
+            Some(dtype) => {
+                let size = shape.iter().try_fold(dtype.size(), |product, &size| product.checked_mul(size));
+                if size != Some(end - begin) {
+                    let found = format!("has {} bytes for {dtype} {}", end - begin, clip(&format!("{shape:?}")));
+                    let expected = size.map_or("a smaller shape".to_owned(), |size| format!("{size} bytes"));
+                    return Err(of_tensor(found, &expected));
+                }
+                match Tensor::stored(storage.clone(), data_start + begin, dtype, &shape) {
+                    Some(tensor) => Entry::Tensor(tensor),
+                    None => return Err(of_tensor("does not fit".to_owned(), "it inside the file")),
+                }
+            }
+        };
+        entries.insert(name, entry);
+    }
+
+    // The format allows neither gaps nor overlaps: they are signs of damage.
+    extents.sort_unstable();
+    let mut covered = 0;
+    for (begin, end) in extents {
+        if begin != covered {
+            let found = format!("the tensors leave a gap or overlap at byte {} of the data", begin.min(covered));
+            return Err(malformed(found, "one tensor after the other"));
+        }
+        covered = end;
+    }
+    if covered != data.len() {
+        let found = format!("the last tensor ends at byte {covered} of {} of the data", data.len());
+        return Err(malformed(found, "it at the end"));
+    }
+    Ok(NamedTensors { path: path.to_owned(), entries })
+}
+
+/// Dtype, shape and begin and end of the bytes from a tensor's description.
+fn fields(info: &Value) -> Option<(&str, Vec<usize>, [usize; 2])> {
+    let sizes = |key| -> Option<Vec<usize>> {
+        let list: &Vec<Value> = info.get(key)?.as_array()?;
+        list.iter().map(|size| size.as_u64().and_then(|size| usize::try_from(size).ok())).collect()
+    };
+    let dtype = info.get("dtype")?.as_str()?;
+    Some((dtype, sizes("shape")?, sizes("data_offsets")?.try_into().ok()?))
+}
+
+fn known_dtype(name: &str) -> Option<Dtype> {
+    match name {
+        "F16" => Some(Dtype::F16),
+        "BF16" => Some(Dtype::BF16),
+        "F32" => Some(Dtype::F32),
+        "F64" => Some(Dtype::F64),
+        _ => None,
+    }
+}

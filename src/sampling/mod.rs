@@ -1,0 +1,28 @@
+//! Choosing the next token: options, the integer pipeline on the CPU, and the random numbers.
+//!
+//! Everything after the processed logit is integer arithmetic, so `shaders/sample.wgsl` and
+//! [`Sampler`] choose the same token, bit for bit, on every machine.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `options` | what a caller may ask for, and its valid ranges |
+//! | `params` | the same as the device reads it: [`SamplerParams`], [`Control`] |
+//! | `tables` | the powers of two behind the weights |
+//! | `philox` | the counter-based random numbers |
+//! | `pipeline` | the CPU twin of `shaders/sample.wgsl` |
+
+mod error;
+mod options;
+mod params;
+mod philox;
+mod pipeline;
+mod tables;
+
+pub use error::SamplingError;
+pub use options::SamplingOptions;
+pub use params::{
+    COUNT_MASK, Control, EOS_BIT, FLAG_GREEDY, FLAG_TOP_K, FLAG_TOP_P, NO_TOKEN, PROMPT_BIT, SamplerParams,
+};
+pub use philox::{draw_word, philox4x32_10};
+pub use pipeline::{SampleOutcome, Sampler, Status, WEIGHT_ONE, sample, weight_of_exponent};
+pub use tables::{TABLE_LEN, tables};
