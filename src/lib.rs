@@ -1,4 +1,5 @@
 //! Work in progress.
 pub mod backend;
+pub mod generation;
 pub mod model;
 pub mod sampling;

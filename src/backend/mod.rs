@@ -5,7 +5,7 @@
 //! what every slot does at every step; one call runs it without a round trip to the host.
 
 pub mod cpu;
-//pub mod gpu;
+pub mod gpu;
 pub mod pack;
 pub mod stage;
 

@@ -82,25 +82,50 @@ impl Geometry {
         self.blocks() * self.block
     }
 
+    /// An encoder's matrices, one per head.
+    pub fn heads_of<'a>(&self, tensor: &'a Tensor) -> Matrices<'a> {
+        Matrices { tensor, groups: self.heads, depth: self.width, outputs: self.neurons }
+    }
+
+    /// The language model head's one matrix.
+    pub fn head_of<'a>(&self, tensor: &'a Tensor) -> Matrices<'a> {
+        Matrices { tensor, groups: 1, depth: self.width, outputs: self.vocab }
+    }
+
     /// Numbers in one layer's state, padded.
     pub fn layer_state(&self) -> usize {
         self.all_neurons() * self.row
     }
 }
 
-/// Tiles of a `[groups, D, outputs]` tensor: `[groups][padded / width][row][width]`.
+/// A tensor of `groups` matrices `[depth, outputs]`, as the encoders and the head are.
+#[derive(Clone, Copy)]
+pub struct Matrices<'a> {
+    /// The numbers.
+    pub tensor: &'a Tensor,
+    /// How many matrices there are.
+    pub groups: usize,
+    /// D.
+    pub depth: usize,
+    /// Columns of each matrix.
+    pub outputs: usize,
+}
+
+/// Tiles of matrices: `[groups][padded / width][padded_depth][width]`.
 ///
-/// `padded` is the number of outputs per group after padding, a multiple of `width`.
-pub fn tiles<E: Element>(tensor: &Tensor, groups: usize, depth: usize, outputs: usize, padded: usize, width: usize) -> Vec<E> {
-    let mut packed = vec![E::ZERO; groups * padded * depth];
+/// `padded` is the number of outputs per group after padding, a multiple of `width`; `padded_depth` is
+/// at least the depth.
+pub fn tiles<E: Element>(matrices: Matrices, padded_depth: usize, padded: usize, width: usize) -> Vec<E> {
+    let Matrices { tensor, groups, depth, outputs } = matrices;
+    let mut packed = vec![E::ZERO; groups * padded * padded_depth];
     let mut values = vec![0.0; width];
-    for (index, tile) in packed.chunks_exact_mut(depth * width).enumerate() {
+    for (index, tile) in packed.chunks_exact_mut(padded_depth * width).enumerate() {
         let (group, first) = (index / (padded / width), index % (padded / width) * width);
         let used = outputs.saturating_sub(first).min(width);
         if used == 0 {
             continue;
         }
-        for (d, line) in tile.chunks_exact_mut(width).enumerate() {
+        for (d, line) in tile.chunks_exact_mut(width).take(depth).enumerate() {
             tensor.read((group * depth + d) * outputs + first, &mut values[..used]);
             for (to, &from) in line.iter_mut().zip(&values[..used]) {
                 *to = E::from_f32(from);
@@ -110,16 +135,10 @@ pub fn tiles<E: Element>(tensor: &Tensor, groups: usize, depth: usize, outputs: 
     packed
 }
 
-/// Rows of a `[groups, D, outputs]` tensor, one per output: `[groups][padded][row]`.
-pub fn columns_as_rows<E: Element>(
-    tensor: &Tensor,
-    groups: usize,
-    depth: usize,
-    outputs: usize,
-    padded: usize,
-    row: usize,
-) -> Vec<E> {
+/// The columns of matrices as rows, one per output: `[groups][padded][row]`.
+pub fn columns_as_rows<E: Element>(matrices: Matrices, padded: usize, row: usize) -> Vec<E> {
     const STRIP: usize = 64;
+    let Matrices { tensor, groups, depth, outputs } = matrices;
     let mut packed = vec![E::ZERO; groups * padded * row];
     let mut values = [0.0; STRIP];
     for (group, rows) in packed.chunks_exact_mut(padded * row).enumerate() {

@@ -9,7 +9,7 @@ use crate::sampling::{Control, SamplerParams};
 /// Input of the stages `embed` and `encode`.
 #[derive(Clone, Debug)]
 pub struct EncodeInput {
-    /// What each sequence does, `[S]`. A token input starts a layer stack (the residual is the token's
+    /// What each sequence does, `[S]`; of one at rest all outputs but the state are zero. A token input starts a layer stack (the residual is the token's
     /// embedding); [`super::Input::Previous`] continues one from `residual` and `update`.
     pub steps: Vec<SlotStep>,
     /// Residual stream before the previous layer's update, `[S, D]`.

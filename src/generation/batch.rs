@@ -78,20 +78,22 @@ impl Batch {
         let inputs: Vec<u32> = pending.into_iter().chain(first.iter().copied()).collect();
         let output = if trace { Output::Logits } else { Output::State };
         let mut read = 0;
-        for chunk in inputs.chunks(LONGEST_BURST) {
+        while read < inputs.len() {
+            let chunk = &inputs[read..(read + self.burst).min(inputs.len())];
             let mut plan = Plan { steps: Vec::with_capacity(chunk.len()), trace_logits: trace };
             for &token in chunk {
                 let mut step = self.idle_step();
                 step[slot] = self.step(slot, Input::Token(token), output);
                 plan.steps.push(step);
             }
+            let (start, count) = (Instant::now(), chunk.len());
             let run = self.slots.run(&plan)?;
-            for logits in &run.logits {
-                each(read, &logits[slot])?;
-                read += 1;
+            self.adapt(count, start.elapsed());
+            for (index, logits) in run.logits.iter().enumerate() {
+                each(read + index, &logits[slot])?;
             }
+            read += count;
             if !trace {
-                read += chunk.len();
                 each(read, &[])?;
             }
         }
@@ -157,11 +159,6 @@ impl Batch {
         let fitting = (BURST_TIME.as_secs_f64() / per_step.max(1e-9)) as usize;
         // At most double, so that one lucky measurement does not stall the stream.
         self.burst = fitting.clamp(1, LONGEST_BURST).min(2 * self.burst);
-    }
-
-    /// The logits that predict the token after everything a sequence has read, `[V]`.
-    pub fn logits(&mut self, slot: usize) -> Result<Vec<f32>, GenerationError> {
-        Ok(self.slots.logits(slot)?)
     }
 
     fn idle_step(&self) -> Vec<SlotStep> {

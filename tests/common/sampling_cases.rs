@@ -132,9 +132,7 @@ fn logits(vocab: usize, random: &mut Random) -> Vec<f32> {
     let scale = random.pick(&[0.1, 1.0, 1.0, 3.0, 10.0, 100.0]);
     let mut logits: Vec<f32> = match random.below(10) {
         // Many ties: whole and half numbers.
-        0 | 1 => (0..vocab)
-            .map(|_| (random.normal() * 2.0).round() * 0.5)
-            .collect(),
+        0 | 1 => (0..vocab).map(|_| (random.normal() * 2.0).round() * 0.5).collect(),
         // All the same.
         2 => vec![random.normal() * scale; vocab],
         // Zeros of both signs, denormals and the smallest normals.
@@ -206,10 +204,7 @@ fn counts(vocab: usize, random: &mut Random) -> Vec<u32> {
 }
 
 fn options(vocab: usize, random: &mut Random) -> SamplingOptions {
-    let mut options = SamplingOptions {
-        do_sample: !random.one_in(8),
-        ..SamplingOptions::default()
-    };
+    let mut options = SamplingOptions { do_sample: !random.one_in(8), ..SamplingOptions::default() };
     if random.one_in(2) {
         let ends = [0.0, f32::from_bits(1), 1e-38, 1e-9, 1e-3, 1e9, 1e38];
         options.temperature = match random.below(4) {

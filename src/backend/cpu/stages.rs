@@ -94,6 +94,9 @@ impl CpuBackend {
             worker.encode(job, weights, &input.steps, 0, &mut own);
             worker.gather_attention(job);
         });
+        for (slot, _) in input.steps.iter().enumerate().filter(|(_, step)| step.input == Input::Idle) {
+            bench.worker.x[slot * g.row..][..g.row].fill(0.0);
+        }
         let mut attention = Vec::new();
         for slot in 0..slots {
             for head in 0..g.heads {

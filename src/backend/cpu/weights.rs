@@ -50,10 +50,10 @@ impl<E: Half> Weights<E> {
         let padded = g.padded_neurons();
         Self {
             embed: pack::rows(&w.embed, 1, g.vocab, g.width, g.vocab, g.row),
-            encoder: pack::tiles(&w.encoder, g.heads, g.width, g.neurons, padded, TILE),
-            encoder_v: pack::columns_as_rows(&w.encoder_v, g.heads, g.width, g.neurons, padded, g.row),
+            encoder: pack::tiles(g.heads_of(&w.encoder), g.width, padded, TILE),
+            encoder_v: pack::columns_as_rows(g.heads_of(&w.encoder_v), padded, g.row),
             decoder: pack::rows(&w.decoder, g.heads, g.neurons, g.width, padded, g.row),
-            head: pack::tiles(&w.lm_head, 1, g.width, g.vocab, g.vocab.next_multiple_of(TILE), TILE),
+            head: pack::tiles(g.head_of(&w.lm_head), g.width, g.vocab.next_multiple_of(TILE), TILE),
         }
     }
 

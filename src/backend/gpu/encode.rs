@@ -1,0 +1,44 @@
+//! Host side of `shaders/encode.wgsl`.
+
+use super::kernels::{Binding, KernelSpec};
+
+/// Mirrors `EncodeParams`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct EncodeParams {
+    pub slot_begin: u32,
+    pub slot_end: u32,
+    pub block_begin: u32,
+    pub block_count: u32,
+    pub parity: u32,
+    pub padding: [u32; 3],
+}
+
+const SOURCES: &[&str] = &[
+    include_str!("../../../shaders/step.wgsl"),
+    include_str!("../../../shaders/vectors.wgsl"),
+    include_str!("../../../shaders/residual.wgsl"),
+    include_str!("../../../shaders/dense.wgsl"),
+    include_str!("../../../shaders/compact.wgsl"),
+    include_str!("../../../shaders/encode.wgsl"),
+];
+
+const BINDINGS: &[Binding] = &[
+    Binding::Uniform,
+    Binding::ReadStep,
+    Binding::Read,
+    Binding::Read,
+    Binding::Write,
+    Binding::Read,
+    Binding::Read,
+    Binding::Write,
+    Binding::Write,
+];
+
+/// The first layer: starts from the token's embedding.
+pub(super) const FIRST: KernelSpec =
+    KernelSpec { name: "embed", entry: "first", sources: SOURCES, bindings: BINDINGS };
+
+/// Every other layer: finishes the one before.
+pub(super) const KERNEL: KernelSpec =
+    KernelSpec { name: "encode", entry: "main", sources: SOURCES, bindings: BINDINGS };

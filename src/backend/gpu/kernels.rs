@@ -1,0 +1,177 @@
+//! The kernels: their sources, their bindings, and the pipelines made of them.
+
+use super::device::Gpu;
+use super::layout::Layout;
+use super::{encode, logits, project, rescale, sample};
+use crate::backend::{BackendError, WeightType};
+use std::fmt::Write as _;
+
+/// How a kernel uses a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Binding {
+    /// A uniform buffer.
+    Uniform,
+    /// A storage buffer that is read.
+    Read,
+    /// A storage buffer that is read and written.
+    Write,
+    /// As `Read`, at an offset given with every dispatch.
+    ReadStep,
+    /// As `Write`, at an offset given with every dispatch.
+    WriteStep,
+}
+
+/// One kernel: what to compile and what it binds, in order.
+pub(super) struct KernelSpec {
+    pub name: &'static str,
+    pub entry: &'static str,
+    pub sources: &'static [&'static str],
+    pub bindings: &'static [Binding],
+}
+
+/// Every kernel, in the order in which a step runs them.
+pub(super) const KERNELS: [&KernelSpec; 6] =
+    [&rescale::KERNEL, &encode::FIRST, &encode::KERNEL, &project::KERNEL, &logits::KERNEL, &sample::KERNEL];
+
+/// A compiled kernel.
+pub(super) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+/// All kernels, compiled for a layout and a number of slots per tile.
+pub(super) struct Pipelines {
+    pub rescale: Pipeline,
+    pub first: Pipeline,
+    pub encode: Pipeline,
+    pub project: Pipeline,
+    pub logits: Pipeline,
+    pub sample: Pipeline,
+}
+
+/// How to compile.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CompileOptions {
+    /// Keep the bounds checks that wgpu adds to shaders.
+    pub checked: bool,
+    /// A kernel to break on purpose.
+    pub corrupt: Option<String>,
+    /// Both neurons of a rotary pair share a frequency.
+    pub paired: bool,
+}
+
+impl Pipelines {
+    pub fn compile(gpu: &Gpu, layout: &Layout, slot_tile: usize, options: &CompileOptions) -> Result<Self, BackendError> {
+        let build = |spec| compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked);
+        Ok(Self {
+            rescale: build(&rescale::KERNEL)?,
+            first: build(&encode::FIRST)?,
+            encode: build(&encode::KERNEL)?,
+            project: build(&project::KERNEL)?,
+            logits: build(&logits::KERNEL)?,
+            sample: build(&sample::KERNEL)?,
+        })
+    }
+}
+
+/// A kernel's whole WGSL text: the header of constants and its sources.
+pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, options: &CompileOptions) -> String {
+    let g = &layout.geometry;
+    let block = if spec.name == logits::KERNEL.name { layout.vocab_block } else { g.block };
+    let mut text = String::new();
+    let constants = [
+        ("W", layout.workgroup as usize),
+        ("D", g.width),
+        ("ROW4", g.row / 4),
+        ("BLOCK", block),
+        ("BLOCKS_PER_HEAD", g.blocks_per_head),
+        ("BLOCKS", g.blocks()),
+        ("SLOT_TILE", slot_tile),
+        ("ROW_LANES", layout.row_lanes as usize),
+        ("VOCAB_BLOCKS", layout.padded_vocab() / layout.vocab_block),
+        ("V", g.vocab),
+        ("LOGITS_STRIDE", layout.padded_vocab()),
+    ];
+    for (name, value) in constants {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "const {name}: u32 = {value}u;");
+    }
+    let flags = [("F16", layout.weight_type == WeightType::F16), ("PAIRED", options.paired), ("FORCE_LARGE", false)];
+    for (name, value) in flags {
+        let _ = writeln!(text, "const {name}: bool = {value};");
+    }
+    for source in spec.sources {
+        text.push_str(source);
+    }
+    if options.corrupt.as_deref() == Some(spec.name) {
+        text = corrupt(spec, &text);
+    }
+    text
+}
+
+/// Breaks a kernel in one place, small enough to look plausible: what `verify` must notice.
+fn corrupt(spec: &KernelSpec, text: &str) -> String {
+    let (right, wrong) = match spec.name {
+        "rescale" => ("*= steps[slot].rescale", "*= steps[slot].rescale * 1.01"),
+        "embed" => ("weights_low(packed), weights_high(packed)", "weights_high(packed), weights_low(packed)"),
+        "encode" => ("second_row + q.y * x", "second_row - q.y * x"),
+        "project" => ("relu(vec4(sum)).x", "vec4(sum).x"),
+        "logits" => ("products[s * (BLOCK / 4u) + p];", "products[s * (BLOCK / 4u) + p].yxzw;"),
+        _ => ("control[slot].token =", "control[slot].token = 1u ^"),
+    };
+    assert!(text.contains(right), "kernel {} has nothing to corrupt", spec.name);
+    text.replace(right, wrong)
+}
+
+fn compile(gpu: &Gpu, spec: &KernelSpec, source: &str, checked: bool) -> Result<Pipeline, BackendError> {
+    let device = &gpu.device;
+    let descriptor =
+        wgpu::ShaderModuleDescriptor { label: Some(spec.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
+    let module = if checked {
+        device.create_shader_module(descriptor)
+    } else {
+        // SAFETY: the kernels index only within the bounds that `layout` computes and their loops end; the
+        // tests run all of them in checked mode too and compare the results.
+        unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+    };
+    let entries: Vec<wgpu::BindGroupLayoutEntry> =
+        spec.bindings.iter().enumerate().map(|(index, &binding)| entry(index as u32, binding)).collect();
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some(spec.name),
+        entries: &entries,
+    });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some(spec.name),
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: 0,
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(spec.name),
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some(spec.entry),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            // Every slot of workgroup memory is written before it is read.
+            zero_initialize_workgroup_memory: false,
+            ..Default::default()
+        },
+        cache: None,
+    });
+    gpu.check()?;
+    Ok(Pipeline { pipeline, layout })
+}
+
+fn entry(binding: u32, kind: Binding) -> wgpu::BindGroupLayoutEntry {
+    let ty = match kind {
+        Binding::Uniform => wgpu::BufferBindingType::Uniform,
+        Binding::Read | Binding::ReadStep => wgpu::BufferBindingType::Storage { read_only: true },
+        Binding::Write | Binding::WriteStep => wgpu::BufferBindingType::Storage { read_only: false },
+    };
+    let has_dynamic_offset = matches!(kind, Binding::ReadStep | Binding::WriteStep);
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+        count: None,
+    }
+}

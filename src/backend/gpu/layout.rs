@@ -1,0 +1,251 @@
+//! How a model lies in the memory of an adapter: pure arithmetic, no device needed.
+
+use crate::backend::pack::Geometry;
+use crate::backend::{BackendError, WeightType};
+use crate::model::Config;
+use std::ops::Range;
+
+/// Rows are padded to this many numbers, so that eight half floats make one load.
+const LANE: usize = 8;
+/// Most neurons in a block.
+const LARGEST_BLOCK: usize = 256;
+/// Fewest neurons in a block: two lines of half floats for a subgroup.
+const SMALLEST_BLOCK: usize = 32;
+/// Sequences that share one pass over a tile of weights in a batch.
+const SLOT_TILE: usize = 4;
+
+/// What an adapter allows, as far as the layout is concerned.
+#[derive(Clone, Debug)]
+pub(super) struct Allowance {
+    /// Name for error messages.
+    pub device: String,
+    /// Whether the adapter runs on the CPU.
+    pub software: bool,
+    /// Largest storage binding and buffer, bytes.
+    pub max_binding: u64,
+    /// Workgroup memory, bytes.
+    pub workgroup_memory: u64,
+    /// Most invocations in a workgroup.
+    pub invocations: u32,
+    /// Most workgroups in one dimension of a dispatch.
+    pub workgroups: u64,
+}
+
+/// The layout of a model on an adapter.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub geometry: Geometry,
+    pub weight_type: WeightType,
+    /// Invocations per workgroup.
+    pub workgroup: u32,
+    /// Invocations that share a row of encoder_v.
+    pub row_lanes: u32,
+    /// Logits per workgroup.
+    pub vocab_block: usize,
+    /// Blocks of neurons whose weights, and one slot's state, fit one binding.
+    pub segments: Vec<Range<usize>>,
+    /// Blocks of the vocabulary whose part of the head fits one binding.
+    pub head_segments: Vec<Range<usize>>,
+    allowance: Allowance,
+}
+
+impl Layout {
+    /// Lays out a model; `workgroup` overrides the number of invocations.
+    pub fn new(
+        config: &Config,
+        weight_type: WeightType,
+        allowance: Allowance,
+        workgroup: Option<u32>,
+    ) -> Result<Self, BackendError> {
+        let neurons = config.neurons_per_head.next_power_of_two();
+        // A software adapter has few cores: large blocks mean less repeated work. A GPU wants a hundred
+        // workgroups or more.
+        let wanted = if allowance.software { LARGEST_BLOCK } else { (config.neurons() / 128).next_power_of_two() };
+        let block = wanted.min(neurons).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
+        let geometry = Geometry::new(config, LANE, block);
+        let vocab_block = if allowance.software { LARGEST_BLOCK } else { (config.vocab_size / 64).next_power_of_two() };
+        let vocab_block =
+            vocab_block.min(config.vocab_size.next_power_of_two()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
+
+        let most = 1 << allowance.invocations.min(256).ilog2();
+        let mut workgroup = workgroup.unwrap_or(if allowance.software { 32 } else { 256 }).clamp(16, most);
+        while workgroup > 32 && memory(&geometry, vocab_block, workgroup, 1) > allowance.workgroup_memory {
+            workgroup /= 2;
+        }
+        let needed = memory(&geometry, vocab_block, workgroup, 1);
+        if needed > allowance.workgroup_memory {
+            return Err(BackendError::Limit {
+                device: allowance.device,
+                what: "bytes of workgroup memory",
+                needed,
+                allowed: allowance.workgroup_memory,
+            });
+        }
+
+        let row_bytes = |numbers: usize, bytes: u64| numbers as u64 * geometry.row as u64 * bytes;
+        let segments = split(geometry.blocks(), row_bytes(block, 4), &allowance, "bytes in one binding for a block of neurons")?;
+        let vocab_blocks = config.vocab_size.div_ceil(vocab_block);
+        let element = element_bytes(weight_type);
+        let head_segments =
+            split(vocab_blocks, row_bytes(vocab_block, element), &allowance, "bytes in one binding for a part of the head")?;
+        let embedding = row_bytes(config.vocab_size, element);
+        if embedding > allowance.max_binding {
+            return Err(BackendError::Limit {
+                device: allowance.device,
+                what: "bytes in one binding for the embedding",
+                needed: embedding,
+                allowed: allowance.max_binding,
+            });
+        }
+        let row_lanes = if allowance.software { 1 } else { 16.min(workgroup) };
+        Ok(Self { geometry, weight_type, workgroup, row_lanes, vocab_block, segments, head_segments, allowance })
+    }
+
+    /// Vocabulary padded to whole blocks.
+    pub fn padded_vocab(&self) -> usize {
+        self.geometry.vocab.next_multiple_of(self.vocab_block)
+    }
+
+    /// Bytes of one slot's state in one layer's segment.
+    pub fn state_bytes(&self, segment: &Range<usize>) -> u64 {
+        segment.len() as u64 * self.block_state_bytes()
+    }
+
+    /// Bytes of one block's state.
+    pub fn block_state_bytes(&self) -> u64 {
+        (self.geometry.block * self.geometry.row * 4) as u64
+    }
+
+    /// Ranges of slots whose states of a segment share a buffer.
+    pub fn pages(&self, segment: &Range<usize>, slots: usize) -> Vec<Range<usize>> {
+        let most = (self.allowance.max_binding / self.state_bytes(segment)).max(1) as usize;
+        (0..slots).step_by(most).map(|first| first..(first + most).min(slots)).collect()
+    }
+
+    /// Slots that one workgroup of a dense product serves.
+    pub fn slot_tile(&self, slots: usize) -> usize {
+        let fits = |tile: usize| {
+            memory(&self.geometry, self.vocab_block, self.workgroup, tile) <= self.allowance.workgroup_memory
+        };
+        [SLOT_TILE, 2, 1].into_iter().find(|&tile| tile < 2 * slots && fits(tile)).unwrap_or(1)
+    }
+
+    /// Bytes per slot of activations and partial attention outputs.
+    pub fn slot_neuron_bytes(&self) -> u64 {
+        let g = &self.geometry;
+        (g.blocks() * (g.block + g.row) * 4) as u64
+    }
+
+    /// Bytes per slot of the blocks' updates.
+    pub fn slot_update_bytes(&self) -> u64 {
+        (self.geometry.blocks() * self.geometry.row * 4) as u64
+    }
+
+    /// Checks that what grows with the number of slots fits.
+    pub fn check_slots(&self, slots: usize) -> Result<(), BackendError> {
+        let logits = (self.padded_vocab() * 4) as u64;
+        let largest = self.slot_neuron_bytes().max(self.slot_update_bytes()).max(logits);
+        let needed = largest * slots as u64;
+        if needed > self.allowance.max_binding {
+            return Err(BackendError::Limit {
+                device: self.allowance.device.clone(),
+                what: "bytes in one binding for the activations of all sequences",
+                needed,
+                allowed: self.allowance.max_binding,
+            });
+        }
+        if slots as u64 > self.allowance.workgroups {
+            return Err(BackendError::Limit {
+                device: self.allowance.device.clone(),
+                what: "workgroups in one dispatch",
+                needed: slots as u64,
+                allowed: self.allowance.workgroups,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn element_bytes(weight_type: WeightType) -> u64 {
+    match weight_type {
+        WeightType::F32 => 4,
+        WeightType::F16 => 2,
+    }
+}
+
+/// Workgroup memory of the most demanding kernel, bytes; see the `var<workgroup>` of `shaders/`.
+fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, slot_tile: usize) -> u64 {
+    let (w, block) = (workgroup as usize, g.block.max(vocab_block));
+    let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w / 16 * 4 + block / 8 + block * 4;
+    let encode = slot_tile * block * 4 + block / 2 * 8;
+    let project = block * 4 + block * 4 + w * 4 + 16;
+    (common + encode.max(project)) as u64
+}
+
+/// Divides `count` blocks of `bytes` into ranges that fit a binding.
+fn split(count: usize, bytes: u64, allowance: &Allowance, what: &'static str) -> Result<Vec<Range<usize>>, BackendError> {
+    let most = (allowance.max_binding / bytes).min(allowance.workgroups) as usize;
+    if most == 0 {
+        let (device, allowed) = (allowance.device.clone(), allowance.max_binding);
+        return Err(BackendError::Limit { device, what, needed: bytes, allowed });
+    }
+    Ok((0..count).step_by(most).map(|first| first..(first + most).min(count)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            n_layer: 6,
+            n_embd: 256,
+            n_head: 4,
+            neurons_per_head: 8192,
+            vocab_size: 256,
+            trained_context: None,
+            bos_token_id: None,
+            eos_token_ids: Vec::new(),
+        }
+    }
+
+    fn allowance(max_binding: u64) -> Allowance {
+        Allowance {
+            device: "test".into(),
+            software: false,
+            max_binding,
+            workgroup_memory: 16 << 10,
+            invocations: 256,
+            workgroups: 65_535,
+        }
+    }
+
+    #[test]
+    fn the_default_model_fits_the_base_limits() {
+        let layout = Layout::new(&config(), WeightType::F16, allowance(128 << 20), None).unwrap();
+        assert_eq!((layout.geometry.block, layout.workgroup, layout.segments.len()), (256, 256, 1));
+        // A layer's state is 32 MiB, so four sequences share a page.
+        assert_eq!(layout.pages(&layout.segments[0], 6), [0..4, 4..6]);
+    }
+
+    #[test]
+    fn a_small_binding_splits_into_segments_that_cover_every_block() {
+        let layout = Layout::new(&config(), WeightType::F32, allowance(3 << 20), None).unwrap();
+        assert!(layout.segments.len() > 1);
+        assert_eq!(layout.segments.first().unwrap().start, 0);
+        assert_eq!(layout.segments.last().unwrap().end, layout.geometry.blocks());
+        assert!(layout.segments.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert!(layout.segments.iter().all(|s| layout.state_bytes(s) <= 3 << 20));
+        assert_eq!(layout.pages(&layout.segments[0], 2).len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_fit_is_an_error() {
+        let error = Layout::new(&config(), WeightType::F32, allowance(1 << 10), None).unwrap_err();
+        assert!(error.to_string().contains("allows 1024"), "{error}");
+        let mut wide = config();
+        wide.n_embd = 8192;
+        let error = Layout::new(&wide, WeightType::F32, allowance(128 << 20), None).unwrap_err();
+        assert!(error.to_string().contains("workgroup memory"), "{error}");
+    }
+}

@@ -1,0 +1,213 @@
+//! The engine on a GPU: hand-written WGSL on wgpu. Nothing outside this folder knows wgpu.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `device` | adapters, the open device, its faults |
+//! | `layout` | how a model lies in an adapter's memory |
+//! | `kernels` | sources, bindings and pipelines |
+//! | `encode`, `project`, `logits`, `sample`, `rescale` | the host side of each kernel |
+//! | `slots` | buffers of a set of sequences, the schedule of a step, readback |
+//! | `stages` | the kernels one at a time |
+
+mod device;
+mod encode;
+mod kernels;
+mod layout;
+mod logits;
+mod project;
+mod rescale;
+mod sample;
+mod slots;
+mod stages;
+
+pub use device::{AdapterChoice, AdapterSummary, list_adapters};
+
+use super::pack::{self, Element};
+use super::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, WeightType, stage};
+use crate::model::{Model, rotary::Rotary};
+use device::Gpu;
+use kernels::{CompileOptions, KERNELS, Pipelines};
+use layout::{Allowance, Layout};
+use slots::GpuSlots;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How to use an adapter; the default is right for everything but tests.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Keep the bounds checks that wgpu adds to shaders.
+    pub checked: bool,
+    /// Pretend that a storage binding cannot be larger than this many bytes.
+    pub max_binding: Option<u64>,
+    /// Invocations per workgroup, a power of two from 16 to 256.
+    pub workgroup: Option<u32>,
+    /// Break this kernel on purpose (a name of [`kernel_names`]): a self-test of the verification.
+    pub corrupt: Option<String>,
+}
+
+/// Names of all kernels, in the order in which a step runs them.
+pub fn kernel_names() -> Vec<&'static str> {
+    KERNELS.iter().map(|kernel| kernel.name).collect()
+}
+
+/// A model's weights on a GPU.
+pub struct GpuBackend {
+    shared: Arc<Shared>,
+}
+
+/// What all slot sets of a backend share.
+struct Shared {
+    gpu: Gpu,
+    layout: Layout,
+    weights: Weights,
+    options: CompileOptions,
+    /// Compiled kernels by slots per tile.
+    pipelines: Mutex<HashMap<usize, Arc<Pipelines>>>,
+}
+
+/// Weights and tables on the device.
+struct Weights {
+    embed: wgpu::Buffer,
+    /// Per segment.
+    encoder: Vec<wgpu::Buffer>,
+    encoder_v: Vec<wgpu::Buffer>,
+    decoder: Vec<wgpu::Buffer>,
+    /// Per segment of the vocabulary.
+    head: Vec<wgpu::Buffer>,
+    /// Rotary frequencies.
+    turns: wgpu::Buffer,
+    /// Tables of the sampling kernel.
+    tables: wgpu::Buffer,
+}
+
+impl GpuBackend {
+    /// Uploads a model to an adapter.
+    ///
+    /// # Errors
+    /// [`BackendError`] where there is no such adapter, the model does not fit it, or its driver fails.
+    pub fn new(model: &Model, weight_type: WeightType, choice: &AdapterChoice) -> Result<Self, BackendError> {
+        Self::with_options(model, weight_type, choice, GpuOptions::default())
+    }
+
+    /// As [`GpuBackend::new`], with options.
+    ///
+    /// # Errors
+    /// As [`GpuBackend::new`].
+    pub fn with_options(
+        model: &Model,
+        weight_type: WeightType,
+        choice: &AdapterChoice,
+        options: GpuOptions,
+    ) -> Result<Self, BackendError> {
+        let gpu = Gpu::open(&device::choose(choice)?)?;
+        let allowance = Allowance {
+            device: gpu.info.name.clone(),
+            software: gpu.info.kind == DeviceKind::SoftwareGpu,
+            max_binding: gpu
+                .limits
+                .max_storage_buffer_binding_size
+                .min(gpu.limits.max_buffer_size)
+                .min(options.max_binding.unwrap_or(u64::MAX)),
+            workgroup_memory: gpu.limits.max_compute_workgroup_storage_size as u64,
+            invocations: gpu.limits.max_compute_invocations_per_workgroup.min(gpu.limits.max_compute_workgroup_size_x),
+            workgroups: gpu.limits.max_compute_workgroups_per_dimension as u64,
+        };
+        let layout = Layout::new(&model.config, weight_type, allowance, options.workgroup)?;
+        let rotary = Rotary::new(&model.weights.freqs);
+        let weights = match weight_type {
+            WeightType::F32 => Weights::upload::<f32>(model, &rotary, &gpu, &layout)?,
+            WeightType::F16 => Weights::upload::<u16>(model, &rotary, &gpu, &layout)?,
+        };
+        let options =
+            CompileOptions { checked: options.checked, corrupt: options.corrupt, paired: rotary.paired() };
+        let shared = Shared { gpu, layout, weights, options, pipelines: Mutex::default() };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Every kernel's name and whole WGSL text as this adapter gets it, for one sequence.
+    pub fn shader_sources(&self) -> Vec<(&'static str, String)> {
+        let shared = &self.shared;
+        KERNELS.iter().map(|spec| (spec.name, kernels::source(spec, &shared.layout, 1, &shared.options))).collect()
+    }
+}
+
+impl Shared {
+    /// The kernels for a number of slots per tile, compiled when first needed.
+    fn pipelines(&self, slot_tile: usize) -> Result<Arc<Pipelines>, BackendError> {
+        let mut compiled = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipelines) = compiled.get(&slot_tile) {
+            return Ok(pipelines.clone());
+        }
+        let pipelines = Arc::new(Pipelines::compile(&self.gpu, &self.layout, slot_tile, &self.options)?);
+        compiled.insert(slot_tile, pipelines.clone());
+        Ok(pipelines)
+    }
+}
+
+impl Weights {
+    fn upload<E: Element + bytemuck::Pod>(
+        model: &Model,
+        rotary: &Rotary,
+        gpu: &Gpu,
+        layout: &Layout,
+    ) -> Result<Self, BackendError> {
+        let (g, w) = (&layout.geometry, &model.weights);
+        let padded = g.padded_neurons();
+        let block = g.block * g.row;
+        let split = |what, packed: Vec<E>| -> Result<Vec<_>, BackendError> {
+            let part = |s: &std::ops::Range<usize>| bytemuck::cast_slice(&packed[s.start * block..s.end * block]);
+            layout.segments.iter().map(|segment| gpu.filled(what, part(segment))).collect()
+        };
+        let head = pack::tiles::<E>(g.head_of(&w.lm_head), g.row, layout.padded_vocab(), layout.vocab_block);
+        let head_block = layout.vocab_block * g.row;
+        let head_part = |s: &std::ops::Range<usize>| bytemuck::cast_slice(&head[s.start * head_block..s.end * head_block]);
+        let mut turns: Vec<[u32; 2]> =
+            rotary.turns().iter().map(|&turns| [turns as u32, (turns >> 32) as u32]).collect();
+        turns.resize(padded, [0, 0]);
+        let embed = pack::rows::<E>(&w.embed, 1, g.vocab, g.width, g.vocab, g.row);
+        let tables = gpu.buffer(
+            "the sampling tables",
+            4 * crate::sampling::TABLE_LEN as u64,
+            wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+        )?;
+        gpu.upload(&tables, 0, bytemuck::cast_slice(crate::sampling::tables().as_slice()))?;
+        Ok(Self {
+            embed: gpu.filled("the embedding", bytemuck::cast_slice(&embed))?,
+            encoder: split("the encoder", pack::tiles(g.heads_of(&w.encoder), g.row, padded, g.block))?,
+            encoder_v: split("encoder_v", pack::columns_as_rows(g.heads_of(&w.encoder_v), padded, g.row))?,
+            decoder: split("the decoder", pack::rows(&w.decoder, g.heads, g.neurons, g.width, padded, g.row))?,
+            head: layout
+                .head_segments
+                .iter()
+                .map(|segment| gpu.filled("the head", head_part(segment)))
+                .collect::<Result<_, _>>()?,
+            turns: gpu.filled("the rotary frequencies", bytemuck::cast_slice(&turns))?,
+            tables,
+        })
+    }
+}
+
+impl Backend for GpuBackend {
+    fn device(&self) -> &DeviceInfo {
+        &self.shared.gpu.info
+    }
+
+    fn weight_type(&self) -> WeightType {
+        self.shared.layout.weight_type
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        let w = &self.shared.weights;
+        let buffers = [&w.encoder, &w.encoder_v, &w.decoder, &w.head].into_iter().flatten();
+        buffers.chain([&w.embed]).map(|buffer| buffer.size()).sum()
+    }
+
+    fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
+        let layers = self.shared.layout.geometry.layers;
+        Ok(Box::new(GpuSlots::new(self.shared.clone(), count, &slots::layer_schedule(layers))?))
+    }
+
+    fn stages(&self) -> &dyn stage::Stages {
+        self
+    }
+}

@@ -1,0 +1,32 @@
+//! Host side of `shaders/project.wgsl`.
+
+use super::kernels::{Binding, KernelSpec};
+
+/// Mirrors `ProjectParams`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct ProjectParams {
+    pub block_begin: u32,
+    pub padding: [u32; 3],
+}
+
+/// Attention output to decoder output.
+pub(super) const KERNEL: KernelSpec = KernelSpec {
+    name: "project",
+    entry: "main",
+    sources: &[
+        include_str!("../../../shaders/step.wgsl"),
+    include_str!("../../../shaders/vectors.wgsl"),
+        include_str!("../../../shaders/compact.wgsl"),
+        include_str!("../../../shaders/project.wgsl"),
+    ],
+    bindings: &[
+        Binding::Uniform,
+        Binding::ReadStep,
+        Binding::Read,
+        Binding::Read,
+        Binding::Read,
+        Binding::Read,
+        Binding::Write,
+    ],
+};

@@ -1,0 +1,185 @@
+//! The GPU's kernels one at a time.
+
+use super::GpuBackend;
+use super::slots::{GpuSlots, ScheduledLayer, floats};
+use crate::backend::stage::{
+    EncodeInput, EncodeOutput, LogitsInput, ProjectInput, ProjectOutput, SampleInput, SampleOutput, Stages,
+};
+use crate::backend::{BackendError, Input, Output, SlotStep};
+use crate::sampling::Control;
+
+/// The first layer and a later one, on the same state.
+const BOTH: [ScheduledLayer; 2] =
+    [ScheduledLayer { first: true, state: 0 }, ScheduledLayer { first: false, state: 0 }];
+
+impl GpuBackend {
+    fn bench(&self, slots: usize) -> Result<GpuSlots, BackendError> {
+        GpuSlots::new(self.shared.clone(), slots, &BOTH)
+    }
+
+    /// Puts `[S, D]` numbers into padded rows.
+    fn pad(&self, values: &[f32]) -> Vec<f32> {
+        let g = &self.shared.layout.geometry;
+        let mut padded = vec![0.0; values.len() / g.width * g.row];
+        for (to, from) in padded.chunks_exact_mut(g.row).zip(values.chunks_exact(g.width)) {
+            to[..g.width].copy_from_slice(from);
+        }
+        padded
+    }
+
+    /// Writes a residual stream and an update that some layer left: the residual as the first layer of
+    /// [`BOTH`] leaves it, each slot's update as the share of another block.
+    fn write_residual(&self, bench: &GpuSlots, residual: &[f32], update: &[f32]) -> Result<(), BackendError> {
+        let g = &self.shared.layout.geometry;
+        for (slot, (x, m)) in residual.chunks_exact(g.width).zip(update.chunks_exact(g.width)).enumerate() {
+            let at = (2 * slot * g.row * 4) as u64;
+            self.shared.gpu.upload(&bench.residual, at, bytemuck::cast_slice(&self.pad(x)))?;
+            let mut updates = vec![0f32; g.blocks() * g.row];
+            let block = slot % g.blocks();
+            updates[block * g.row..][..g.width].copy_from_slice(m);
+            self.shared.gpu.upload(&bench.updates, (slot * updates.len() * 4) as u64, bytemuck::cast_slice(&updates))?;
+        }
+        Ok(())
+    }
+
+    /// Numbers per slot in the buffer of activations and partial attention outputs.
+    fn slot_neurons(&self) -> usize {
+        (self.shared.layout.slot_neuron_bytes() / 4) as usize
+    }
+}
+
+impl Stages for GpuBackend {
+    fn encode(&self, input: &EncodeInput) -> Result<EncodeOutput, BackendError> {
+        let g = &self.shared.layout.geometry;
+        let gpu = &self.shared.gpu;
+        let slots = input.steps.len();
+        let bench = self.bench(slots)?;
+        self.write_residual(&bench, &input.residual, &input.update)?;
+        let per_slot = g.heads * g.neurons * g.width;
+        for (slot, state) in input.state.chunks_exact(per_slot).enumerate() {
+            bench.write_layer(0, slot, state)?;
+        }
+        // One step for the slots that start from a token, one for those that go on.
+        let only = |wanted: fn(&Input) -> bool| -> Vec<SlotStep> {
+            input.steps.iter().map(|step| if wanted(&step.input) { *step } else { SlotStep::IDLE }).collect()
+        };
+        bench.write_steps(&[
+            only(|input| matches!(input, Input::Token(_))),
+            only(|input| matches!(input, Input::Previous)),
+        ])?;
+        bench.execute(|encoder| {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            bench.record_encode(&mut pass, 0, 0);
+            bench.record_encode(&mut pass, 1, 1);
+        })?;
+
+        let residual = floats(&gpu.download(&bench.residual, 0, bench.residual.size())?);
+        let neurons = floats(&gpu.download(&bench.neurons, 0, bench.neurons.size())?);
+        let mut output =
+            EncodeOutput { residual: Vec::new(), activations: Vec::new(), attention: Vec::new(), state: Vec::new() };
+        for (slot, step) in input.steps.iter().enumerate() {
+            let parity = (step.input == Input::Previous) as usize;
+            let row = match step.input {
+                Input::Idle => vec![0.0; g.width],
+                _ => residual[(2 * slot + parity) * g.row..][..g.width].to_vec(),
+            };
+            output.residual.extend(row);
+            let (u, y) = neurons[slot * self.slot_neurons()..][..self.slot_neurons()].split_at(g.all_neurons());
+            for head in u.chunks_exact(g.padded_neurons()) {
+                output.activations.extend_from_slice(&head[..g.neurons]);
+            }
+            for head in y.chunks_exact(g.blocks_per_head * g.row) {
+                let sum = |d: usize| head.chunks_exact(g.row).map(|block| block[d]).sum::<f32>();
+                output.attention.extend((0..g.width).map(sum));
+            }
+            bench.read_layer(0, slot, &mut output.state)?;
+        }
+        Ok(output)
+    }
+
+    fn project(&self, input: &ProjectInput) -> Result<ProjectOutput, BackendError> {
+        let g = &self.shared.layout.geometry;
+        let gpu = &self.shared.gpu;
+        let slots = input.attention.len() / (g.heads * g.width);
+        let bench = self.bench(slots)?;
+        let mut neurons = vec![0f32; slots * self.slot_neurons()];
+        for slot in 0..slots {
+            let (u, y) = neurons[slot * self.slot_neurons()..][..self.slot_neurons()].split_at_mut(g.all_neurons());
+            let from = &input.activations[slot * g.heads * g.neurons..][..g.heads * g.neurons];
+            for (head, from) in u.chunks_exact_mut(g.padded_neurons()).zip(from.chunks_exact(g.neurons)) {
+                head[..g.neurons].copy_from_slice(from);
+            }
+            let from = &input.attention[slot * g.heads * g.width..][..g.heads * g.width];
+            for (head, from) in y.chunks_exact_mut(g.blocks_per_head * g.row).zip(from.chunks_exact(g.width)) {
+                let block = slot % g.blocks_per_head;
+                head[block * g.row..][..g.width].copy_from_slice(from);
+            }
+        }
+        gpu.upload(&bench.neurons, 0, bytemuck::cast_slice(&neurons))?;
+        bench.write_steps(&[vec![SlotStep { input: Input::Previous, ..SlotStep::IDLE }; slots]])?;
+        bench.execute(|encoder| bench.record_project(&mut encoder.begin_compute_pass(&Default::default()), 0))?;
+        let updates = floats(&gpu.download(&bench.updates, 0, bench.updates.size())?);
+        let mut update = Vec::with_capacity(slots * g.width);
+        for blocks in updates.chunks_exact(g.blocks() * g.row).take(slots) {
+            let sum = |d: usize| blocks.chunks_exact(g.row).map(|block| block[d]).sum::<f32>();
+            update.extend((0..g.width).map(sum));
+        }
+        Ok(ProjectOutput { update, gates: None })
+    }
+
+    fn logits(&self, input: &LogitsInput) -> Result<Vec<f32>, BackendError> {
+        let layout = &self.shared.layout;
+        let slots = input.residual.len() / layout.geometry.width;
+        // A schedule of one layer reads the residual where `write_residual` puts it.
+        let bench = GpuSlots::new(self.shared.clone(), slots, &BOTH[..1])?;
+        self.write_residual(&bench, &input.residual, &input.update)?;
+        let step = SlotStep { input: Input::Previous, output: Output::Logits, ..SlotStep::IDLE };
+        bench.write_steps(&[vec![step; slots]])?;
+        bench.execute(|encoder| bench.record_logits(&mut encoder.begin_compute_pass(&Default::default()), 0))?;
+        let logits = floats(&self.shared.gpu.download(&bench.logits, 0, bench.logits.size())?);
+        let rows = logits.chunks_exact(layout.padded_vocab()).take(slots);
+        Ok(rows.flat_map(|row| &row[..layout.geometry.vocab]).copied().collect())
+    }
+
+    fn sample(&self, input: &SampleInput) -> Result<SampleOutput, BackendError> {
+        let layout = &self.shared.layout;
+        let (gpu, vocab) = (&self.shared.gpu, layout.geometry.vocab);
+        let slots = input.params.len();
+        let bench = self.bench(slots)?;
+        let mut logits = vec![0f32; slots * layout.padded_vocab()];
+        for (to, from) in logits.chunks_exact_mut(layout.padded_vocab()).zip(input.logits.chunks_exact(vocab)) {
+            to[..vocab].copy_from_slice(from);
+        }
+        gpu.upload(&bench.logits, 0, bytemuck::cast_slice(&logits))?;
+        for (slot, counts) in input.counts.chunks_exact(vocab).enumerate() {
+            bench.write_sampler(slot, &input.params[slot], counts, input.generated[slot])?;
+        }
+        let step = SlotStep { input: Input::Previous, output: Output::Token, ..SlotStep::IDLE };
+        bench.write_steps(&[vec![step; slots]])?;
+        bench.execute(|encoder| bench.record_sample(&mut encoder.begin_compute_pass(&Default::default()), 0))?;
+        let size = size_of::<Control>();
+        let control = gpu.download(&bench.control, 0, (slots * size) as u64)?;
+        let counts = gpu.download(&bench.counts, 0, (slots * vocab * 4) as u64)?;
+        Ok(SampleOutput {
+            control: control.chunks_exact(size).map(bytemuck::pod_read_unaligned).collect(),
+            counts: counts.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect(),
+        })
+    }
+
+    fn rescale(&self, state: &[f32], factors: &[f32]) -> Result<Vec<f32>, BackendError> {
+        let slots = factors.len();
+        let bench = self.bench(slots)?;
+        let size = state.len() / slots.max(1);
+        for (slot, state) in state.chunks_exact(size).enumerate() {
+            bench.write_layer(0, slot, state)?;
+        }
+        let step = |&factor: &f32| SlotStep { input: Input::Previous, rescale: Some(factor), ..SlotStep::IDLE };
+        bench.write_steps(&[factors.iter().map(step).collect()])?;
+        bench.execute(|encoder| bench.record_rescale(&mut encoder.begin_compute_pass(&Default::default()), 0))?;
+        let mut rescaled = Vec::with_capacity(state.len());
+        for slot in 0..slots {
+            bench.read_layer(0, slot, &mut rescaled)?;
+        }
+        Ok(rescaled)
+    }
+}
