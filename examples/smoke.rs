@@ -11,7 +11,7 @@ fn main() {
     println!("{} {:?}", bdh.device(), t.elapsed());
     let mut s = bdh.session(Forgetting::of_model(&bdh.model().config)).unwrap();
     println!("session {:?}", t.elapsed());
-    s.feed(&bdh.encode(b"To be or not to be").unwrap(), |_| {}).unwrap();
+    s.feed(&bdh.encode(b"To be or not to be").unwrap(), |_| std::ops::ControlFlow::Continue(())).unwrap();
     println!("fed {:?}", t.elapsed());
     let mut o = GenerationOptions::of_model(bdh.model());
     o.max_new_tokens = n; o.seed = Some(1);

@@ -26,9 +26,15 @@ fn dense_product(i: u32, tile: u32) {
             let w3 = dense_weights[at + 3u * LINE];
             for (var s = 0u; s < SLOT_TILE; s++) {
                 let x = rows[s * ROW4 + d];
-                low[s] += x.x * weights_low(w0) + x.y * weights_low(w1) + x.z * weights_low(w2) + x.w * weights_low(w3);
+                low[s] = add_scaled(low[s], x.x, weights_low(w0));
+                low[s] = add_scaled(low[s], x.y, weights_low(w1));
+                low[s] = add_scaled(low[s], x.z, weights_low(w2));
+                low[s] = add_scaled(low[s], x.w, weights_low(w3));
                 if (F16) {
-                    high[s] += x.x * weights_high(w0) + x.y * weights_high(w1) + x.z * weights_high(w2) + x.w * weights_high(w3);
+                    high[s] = add_scaled(high[s], x.x, weights_high(w0));
+                    high[s] = add_scaled(high[s], x.y, weights_high(w1));
+                    high[s] = add_scaled(high[s], x.z, weights_high(w2));
+                    high[s] = add_scaled(high[s], x.w, weights_high(w3));
                 }
             }
         }

@@ -166,9 +166,9 @@ fn attend(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
                 let q = rotated[k];
                 let first_row = state[at];
                 let second_row = state[at + ROW4];
-                y += q.x * first_row + q.y * second_row;
-                state[at] = first_row + q.x * x;
-                state[at + ROW4] = second_row + q.y * x;
+                y = add_scaled(add_scaled(y, q.x, first_row), q.y, second_row);
+                state[at] = add_scaled(first_row, q.x, x);
+                state[at + ROW4] = add_scaled(second_row, q.y, x);
             }
             if (ROW_TEAMS == 1u) {
                 neurons[y_at + c] = y * steps[slot].read_scale;

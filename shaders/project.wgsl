@@ -127,9 +127,9 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
             for (var k = team; k < open; k += DECODER_TEAMS) {
                 let n = list[k];
                 let packed = decoder_rows[(local_block * BLOCK + n) * ROW_VECTORS + v];
-                low += gates[n] * weights_low(packed);
+                low = add_scaled(low, gates[n], weights_low(packed));
                 if (F16) {
-                    high += gates[n] * weights_high(packed);
+                    high = add_scaled(high, gates[n], weights_high(packed));
                 }
             }
             if (DECODER_TEAMS == 1u) {

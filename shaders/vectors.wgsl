@@ -123,6 +123,11 @@ fn weights_high(packed: vec4<u32>) -> vec4<f32> {
     return vec4(unpack2x16float(packed.z), unpack2x16float(packed.w));
 }
 
+// sum + scale v, fused, so that a result never depends on what a compiler chooses to contract.
+fn add_scaled(sum: vec4<f32>, scale: f32, v: vec4<f32>) -> vec4<f32> {
+    return fma(vec4(scale), v, sum);
+}
+
 // Negative to zero; a NaN stays a NaN, so that it reaches the logits and is reported.
 fn relu(v: vec4<f32>) -> vec4<f32> {
     return select(v, vec4(0.0), v < vec4(0.0));

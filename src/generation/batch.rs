@@ -1,10 +1,12 @@
-//! Sequences on a device and the bookkeeping beside them: positions, forgetting, pending tokens.
+//! Sequences on a device and the bookkeeping beside them: what is still to be read, what is still to be
+//! drawn, positions and forgetting.
 
 use super::GenerationError;
 use crate::backend::{Backend, Input, Output, Plan, RunOutput, SlotStep, Slots};
 use crate::model::Config;
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::sampling::{NO_TOKEN, SamplerParams, Status};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// A submission should take no longer than this, so that text flows and no driver's watchdog fires.
@@ -12,184 +14,244 @@ const BURST_TIME: Duration = Duration::from_millis(50);
 /// Most steps in one burst.
 const LONGEST_BURST: usize = 64;
 
-/// Several sequences that decode together.
+/// Several sequences that read and write side by side on one device.
 pub(super) struct Batch {
     slots: Box<dyn Slots>,
     sequences: Vec<Sequence>,
+    forgetting: Forgetting,
     vocab: usize,
+    /// Steps in the next burst.
     burst: usize,
+    /// Steps in the longest burst.
+    longest: usize,
 }
 
 /// What the host knows of one sequence.
 #[derive(Clone, Debug)]
 struct Sequence {
     clock: Clock,
-    /// The last token, not yet in the state: the next step reads it first.
-    pending: Option<u32>,
+    /// Tokens that are not yet in the state. The last one stays here until something is drawn after it.
+    unread: VecDeque<u32>,
+    /// Tokens still to be drawn.
+    wanted: usize,
 }
 
-/// What a burst produced for one sequence.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Burst {
-    /// New tokens in order.
-    pub tokens: Vec<u32>,
+/// What a burst did for one sequence.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Tokens that entered the state.
+    pub read: usize,
+    /// Tokens drawn, in order.
+    pub drawn: Vec<u32>,
     /// Whether the last of them ends the sequence.
     pub ended: bool,
+    /// What made the sequence fail, if it did; the others go on.
+    pub failure: Option<GenerationError>,
+}
+
+/// What a burst plans for one sequence.
+#[derive(Clone, Copy, Debug, Default)]
+struct Planned {
+    reads: usize,
+    draws: usize,
 }
 
 impl Batch {
     /// Allocates `count` empty sequences.
-    pub fn new(backend: &dyn Backend, config: &Config, count: usize, forgetting: Forgetting) -> Result<Self, GenerationError> {
-        let sequence = Sequence { clock: Clock::new(forgetting), pending: None };
+    pub fn new(
+        backend: &dyn Backend,
+        config: &Config,
+        count: usize,
+        forgetting: Forgetting,
+    ) -> Result<Self, GenerationError> {
+        let sequence = Sequence { clock: Clock::new(forgetting), unread: VecDeque::new(), wanted: 0 };
         Ok(Self {
             slots: backend.create_slots(count)?,
             sequences: vec![sequence; count],
+            forgetting,
             vocab: config.vocab_size,
             burst: 1,
+            longest: LONGEST_BURST,
         })
     }
 
-    /// Number of tokens that a sequence has read, the pending one included.
+    /// Limits bursts to `steps`: results do not depend on it.
+    pub fn limit_burst(&mut self, steps: usize) {
+        self.longest = steps.clamp(1, LONGEST_BURST);
+        self.burst = self.burst.min(self.longest);
+    }
+
+    /// Tokens of a sequence so far, those still to be read included.
     pub fn position(&self, slot: usize) -> u64 {
         let sequence = &self.sequences[slot];
-        sequence.clock.position() + sequence.pending.is_some() as u64
+        sequence.clock.position() + sequence.unread.len() as u64
     }
 
-    /// Whether a sequence has a token to continue from.
-    pub fn has_pending(&self, slot: usize) -> bool {
-        self.sequences[slot].pending.is_some()
+    /// Whether a sequence has nothing to continue from.
+    pub fn is_empty(&self, slot: usize) -> bool {
+        self.position(slot) == 0
     }
 
-    /// Reads tokens into one sequence; `progress` hears how many have been read so far.
-    ///
-    /// With `trace`, returns the logits after each token that entered the state, so that the i-th
-    /// predicts the token after it; the last token stays pending.
-    pub fn feed(
-        &mut self,
-        slot: usize,
-        tokens: &[u32],
-        trace: bool,
-        mut each: impl FnMut(usize, &[f32]) -> Result<(), GenerationError>,
-    ) -> Result<(), GenerationError> {
-        self.check_tokens(tokens)?;
-        self.check_room(slot, tokens.len() as u64)?;
-        let Some((&last, first)) = tokens.split_last() else { return Ok(()) };
-        let pending = self.sequences[slot].pending.replace(last);
-        let inputs: Vec<u32> = pending.into_iter().chain(first.iter().copied()).collect();
-        let output = if trace { Output::Logits } else { Output::State };
-        let mut read = 0;
-        while read < inputs.len() {
-            let chunk = &inputs[read..(read + self.burst).min(inputs.len())];
-            let mut plan = Plan { steps: Vec::with_capacity(chunk.len()), trace_logits: trace };
-            for &token in chunk {
-                let mut step = self.idle_step();
-                step[slot] = self.step(slot, Input::Token(token), output);
-                plan.steps.push(step);
-            }
-            let (start, count) = (Instant::now(), chunk.len());
-            let run = self.slots.run(&plan)?;
-            self.adapt(count, start.elapsed());
-            for (index, logits) in run.logits.iter().enumerate() {
-                each(read + index, &logits[slot])?;
-            }
-            read += count;
-            if !trace {
-                each(read, &[])?;
-            }
+    /// Whether a sequence has more to read than the token that the next draw follows.
+    pub fn is_reading(&self, slot: usize) -> bool {
+        self.sequences[slot].unread.len() > 1
+    }
+
+    /// Empties a sequence.
+    pub fn clear(&mut self, slot: usize) -> Result<(), GenerationError> {
+        self.sequences[slot] = Sequence { clock: Clock::new(self.forgetting), unread: VecDeque::new(), wanted: 0 };
+        Ok(self.slots.clear(slot)?)
+    }
+
+    /// Makes sequence `to` a copy of sequence `from`.
+    pub fn fork(&mut self, from: usize, to: usize) -> Result<(), GenerationError> {
+        self.sequences[to] = self.sequences[from].clone();
+        Ok(self.slots.copy(from, to)?)
+    }
+
+    /// Gives a sequence tokens to read in the bursts to come.
+    pub fn push(&mut self, slot: usize, tokens: &[u32]) -> Result<(), GenerationError> {
+        if let Some(index) = tokens.iter().position(|&token| token as usize >= self.vocab) {
+            return Err(GenerationError::TokenOutOfRange { index, token: tokens[index], vocab: self.vocab });
         }
+        let sequence = &mut self.sequences[slot];
+        if (sequence.unread.len() + tokens.len()) as u64 > sequence.clock.remaining() {
+            return Err(GenerationError::PositionsExhausted);
+        }
+        sequence.unread.extend(tokens);
         Ok(())
     }
 
-    /// Gives a sequence's sampler its options and counts.
-    pub fn set_sampler(&mut self, slot: usize, params: &SamplerParams, counts: &[u32], generated: u32) -> Result<(), GenerationError> {
-        Ok(self.slots.set_sampler(slot, params, counts, generated)?)
+    /// Makes a sequence draw `wanted` tokens in the bursts to come, once it has read everything.
+    pub fn draw(
+        &mut self,
+        slot: usize,
+        params: &SamplerParams,
+        counts: &[u32],
+        wanted: usize,
+    ) -> Result<(), GenerationError> {
+        let sequence = &mut self.sequences[slot];
+        let steps = (sequence.unread.len() + wanted).saturating_sub(1) as u64;
+        if steps > sequence.clock.remaining() {
+            return Err(GenerationError::PositionsExhausted);
+        }
+        sequence.wanted = wanted;
+        Ok(self.slots.set_sampler(slot, params, counts, 0)?)
     }
 
-    /// Draws up to `wanted[slot]` tokens for every sequence, in one burst of a length that suits the
-    /// device. A sequence that wants none rests.
-    pub fn decode(&mut self, wanted: &[usize]) -> Result<Vec<Burst>, GenerationError> {
-        for (slot, &wanted) in wanted.iter().enumerate() {
-            // The last token drawn stays pending, but must have a position of its own.
-            self.check_room(slot, wanted.min(self.burst) as u64)?;
-        }
-        let length = wanted.iter().copied().max().unwrap_or(0).min(self.burst);
-        let before: Vec<Sequence> = self.sequences.clone();
+    /// Stops a sequence from drawing.
+    pub fn rest(&mut self, slot: usize) {
+        self.sequences[slot].wanted = 0;
+    }
+
+    /// Runs one burst of a length that suits the device: every sequence reads and then draws as far as it
+    /// gets. Nothing happens where nothing is to be done.
+    ///
+    /// # Errors
+    /// Where the device fails; a sequence whose logits allow no draw fails alone, in its [`Progress`].
+    pub fn advance(&mut self) -> Result<Vec<Progress>, GenerationError> {
+        let before = self.sequences.clone();
+        let (plan, planned) = self.plan(Output::State);
+        let run = self.run(&plan)?;
+        Ok((0..planned.len()).map(|slot| self.collect(slot, &before[slot], planned[slot], &run)).collect())
+    }
+
+    /// As [`Batch::advance`] for a sequence that only reads: `each` receives the logits after every token
+    /// that entered the state.
+    pub fn advance_traced(
+        &mut self,
+        slot: usize,
+        mut each: impl FnMut(&[f32]) -> Result<(), GenerationError>,
+    ) -> Result<(), GenerationError> {
+        let (mut plan, _) = self.plan(Output::Logits);
+        plan.trace_logits = true;
+        let run = self.run(&plan)?;
+        run.logits.iter().try_for_each(|step| each(&step[slot]))
+    }
+
+    /// Lays out a burst and takes what it reads off the sequences' lists; tokens that only pass through
+    /// leave `reading` behind.
+    fn plan(&mut self, reading: Output) -> (Plan, Vec<Planned>) {
         let mut plan = Plan::default();
-        for index in 0..length {
-            let mut steps = self.idle_step();
-            for (slot, step) in steps.iter_mut().enumerate().filter(|(slot, _)| index < wanted[*slot]) {
-                let input = match self.sequences[slot].pending.take() {
-                    Some(token) => Input::Token(token),
+        let mut planned = vec![Planned::default(); self.sequences.len()];
+        for _ in 0..self.burst {
+            let mut steps = vec![SlotStep::IDLE; self.sequences.len()];
+            for ((sequence, planned), step) in self.sequences.iter_mut().zip(&mut planned).zip(&mut steps) {
+                let last = sequence.unread.len() <= 1;
+                if last && sequence.wanted == 0 {
+                    continue;
+                }
+                let input = match sequence.unread.pop_front() {
+                    Some(token) => {
+                        planned.reads += 1;
+                        Input::Token(token)
+                    }
                     None => Input::Previous,
                 };
-                *step = self.step(slot, input, Output::Token);
+                if last {
+                    sequence.wanted -= 1;
+                    planned.draws += 1;
+                }
+                let tick = sequence.clock.tick();
+                *step = SlotStep {
+                    input,
+                    output: if last { Output::Token } else { reading },
+                    position: tick.position,
+                    read_scale: tick.read_scale,
+                    write_scale: tick.write_scale,
+                    rescale: tick.rescale,
+                };
+            }
+            if steps.iter().all(|step| step.input == Input::Idle) {
+                break;
             }
             plan.steps.push(steps);
         }
+        (plan, planned)
+    }
+
+    /// Runs a plan and chooses the next burst's length from the time that this one took.
+    fn run(&mut self, plan: &Plan) -> Result<RunOutput, GenerationError> {
         let start = Instant::now();
-        let run = self.slots.run(&plan)?;
-        self.adapt(length, start.elapsed());
-        (0..wanted.len()).map(|slot| self.collect(slot, &before[slot], &run)).collect()
+        let run = self.slots.run(plan)?;
+        if !plan.steps.is_empty() {
+            let per_step = start.elapsed().as_secs_f64() / plan.steps.len() as f64;
+            let fitting = (BURST_TIME.as_secs_f64() / per_step.max(1e-9)) as usize;
+            // At most double, so that one lucky measurement does not stall the stream.
+            self.burst = fitting.clamp(1, self.longest).min(2 * self.burst);
+        }
+        Ok(run)
     }
 
     /// Takes a sequence's tokens out of a run and sets its clock to what was really read.
-    fn collect(&mut self, slot: usize, before: &Sequence, run: &RunOutput) -> Result<Burst, GenerationError> {
-        let tokens: Vec<u32> = run.tokens.iter().map(|step| step[slot]).take_while(|&token| token != NO_TOKEN).collect();
-        let control = &run.control[slot];
-        let status = control.status().unwrap_or(Status::Nan);
+    fn collect(&mut self, slot: usize, before: &Sequence, planned: Planned, run: &RunOutput) -> Progress {
+        let mut progress = Progress { read: planned.reads, ..Progress::default() };
+        if planned.draws == 0 {
+            return progress;
+        }
+        progress.drawn = run.tokens.iter().map(|step| step[slot]).filter(|&token| token != NO_TOKEN).collect();
+        let status = run.control[slot].status();
+        let failed = status.is_none_or(Status::is_failure);
+        // The first draw belongs to the last token read, every other one to the draw before it.
+        let steps = planned.reads + progress.drawn.len() + failed as usize - 1;
         let mut clock = before.clock;
-        for _ in 0..tokens.len() + status.is_failure() as usize {
+        for _ in 0..steps {
             clock.tick();
         }
-        if status.is_failure() {
-            let source = status.check().err();
-            return Err(GenerationError::Sampling { position: clock.position() - 1, sequence: slot, source });
+        let sequence = &mut self.sequences[slot];
+        sequence.clock = clock;
+        if let Some(&last) = progress.drawn.last() {
+            sequence.unread = [last].into();
         }
-        let pending = tokens.last().copied().or(before.pending);
-        self.sequences[slot] = Sequence { clock, pending };
-        Ok(Burst { ended: status == Status::Eos && !tokens.is_empty(), tokens })
-    }
-
-    /// Chooses the next burst's length from the time that this one took.
-    fn adapt(&mut self, steps: usize, time: Duration) {
-        if steps == 0 {
-            return;
+        progress.ended = status == Some(Status::Eos);
+        if progress.ended || failed {
+            sequence.wanted = 0;
         }
-        let per_step = time.as_secs_f64() / steps as f64;
-        let fitting = (BURST_TIME.as_secs_f64() / per_step.max(1e-9)) as usize;
-        // At most double, so that one lucky measurement does not stall the stream.
-        self.burst = fitting.clamp(1, LONGEST_BURST).min(2 * self.burst);
-    }
-
-    fn idle_step(&self) -> Vec<SlotStep> {
-        vec![SlotStep::IDLE; self.sequences.len()]
-    }
-
-    fn step(&mut self, slot: usize, input: Input, output: Output) -> SlotStep {
-        let tick = self.sequences[slot].clock.tick();
-        SlotStep {
-            input,
-            output,
-            position: tick.position,
-            read_scale: tick.read_scale,
-            write_scale: tick.write_scale,
-            rescale: tick.rescale,
+        if failed {
+            let source = status.and_then(|status| status.check().err());
+            progress.failure =
+                Some(GenerationError::Sampling { position: clock.position() - 1, sequence: slot, source });
         }
-    }
-
-    fn check_tokens(&self, tokens: &[u32]) -> Result<(), GenerationError> {
-        match tokens.iter().position(|&token| token as usize >= self.vocab) {
-            Some(index) => {
-                Err(GenerationError::TokenOutOfRange { index, token: tokens[index], vocab: self.vocab })
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn check_room(&self, slot: usize, tokens: u64) -> Result<(), GenerationError> {
-        if tokens + self.sequences[slot].pending.is_some() as u64 > self.sequences[slot].clock.remaining() {
-            return Err(GenerationError::PositionsExhausted);
-        }
-        Ok(())
+        progress
     }
 }

@@ -3,12 +3,14 @@
 mod batch;
 mod error;
 mod options;
+mod requests;
 mod score;
 mod session;
 pub mod text;
 
 pub use error::GenerationError;
 pub use options::{FinishReason, Generated, GenerationOptions};
+pub use requests::{BatchEvent, BatchOptions, Completion};
 pub use score::Score;
 pub use session::Session;
 

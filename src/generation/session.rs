@@ -26,18 +26,31 @@ impl Session {
         self.batch.position(0)
     }
 
-    /// Reads tokens; `progress` hears how many of them have been read so far.
+    /// Limits the number of tokens per submission to the device. Results do not depend on it.
+    pub fn limit_burst(&mut self, tokens: usize) {
+        self.batch.limit_burst(tokens);
+    }
+
+    /// Reads tokens; `progress` hears how many of them have been read so far, and may end the reading.
     ///
     /// # Errors
     /// [`GenerationError`] for an id outside the vocabulary, a conversation that is full, or a device
     /// that fails.
-    pub fn feed(&mut self, tokens: &[u32], mut progress: impl FnMut(usize)) -> Result<(), GenerationError> {
-        self.batch.feed(0, tokens, false, |read, _| {
-            progress(read);
-            Ok(())
-        })?;
+    pub fn feed(
+        &mut self,
+        tokens: &[u32],
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<(), GenerationError> {
+        self.batch.push(0, tokens)?;
         for &token in tokens {
             self.counts[token as usize] |= PROMPT_BIT;
+        }
+        let mut read = 0;
+        while self.batch.is_reading(0) {
+            read += self.batch.advance()?.remove(0).read;
+            if progress(read).is_break() {
+                break;
+            }
         }
         Ok(())
     }
@@ -56,32 +69,31 @@ impl Session {
     ) -> Result<Generated, GenerationError> {
         options.validate()?;
         let seed = options.seed.unwrap_or_else(rand::random);
-        if !self.batch.has_pending(0) {
+        if self.batch.is_empty(0) {
             let start = self.bdh.default_prompt()?;
-            self.feed(&start, |_| {})?;
+            self.feed(&start, |_| ControlFlow::Continue(()))?;
         }
         // Presence and frequency count what this generation draws; earlier turns are its prompt.
         for count in &mut self.counts {
             let occurred = *count & (PROMPT_BIT | COUNT_MASK) != 0;
             *count = if occurred { PROMPT_BIT } else { 0 };
         }
-        let mut counts = self.counts.clone();
-        for &id in &options.eos_token_ids {
-            if let Some(count) = counts.get_mut(id as usize) {
-                *count |= EOS_BIT;
-            }
-        }
-        self.batch.set_sampler(0, &SamplerParams::new(&options.sampling, seed, 0), &counts, 0)?;
+        let counts = mark_eos(self.counts.clone(), &options.eos_token_ids);
+        let params = SamplerParams::new(&options.sampling, seed, 0);
+        self.batch.draw(0, &params, &counts, options.max_new_tokens)?;
         let mut tokens = Vec::new();
         let mut finish_reason = FinishReason::Length;
         while tokens.len() < options.max_new_tokens {
-            let burst = self.batch.decode(&[options.max_new_tokens - tokens.len()])?.remove(0);
-            for &token in &burst.tokens {
+            let progress = self.batch.advance()?.remove(0);
+            for &token in &progress.drawn {
                 self.counts[token as usize] += 1;
             }
-            tokens.extend_from_slice(&burst.tokens);
-            let flow = each(&burst.tokens);
-            if burst.ended {
+            tokens.extend_from_slice(&progress.drawn);
+            let flow = if progress.drawn.is_empty() { ControlFlow::Continue(()) } else { each(&progress.drawn) };
+            if let Some(failure) = progress.failure {
+                return Err(failure);
+            }
+            if progress.ended {
                 finish_reason = FinishReason::Eos;
                 break;
             }
@@ -90,16 +102,34 @@ impl Session {
                 break;
             }
         }
+        self.batch.rest(0);
         Ok(Generated { tokens, finish_reason, seed })
     }
 
-    /// Logits after each of `tokens` but the last, which stays to be read: `each` receives the index of
-    /// the token and its logits `[V]`.
+    /// Reads tokens and hands out the logits `[V]` after each of them but the last, with its index.
     pub(super) fn trace(
         &mut self,
         tokens: &[u32],
-        each: impl FnMut(usize, &[f32]) -> Result<(), GenerationError>,
+        mut each: impl FnMut(usize, &[f32]) -> Result<(), GenerationError>,
     ) -> Result<(), GenerationError> {
-        self.batch.feed(0, tokens, true, each)
+        self.batch.push(0, tokens)?;
+        let mut index = 0;
+        while self.batch.is_reading(0) {
+            self.batch.advance_traced(0, |logits| {
+                index += 1;
+                each(index - 1, logits)
+            })?;
+        }
+        Ok(())
     }
+}
+
+/// Marks the end-of-sequence ids in token counts.
+pub(super) fn mark_eos(mut counts: Vec<u32>, eos_token_ids: &[u32]) -> Vec<u32> {
+    for &id in eos_token_ids {
+        if let Some(count) = counts.get_mut(id as usize) {
+            *count |= EOS_BIT;
+        }
+    }
+    counts
 }

@@ -114,7 +114,7 @@ fn corrupt(spec: &KernelSpec, text: &str) -> String {
     let (right, wrong) = match spec.name {
         "rescale" => ("*= steps[slot].rescale", "*= steps[slot].rescale * 1.01"),
         "embed" => ("weights_low(packed), weights_high(packed)", "weights_high(packed), weights_low(packed)"),
-        "encode" => ("second_row + q.y * x", "second_row - q.y * x"),
+        "encode" => ("add_scaled(second_row, q.y, x)", "add_scaled(second_row, -q.y, x)"),
         "project" => ("relu(vec4(sum)).x", "vec4(sum).x"),
         "logits" => ("products[s * (BLOCK / 4u) + p];", "products[s * (BLOCK / 4u) + p].yxzw;"),
         _ => ("control[slot].token =", "control[slot].token = 1u ^"),

@@ -1,0 +1,232 @@
+//! Many prompts at once: requests share the device's slots, and a slot that is done takes the next one.
+
+use super::batch::Batch;
+use super::session::mark_eos;
+use super::{Bdh, FinishReason, Generated, GenerationError, GenerationOptions};
+use crate::model::forgetting::Forgetting;
+use crate::sampling::{PROMPT_BIT, SamplerParams};
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+
+/// Most sequences that decode together unless [`BatchOptions::slots`] says otherwise.
+const DEFAULT_SLOTS: usize = 64;
+/// Most bytes of states that decode together, likewise.
+const DEFAULT_STATE_BYTES: u64 = 2 << 30;
+
+/// How to generate for many prompts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchOptions {
+    /// Sequences for each prompt, at least 1.
+    pub num_return_sequences: usize,
+    /// Sequences that decode together at most; chosen by the size of a state when absent. Results do not
+    /// depend on it.
+    pub slots: Option<usize>,
+    /// Tokens per submission at most. Results do not depend on it.
+    pub burst: Option<usize>,
+    /// How much of the past counts.
+    pub forgetting: Forgetting,
+}
+
+/// A finished sequence of a batch.
+#[derive(Debug)]
+pub struct Completion {
+    /// Index of its prompt.
+    pub prompt: usize,
+    /// Index among the prompt's sequences.
+    pub index: usize,
+    /// Its tokens, or what made it fail; the others go on.
+    pub result: Result<Generated, GenerationError>,
+}
+
+/// What the caller of [`Bdh::generate_batch`] hears.
+#[derive(Debug)]
+pub enum BatchEvent {
+    /// Some tokens were drawn, over all sequences.
+    Progress {
+        /// How many.
+        tokens: usize,
+    },
+    /// A sequence is finished. They finish in any order.
+    Done(Completion),
+}
+
+/// One sequence of one prompt.
+struct Running {
+    prompt: usize,
+    index: usize,
+    tokens: Vec<u32>,
+}
+
+/// What a slot is doing.
+enum Work {
+    Free,
+    /// Kept for a sequence of a prompt that another slot is still reading.
+    Reserved,
+    /// Reading a prompt for the slots listed, itself the first; the indices start at `first`.
+    Reading { prompt: usize, first: usize, slots: Vec<usize> },
+    Drawing(Running),
+}
+
+impl Bdh {
+    /// Generates for many prompts (token ids), `num_return_sequences` each. A sequence's tokens depend on
+    /// its prompt, its index and the options alone: not on its company, nor on the number of slots.
+    ///
+    /// # Errors
+    /// Options out of range and token ids outside the vocabulary, before any work starts; a device that
+    /// fails. A single sequence's failure is reported in its [`Completion`].
+    pub fn generate_batch(
+        &self,
+        prompts: &[Vec<u32>],
+        options: &GenerationOptions,
+        batch: &BatchOptions,
+        each: impl FnMut(BatchEvent) -> ControlFlow<()>,
+    ) -> Result<(), GenerationError> {
+        options.validate()?;
+        if batch.num_return_sequences == 0 {
+            return Err(GenerationError::NoSequences);
+        }
+        let vocab = self.model().config.vocab_size;
+        let outside = |tokens: &Vec<u32>| tokens.iter().position(|&token| token as usize >= vocab);
+        if let Some((tokens, index)) = prompts.iter().find_map(|tokens| Some((tokens, outside(tokens)?))) {
+            return Err(GenerationError::TokenOutOfRange { index, token: tokens[index], vocab });
+        }
+        if prompts.is_empty() {
+            return Ok(());
+        }
+        Scheduler::new(self, prompts, options, batch)?.run(each)
+    }
+
+    /// How many sequences decode together by default: as many as there are, as far as their states stay
+    /// below 2 GiB, at least one.
+    fn default_slots(&self, sequences: usize) -> usize {
+        let state = 4 * self.model().config.state_len() as u64;
+        sequences.min(DEFAULT_SLOTS).min((DEFAULT_STATE_BYTES / state).max(1) as usize)
+    }
+}
+
+struct Scheduler<'a> {
+    bdh: &'a Bdh,
+    prompts: &'a [Vec<u32>],
+    options: &'a GenerationOptions,
+    sequences: usize,
+    seed: u64,
+    batch: Batch,
+    work: Vec<Work>,
+    /// The next prompt to start, and its first sequence that has no slot yet.
+    next: (usize, usize),
+}
+
+impl<'a> Scheduler<'a> {
+    fn new(
+        bdh: &'a Bdh,
+        prompts: &'a [Vec<u32>],
+        options: &'a GenerationOptions,
+        batch: &BatchOptions,
+    ) -> Result<Self, GenerationError> {
+        let total = prompts.len().saturating_mul(batch.num_return_sequences);
+        let slots = batch.slots.unwrap_or_else(|| bdh.default_slots(total)).clamp(1, total);
+        let mut device = Batch::new(bdh.backend(), &bdh.model().config, slots, batch.forgetting)?;
+        if let Some(burst) = batch.burst {
+            device.limit_burst(burst);
+        }
+        Ok(Self {
+            bdh,
+            prompts,
+            options,
+            sequences: batch.num_return_sequences,
+            seed: options.seed.unwrap_or_else(rand::random),
+            batch: device,
+            work: (0..slots).map(|_| Work::Free).collect(),
+            next: (0, 0),
+        })
+    }
+
+    fn run(mut self, mut each: impl FnMut(BatchEvent) -> ControlFlow<()>) -> Result<(), GenerationError> {
+        loop {
+            self.admit()?;
+            if self.work.iter().all(|work| matches!(work, Work::Free)) {
+                return Ok(());
+            }
+            let progress = self.batch.advance()?;
+            let tokens: usize = progress.iter().map(|progress| progress.drawn.len()).sum();
+            if tokens > 0 && each(BatchEvent::Progress { tokens }).is_break() {
+                return Ok(());
+            }
+            for (slot, progress) in progress.into_iter().enumerate() {
+                let Work::Drawing(running) = &mut self.work[slot] else { continue };
+                running.tokens.extend_from_slice(&progress.drawn);
+                let full = running.tokens.len() >= self.options.max_new_tokens;
+                if !(full || progress.ended || progress.failure.is_some()) {
+                    continue;
+                }
+                let finish_reason = if progress.ended { FinishReason::Eos } else { FinishReason::Length };
+                let tokens = std::mem::take(&mut running.tokens);
+                let result = match progress.failure {
+                    Some(failure) => Err(failure),
+                    None => Ok(Generated { tokens, finish_reason, seed: self.seed }),
+                };
+                let done = Completion { prompt: running.prompt, index: running.index, result };
+                self.work[slot] = Work::Free;
+                if each(BatchEvent::Done(done)).is_break() {
+                    return Ok(());
+                }
+            }
+            self.start_drawing()?;
+        }
+    }
+
+    /// Gives free slots to the sequences that wait, a prompt's together as far as slots go.
+    fn admit(&mut self) -> Result<(), GenerationError> {
+        while self.next.0 < self.prompts.len() {
+            let free: Vec<usize> =
+                (0..self.work.len()).filter(|&slot| matches!(self.work[slot], Work::Free)).collect();
+            let (prompt, first) = self.next;
+            let waiting = self.sequences - first;
+            // A prompt is read once for all its sequences where they fit the device at all.
+            if free.is_empty() || free.len() < waiting.min(self.work.len()) {
+                break;
+            }
+            let slots = free[..waiting.min(free.len())].to_vec();
+            self.next = if slots.len() == waiting { (prompt + 1, 0) } else { (prompt, first + slots.len()) };
+            let leader = slots[0];
+            slots.iter().for_each(|&slot| self.work[slot] = Work::Reserved);
+            self.batch.clear(leader)?;
+            self.batch.push(leader, &self.prompt(prompt)?)?;
+            self.work[leader] = Work::Reading { prompt, first, slots };
+        }
+        self.start_drawing()
+    }
+
+    /// A prompt's tokens, or what an empty prompt stands for.
+    fn prompt(&self, index: usize) -> Result<Cow<'a, [u32]>, GenerationError> {
+        Ok(match self.prompts[index].as_slice() {
+            [] => Cow::Owned(self.bdh.default_prompt()?),
+            tokens => Cow::Borrowed(tokens),
+        })
+    }
+
+    /// Forks the prompts that have been read, and sets their sequences drawing. A sequence that is alone
+    /// with its prompt draws as soon as it can.
+    fn start_drawing(&mut self) -> Result<(), GenerationError> {
+        for leader in 0..self.work.len() {
+            let Work::Reading { prompt, first, slots } = &self.work[leader] else { continue };
+            if slots.len() > 1 && self.batch.is_reading(leader) {
+                continue;
+            }
+            let (prompt, first, slots) = (*prompt, *first, slots.clone());
+            let mut counts = vec![0; self.bdh.model().config.vocab_size];
+            self.prompt(prompt)?.iter().for_each(|&token| counts[token as usize] |= PROMPT_BIT);
+            let counts = mark_eos(counts, &self.options.eos_token_ids);
+            for (offset, &slot) in slots.iter().enumerate() {
+                if slot != leader {
+                    self.batch.fork(leader, slot)?;
+                }
+                let index = first + offset;
+                let params = SamplerParams::new(&self.options.sampling, self.seed, index as u32);
+                self.batch.draw(slot, &params, &counts, self.options.max_new_tokens)?;
+                self.work[slot] = Work::Drawing(Running { prompt, index, tokens: Vec::new() });
+            }
+        }
+        Ok(())
+    }
+}
