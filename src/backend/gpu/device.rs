@@ -24,6 +24,10 @@ pub struct AdapterSummary {
     pub max_binding: u64,
     /// Workgroup memory, bytes.
     pub workgroup_memory: u32,
+    /// "discrete", "integrated", "virtual", "software" or "other".
+    pub device_type: &'static str,
+    /// Whether it is the one that an automatic choice takes.
+    pub automatic: bool,
 }
 
 /// Which adapter to open.
@@ -61,6 +65,19 @@ fn describe(adapter: &wgpu::Adapter) -> DeviceInfo {
     DeviceInfo { name: info.name, api: format!("{:?}", info.backend), driver, kind }
 }
 
+fn type_name(device_type: wgpu::DeviceType) -> &'static str {
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "other",
+    }
+}
+
+/// [`rank`] of drivers that compute on the CPU.
+const SOFTWARE_RANK: u32 = 4;
+
 /// Lower is better.
 fn rank(adapter: &wgpu::Adapter) -> u32 {
     match adapter.get_info().device_type {
@@ -68,12 +85,16 @@ fn rank(adapter: &wgpu::Adapter) -> u32 {
         wgpu::DeviceType::IntegratedGpu => 1,
         wgpu::DeviceType::VirtualGpu => 2,
         wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
+        wgpu::DeviceType::Cpu => SOFTWARE_RANK,
     }
 }
 
 /// Every adapter of this machine.
 pub fn list_adapters() -> Vec<AdapterSummary> {
+    let adapters = enumerate();
+    // As `choose` does: the first of the best.
+    let hardware = adapters.iter().enumerate().filter(|(_, adapter)| rank(adapter) < SOFTWARE_RANK);
+    let automatic = hardware.min_by_key(|(_, adapter)| rank(adapter)).map(|(index, _)| index);
     let summarise = |(index, adapter): (usize, &wgpu::Adapter)| {
         let limits = adapter.limits();
         AdapterSummary {
@@ -82,9 +103,11 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
             max_buffer: limits.max_buffer_size,
             max_binding: limits.max_storage_buffer_binding_size,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
+            device_type: type_name(adapter.get_info().device_type),
+            automatic: automatic == Some(index),
         }
     };
-    enumerate().iter().enumerate().map(summarise).collect()
+    adapters.iter().enumerate().map(summarise).collect()
 }
 
 /// The adapter that a choice means, if there is one.
