@@ -38,3 +38,4 @@ pub mod backend;
 pub mod generation;
 pub mod model;
 pub mod sampling;
+pub mod verify;

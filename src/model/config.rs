@@ -12,6 +12,9 @@ const MAX_NUMBERS: u64 = 1 << 40;
 /// Keys that declare the trained context, the first present one counts.
 const CONTEXT_KEYS: [&str; 3] = ["block_size", "max_position_embeddings", "trained_context"];
 
+/// What the Hugging Face port calls n_layer, n_embd and n_head.
+const HUGGING_FACE_KEYS: [&str; 3] = ["num_hidden_layers", "hidden_size", "num_attention_heads"];
+
 /// The sizes of a model and its special tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -53,19 +56,23 @@ impl Config {
     /// the Hugging Face port.
     pub(crate) fn from_json(json: &JsonFile) -> Result<Self, ModelError> {
         let range = 1..=MAX_SIZE;
-        let size = |keys: &[&'static str]| {
-            for key in keys {
+        // Which of the two names a missing size is reported under.
+        let ported = HUGGING_FACE_KEYS.iter().any(|key| json.get(key).is_some());
+        let size = |names: [&'static str; 2]| {
+            for key in names {
                 if let Some(size) = json.integer(key, range.clone())? {
                     return Ok(size);
                 }
             }
-            Err(ModelError::MissingKey { path: json.path.clone(), key: keys[0], expected: whole_number(&range) })
+            let key = names[usize::from(ported)];
+            Err(ModelError::MissingKey { path: json.path.clone(), key, expected: whole_number(&range) })
         };
-        let n_layer = size(&["n_layer", "num_hidden_layers"])?;
-        let n_embd = size(&["n_embd", "hidden_size"])?;
-        let n_head = size(&["n_head", "num_attention_heads"])?;
-        let multiplier = size(&["mlp_internal_dim_multiplier"])?;
-        let vocab_size = size(&["vocab_size"])?;
+        let [layers, width, heads] = HUGGING_FACE_KEYS;
+        let n_layer = size(["n_layer", layers])?;
+        let n_embd = size(["n_embd", width])?;
+        let n_head = size(["n_head", heads])?;
+        let multiplier = size(["mlp_internal_dim_multiplier"; 2])?;
+        let vocab_size = size(["vocab_size"; 2])?;
         let config = Self {
             n_layer: n_layer as usize,
             n_embd: n_embd as usize,

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Weights;
 use super::config::Config;
 use super::error::{ModelError, clip};
+use super::json::JsonFile;
 use super::rotary::default_freqs;
 use super::safetensors::{self, Entry, NamedTensors};
 use super::storage::Storage;
@@ -50,6 +51,8 @@ pub(crate) struct Loaded {
 /// The tensors of a weights file under their bare names, their layout recognised.
 pub(crate) struct WeightsFile {
     tensors: NamedTensors,
+    /// The function of its layout.
+    read: fn(NamedTensors, &Config) -> Result<Loaded, ModelError>,
 }
 
 impl WeightsFile {
@@ -71,66 +74,214 @@ impl WeightsFile {
             return Err(ModelError::WeightsPerLayer { path: path.to_owned(), tensor: clip(tensor) });
         }
         match detect(&tensors) {
-            (Layout::Official, _) => Ok(Self { tensors }),
+            (Layout::Official, _) => Ok(Self { tensors, read: official }),
+            (Layout::HuggingFace, _) => Ok(Self { tensors, read: hugging_face }),
             (layout, sign) => unsupported(format!("tensor {:?} belongs to {layout}", clip(&sign))),
         }
     }
 
     /// Checks every tensor against the configuration and takes the weights.
     pub(crate) fn weights(self, config: &Config) -> Result<Loaded, ModelError> {
-        official(self.tensors, config)
+        (self.read)(self.tensors, config)
     }
 }
 
 /// The official PyTorch implementation's tensors.
-fn official(mut tensors: NamedTensors, config: &Config) -> Result<Loaded, ModelError> {
-    let path = tensors.path.clone();
-    let held = list(tensors.entries.keys().map(String::as_str));
-    let specs = WeightSpec::all(config);
-    let mut take = |spec: &WeightSpec| match tensors.entries.remove(spec.name) {
-        Some(entry) => {
-            let tensor = weight(entry, spec.name, &path)?;
-            spec.check(&tensor, &path)?;
-            Ok(tensor)
-        }
-        None => Err(ModelError::MissingTensor {
-            path: path.clone(),
-            tensor: spec.name.to_owned(),
-            expected: spec.shape.clone(),
-            found: held.clone(),
-        }),
-    };
-    let [encoder, encoder_v, decoder, embed, lm_head] = [
-        take(&specs.encoder)?,
-        take(&specs.encoder_v)?,
-        take(&specs.decoder)?,
-        take(&specs.embed)?,
-        take(&specs.lm_head)?,
-    ];
-    let freqs = tensors.entries.remove(FREQS).map(|entry| stored_freqs(entry, config, &path)).transpose()?;
-
-    let mut notes = Vec::new();
-    for name in tensors.entries.keys() {
-        if !is_known_extra(name) {
-            return Err(ModelError::UnknownTensor {
-                path: path.clone(),
-                tensor: clip(name),
-                expected: list(specs.names().into_iter().chain([FREQS])),
-            });
-        }
-        notes.push(format!("{}: tensor {:?} is not used", path.display(), clip(name)));
-    }
-    // Last, because it alone reads the whole file.
-    for (spec, tensor) in specs.each().iter().zip([&encoder, &encoder_v, &decoder, &embed, &lm_head]) {
-        check_finite(tensor, spec.name, &path)?;
-    }
-    let stored_freqs = freqs.is_some();
-    let freqs = freqs.unwrap_or_else(|| default_freqs(config.neurons_per_head));
-    Ok(Loaded { weights: Weights { embed, encoder, encoder_v, decoder, lm_head, freqs }, stored_freqs, notes })
+fn official(tensors: NamedTensors, config: &Config) -> Result<Loaded, ModelError> {
+    let specs = WeightSpecs::official(config);
+    let mut file = Source::new(tensors);
+    let stored = file.take_body(&specs)?;
+    let lm_head = file.take(&specs.lm_head)?;
+    let freqs = file.take_freqs(&specs, config)?;
+    let notes = file.take_extras(&specs, "")?;
+    file.check_finite(&specs, &stored, Some(&lm_head))?;
+    Ok(stored.with(lm_head, freqs, notes, config))
 }
 
-/// Name of the rotary frequencies.
-const FREQS: &str = "attn.freqs";
+/// The Hugging Face port's tensors: a prefix before every name but the output's, which is transposed
+/// and, where it is tied to the embedding, not stored.
+fn hugging_face(tensors: NamedTensors, config: &Config) -> Result<Loaded, ModelError> {
+    let specs = WeightSpecs::hugging_face(config);
+    let tied = embedding_is_output(&tensors.path)?;
+    let mut file = Source::new(tensors);
+    let stored = file.take_body(&specs)?;
+    let stored_head = if tied { file.take_optional(&specs.lm_head)? } else { Some(file.take_untied(&specs.lm_head)?) };
+    let freqs = file.take_freqs(&specs, config)?;
+    let mut notes = file.take_extras(&specs, HUGGING_FACE_PREFIX)?;
+    file.check_finite(&specs, &stored, stored_head.as_ref())?;
+    if tied && let Some(head) = &stored_head {
+        check_equal((head, specs.lm_head.name), (&stored.embed, specs.embed.name), &file.path)?;
+        notes.push(format!(
+            "{}: tensor {:?} is not used: it is tied to {:?}, which equals it",
+            file.path.display(),
+            specs.lm_head.name,
+            specs.embed.name
+        ));
+    }
+    let lm_head = transposed(stored_head.as_ref().unwrap_or(&stored.embed));
+    Ok(stored.with(lm_head, freqs, notes, config))
+}
+
+/// What comes before the names of the Hugging Face port's tensors.
+const HUGGING_FACE_PREFIX: &str = "backbone.";
+
+/// Whether the configuration beside the weights makes the embedding the output too, as the port does
+/// unless told otherwise.
+fn embedding_is_output(weights: &Path) -> Result<bool, ModelError> {
+    let config = JsonFile::read(weights.with_file_name(super::CONFIG))?;
+    let tied = config.map(|json| json.boolean(TIED)).transpose()?.flatten();
+    Ok(tied.unwrap_or(true))
+}
+
+/// The key that ties the output to the embedding.
+const TIED: &str = "tie_word_embeddings";
+
+/// Refuses two tensors of one shape that should be the same and are not.
+fn check_equal(
+    (tensor, name): (&Tensor, &str),
+    (other, other_name): (&Tensor, &str),
+    path: &Path,
+) -> Result<(), ModelError> {
+    let (values, others) = (tensor.to_vec(), other.to_vec());
+    match values.iter().zip(&others).position(|(value, other)| value != other) {
+        None => Ok(()),
+        Some(place) => Err(ModelError::Malformed {
+            path: path.to_owned(),
+            found: format!(
+                "tensor {name:?} holds {} at index {:?} where {other_name:?} holds {}",
+                values[place],
+                tensor.index(place),
+                others[place]
+            ),
+            expected: format!("them equal, or \"{TIED}\": false in {}", super::CONFIG),
+        }),
+    }
+}
+
+/// The transpose of a matrix, in f32.
+fn transposed(matrix: &Tensor) -> Tensor {
+    // Rows at a time, so that every store is of several neighbours.
+    const ROWS: usize = 16;
+    let &[rows, columns] = matrix.shape() else { unreachable!("checked against a shape of rank 2") };
+    let mut values = vec![0.0; matrix.len()];
+    let mut block = vec![0.0; ROWS.min(rows) * columns];
+    for start in (0..rows).step_by(ROWS) {
+        let count = ROWS.min(rows - start);
+        let block = &mut block[..count * columns];
+        matrix.read(start * columns, block);
+        for column in 0..columns {
+            let to = &mut values[column * rows + start..][..count];
+            for (row, to) in to.iter_mut().enumerate() {
+                *to = block[row * columns + column];
+            }
+        }
+    }
+    Tensor::from_f32(&[columns, rows], values)
+}
+
+/// A file's tensors while they are being taken out of it.
+struct Source {
+    path: PathBuf,
+    entries: BTreeMap<String, Entry>,
+    /// The names the file holds, for messages.
+    held: String,
+}
+
+/// The weights that every layout stores alike.
+struct Body {
+    encoder: Tensor,
+    encoder_v: Tensor,
+    decoder: Tensor,
+    embed: Tensor,
+}
+
+impl Source {
+    fn new(tensors: NamedTensors) -> Self {
+        let held = list(tensors.entries.keys().map(String::as_str));
+        Self { path: tensors.path, entries: tensors.entries, held }
+    }
+
+    fn take_body(&mut self, specs: &WeightSpecs) -> Result<Body, ModelError> {
+        Ok(Body {
+            encoder: self.take(&specs.encoder)?,
+            encoder_v: self.take(&specs.encoder_v)?,
+            decoder: self.take(&specs.decoder)?,
+            embed: self.take(&specs.embed)?,
+        })
+    }
+
+    fn take(&mut self, spec: &WeightSpec) -> Result<Tensor, ModelError> {
+        let taken = self.take_optional(spec)?;
+        taken.ok_or_else(|| self.missing(spec, ""))
+    }
+
+    /// Takes an output that the configuration does not tie to the embedding.
+    fn take_untied(&mut self, spec: &WeightSpec) -> Result<Tensor, ModelError> {
+        let taken = self.take_optional(spec)?;
+        taken.ok_or_else(|| self.missing(spec, &format!(", and {} says \"{TIED}\": false", super::CONFIG)))
+    }
+
+    fn take_optional(&mut self, spec: &WeightSpec) -> Result<Option<Tensor>, ModelError> {
+        let Some(entry) = self.entries.remove(spec.name) else { return Ok(None) };
+        let tensor = weight(entry, spec.name, &self.path)?;
+        spec.check(&tensor, &self.path)?;
+        Ok(Some(tensor))
+    }
+
+    fn missing(&self, spec: &WeightSpec, why: &str) -> ModelError {
+        ModelError::MissingTensor {
+            path: self.path.clone(),
+            tensor: spec.name.to_owned(),
+            expected: spec.shape.clone(),
+            found: format!("{}{why}", self.held),
+        }
+    }
+
+    fn take_freqs(&mut self, specs: &WeightSpecs, config: &Config) -> Result<Option<Vec<f32>>, ModelError> {
+        let Some(entry) = self.entries.remove(specs.freqs) else { return Ok(None) };
+        let tensor = weight(entry, specs.freqs, &self.path)?;
+        check_freqs(&tensor, specs.freqs, config, &self.path)?;
+        Ok(Some(tensor.to_vec()))
+    }
+
+    /// A note for each of the tensors that are left; refuses those that are not known to be unused.
+    fn take_extras(&mut self, specs: &WeightSpecs, prefix: &str) -> Result<Vec<String>, ModelError> {
+        let path = &self.path;
+        let note = |name: String| {
+            if !name.strip_prefix(prefix).is_some_and(is_known_extra) {
+                return Err(ModelError::UnknownTensor {
+                    path: path.clone(),
+                    tensor: clip(&name),
+                    expected: list(specs.names().into_iter().chain([specs.freqs])),
+                });
+            }
+            Ok(format!("{}: tensor {:?} is not used", path.display(), clip(&name)))
+        };
+        std::mem::take(&mut self.entries).into_keys().map(note).collect()
+    }
+
+    /// Checks the values of what was taken; last, because it alone reads the whole file.
+    fn check_finite(&self, specs: &WeightSpecs, body: &Body, lm_head: Option<&Tensor>) -> Result<(), ModelError> {
+        let Body { encoder, encoder_v, decoder, embed } = body;
+        let tensors = [Some(encoder), Some(encoder_v), Some(decoder), Some(embed), lm_head];
+        for (spec, tensor) in specs.each().into_iter().zip(tensors) {
+            if let Some(tensor) = tensor {
+                check_finite(tensor, spec.name, &self.path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Body {
+    /// Puts a file's parts together; frequencies that it does not hold are those of the formula.
+    fn with(self, lm_head: Tensor, freqs: Option<Vec<f32>>, notes: Vec<String>, config: &Config) -> Loaded {
+        let Self { encoder, encoder_v, decoder, embed } = self;
+        let stored_freqs = freqs.is_some();
+        let freqs = freqs.unwrap_or_else(|| default_freqs(config.neurons_per_head));
+        Loaded { weights: Weights { embed, encoder, encoder_v, decoder, lm_head, freqs }, stored_freqs, notes }
+    }
+}
 
 /// Name and shape of one weight.
 struct WeightSpec {
@@ -139,32 +290,26 @@ struct WeightSpec {
     meaning: &'static str,
 }
 
-/// Names and shapes of all weights of a model.
+/// Names and shapes of all weights of a model in one layout.
 struct WeightSpecs {
     encoder: WeightSpec,
     encoder_v: WeightSpec,
     decoder: WeightSpec,
     embed: WeightSpec,
     lm_head: WeightSpec,
+    /// Name of the rotary frequencies.
+    freqs: &'static str,
 }
 
 impl WeightSpec {
-    fn all(config: &Config) -> WeightSpecs {
-        let Config { n_embd, n_head, neurons_per_head, vocab_size, .. } = *config;
-        let spec = |name, shape: &[usize], meaning| Self { name, shape: shape.to_vec(), meaning };
-        let encoder = [n_head, n_embd, neurons_per_head];
-        WeightSpecs {
-            encoder: spec("encoder", &encoder, "n_head, n_embd, N from config.json"),
-            encoder_v: spec("encoder_v", &encoder, "n_head, n_embd, N from config.json"),
-            decoder: spec("decoder", &[config.neurons(), n_embd], "n_head·N, n_embd from config.json"),
-            embed: spec("embed.weight", &[vocab_size, n_embd], "vocab_size, n_embd from config.json"),
-            lm_head: spec("lm_head", &[n_embd, vocab_size], "n_embd, vocab_size from config.json"),
-        }
+    fn new(name: &'static str, shape: &[usize], meaning: &'static str) -> Self {
+        Self { name, shape: shape.to_vec(), meaning }
     }
 
     fn check(&self, tensor: &Tensor, path: &Path) -> Result<(), ModelError> {
         let found = tensor.shape().to_vec();
-        if let ("encoder" | "encoder_v", &[_, _, neurons]) = (self.name, &found[..])
+        // Of the weights only the encoders have rank 3.
+        if let (3, &[_, _, neurons]) = (self.shape.len(), &found[..])
             && !neurons.is_multiple_of(2)
         {
             return Err(ModelError::OddNeurons { path: path.to_owned(), tensor: self.name.to_owned(), found, neurons });
@@ -183,6 +328,37 @@ impl WeightSpec {
 }
 
 impl WeightSpecs {
+    fn official(config: &Config) -> Self {
+        let Config { n_embd, n_head, neurons_per_head, vocab_size, .. } = *config;
+        let spec = WeightSpec::new;
+        let encoder = [n_head, n_embd, neurons_per_head];
+        Self {
+            encoder: spec("encoder", &encoder, "n_head, n_embd, N from config.json"),
+            encoder_v: spec("encoder_v", &encoder, "n_head, n_embd, N from config.json"),
+            decoder: spec("decoder", &[config.neurons(), n_embd], "n_head·N, n_embd from config.json"),
+            embed: spec("embed.weight", &[vocab_size, n_embd], "vocab_size, n_embd from config.json"),
+            lm_head: spec("lm_head", &[n_embd, vocab_size], "n_embd, vocab_size from config.json"),
+            freqs: "attn.freqs",
+        }
+    }
+
+    fn hugging_face(config: &Config) -> Self {
+        let Config { n_embd, n_head, neurons_per_head, vocab_size, .. } = *config;
+        let spec = WeightSpec::new;
+        let encoder = [n_head, n_embd, neurons_per_head];
+        let of_encoder = "num_attention_heads, hidden_size, N from config.json";
+        let of_decoder = "num_attention_heads·N, hidden_size from config.json";
+        let by_token = "vocab_size, hidden_size from config.json";
+        Self {
+            encoder: spec("backbone.encoder", &encoder, of_encoder),
+            encoder_v: spec("backbone.encoder_v", &encoder, of_encoder),
+            decoder: spec("backbone.decoder", &[config.neurons(), n_embd], of_decoder),
+            embed: spec("backbone.embed.weight", &[vocab_size, n_embd], by_token),
+            lm_head: spec("lm_head.weight", &[vocab_size, n_embd], by_token),
+            freqs: "backbone.attn.freqs",
+        }
+    }
+
     fn each(&self) -> [&WeightSpec; 5] {
         [&self.encoder, &self.encoder_v, &self.decoder, &self.embed, &self.lm_head]
     }
@@ -195,22 +371,17 @@ impl WeightSpecs {
 /// Checks shapes and values of weights made in memory. `source` is what errors name.
 pub(crate) fn check(weights: &Weights, config: &Config, source: &Path) -> Result<(), ModelError> {
     let tensors = [&weights.encoder, &weights.encoder_v, &weights.decoder, &weights.embed, &weights.lm_head];
-    for (spec, tensor) in WeightSpec::all(config).each().into_iter().zip(tensors) {
+    let specs = WeightSpecs::official(config);
+    for (spec, tensor) in specs.each().into_iter().zip(tensors) {
         spec.check(tensor, source)?;
         check_finite(tensor, spec.name, source)?;
     }
     let freqs = Tensor::from_f32(&[weights.freqs.len()], weights.freqs.clone());
-    check_freqs(&freqs, config, source)
-}
-
-fn stored_freqs(entry: Entry, config: &Config, path: &Path) -> Result<Vec<f32>, ModelError> {
-    let tensor = weight(entry, FREQS, path)?;
-    check_freqs(&tensor, config, path)?;
-    Ok(tensor.to_vec())
+    check_freqs(&freqs, specs.freqs, config, source)
 }
 
 /// Any number of leading ones may precede N.
-fn check_freqs(tensor: &Tensor, config: &Config, path: &Path) -> Result<(), ModelError> {
+fn check_freqs(tensor: &Tensor, name: &str, config: &Config, path: &Path) -> Result<(), ModelError> {
     let fits = tensor
         .shape()
         .split_last()
@@ -218,13 +389,13 @@ fn check_freqs(tensor: &Tensor, config: &Config, path: &Path) -> Result<(), Mode
     if !fits {
         return Err(ModelError::Shape {
             path: path.to_owned(),
-            tensor: FREQS.to_owned(),
+            tensor: name.to_owned(),
             found: tensor.shape().to_vec(),
             expected: vec![1, 1, 1, config.neurons_per_head],
             meaning: "1, 1, 1, N from config.json",
         });
     }
-    check_finite(tensor, FREQS, path)
+    check_finite(tensor, name, path)
 }
 
 fn weight(entry: Entry, name: &str, path: &Path) -> Result<Tensor, ModelError> {
@@ -295,7 +466,7 @@ fn detect(tensors: &NamedTensors) -> (Layout, String) {
         let layout = match name.strip_suffix(".weight").unwrap_or(name) {
             "embed_weight" | "attn_freqs" => Layout::Mlx,
             "wte" | "decoder_x" | "decoder_y" | "readout" => Layout::Paper,
-            other if other.starts_with("backbone.") => Layout::HuggingFace,
+            other if other.starts_with(HUGGING_FACE_PREFIX) => Layout::HuggingFace,
             _ => continue,
         };
         return (layout, name.clone());

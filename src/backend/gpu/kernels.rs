@@ -78,9 +78,10 @@ impl Pipelines {
 pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, options: &CompileOptions) -> String {
     let g = &layout.geometry;
     let block = if spec.name == logits::KERNEL.name { layout.vocab_block } else { g.block };
+    let workgroup = if spec.name == sample::KERNEL.name { layout.sample_workgroup() } else { layout.workgroup };
     let mut text = String::new();
     let constants = [
-        ("W", layout.workgroup as usize),
+        ("W", workgroup as usize),
         ("D", g.width),
         ("ROW4", g.row / 4),
         ("BLOCK", block),

@@ -11,6 +11,8 @@ const LANE: usize = 8;
 const LARGEST_BLOCK: usize = 256;
 /// Fewest neurons in a block: two lines of half floats for a subgroup.
 const SMALLEST_BLOCK: usize = 32;
+/// Tokens of the vocabulary that one invocation of a software adapter's sampling kernel may look at.
+const SOFTWARE_VOCAB: usize = 4096;
 /// Sequences that share one pass over a tile of weights in a batch.
 const SLOT_TILE: usize = 4;
 
@@ -97,6 +99,14 @@ impl Layout {
                 allowed: allowance.max_binding,
             });
         }
+        if allowance.software && config.vocab_size > SOFTWARE_VOCAB * most as usize {
+            return Err(BackendError::Limit {
+                device: allowance.device,
+                what: "tokens in the vocabulary",
+                needed: config.vocab_size as u64,
+                allowed: (SOFTWARE_VOCAB * most as usize) as u64,
+            });
+        }
         let row_lanes = if allowance.software { 1 } else { 16.min(workgroup) };
         Ok(Self { geometry, weight_type, workgroup, row_lanes, vocab_block, segments, head_segments, allowance })
     }
@@ -104,6 +114,13 @@ impl Layout {
     /// Vocabulary padded to whole blocks.
     pub fn padded_vocab(&self) -> usize {
         self.geometry.vocab.next_multiple_of(self.vocab_block)
+    }
+
+    /// Invocations per workgroup of the sampling kernel. llvmpipe ends an invocation's loops, silently,
+    /// after 65,535 turns: there, a large vocabulary takes more invocations.
+    pub fn sample_workgroup(&self) -> u32 {
+        let needed = if self.allowance.software { self.geometry.vocab.div_ceil(SOFTWARE_VOCAB) as u32 } else { 1 };
+        self.workgroup.max(needed.next_power_of_two())
     }
 
     /// Bytes of one slot's state in one layer's segment.

@@ -1,0 +1,233 @@
+//! Options that commands share.
+
+use super::failure::Failure;
+use super::format;
+use super::output::Notices;
+use bdh_gpu::generation::{Bdh, DeviceChoice, WeightChoice};
+use bdh_gpu::model::forgetting::{Forgetting, default_tau};
+use bdh_gpu::model::{Config, Model};
+use clap::{Args, ValueEnum, ValueHint};
+use std::path::PathBuf;
+
+/// Which model.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// A model directory, or a weights file with config.json beside it [default: the model inside the
+    /// program]
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::AnyPath, help_heading = "Model and device")]
+    pub model: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// Loads the model.
+    pub fn load(&self, notices: &Notices) -> Result<Model, Failure> {
+        let model = match &self.model {
+            Some(path) => Model::from_path(path)?,
+            None => embedded()?,
+        };
+        for note in &model.notes {
+            notices.say(format_args!("note: {note}"));
+        }
+        Ok(model)
+    }
+}
+
+#[cfg(feature = "embedded-model")]
+fn embedded() -> Result<Model, Failure> {
+    Ok(Model::embedded()?)
+}
+
+#[cfg(not(feature = "embedded-model"))]
+fn embedded() -> Result<Model, Failure> {
+    Err(Failure::Usage("no model: this program was built without one inside; give --model DIR".to_string()))
+}
+
+/// Where to run it.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// What to run on: auto (the best graphics card, else the CPU), gpu (a software driver if there is
+    /// nothing better), cpu, an index or a part of a name from `bdh-gpu devices`
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        default_value = "auto",
+        value_parser = device_choice,
+        help_heading = "Model and device"
+    )]
+    pub device: DeviceChoice,
+    /// How to hold the weights; auto takes f16 where that changes no weight
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t, help_heading = "Model and device")]
+    pub weights: Weights,
+}
+
+/// [`WeightChoice`] as the command line spells it.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Weights {
+    #[default]
+    Auto,
+    F32,
+    F16,
+}
+
+impl DeviceArgs {
+    /// Puts the model on the device and says which it is.
+    pub fn open(&self, model: Model, notices: &Notices) -> Result<Bdh, Failure> {
+        let weights = match self.weights {
+            Weights::Auto => WeightChoice::Auto,
+            Weights::F32 => WeightChoice::F32,
+            Weights::F16 => WeightChoice::F16,
+        };
+        let bdh = Bdh::new(model, &self.device, weights)?;
+        let model = bdh.model();
+        let parameters = format::short(model.config.parameters() as u64);
+        let weights = bdh.backend().weight_type();
+        notices.say(format_args!("{} ({parameters} parameters, {weights}) on {}", model.name, bdh.device()));
+        notices.detail(format_args!(
+            "weights {}, state {}",
+            format::bytes(bdh.backend().weight_bytes()),
+            format::bytes(state_bytes(&model.config))
+        ));
+        Ok(bdh)
+    }
+}
+
+/// Bytes of one sequence's state.
+pub fn state_bytes(config: &Config) -> u64 {
+    4 * config.state_len() as u64
+}
+
+/// Reads `--device`.
+pub fn device_choice(text: &str) -> Result<DeviceChoice, String> {
+    if text.trim().is_empty() {
+        return Err("expected auto, gpu, cpu, an index, or a part of an adapter's name".to_string());
+    }
+    let keyword = text.to_ascii_lowercase();
+    let known = ["auto", "gpu", "cpu"].contains(&keyword.as_str());
+    let Ok(choice) = (if known { &keyword } else { text }).parse();
+    Ok(choice)
+}
+
+/// How much of the past the model sees.
+#[derive(Debug, Args)]
+pub struct ContextArgs {
+    /// Read up to N tokens in full and let older ones fade after that; full never forgets
+    /// [default: the context the model was trained with, or full where it names none]
+    #[arg(
+        long,
+        value_name = "N|full",
+        value_parser = context,
+        allow_negative_numbers = true,
+        help_heading = "Context"
+    )]
+    pub context: Option<Context>,
+    /// Time constant of the fading, in tokens, above 0 [default: half the context]
+    #[arg(
+        long,
+        value_name = "T",
+        value_parser = tau,
+        allow_negative_numbers = true,
+        help_heading = "Context"
+    )]
+    pub forget_tau: Option<f64>,
+}
+
+/// A value of `--context`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// Nothing is forgotten.
+    Full,
+    /// The position up to which nothing is forgotten.
+    After(u32),
+}
+
+impl ContextArgs {
+    /// What the options mean for a model.
+    pub fn forgetting(&self, config: &Config) -> Result<Forgetting, Failure> {
+        let context = match self.context {
+            Some(Context::Full) => None,
+            Some(Context::After(context)) => Some(context),
+            None => config.trained_context,
+        };
+        match (context, self.forget_tau) {
+            (Some(context), tau) => Ok(Forgetting::After { context, tau: tau.unwrap_or_else(|| default_tau(context)) }),
+            (None, None) => Ok(Forgetting::Full),
+            (None, Some(_)) if self.context.is_some() => Err(Failure::Usage(
+                "--forget-tau means nothing with --context full; give --context N or leave it out".to_string(),
+            )),
+            (None, Some(_)) => Err(Failure::Usage(
+                "--forget-tau needs --context N: the model does not say what context it was trained with".to_string(),
+            )),
+        }
+    }
+}
+
+fn context(text: &str) -> Result<Context, String> {
+    if text.eq_ignore_ascii_case("full") {
+        return Ok(Context::Full);
+    }
+    text.parse().map(Context::After).map_err(|_| format!("expected a whole number from 0 to {}, or full", u32::MAX))
+}
+
+fn tau(text: &str) -> Result<f64, String> {
+    let valid = text.parse().ok().filter(|tau: &f64| tau.is_finite() && *tau > 0.0);
+    valid.ok_or_else(|| "expected a number of tokens, finite and above 0".to_string())
+}
+
+/// Reads a whole number, for errors that say which numbers there are.
+pub fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    let bits = 8 * size_of::<T>();
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX >> (64 - bits)))
+}
+
+/// Reads a number; its range is checked with the other options.
+pub fn number(text: &str) -> Result<f32, String> {
+    text.parse().map_err(|_| "expected a number".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(trained_context: Option<u32>) -> Config {
+        let model = Model::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/models/bdh-shakespeare")).unwrap();
+        Config { trained_context, ..model.config }
+    }
+
+    #[test]
+    fn devices_are_chosen_by_word_index_or_name() {
+        assert_eq!(device_choice("CPU"), Ok(DeviceChoice::Cpu));
+        assert_eq!(device_choice("gpu"), Ok(DeviceChoice::Gpu));
+        assert_eq!(device_choice("12"), Ok(DeviceChoice::Index(12)));
+        assert_eq!(device_choice("GeForce"), Ok(DeviceChoice::Name("GeForce".into())));
+        assert!(device_choice(" ").is_err());
+    }
+
+    #[test]
+    fn the_models_context_holds_unless_another_is_given() {
+        let forgetting =
+            |context, forget_tau, trained| ContextArgs { context, forget_tau }.forgetting(&config(trained));
+        let after = |context, tau| Forgetting::After { context, tau };
+        assert_eq!(forgetting(None, None, Some(256)).unwrap(), after(256, 128.0));
+        assert_eq!(forgetting(None, Some(3.0), Some(256)).unwrap(), after(256, 3.0));
+        assert_eq!(forgetting(Some(Context::After(100)), None, Some(256)).unwrap(), after(100, 50.0));
+        assert_eq!(forgetting(Some(Context::After(0)), None, None).unwrap(), after(0, 1.0));
+        assert_eq!(forgetting(Some(Context::Full), None, Some(256)).unwrap(), Forgetting::Full);
+        assert_eq!(forgetting(None, None, None).unwrap(), Forgetting::Full);
+        assert!(forgetting(None, Some(3.0), None).is_err());
+        assert!(forgetting(Some(Context::Full), Some(3.0), Some(256)).is_err());
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        assert_eq!(context("4294967295"), Ok(Context::After(u32::MAX)));
+        assert_eq!(context("FULL"), Ok(Context::Full));
+        for wrong in ["-1", "4294967296", "", "half"] {
+            assert!(context(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["0", "-1", "nan", "inf", "x", "1e999"] {
+            assert!(tau(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(whole::<u32>("4294967296"), Err("expected a whole number from 0 to 4294967295".to_string()));
+        assert_eq!(whole::<u64>("18446744073709551615"), Ok(u64::MAX));
+    }
+}

@@ -1,0 +1,124 @@
+//! Why a command stopped, and the exit code for it.
+
+use bdh_gpu::backend::BackendError;
+use bdh_gpu::generation::GenerationError;
+use bdh_gpu::model::ModelError;
+use bdh_gpu::verify::VerifyError;
+use clap::error::ErrorKind;
+use std::process::ExitCode;
+
+const FAILED: u8 = 1;
+const BAD_USAGE: u8 = 2;
+/// 128 + SIGINT, as shells report it.
+pub const INTERRUPTED: u8 = 130;
+
+/// Why a command did not run to its end.
+#[derive(Debug)]
+pub enum Failure {
+    /// The parser stopped: bad usage, or a request for help or the version.
+    Arguments(clap::Error),
+    /// Options that cannot be used, or input that the model cannot read.
+    Usage(String),
+    /// Anything else that went wrong.
+    Failed(String),
+    /// Ctrl-C.
+    Interrupted,
+    /// Nobody reads the output any more, as in `| head -1`: not an error.
+    ClosedPipe,
+}
+
+impl Failure {
+    /// Says what went wrong, in one line, and returns the exit code.
+    pub fn report(self) -> ExitCode {
+        // Where standard error is closed there is nobody left to tell, so errors of printing are dropped.
+        match self {
+            Self::Arguments(error) => match error.kind() {
+                ErrorKind::DisplayHelp
+                | ErrorKind::DisplayVersion
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                    let _ = error.print();
+                    u8::try_from(error.exit_code()).unwrap_or(BAD_USAGE).into()
+                }
+                _ => print(&one_line(&error.render().to_string()), BAD_USAGE),
+            },
+            Self::Usage(message) => print(&message, BAD_USAGE),
+            Self::Failed(message) => print(&message, FAILED),
+            Self::Interrupted => INTERRUPTED.into(),
+            Self::ClosedPipe => ExitCode::SUCCESS,
+        }
+    }
+}
+
+/// What a parser's error says, its advice after it, without the summary of the usage.
+fn one_line(rendered: &str) -> String {
+    let words = |text: &str| {
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let mut paragraphs = rendered.split("\n\n").map(words);
+    let message = paragraphs.next().unwrap_or_default();
+    let mut line = message.strip_prefix("error: ").unwrap_or(&message).to_string();
+    let tips: Vec<String> = paragraphs.filter_map(|words| words.strip_prefix("tip: ").map(str::to_string)).collect();
+    if tips.is_empty() {
+        line.push_str("; see --help");
+    }
+    for tip in tips {
+        line.push_str("; ");
+        line.push_str(&tip);
+    }
+    line
+}
+
+/// Prints in the style of the parser's own errors: `error:` is red on a terminal, unless NO_COLOR is set.
+fn print(message: &str, code: u8) -> ExitCode {
+    let _ = clap::Error::raw(ErrorKind::Io, format!("{message}\n")).print();
+    code.into()
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<VerifyError> for Failure {
+    fn from(error: VerifyError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<GenerationError> for Failure {
+    fn from(error: GenerationError) -> Self {
+        let message = error.to_string();
+        match error {
+            GenerationError::Options(_)
+            | GenerationError::TokenOutOfRange { .. }
+            | GenerationError::ByteOutOfRange { .. }
+            | GenerationError::EmptyPrompt
+            | GenerationError::TooShort(_)
+            | GenerationError::NoSequences => Self::Usage(message),
+            _ => Self::Failed(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn the_parsers_errors_become_one_line() {
+        let error = "error: unexpected argument '--top_x' found\n\n  tip: a similar argument exists: '--top-k'\n\n\
+                     Usage: bdh-gpu\n\nFor more information, try '--help'.\n";
+        assert_eq!(one_line(error), "unexpected argument '--top_x' found; a similar argument exists: '--top-k'");
+        let error = "error: invalid value 'x' for '--format'\n  [possible values: text, json]\n\nFor more\n";
+        assert_eq!(one_line(error), "invalid value 'x' for '--format' [possible values: text, json]; see --help");
+        assert_eq!(one_line("error: a '\u{1b}[1m\n' b"), "a ' [1m ' b; see --help");
+    }
+}

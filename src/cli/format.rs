@@ -1,0 +1,130 @@
+//! Numbers, options and tables for people.
+
+use bdh_gpu::generation::GenerationOptions;
+
+/// A number with its thousands separated.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number in two or three digits and a letter: `1.6M`.
+pub fn short(number: u64) -> String {
+    scaled(number as f64, 1000.0, &["", "K", "M", "G", "T", "P", "E"])
+}
+
+/// A number of bytes: `8.0 MiB`.
+pub fn bytes(number: u64) -> String {
+    scaled(number as f64, 1024.0, &[" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"])
+}
+
+fn scaled(mut number: f64, base: f64, units: &[&str]) -> String {
+    let mut unit = 0;
+    // What would be shown as a full thousand belongs to the next unit.
+    while number.round() >= base && unit + 1 < units.len() {
+        number /= base;
+        unit += 1;
+    }
+    let decimals = if unit == 0 || number >= 99.95 { 0 } else { 1 };
+    format!("{number:.decimals$}{}", units[unit])
+}
+
+/// The generation options that have an effect, as generation_config.json names them.
+pub fn generation_options(options: &GenerationOptions) -> String {
+    let neutral = GenerationOptions::default().sampling;
+    let sampling = &options.sampling;
+    let mut parts = vec![format!("max_new_tokens {}", options.max_new_tokens)];
+    if sampling.min_new_tokens > 0 {
+        parts.push(format!("min_new_tokens {}", sampling.min_new_tokens));
+    }
+    if sampling.is_greedy() {
+        parts.push("greedy".to_string());
+    } else {
+        parts.push(format!("temperature {}", sampling.temperature));
+        if sampling.top_k > 0 {
+            parts.push(format!("top_k {}", sampling.top_k));
+        }
+        for (name, value, neutral) in
+            [("top_p", sampling.top_p, neutral.top_p), ("min_p", sampling.min_p, neutral.min_p)]
+        {
+            if value != neutral {
+                parts.push(format!("{name} {value}"));
+            }
+        }
+    }
+    for (name, value, neutral) in [
+        ("repetition_penalty", sampling.repetition_penalty, neutral.repetition_penalty),
+        ("presence_penalty", sampling.presence_penalty, neutral.presence_penalty),
+        ("frequency_penalty", sampling.frequency_penalty, neutral.frequency_penalty),
+    ] {
+        if value != neutral {
+            parts.push(format!("{name} {value}"));
+        }
+    }
+    if let Some(seed) = options.seed {
+        parts.push(format!("seed {seed}"));
+    }
+    if !options.eos_token_ids.is_empty() {
+        parts.push(format!("eos_token_id {}", ids(&options.eos_token_ids)));
+    }
+    parts.join(", ")
+}
+
+/// Token ids after one another.
+pub fn ids(ids: &[u32]) -> String {
+    ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Lines of a name and a value, the values below one another.
+pub fn pairs(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+}
+
+/// Columns below one another, a heading first.
+pub fn columns<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = heading.map(|cell| cell.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    let mut text = line(heading.to_vec());
+    for row in rows {
+        text.push_str(&line(row.iter().map(String::as_str).collect()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_short() {
+        assert_eq!([0, 999, 1000, 1_638_400].map(thousands), ["0", "999", "1,000", "1,638,400"]);
+        assert_eq!(thousands(u64::MAX), "18,446,744,073,709,551,615");
+        assert_eq!([7, 999, 1000, 99_949, 99_950, 1_638_400].map(short), ["7", "999", "1.0K", "99.9K", "100K", "1.6M"]);
+        assert_eq!([999_499, 999_500, 25_000_000_000].map(short), ["999K", "1.0M", "25.0G"]);
+        assert_eq!([0, 1023, 1024, 8 << 20].map(bytes), ["0 B", "1023 B", "1.0 KiB", "8.0 MiB"]);
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn tables_are_aligned() {
+        assert_eq!(pairs(&[("a", "1".into()), ("long", "2".into())]), "a     1\nlong  2\n");
+        let table = columns(["x", "yy"], &[["µµ".into(), "1".into()], ["b".into(), "2".into()]]);
+        assert_eq!(table, "x   yy\nµµ  1\nb   2\n");
+    }
+}

@@ -1,0 +1,157 @@
+//! `bdh-gpu info`: what a model is.
+
+use super::args::{ModelArgs, state_bytes};
+use super::failure::Failure;
+use super::format;
+use super::output::{Notices, Output};
+use bdh_gpu::generation::GenerationOptions;
+use bdh_gpu::model::Model;
+use bdh_gpu::model::forgetting::Forgetting;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+const EXAMPLES: &str = "\
+Examples:
+  bdh-gpu info
+  bdh-gpu info --model models/bdh-shakespeare --format json";
+
+/// Show what a model is: sizes, weights, context, defaults, training
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Info {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// How to print it
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "Output")]
+    format: Format,
+    #[command(flatten)]
+    notices: Notices,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+impl Info {
+    /// Runs the command.
+    pub fn run(&self) -> Result<(), Failure> {
+        let model = self.model.load(&self.notices)?;
+        match self.format {
+            Format::Text => Output::new().write(&text(&model)),
+            Format::Json => Output::new().json(&object(&model)),
+        }
+    }
+}
+
+fn text(model: &Model) -> String {
+    let config = &model.config;
+    let number = |number: usize| format::thousands(number as u64);
+    let tokens = |count: u32| format!("{} tokens", format::thousands(count.into()));
+    let id = |ids: &[u32]| if ids.is_empty() { "none".to_string() } else { format::ids(ids) };
+    let forgetting = match Forgetting::of_model(config) {
+        Forgetting::Full => "none: everything is remembered in full; --context N changes that".to_string(),
+        Forgetting::After { context, tau } => {
+            format!("from position {} with a time constant of {tau} tokens", format::thousands(context.into()))
+        }
+    };
+    let freqs = if model.stored_freqs { "stored with the weights" } else { "by formula" };
+    let mut rows = vec![
+        ("name", model.name.clone()),
+        ("parameters", number(config.parameters())),
+        ("layers", format!("{}, sharing one set of weights", number(config.n_layer))),
+        ("width", number(config.n_embd)),
+        ("heads", number(config.n_head)),
+        ("neurons", format!("{} ({} per head)", number(config.neurons()), number(config.neurons_per_head))),
+        ("vocabulary", number(config.vocab_size)),
+        ("weights", format!("{}, {}", model.weights_dtype(), format::bytes(weight_bytes(model)))),
+        ("rotary frequencies", freqs.to_string()),
+        (
+            "state",
+            format!(
+                "{} numbers, {} in f32, per text, whatever its length",
+                number(config.state_len()),
+                format::bytes(state_bytes(config))
+            ),
+        ),
+        ("tokenizer", "raw bytes".to_string()),
+        ("bos token", id(config.bos_token_id.as_slice())),
+        ("eos tokens", id(&config.eos_token_ids)),
+        ("trained context", config.trained_context.map_or("not declared".to_string(), tokens)),
+        ("forgetting", forgetting),
+        ("generation", format::generation_options(&GenerationOptions::of_model(model))),
+    ];
+    rows.extend(model.notes.iter().map(|note| ("note", note.clone())));
+    let mut text = format::pairs(&rows);
+    if let Some(training) = &model.training_args {
+        let values: Vec<String> = training.values().map(plain).collect();
+        let rows: Vec<(&str, String)> = training.keys().map(String::as_str).zip(values).collect();
+        text.push_str("\ntraining\n");
+        text.extend(format::pairs(&rows).lines().map(|line| format!("  {line}\n")));
+    }
+    text
+}
+
+/// A JSON value on one line; text without its quotes.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+fn weight_bytes(model: &Model) -> u64 {
+    let w = &model.weights;
+    let tensors = [&w.embed, &w.encoder, &w.encoder_v, &w.decoder, &w.lm_head];
+    tensors.iter().map(|tensor| (tensor.len() * tensor.dtype().size()) as u64).sum()
+}
+
+fn object(model: &Model) -> Value {
+    let config = &model.config;
+    let options = GenerationOptions::of_model(model);
+    let sampling = &options.sampling;
+    let forgetting = match Forgetting::of_model(config) {
+        Forgetting::Full => Value::Null,
+        Forgetting::After { context, tau } => json!({ "context": context, "tau": tau }),
+    };
+    json!({
+        "name": model.name,
+        "parameters": config.parameters(),
+        "layers": config.n_layer,
+        "width": config.n_embd,
+        "heads": config.n_head,
+        "neurons": config.neurons(),
+        "neurons_per_head": config.neurons_per_head,
+        "vocabulary": config.vocab_size,
+        "weights": { "dtype": model.weights_dtype().to_string(), "bytes": weight_bytes(model) },
+        "stored_frequencies": model.stored_freqs,
+        "state": { "numbers": config.state_len(), "bytes": state_bytes(config) },
+        "tokenizer": "bytes",
+        "bos_token_id": config.bos_token_id,
+        "eos_token_ids": config.eos_token_ids,
+        "trained_context": config.trained_context,
+        "forgetting": forgetting,
+        "generation": {
+            "max_new_tokens": options.max_new_tokens,
+            "min_new_tokens": sampling.min_new_tokens,
+            "do_sample": sampling.do_sample,
+            "temperature": decimal(sampling.temperature),
+            "top_k": sampling.top_k,
+            "top_p": decimal(sampling.top_p),
+            "min_p": decimal(sampling.min_p),
+            "repetition_penalty": decimal(sampling.repetition_penalty),
+            "presence_penalty": decimal(sampling.presence_penalty),
+            "frequency_penalty": decimal(sampling.frequency_penalty),
+            "seed": options.seed,
+        },
+        "training_args": model.training_args,
+        "notes": model.notes,
+    })
+}
+
+/// A number as it was written: 0.8 rather than the nearest f32 in all its digits.
+fn decimal(number: f32) -> Value {
+    number.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}

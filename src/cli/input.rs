@@ -1,0 +1,116 @@
+//! Prompts, texts and token lists, from the command line, files or standard input.
+
+use super::failure::Failure;
+use bdh_gpu::generation::{GenerationError, text};
+use bdh_gpu::model::Config;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Token ids as `--tokens` takes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenSource {
+    /// Written on the command line.
+    Ids(Vec<u32>),
+    /// To be read from a file, `-` being standard input.
+    File(PathBuf),
+}
+
+impl std::str::FromStr for TokenSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix('@') {
+            Some("") => Err("a file name must follow the @".to_string()),
+            Some(path) => Ok(Self::File(path.into())),
+            None => parse_ids(text).map(Self::Ids),
+        }
+    }
+}
+
+impl TokenSource {
+    /// The tokens, checked against the model's vocabulary.
+    pub fn read(&self, config: &Config) -> Result<Vec<u32>, Failure> {
+        let tokens = match self {
+            Self::Ids(ids) => ids.clone(),
+            Self::File(path) => {
+                let bytes = read_file(path)?;
+                let wrong = |what: String| Failure::Failed(format!("{}: {what}", path.display()));
+                let text = str::from_utf8(&bytes).map_err(|_| wrong("is not text; expected token ids".into()))?;
+                parse_ids(text).map_err(wrong)?
+            }
+        };
+        check_vocabulary(&tokens, config)?;
+        Ok(tokens)
+    }
+}
+
+/// Ids separated by spaces, commas or line ends.
+fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
+    const LONGEST_SHOWN: usize = 20;
+    let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+    words
+        .map(|word| {
+            word.parse().map_err(|_| {
+                let shown: String = word.chars().take(LONGEST_SHOWN).collect();
+                let more = if shown.len() < word.len() { "…" } else { "" };
+                format!(
+                    "{shown:?}{more} is not a token id; expected whole numbers from 0 to {}, separated by spaces or commas",
+                    u32::MAX
+                )
+            })
+        })
+        .collect()
+}
+
+fn check_vocabulary(tokens: &[u32], config: &Config) -> Result<(), GenerationError> {
+    let vocab = config.vocab_size;
+    match tokens.iter().position(|&token| token as usize >= vocab) {
+        Some(index) => Err(GenerationError::TokenOutOfRange { index, token: tokens[index], vocab }),
+        None => Ok(()),
+    }
+}
+
+/// A whole file; `-` is standard input.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let read = || {
+        if path == Path::new("-") {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes)?;
+            return Ok(bytes);
+        }
+        std::fs::read(path)
+    };
+    read().map_err(|error: std::io::Error| {
+        let expected = if path.is_dir() { "; expected a file" } else { "" };
+        Failure::Failed(format!("{}: cannot be read: {error}{expected}", path.display()))
+    })
+}
+
+/// Token ids of a text, checked against the model's vocabulary.
+pub fn encode(text: &[u8], config: &Config) -> Result<Vec<u32>, Failure> {
+    Ok(text::encode(text, config.vocab_size)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_may_be_separated_in_any_way() {
+        for text in ["1 2,3", " 1,\t2\n3\n", "1,,2 , 3,"] {
+            assert_eq!(text.parse(), Ok(TokenSource::Ids(vec![1, 2, 3])));
+        }
+        assert_eq!("".parse(), Ok(TokenSource::Ids(vec![])));
+        assert_eq!("@ids.txt".parse(), Ok(TokenSource::File("ids.txt".into())));
+    }
+
+    #[test]
+    fn what_is_no_id_is_named() {
+        for wrong in ["-1", "4294967296", "1.5", "x", "\u{1b}[31m", "１２"] {
+            let error = format!("1 {wrong}").parse::<TokenSource>().unwrap_err();
+            assert!(error.starts_with(&format!("{wrong:?} is not a token id")), "{error}");
+        }
+        assert!("9".repeat(1000).parse::<TokenSource>().unwrap_err().len() < 150);
+        assert!("@".parse::<TokenSource>().is_err());
+    }
+}

@@ -1,0 +1,40 @@
+//! Ctrl-C: the first stops a text that is being written, so that what there is of it comes out; the
+//! second ends the program, and so does the first where no text is being written.
+
+use super::failure::INTERRUPTED;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+static WRITING: AtomicBool = AtomicBool::new(false);
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// Listens for Ctrl-C from now on. Where that is impossible, Ctrl-C ends the program as ever.
+pub fn install() {
+    let _ = ctrlc::set_handler(|| {
+        if !WRITING.load(SeqCst) || REQUESTED.swap(true, SeqCst) {
+            std::process::exit(INTERRUPTED.into());
+        }
+    });
+}
+
+/// While this lives, the first Ctrl-C only sets a flag.
+pub struct Writing(());
+
+impl Writing {
+    /// Text begins.
+    pub fn begin() -> Self {
+        REQUESTED.store(false, SeqCst);
+        WRITING.store(true, SeqCst);
+        Self(())
+    }
+
+    /// Whether there was a Ctrl-C since the text began.
+    pub fn interrupted(&self) -> bool {
+        REQUESTED.load(SeqCst)
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        WRITING.store(false, SeqCst);
+    }
+}

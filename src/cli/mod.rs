@@ -1,0 +1,138 @@
+//! The command line: one file per command.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `generate`, `score`, `verify`, `info`, `devices` | one command each: its options, and what it does |
+//! | `args` | options that commands share |
+//! | `input` | prompts, texts and token lists, from the command line, files or standard input |
+//! | `output` | standard output, and notices on standard error |
+//! | `failure` | why a command stopped, and the exit code for it |
+//! | `interrupt` | Ctrl-C |
+//! | `format` | numbers and tables for people |
+//!
+//! Results go to standard output and everything else to standard error.
+
+mod args;
+mod devices;
+mod failure;
+mod format;
+mod generate;
+mod info;
+mod input;
+mod interrupt;
+mod output;
+mod score;
+mod verify;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use failure::Failure;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+const ABOUT: &str = "Run Baby Dragon Hatchling (BDH) language models on the GPU or the CPU";
+
+const EXAMPLES: &str = "\
+Examples:
+  bdh-gpu generate --prompt \"To be or not to be\"
+  bdh-gpu generate --prompt \"KING:\" --max-new-tokens 500 --temperature 0.7 --seed 1
+  bdh-gpu score --text \"The king is dead.\"
+  bdh-gpu verify --device gpu
+
+Without --model, the commands use the model inside the program. Results go to standard output,
+everything else to standard error.
+
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.";
+
+/// The whole command line.
+#[derive(Parser)]
+#[command(
+    name = "bdh-gpu",
+    version,
+    about = ABOUT,
+    after_help = EXAMPLES,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Generate(Box<generate::Generate>),
+    Score(score::Score),
+    Verify(verify::Verify),
+    Info(info::Info),
+    Devices(devices::Devices),
+}
+
+impl Command {
+    fn run(&self) -> Result<(), Failure> {
+        match self {
+            Self::Generate(command) => command.run(),
+            Self::Score(command) => command.run(),
+            Self::Verify(command) => command.run(),
+            Self::Info(command) => command.run(),
+            Self::Devices(command) => command.run(),
+        }
+    }
+}
+
+/// Does what the command line says and returns the exit code. To be called once, before there are threads.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    quieten_vulkan();
+    interrupt::install();
+    let parsed = parser().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let result = match parsed {
+        Ok(cli) => cli.command.run(),
+        Err(error) => Err(Failure::Arguments(error)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Without a desktop session, Mesa's device selection layer writes an `error:` of its own to standard
+/// error whenever adapters are listed. There it has nothing to select by, so it is switched off.
+fn quieten_vulkan() {
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: no other thread exists yet that could read the environment at the same time.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
+/// The parser, which knows every long option with underscores too.
+fn parser() -> clap::Command {
+    let spell_both_ways = |arg: clap::Arg| match arg.get_long().filter(|long| long.contains('-')) {
+        Some(long) => {
+            let alias = long.replace('-', "_");
+            arg.alias(alias)
+        }
+        None => arg,
+    };
+    Cli::command().mut_subcommands(|command| command.mut_args(spell_both_ways))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parser_is_sound() {
+        parser().debug_assert();
+    }
+
+    #[test]
+    fn every_long_option_is_accepted_with_underscores() {
+        for command in parser().get_subcommands() {
+            for arg in command.get_arguments() {
+                let Some(long) = arg.get_long().filter(|long| long.contains('-')) else { continue };
+                let aliases = arg.get_all_aliases().unwrap_or_default();
+                assert!(aliases.contains(&long.replace('-', "_").as_str()), "{} --{long}", command.get_name());
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Standard output, and notices on standard error.
+
+use super::failure::Failure;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt::Display;
+use std::io::{ErrorKind, IsTerminal, StdoutLock, Write};
+
+/// Shorter texts are read before a progress bar could be looked at.
+const WORTH_A_BAR: usize = 512;
+
+/// Standard output. A reader that has left ends the command quietly.
+pub struct Output(StdoutLock<'static>);
+
+impl Output {
+    /// Takes standard output.
+    pub fn new() -> Self {
+        Self(std::io::stdout().lock())
+    }
+
+    /// Whether a person is looking.
+    pub fn is_terminal(&self) -> bool {
+        self.0.is_terminal()
+    }
+
+    /// Writes text so that it is seen at once.
+    pub fn write(&mut self, text: &str) -> Result<(), Failure> {
+        self.0.write_all(text.as_bytes()).and_then(|()| self.0.flush()).map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => Failure::ClosedPipe,
+            _ => Failure::Failed(format!("standard output: cannot be written: {error}")),
+        })
+    }
+
+    /// Writes a line.
+    pub fn line(&mut self, text: impl Display) -> Result<(), Failure> {
+        self.write(&format!("{text}\n"))
+    }
+
+    /// Writes a value as one line of JSON.
+    pub fn json(&mut self, value: &serde_json::Value) -> Result<(), Failure> {
+        self.line(value)
+    }
+}
+
+/// What a command says beside its results, on standard error.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Notices {
+    /// Say nothing beside results and errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more: the options in effect and how long things took
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+impl Notices {
+    /// Says something unless --quiet was given.
+    pub fn say(&self, text: impl Display) {
+        if !self.quiet {
+            // Where standard error is closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    /// Says something if --verbose was given.
+    pub fn detail(&self, text: impl Display) {
+        if self.verbose {
+            self.say(text);
+        }
+    }
+
+    /// A bar for reading `tokens` tokens, if there are many of them and a person is looking.
+    pub fn progress(&self, what: &'static str, tokens: usize) -> ProgressBar {
+        if self.quiet || tokens < WORTH_A_BAR || !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(tokens as u64).with_message(what);
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} tokens, {eta} left");
+        style.map_or(bar.clone(), |style| bar.with_style(style))
+    }
+}

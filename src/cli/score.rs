@@ -1,0 +1,192 @@
+//! `bdh-gpu score`: how likely the model finds a text.
+
+use super::args::{self, ContextArgs, DeviceArgs, ModelArgs};
+use super::failure::Failure;
+use super::format;
+use super::input::{self, TokenSource};
+use super::output::{Notices, Output};
+use bdh_gpu::generation::GenerationError;
+use bdh_gpu::model::Config;
+use clap::{Args, ValueEnum, ValueHint};
+use serde_json::json;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Instant;
+
+const EXAMPLES: &str = "\
+Examples:
+  bdh-gpu score --text \"The king is dead.\"
+  bdh-gpu score --file play.txt --blocks 2000
+  bdh-gpu score --file play.txt --context full --device cpu
+  bdh-gpu score --tokens @ids.txt --format json
+
+The whole input is one context. The first token has no prediction. Logarithms are natural; bits per
+byte are the mean loss in base 2. The JSON object holds the log-probability of every token.";
+
+/// Say how likely the model finds a text
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Score {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
+    notices: Notices,
+}
+
+/// What to score: exactly one of these.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+#[command(next_help_heading = "Input (one of these)")]
+struct InputArgs {
+    /// The text
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    text: Option<OsString>,
+    /// A file that holds the text; - is standard input
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    file: Option<PathBuf>,
+    /// Token ids, separated by spaces or commas, or @FILE to read them from a file
+    #[arg(long, value_name = "IDS|@FILE", allow_negative_numbers = true)]
+    tokens: Option<TokenSource>,
+}
+
+/// What to print.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+struct OutputArgs {
+    /// How to print the result
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    format: Format,
+    /// Also print the mean loss of each block of N predictions, N above 0
+    #[arg(long, value_name = "N", value_parser = block_size, allow_negative_numbers = true)]
+    blocks: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+fn block_size(text: &str) -> Result<usize, String> {
+    match args::whole(text)? {
+        0 => Err("expected a whole number above 0".to_string()),
+        size => Ok(size),
+    }
+}
+
+impl Score {
+    /// Runs the command.
+    pub fn run(&self) -> Result<(), Failure> {
+        self.input.check()?;
+        let model = self.model.load(&self.notices)?;
+        let forgetting = self.context.forgetting(&model.config)?;
+        let tokens = self.input.read(&model.config)?;
+        if tokens.len() < 2 {
+            return Err(GenerationError::TooShort(tokens.len()).into());
+        }
+        let bdh = self.device.open(model, &self.notices)?;
+        let bar = self.notices.progress("Scoring", tokens.len());
+        let start = Instant::now();
+        let score = bdh.score(&tokens, forgetting, |read| bar.set_position(read as u64));
+        bar.finish_and_clear();
+        let score = score?;
+        let time = start.elapsed().as_secs_f64();
+        self.notices.detail(format_args!("{:.2} s ({:.1} tokens/s)", time, tokens.len() as f64 / time.max(1e-9)));
+        let blocks = self.output.blocks.map(|size| (size, score.blocks(size)));
+        match self.output.format {
+            Format::Text => Output::new().write(&report(&score, blocks.as_ref())),
+            Format::Json => {
+                let mut object = json!({
+                    "tokens": score.tokens,
+                    "logprobs": score.logprobs,
+                    "total": score.total(),
+                    "perplexity": score.perplexity(),
+                    "bits_per_byte": are_bytes(&score.tokens).then(|| score.bits_per_token()),
+                });
+                if let Some((_, losses)) = blocks {
+                    object["blocks"] = losses.into();
+                }
+                Output::new().json(&object)
+            }
+        }
+    }
+}
+
+impl InputArgs {
+    fn read(&self, config: &Config) -> Result<Vec<u32>, Failure> {
+        match self {
+            Self { text: Some(text), .. } => input::encode(text.as_encoded_bytes(), config),
+            Self { file: Some(path), .. } => input::encode(&input::read_file(path)?, config),
+            Self { tokens: Some(source), .. } => source.read(config),
+            _ => Err(no_input()),
+        }
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let given = self.text.is_some() || self.file.is_some() || self.tokens.is_some();
+        if given { Ok(()) } else { Err(no_input()) }
+    }
+}
+
+fn no_input() -> Failure {
+    Failure::Usage("no text: give --text TEXT, --file FILE (- is standard input) or --tokens IDS".to_string())
+}
+
+/// Whether every token is a byte, so that bits per token are bits per byte.
+fn are_bytes(tokens: &[u32]) -> bool {
+    tokens.iter().all(|&token| token < 256)
+}
+
+/// The result for people.
+fn report(score: &bdh_gpu::generation::Score, blocks: Option<&(usize, Vec<f64>)>) -> String {
+    let unit = if are_bytes(&score.tokens) { "bits per byte" } else { "bits per token" };
+    let mut text = format::pairs(&[
+        ("tokens", format::thousands(score.tokens.len() as u64)),
+        ("log-probability", format!("{:.4}", score.total())),
+        ("perplexity", format!("{:.4}", score.perplexity())),
+        (unit, format!("{:.4}", score.bits_per_token())),
+    ]);
+    if let Some((size, losses)) = blocks {
+        let rows: Vec<[String; 3]> = losses
+            .iter()
+            .enumerate()
+            .map(|(index, loss)| {
+                let first = 1 + index * size;
+                let last = (first - 1).saturating_add(*size).min(score.tokens.len() - 1);
+                [format!("{first}-{last}"), format!("{loss:.4}"), format!("{:.4}", loss / std::f64::consts::LN_2)]
+            })
+            .collect();
+        text.push('\n');
+        text.push_str(&format::columns(["tokens", "loss", unit], &rows));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_cover_every_prediction() {
+        let score = bdh_gpu::generation::Score {
+            tokens: vec![1, 2, 3, 300],
+            logprobs: vec![None, Some(-1.0), Some(-1.0), Some(-2.0)],
+        };
+        let text = report(&score, Some(&(2, score.blocks(2))));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "tokens           4");
+        assert_eq!(lines[1], "log-probability  -4.0000");
+        assert_eq!(lines[5..], ["tokens  loss    bits per token", "1-2     1.0000  1.4427", "3-3     2.0000  2.8854"]);
+        let whole = report(&score, Some(&(usize::MAX, score.blocks(usize::MAX))));
+        assert!(whole.contains("1-3 "), "{whole}");
+    }
+}

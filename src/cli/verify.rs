@@ -1,0 +1,121 @@
+//! `bdh-gpu verify`: every kernel against its twin on the CPU.
+
+use super::args::{ModelArgs, device_choice};
+use super::failure::Failure;
+use super::output::{Notices, Output};
+use bdh_gpu::generation::DeviceChoice;
+use bdh_gpu::verify::{self, CaseReport, VerifyOptions};
+use clap::{Args, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  bdh-gpu verify
+  bdh-gpu verify --device 0 --format json
+  bdh-gpu verify --model models/bdh-shakespeare
+
+Exits with 1 if a kernel and its twin disagree by more than the tolerance.";
+
+/// Check every kernel against its twin on the CPU
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Verify {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The adapter to check: gpu (the best there is), an index or a part of a name from `bdh-gpu devices`
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        default_value = "gpu",
+        value_parser = device_choice,
+        help_heading = "Model and device"
+    )]
+    device: DeviceChoice,
+    /// How to print the result
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "Output")]
+    format: Format,
+    /// Corrupt a kernel's results on purpose: the check must fail then
+    #[arg(long, value_name = "KERNEL", hide = true)]
+    corrupt: Option<String>,
+    #[command(flatten)]
+    notices: Notices,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Table,
+    Json,
+}
+
+impl Verify {
+    /// Runs the command.
+    pub fn run(&self) -> Result<(), Failure> {
+        let options = VerifyOptions {
+            model: Some(self.model.load(&self.notices)?),
+            device: self.device.clone(),
+            corrupt: self.corrupt.clone(),
+            ..VerifyOptions::default()
+        };
+        let mut output = Output::new();
+        let mut printed = Ok(());
+        let table = self.format == Format::Table;
+        if table {
+            output.write(&heading())?;
+        }
+        let report = verify::run(&options, &mut |case| {
+            // A reader that has left does not end the check: its exit code still counts.
+            if table && printed.is_ok() {
+                printed = output.write(&row(case));
+            }
+        })?;
+        let failed = report.cases.iter().filter(|case| !case.passed).count();
+        match self.format {
+            Format::Table => {
+                self.notices.say(format_args!("{} cases on {}", report.cases.len(), report.device));
+            }
+            Format::Json => {
+                let passed = report.passed();
+                printed = serde_json::to_value(&report)
+                    .map_err(|error| Failure::Failed(format!("the report cannot be written as JSON: {error}")))
+                    .and_then(|mut value| {
+                        value["passed"] = passed.into();
+                        output.json(&value)
+                    });
+            }
+        }
+        if !report.passed() {
+            let (cases, device) = (report.cases.len(), &report.device);
+            return Err(Failure::Failed(format!(
+                "{failed} of {cases} cases failed on {device}; --device cpu avoids this device"
+            )));
+        }
+        printed
+    }
+}
+
+fn heading() -> String {
+    line(["kernel", "shape", "max abs", "max rel", "NMSE", "tolerance", "verdict"].map(str::to_string))
+}
+
+fn row(case: &CaseReport) -> String {
+    let number = |number: f64| format!("{number:.1e}");
+    let verdict = if case.passed { "ok" } else { "FAILED" };
+    let mut text = line([
+        case.kernel.to_string(),
+        case.shape.clone(),
+        number(case.max_abs),
+        number(case.max_rel),
+        number(case.nmse),
+        case.tolerance.clone(),
+        verdict.to_string(),
+    ]);
+    if !case.detail.is_empty() {
+        text.push_str(&format!("    {}\n", case.detail));
+    }
+    text
+}
+
+/// Widths are fixed, so that rows can be printed as they come.
+fn line([kernel, shape, max_abs, max_rel, nmse, tolerance, verdict]: [String; 7]) -> String {
+    format!("{kernel:<14}  {shape:<46}  {max_abs:>8}  {max_rel:>8}  {nmse:>8}  {tolerance:<26}  {verdict}\n")
+}

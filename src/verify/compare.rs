@@ -1,0 +1,185 @@
+//! Two devices' numbers side by side.
+//!
+//! Both round to f32 (2^-24 = 6e-8 relative), but add in another order, may fuse a product and a sum,
+//! and may divide and take roots to within a few units of the last place, as WGSL allows. Over sums of
+//! up to two thousand terms the rounding errors walk to about a hundred units, 6e-6 of the terms' size,
+//! in the worst of many thousand elements, and to a tenth of that on average. Hence [`KERNEL`]: an
+//! element may be off by 1e-5 of its vector's size (and of itself), a vector by 1e-5 of its norm.
+//!
+//! The size of a vector is its root mean square, or that of the terms it was summed from where they
+//! cancel: an error cannot shrink with them.
+
+use super::report::CaseReport;
+
+/// How far two results may be apart: absolute + relative, and as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tolerance {
+    /// Of the vector's size and of the element.
+    pub element: f64,
+    /// Squared error over squared norm.
+    pub nmse: f64,
+}
+
+/// One kernel in f32 against its twin.
+pub(super) const KERNEL: Tolerance = Tolerance { element: 1e-5, nmse: 1e-10 };
+
+/// Logits of a whole model after many tokens: rounding errors pass through every layer and stay in the
+/// state. These are the bounds that the reference results themselves are held to on a GPU.
+pub(super) const MODEL: Tolerance = Tolerance { element: 1e-3, nmse: 1e-8 };
+
+impl std::fmt::Display for Tolerance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0e}·(size + |x|), NMSE {:.0e}", self.element, self.nmse)
+    }
+}
+
+/// Differences collected over the vectors of one case.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    tolerance: Option<Tolerance>,
+    max_abs: f64,
+    max_rel: f64,
+    nmse: f64,
+    failure: Option<String>,
+    /// Whether anything but zeros was expected.
+    substance: bool,
+}
+
+impl Comparison {
+    /// Numbers within a tolerance.
+    pub fn within(tolerance: Tolerance) -> Self {
+        Self { tolerance: Some(tolerance), max_abs: 0.0, max_rel: 0.0, nmse: 0.0, failure: None, substance: false }
+    }
+
+    /// Bit for bit.
+    pub fn exact() -> Self {
+        Self { tolerance: None, ..Self::within(KERNEL) }
+    }
+
+    /// Compares a vector; `terms` is the size of the terms that its elements are sums of, where that may
+    /// exceed the elements' own.
+    pub fn numbers(&mut self, what: &str, got: &[f32], expected: &[f32], terms: f64) {
+        self.scaled(what, got, expected, terms, 1.0);
+    }
+
+    /// As [`Comparison::numbers`]; the largest absolute difference is given in multiples of `unit`.
+    pub fn scaled(&mut self, what: &str, got: &[f32], expected: &[f32], terms: f64, unit: f64) {
+        if got.len() != expected.len() {
+            return self.fail(format!("{what}: {} numbers instead of {}", got.len(), expected.len()));
+        }
+        let norm: f64 = expected.iter().map(|&e| f64::from(e) * f64::from(e)).sum();
+        self.substance |= norm > 0.0;
+        let size = (norm / expected.len().max(1) as f64).sqrt().max(terms).max(f64::from(f32::MIN_POSITIVE));
+        let mut squares = 0.0;
+        for (index, (&got, &expected)) in got.iter().zip(expected).enumerate() {
+            // Equal infinities differ by NaN; nothing here may be infinite anyway.
+            let difference = (f64::from(got) - f64::from(expected)).abs();
+            let difference = if difference.is_finite() { difference } else { f64::INFINITY };
+            let magnitude = f64::from(expected).abs();
+            squares += difference * difference;
+            self.max_abs = self.max_abs.max(difference / unit);
+            if difference > 0.0 {
+                self.max_rel = self.max_rel.max(difference / magnitude.max(size));
+            }
+            let apart = match self.tolerance {
+                Some(tolerance) => difference > tolerance.element * (size + magnitude),
+                None => difference > 0.0,
+            };
+            if apart {
+                self.fail(format!("{what}, number {index}: {got:e} instead of {expected:e}"));
+            }
+        }
+        let nmse = if squares > 0.0 { squares / (size * size * expected.len() as f64) } else { 0.0 };
+        self.nmse = self.nmse.max(nmse);
+        if self.tolerance.is_some_and(|tolerance| nmse > tolerance.nmse) {
+            self.fail(format!("{what}: NMSE {nmse:.1e}"));
+        }
+    }
+
+    /// Notes that something was expected that is worth the comparison.
+    pub fn substance(&mut self) {
+        self.substance = true;
+    }
+
+    /// Notes a failure; the first one is reported.
+    pub fn fail(&mut self, what: String) {
+        self.failure.get_or_insert(what);
+    }
+
+    /// The case's row. `nothing` says that zeros are what the case is about.
+    pub fn report(mut self, kernel: &str, shape: String, detail: String, nothing: bool) -> CaseReport {
+        if !self.substance && !nothing {
+            self.fail("the case is void: nothing but zeros was expected".into());
+        }
+        let tolerance = self.tolerance.map_or("exact".to_string(), |tolerance| tolerance.to_string());
+        let detail = match &self.failure {
+            Some(failure) if detail.is_empty() => failure.clone(),
+            Some(failure) => format!("{failure} ({detail})"),
+            None => detail,
+        };
+        CaseReport {
+            kernel: kernel.to_string(),
+            shape,
+            max_abs: self.max_abs,
+            max_rel: self.max_rel,
+            nmse: self.nmse,
+            tolerance,
+            passed: self.failure.is_none(),
+            detail,
+        }
+    }
+}
+
+/// Root mean square.
+pub(super) fn size_of(numbers: &[f32]) -> f64 {
+    let squares: f64 = numbers.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    (squares / numbers.len().max(1) as f64).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compare(got: &[f32], expected: &[f32]) -> CaseReport {
+        let mut comparison = Comparison::within(KERNEL);
+        comparison.numbers("x", got, expected, 0.0);
+        comparison.report("kernel", String::new(), String::new(), false)
+    }
+
+    #[test]
+    fn rounding_passes_and_errors_fail() {
+        assert!(compare(&[1.0, -2.000001, 0.0], &[1.0, -2.0, 1e-7]).passed);
+        let report = compare(&[1.0, -2.001, 0.0], &[1.0, -2.0, 0.0]);
+        assert!(!report.passed && report.detail.contains("number 1"), "{report:?}");
+    }
+
+    #[test]
+    fn what_is_not_a_number_fails() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let report = compare(&[1.0, bad], &[1.0, 2.0]);
+            assert!(!report.passed && report.max_abs == f64::INFINITY && report.nmse == f64::INFINITY, "{report:?}");
+            assert!(!compare(&[bad], &[bad]).passed);
+        }
+    }
+
+    #[test]
+    fn small_errors_everywhere_add_up_to_a_large_nmse() {
+        let expected = vec![1.0; 1000];
+        let got = vec![1.0 + 1.5e-5; 1000];
+        let report = compare(&got, &expected);
+        assert!(report.detail.contains("NMSE"), "{report:?}");
+    }
+
+    #[test]
+    fn comparing_nothing_but_zeros_fails() {
+        assert!(!compare(&[0.0], &[0.0]).passed);
+        assert!(Comparison::exact().report("k", String::new(), String::new(), true).passed);
+    }
+
+    #[test]
+    fn exact_means_exact() {
+        let mut comparison = Comparison::exact();
+        comparison.numbers("x", &[1.0], &[1.0 + f32::EPSILON], 0.0);
+        assert!(!comparison.report("k", String::new(), String::new(), false).passed);
+    }
+}

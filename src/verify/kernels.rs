@@ -1,0 +1,234 @@
+//! Every kernel on the device against its twin.
+
+use super::cases::{Bench, DENSITIES, Suite};
+use super::compare::{Comparison, KERNEL, size_of};
+use super::report::CaseReport;
+use super::sampling;
+use crate::backend::stage::{EncodeInput, EncodeOutput, SampleInput, Stages};
+use crate::backend::{BackendError, Input};
+
+/// Most draws in one call of the kernel `sample`, over which the cases of a suite are spread.
+const DRAWS: usize = 60;
+
+/// Runs a suite's kernels on both sides; `each` receives the rows.
+pub(super) fn check(
+    bench: &mut Bench,
+    device: &dyn Stages,
+    twin: &dyn Stages,
+    each: &mut dyn FnMut(CaseReport),
+) -> Result<(), BackendError> {
+    let suite = bench.suite.clone();
+    each(rescale(bench, device, twin)?);
+    for tokens in [true, false] {
+        for (turns, label) in turns(&suite) {
+            each(encode(bench, tokens, &turns, &label, device, twin)?);
+        }
+    }
+    for (turns, label) in turns(&suite) {
+        each(project(bench, &turns, &label, device, twin)?);
+    }
+    each(logits(bench, device, twin)?);
+    each(sample(bench, device, twin)?);
+    Ok(())
+}
+
+/// What the rows of a kernel run: for each, the densities of the sequences in every call, and a label.
+fn turns(suite: &Suite) -> Vec<(Vec<Vec<f64>>, String)> {
+    if suite.each_density {
+        let row = |&density: &f64| (vec![vec![density; suite.slots]], format!("{suite}, {:.0} %", 100.0 * density));
+        return DENSITIES.iter().map(row).collect();
+    }
+    let count = DENSITIES.len();
+    let turn = |turn: usize| (0..suite.slots).map(|slot| DENSITIES[(turn + slot) % count]).collect();
+    vec![((0..count).map(turn).collect(), format!("{suite}, 0–100 %"))]
+}
+
+/// Shares of active neurons as measured, in percent, each once.
+#[derive(Default)]
+struct Measured(Vec<String>);
+
+impl Measured {
+    fn add(&mut self, u: &[f32]) {
+        let active = u.iter().filter(|&&u| u > 0.0).count();
+        let percent = format!("{:.0}", 100.0 * active as f64 / u.len() as f64);
+        if !self.0.contains(&percent) {
+            self.0.push(percent);
+        }
+    }
+
+    /// Whether no neuron fired anywhere.
+    fn nothing(&self) -> bool {
+        self.0 == ["0"]
+    }
+
+    fn detail(mut self) -> String {
+        self.0.sort_by_key(|percent| percent.parse::<u32>().unwrap_or(0));
+        format!("u > 0: {} %", self.0.join(" "))
+    }
+}
+
+fn encode(
+    bench: &mut Bench,
+    tokens: bool,
+    turns: &[Vec<f64>],
+    shape: &str,
+    device: &dyn Stages,
+    twin: &dyn Stages,
+) -> Result<CaseReport, BackendError> {
+    let mut comparison = Comparison::within(KERNEL);
+    let mut measured = Measured::default();
+    for (turn, densities) in turns.iter().enumerate() {
+        // With several sequences one rests, another one each time; of two, every other time.
+        let slots = densities.len();
+        let idle = (slots > 2 || slots == 2 && turn % 2 == 1).then_some((turn + 1) % slots);
+        let input = bench.encode_input(densities, idle, turn, tokens);
+        let expected = twin.encode(&input)?;
+        let got = device.encode(&input)?;
+        compare_encode(&bench.suite, &input, &got, &expected, &mut comparison, &mut measured);
+    }
+    let kernel = if tokens { "embed" } else { "encode" };
+    Ok(comparison.report(kernel, shape.to_string(), measured.detail(), false))
+}
+
+fn compare_encode(
+    suite: &Suite,
+    input: &EncodeInput,
+    got: &EncodeOutput,
+    expected: &EncodeOutput,
+    comparison: &mut Comparison,
+    measured: &mut Measured,
+) {
+    let (width, per_slot) = (suite.width, suite.heads * suite.neurons);
+    let lengths =
+        |out: &EncodeOutput| [out.residual.len(), out.activations.len(), out.attention.len(), out.state.len()];
+    if lengths(got) != lengths(expected) {
+        return comparison.fail(format!("lengths {:?} instead of {:?}", lengths(got), lengths(expected)));
+    }
+    for (slot, step) in input.steps.iter().enumerate() {
+        fn part<'a>(all: &'a [f32], slot: usize, size: usize) -> &'a [f32] {
+            &all[slot * size..][..size]
+        }
+        let (state, state_size) = (part(&input.state, slot, per_slot * width), per_slot * width);
+        let new_state = part(&got.state, slot, state_size);
+        if step.input == Input::Idle {
+            if let Some(at) = first_changed(new_state, state) {
+                comparison.fail(format!("sequence {slot} rests, but number {at} of its state has changed"));
+            }
+            continue;
+        }
+        let mut numbers = |what: &str, size: usize, got: &[f32], expected: &[f32], terms: f64, unit: f64| {
+            let name = format!("sequence {slot}, {what}");
+            comparison.scaled(&name, part(got, slot, size), part(expected, slot, size), terms, unit);
+        };
+        let u = part(&expected.activations, slot, per_slot);
+        let got_u = part(&got.activations, slot, per_slot);
+        measured.add(u);
+        let firing = u.iter().filter(|&&u| u > 0.0).count() as f64;
+        // Forgetting scales what is read and written by up to e^30; so are the differences.
+        let (read, write) = (f64::from(step.read_scale), f64::from(step.write_scale));
+        // u is a continuous function of its inputs: a neuron at its threshold may fire on one side only,
+        // and differs by no more than any other. Products of x and a column have the size of one.
+        numbers("residual", width, &got.residual, &expected.residual, 1.0, 1.0);
+        numbers("activations", per_slot, &got.activations, &expected.activations, 1.0, 1.0);
+        // As if every active u were one: an error of u weighs the same however small u is.
+        let attention = read * size_of(state) * (firing / suite.heads as f64).sqrt();
+        numbers("attention", suite.heads * width, &got.attention, &expected.attention, attention, read);
+        let terms = if firing > 0.0 { write } else { 0.0 };
+        numbers("state", state_size, &got.state, &expected.state, terms, write);
+        // Rows of pairs that did not fire must not have been touched at all.
+        let pairs = u.chunks_exact(2).zip(got_u.chunks_exact(2)).enumerate();
+        for (pair, _) in pairs.filter(|(_, (u, got))| u == &[0.0; 2] && got == &[0.0; 2]) {
+            let rows = 2 * pair * width..2 * (pair + 1) * width;
+            if first_changed(&new_state[rows.clone()], &state[rows]).is_some() {
+                comparison.fail(format!("sequence {slot}: pair {pair} did not fire, but its state has changed"));
+            }
+        }
+    }
+}
+
+/// The first number whose bits differ.
+fn first_changed(got: &[f32], before: &[f32]) -> Option<usize> {
+    got.iter().zip(before).position(|(got, before)| got.to_bits() != before.to_bits())
+}
+
+fn project(
+    bench: &mut Bench,
+    turns: &[Vec<f64>],
+    shape: &str,
+    device: &dyn Stages,
+    twin: &dyn Stages,
+) -> Result<CaseReport, BackendError> {
+    let mut comparison = Comparison::within(KERNEL);
+    let mut measured = Measured::default();
+    let decoder = size_of(&bench.model.weights.decoder.to_vec());
+    for (turn, densities) in turns.iter().enumerate() {
+        let input = bench.project_input(densities, turn);
+        let expected = twin.project(&input)?.update;
+        let got = device.project(&input)?.update;
+        let (width, per_slot) = (bench.suite.width, bench.suite.heads * bench.suite.neurons);
+        if got.len() != expected.len() {
+            comparison.fail(format!("{} numbers instead of {}", got.len(), expected.len()));
+            continue;
+        }
+        for (slot, u) in input.activations.chunks_exact(per_slot).enumerate() {
+            measured.add(u);
+            // As if every z were one: an error of z weighs the same however small z is.
+            let squares: f64 = u.iter().map(|&u| f64::from(u) * f64::from(u)).sum();
+            let rows = slot * width..(slot + 1) * width;
+            let terms = squares.sqrt() * decoder;
+            comparison.numbers(&format!("sequence {slot}"), &got[rows.clone()], &expected[rows], terms);
+        }
+    }
+    let nothing = measured.nothing();
+    Ok(comparison.report("project", shape.to_string(), measured.detail(), nothing))
+}
+
+fn logits(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+    let mut comparison = Comparison::within(KERNEL);
+    for _ in 0..3 {
+        let input = bench.logits_input();
+        comparison.numbers("logits", &device.logits(&input)?, &twin.logits(&input)?, 1.0);
+    }
+    Ok(comparison.report("logits", bench.suite.to_string(), "3 inputs".into(), false))
+}
+
+fn rescale(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+    let mut comparison = Comparison::exact();
+    for turn in 0..5_usize.div_ceil(bench.suite.slots) {
+        let (state, factors) = bench.rescale_input(turn);
+        comparison.numbers("state", &device.rescale(&state, &factors)?, &twin.rescale(&state, &factors)?, 0.0);
+    }
+    Ok(comparison.report("rescale", bench.suite.to_string(), "factors e^-30, 1, e^-60, 0.3, 0".into(), false))
+}
+
+fn sample(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+    let Suite { vocab, slots, .. } = bench.suite;
+    let mut comparison = Comparison::exact();
+    let (mut drawn, mut failed) = (0, 0);
+    for call in 0..DRAWS / slots {
+        let cases: Vec<_> = (0..slots).map(|_| sampling::case(vocab, bench.random())).collect();
+        let input = SampleInput {
+            logits: cases.iter().flat_map(|case| case.logits.clone()).collect(),
+            params: cases.iter().map(|case| case.params).collect(),
+            counts: cases.iter().flat_map(|case| case.counts.clone()).collect(),
+            generated: cases.iter().map(|case| case.generated).collect(),
+        };
+        let expected = twin.sample(&input)?;
+        let got = device.sample(&input)?;
+        for (slot, (got, expected)) in got.control.iter().zip(&expected.control).enumerate() {
+            if got != expected {
+                comparison.fail(format!("draw {call}.{slot}: {got:?} instead of {expected:?}"));
+            }
+            let failure = expected.status().is_none_or(|status| status.is_failure());
+            *(if failure { &mut failed } else { &mut drawn }) += 1;
+        }
+        if got.control.len() != expected.control.len() || got.counts != expected.counts {
+            comparison.fail(format!("draw {call}: other token counts"));
+        }
+    }
+    if drawn > failed {
+        comparison.substance();
+    }
+    let detail = format!("{drawn} tokens drawn, {failed} refused");
+    Ok(comparison.report("sample", bench.suite.to_string(), detail, false))
+}

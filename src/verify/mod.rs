@@ -1,0 +1,196 @@
+//! A device against the CPU backend: every kernel on many shapes, then a whole model.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `cases` | the shapes, and inputs of a known density |
+//! | `sampling` | inputs of the sampler |
+//! | `random` | random numbers for them |
+//! | `kernels` | each kernel against its twin |
+//! | `whole` | a whole model on both devices |
+//! | `compare` | tolerances, and why they are what they are |
+//! | `report` | the rows of the table |
+//!
+//! Kernels run through [`Stages`](crate::backend::stage::Stages), on equal inputs; the twins' own
+//! reference is in the tests (results of the reference implementation, and a naive pass in f64).
+
+mod cases;
+mod compare;
+mod kernels;
+mod random;
+mod report;
+mod sampling;
+mod whole;
+
+pub use cases::{Suite, suites};
+pub use report::{CaseReport, Report};
+
+use crate::backend::cpu::CpuBackend;
+use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions};
+use crate::backend::{Backend, BackendError, WeightType};
+use crate::generation::DeviceChoice;
+use crate::model::{Model, ModelError};
+use cases::Bench;
+use compare::Comparison;
+
+/// What to verify.
+#[derive(Clone, Debug)]
+pub struct VerifyOptions {
+    /// The model for the whole-model runs; the embedded one if there is none.
+    pub model: Option<Model>,
+    /// The device. [`DeviceChoice::Auto`] takes the best adapter there is, a software one included.
+    pub device: DeviceChoice,
+    /// Breaks this kernel on purpose: the verification must then fail.
+    pub corrupt: Option<String>,
+    /// Tokens that the whole-model runs generate.
+    pub whole_model_tokens: usize,
+}
+
+impl Default for VerifyOptions {
+    fn default() -> Self {
+        Self { model: None, device: DeviceChoice::Auto, corrupt: None, whole_model_tokens: 256 }
+    }
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The CPU backend was to be verified.
+    #[error(
+        "the CPU backend is the reference and there is nothing here to verify it against (the goldens of `cargo test` do); choose an adapter: --device gpu, INDEX or NAME"
+    )]
+    CpuIsTheReference,
+    /// This build has no model of its own.
+    #[error("this build has no embedded model; name one with --model")]
+    NoModel,
+    /// There is no kernel of this name to corrupt.
+    #[error("there is no kernel {name:?} to corrupt; kernels are {}", known.join(", "))]
+    UnknownKernel {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<&'static str>,
+    },
+    /// The embedded model cannot be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A device failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// Puts a model on the device that is verified.
+pub type Open<'a> = dyn Fn(&Model, WeightType) -> Result<Box<dyn Backend>, BackendError> + 'a;
+
+/// Runs every kernel on every shape, then the whole model. `progress` hears of each row.
+///
+/// # Errors
+/// [`VerifyError`] where there is nothing to verify, or the device cannot be opened or was lost. A
+/// device that merely computes wrong numbers, or refuses a shape, gives a report that has not passed.
+pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Result<Report, VerifyError> {
+    let choice = match &options.device {
+        DeviceChoice::Cpu => return Err(VerifyError::CpuIsTheReference),
+        DeviceChoice::Auto | DeviceChoice::Gpu => AdapterChoice::Any,
+        DeviceChoice::Index(index) => AdapterChoice::Index(*index),
+        DeviceChoice::Name(name) => AdapterChoice::Name(name.clone()),
+    };
+    if let Some(name) = &options.corrupt {
+        let known = crate::backend::gpu::kernel_names();
+        if !known.contains(&name.as_str()) {
+            return Err(VerifyError::UnknownKernel { name: name.clone(), known });
+        }
+    }
+    let embedded;
+    let model = match &options.model {
+        Some(model) => model,
+        None => {
+            embedded = embedded_model()?;
+            &embedded
+        }
+    };
+    let open = |model: &Model, weights: WeightType| {
+        let gpu_options = GpuOptions { corrupt: options.corrupt.clone(), ..GpuOptions::default() };
+        GpuBackend::with_options(model, weights, &choice, gpu_options).map(|gpu| Box::new(gpu) as Box<dyn Backend>)
+    };
+    // Opened first, so that a missing adapter or a model that does not fit is reported at once.
+    let device = open(model, weight_type(model))?;
+    let mut cases = Vec::new();
+    let mut each = |case: CaseReport| {
+        progress(&case);
+        cases.push(case);
+    };
+    for suite in suites() {
+        check_kernels(&suite, &open, &mut each)?;
+    }
+    check_model(model, &*device, options.whole_model_tokens, &mut each)?;
+    Ok(Report { device: device.device().to_string(), cases })
+}
+
+#[cfg(feature = "embedded-model")]
+fn embedded_model() -> Result<Model, VerifyError> {
+    Ok(Model::embedded()?)
+}
+
+#[cfg(not(feature = "embedded-model"))]
+fn embedded_model() -> Result<Model, VerifyError> {
+    Err(VerifyError::NoModel)
+}
+
+/// How a model's weights are held unless a user says otherwise: f16 where that changes none of them.
+fn weight_type(model: &Model) -> WeightType {
+    let w = &model.weights;
+    let exact = [&w.encoder, &w.encoder_v, &w.decoder, &w.lm_head, &w.embed].iter().all(|t| t.fits_f16_exactly());
+    if exact { WeightType::F16 } else { WeightType::F32 }
+}
+
+/// Runs every kernel on one shape, on the device that `open` opens and on the CPU backend; `each` receives
+/// the rows.
+///
+/// # Errors
+/// [`VerifyError::Backend`] where the device was lost. Its other errors become a row that has not passed.
+pub fn check_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError> {
+    let mut bench = Bench::new(suite);
+    let result = (|| {
+        let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
+        let device = open(&bench.model, suite.weights)?;
+        kernels::check(&mut bench, device.stages(), twin.stages(), each)
+    })();
+    report_error(result, suite.to_string(), each)
+}
+
+/// Runs a whole model on `device` and on the CPU backend, `tokens` tokens at a time; `each` receives the
+/// rows.
+///
+/// # Errors
+/// As [`check_kernels`].
+pub fn check_model(
+    model: &Model,
+    device: &dyn Backend,
+    tokens: usize,
+    each: &mut dyn FnMut(CaseReport),
+) -> Result<(), VerifyError> {
+    let weights = device.weight_type();
+    let shape = format!("{} {weights}", model.name);
+    let result = (|| {
+        let twin = CpuBackend::new(model, weights, None)?;
+        whole::check(model, device, &twin, tokens, &shape, each)
+    })();
+    report_error(result, shape, each)
+}
+
+/// A lost device ends the verification; other errors are findings.
+fn report_error(
+    result: Result<(), BackendError>,
+    shape: String,
+    each: &mut dyn FnMut(CaseReport),
+) -> Result<(), VerifyError> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error @ (BackendError::Lost { .. } | BackendError::NoAdapter(_))) => Err(error.into()),
+        Err(error) => {
+            let mut failed = Comparison::exact();
+            failed.fail(error.to_string());
+            each(failed.report("device", shape, String::new(), true));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! A whole model on the device and on the CPU backend: prompt, greedy and drawn text, forgetting.
+
+use super::compare::{Comparison, MODEL};
+use super::random::Random;
+use super::report::CaseReport;
+use crate::backend::{Backend, BackendError, Input, Output, Plan, SlotStep};
+use crate::model::Model;
+use crate::model::forgetting::{Clock, Forgetting, default_tau};
+use crate::sampling::{NO_TOKEN, Sampler, SamplerParams, SamplingOptions};
+
+/// What a byte model reads first.
+const PROMPT: &str =
+    "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n\nMENENIUS:\n";
+/// Most steps of a prompt in one plan.
+const CHUNK: usize = 32;
+/// Trained context where a model declares none.
+const CONTEXT: u32 = 256;
+
+/// One sequence to run.
+#[derive(Clone)]
+struct Sequence {
+    prompt: Vec<u32>,
+    params: SamplerParams,
+    tokens: usize,
+    clock: Clock,
+}
+
+/// What came of it.
+struct Trace {
+    tokens: Vec<u32>,
+    /// Logits that each token was chosen from.
+    logits: Vec<Vec<f32>>,
+}
+
+/// Runs sequences together, `burst` tokens per call.
+fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize) -> Result<Vec<Trace>, BackendError> {
+    let mut slots = backend.create_slots(sequences.len())?;
+    let mut clocks: Vec<Clock> = sequences.iter().map(|sequence| sequence.clock).collect();
+    // What every slot does at every step of its own: the prompt, then its tokens.
+    let step = |slot: usize, index: usize, clock: &mut Clock| {
+        let Sequence { prompt, tokens, .. } = &sequences[slot];
+        if index + 1 >= prompt.len() + tokens {
+            return SlotStep::IDLE;
+        }
+        let tick = clock.tick();
+        let chooses = index + 1 >= prompt.len();
+        SlotStep {
+            input: prompt.get(index).map_or(Input::Previous, |&token| Input::Token(token)),
+            output: if chooses { Output::Token } else { Output::State },
+            position: tick.position,
+            read_scale: tick.read_scale,
+            write_scale: tick.write_scale,
+            rescale: tick.rescale,
+        }
+    };
+    for (slot, sequence) in sequences.iter().enumerate() {
+        slots.clear(slot)?;
+        slots.set_sampler(slot, &sequence.params, &vec![0; vocab], 0)?;
+    }
+    let mut traces: Vec<Trace> = sequences.iter().map(|_| Trace { tokens: Vec::new(), logits: Vec::new() }).collect();
+    let shortest_prompt = sequences.iter().map(|sequence| sequence.prompt.len()).min().unwrap_or(0);
+    let steps = sequences.iter().map(|sequence| sequence.prompt.len() + sequence.tokens - 1).max().unwrap_or(0);
+    let mut next = 0;
+    while next < steps {
+        // Prompts come in chunks of their own, so that `burst` is how tokens are generated.
+        let chunk = if next + 1 < shortest_prompt { CHUNK.min(shortest_prompt - 1 - next) } else { burst };
+        let end = (next + chunk).min(steps);
+        let plan = Plan {
+            steps: (next..end)
+                .map(|index| clocks.iter_mut().enumerate().map(|(slot, clock)| step(slot, index, clock)).collect())
+                .collect(),
+            trace_logits: true,
+        };
+        let output = slots.run(&plan)?;
+        for (slot, trace) in traces.iter_mut().enumerate() {
+            trace.tokens.extend(output.tokens.iter().map(|step| step[slot]).filter(|&token| token != NO_TOKEN));
+            let logits = output.logits.iter().map(|step| &step[slot]);
+            trace.logits.extend(logits.filter(|logits| !logits.is_empty()).cloned());
+        }
+        next = end;
+    }
+    Ok(traces)
+}
+
+/// Runs a model; `each` receives the rows.
+pub(super) fn check(
+    model: &Model,
+    device: &dyn Backend,
+    twin: &dyn Backend,
+    tokens: usize,
+    shape: &str,
+    each: &mut dyn FnMut(CaseReport),
+) -> Result<(), BackendError> {
+    let vocab = model.config.vocab_size;
+    let one = |backend: &dyn Backend, sequence: &Sequence, burst: usize| {
+        run(backend, vocab, std::slice::from_ref(sequence), burst).map(|mut traces| traces.remove(0))
+    };
+    let forgetting = Forgetting::of_model(&model.config);
+    let greedy = Sequence {
+        prompt: prompt(vocab),
+        params: SamplerParams::new(&SamplingOptions::greedy(), 0, 0),
+        tokens: tokens.max(2),
+        clock: Clock::new(forgetting),
+    };
+    let options = SamplingOptions { temperature: 0.8, top_k: 50, ..SamplingOptions::default() };
+    let sampled = Sequence { params: SamplerParams::new(&options, 42, 0), ..greedy.clone() };
+    let context = model.config.trained_context.unwrap_or(CONTEXT);
+    // Fast enough that the state is renormalised a few times.
+    let tau = (default_tau(context) / 32.0).max(0.5);
+    let mut clock = Clock::new(Forgetting::After { context, tau });
+    let lead = (greedy.prompt.len() as u32 / 2).min(context);
+    for _ in 0..context - lead {
+        clock.tick();
+    }
+    let crossing = Sequence { clock, ..sampled.clone() };
+
+    let expected = one(twin, &greedy, 32)?;
+    let got = one(device, &greedy, 16)?;
+    let mut comparison = Comparison::within(MODEL);
+    match (got.logits.first(), expected.logits.first()) {
+        (Some(got), Some(expected)) => comparison.numbers("logits", got, expected, 1.0),
+        _ => comparison.fail("there are no logits after the prompt".into()),
+    }
+    let length = greedy.prompt.len();
+    each(comparison.report("prompt", format!("{shape}, {length} tokens"), "logits after the prompt".into(), false));
+    each(compare("greedy", shape, &greedy, &got, &expected));
+
+    let again = one(device, &greedy, 16)?;
+    let bursts: Vec<Trace> = [1, 7].iter().map(|&burst| one(device, &greedy, burst)).collect::<Result<_, _>>()?;
+    let mut comparison = Comparison::exact();
+    for (what, other) in [("again", &again), ("1 token at a time", &bursts[0]), ("7 at a time", &bursts[1])] {
+        same(&mut comparison, what, other, &got);
+    }
+    let detail = "the same run again, and in bursts of 1 and 7 tokens instead of 16".to_string();
+    each(comparison.report("repeat", format!("{shape}, {} tokens", got.tokens.len()), detail, false));
+
+    let alone = one(device, &sampled, 16)?;
+    each(compare("sampled", shape, &sampled, &alone, &one(twin, &sampled, 32)?));
+
+    let row = compare("forgetting", shape, &crossing, &one(device, &crossing, 16)?, &one(twin, &crossing, 32)?);
+    let detail = format!("from position {} past {context} with time constant {tau}; {}", context - lead, row.detail);
+    each(CaseReport { detail, ..row });
+
+    // Together with others, of which one starts later and one ends sooner.
+    let others = [Sequence { prompt: greedy.prompt[length / 3..].to_vec(), tokens: tokens / 2 + 1, ..greedy }, sampled];
+    let crowd = run(device, vocab, &others, 16)?;
+    let mut comparison = Comparison::exact();
+    same(&mut comparison, "beside another", &crowd[1], &alone);
+    same(&mut comparison, "beside another", &crowd[0], &one(device, &others[0], 16)?);
+    let detail = "two sequences together, and each alone".to_string();
+    each(comparison.report("batch", format!("{shape} ×2"), detail, false));
+    Ok(())
+}
+
+/// A prompt: text for byte models, else random ids.
+fn prompt(vocab: usize) -> Vec<u32> {
+    match vocab {
+        256 => PROMPT.bytes().map(u32::from).collect(),
+        _ => {
+            let mut random = Random::new(vocab as u64);
+            (0..PROMPT.len()).map(|_| random.below(vocab) as u32).collect()
+        }
+    }
+}
+
+/// Two runs that must agree bit for bit.
+fn same(comparison: &mut Comparison, what: &str, got: &Trace, expected: &Trace) {
+    if got.tokens != expected.tokens {
+        let step = got.tokens.iter().zip(&expected.tokens).take_while(|(a, b)| a == b).count();
+        comparison.fail(format!("{what}: another token at step {step}"));
+    }
+    comparison.numbers(what, &got.logits.concat(), &expected.logits.concat(), 0.0);
+}
+
+/// The device's tokens and logits against the twin's, as far as both read the same tokens.
+///
+/// Tokens may part ways where two logits are closer than the devices agree on them, or a draw falls that
+/// close to the boundary between two tokens. That is no error as long as the logits stay within the
+/// tolerance, and the device's tokens are exactly what the sampler's twin chooses from the device's own
+/// logits; the row says where it happened, and how close the choice was.
+fn compare(kernel: &str, shape: &str, sequence: &Sequence, got: &Trace, expected: &Trace) -> CaseReport {
+    let mut comparison = Comparison::within(MODEL);
+    let count = sequence.tokens;
+    for (side, trace) in [("the device", got), ("the CPU", expected)] {
+        if trace.tokens.len() != count || trace.logits.len() != count {
+            comparison.fail(format!("{side} chose {} tokens of {count}", trace.tokens.len()));
+        }
+    }
+    let agree = got.tokens.iter().zip(&expected.tokens).take_while(|(got, expected)| got == expected).count();
+    let pairs = got.logits.iter().zip(&expected.logits).take(agree + 1);
+    for (step, (got, expected)) in pairs.enumerate() {
+        comparison.numbers(&format!("logits of step {step}"), got, expected, 1.0);
+    }
+    let mut sampler = Sampler::new();
+    for (side, trace) in [("the device", got), ("the CPU", expected)] {
+        let mut counts = vec![0; trace.logits.first().map_or(0, Vec::len)];
+        for (step, (logits, &token)) in trace.logits.iter().zip(&trace.tokens).enumerate() {
+            let choice = sampler.sample(logits, &mut counts, &sequence.params, step as u32).token;
+            if choice != token {
+                comparison.fail(format!("step {step}: {side} chose {token} where its own logits give {choice}"));
+                break;
+            }
+        }
+    }
+    let detail = if agree >= count { format!("all {count} tokens agree") } else { part(agree, got, expected) };
+    comparison.report(kernel, format!("{shape}, {count} tokens"), detail, false)
+}
+
+/// Where two runs part ways, and how close the choice was.
+fn part(step: usize, got: &Trace, expected: &Trace) -> String {
+    let (Some(ours), Some(logits)) = (got.logits.get(step), expected.logits.get(step)) else {
+        return format!("{step} tokens agree, then one side has no more");
+    };
+    let mut sorted = logits.clone();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let margin = sorted.get(1).map_or(f32::INFINITY, |second| sorted[0] - second);
+    let difference = ours.iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    format!(
+        "{step} tokens agree; at step {step} the device chose {:?}, the CPU {:?}: best logit {margin:.2e} above the second, logits differ by up to {difference:.2e}",
+        got.tokens.get(step),
+        expected.tokens.get(step)
+    )
+}
