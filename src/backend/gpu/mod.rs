@@ -118,8 +118,7 @@ impl GpuBackend {
             WeightType::F32 => Weights::upload::<f32>(model, &rotary, &gpu, &layout)?,
             WeightType::F16 => Weights::upload::<u16>(model, &rotary, &gpu, &layout)?,
         };
-        let options =
-            CompileOptions { checked: options.checked, corrupt: options.corrupt, paired: rotary.paired() };
+        let options = CompileOptions { checked: options.checked, corrupt: options.corrupt, paired: rotary.paired() };
         let shared = Shared { gpu, layout, weights, options, pipelines: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -160,7 +159,8 @@ impl Weights {
         };
         let head = pack::tiles::<E>(g.head_of(&w.lm_head), g.row, layout.padded_vocab(), layout.vocab_block);
         let head_block = layout.vocab_block * g.row;
-        let head_part = |s: &std::ops::Range<usize>| bytemuck::cast_slice(&head[s.start * head_block..s.end * head_block]);
+        let head_part =
+            |s: &std::ops::Range<usize>| bytemuck::cast_slice(&head[s.start * head_block..s.end * head_block]);
         let mut turns: Vec<[u32; 2]> =
             rotary.turns().iter().map(|&turns| [turns as u32, (turns >> 32) as u32]).collect();
         turns.resize(padded, [0, 0]);

@@ -9,8 +9,7 @@ use crate::backend::{BackendError, Input, Output, SlotStep};
 use crate::sampling::Control;
 
 /// The first layer and a later one, on the same state.
-const BOTH: [ScheduledLayer; 2] =
-    [ScheduledLayer { first: true, state: 0 }, ScheduledLayer { first: false, state: 0 }];
+const BOTH: [ScheduledLayer; 2] = [ScheduledLayer { first: true, state: 0 }, ScheduledLayer { first: false, state: 0 }];
 
 impl GpuBackend {
     fn bench(&self, slots: usize) -> Result<GpuSlots, BackendError> {
@@ -37,7 +36,11 @@ impl GpuBackend {
             let mut updates = vec![0f32; g.blocks() * g.row];
             let block = slot % g.blocks();
             updates[block * g.row..][..g.width].copy_from_slice(m);
-            self.shared.gpu.upload(&bench.updates, (slot * updates.len() * 4) as u64, bytemuck::cast_slice(&updates))?;
+            self.shared.gpu.upload(
+                &bench.updates,
+                (slot * updates.len() * 4) as u64,
+                bytemuck::cast_slice(&updates),
+            )?;
         }
         Ok(())
     }
