@@ -65,6 +65,14 @@ fn kernels_with_bounds_checks_agree_with_their_twins() {
     assert_passed(&check_kernels(&suites, GpuOptions { checked: true, ..GpuOptions::default() }));
 }
 
+/// What a graphics card runs – large workgroups, small blocks, rows shared by several invocations – has its
+/// tests on a software adapter too.
+#[test]
+fn kernels_laid_out_for_hardware_agree_with_their_twins() {
+    let suites: Vec<Suite> = suites().into_iter().skip(1).step_by(2).collect();
+    assert_passed(&check_kernels(&suites, GpuOptions { hardware_layout: true, ..GpuOptions::default() }));
+}
+
 /// The rows of a broken kernel fail, and those of the others do not.
 #[test]
 fn a_corrupted_kernel_fails_alone() {
