@@ -3,6 +3,8 @@
 
 #[path = "common/sampling_cases.rs"]
 mod sampling_cases;
+#[path = "common/statistics.rs"]
+mod statistics;
 
 use bdh_gpu::sampling::{
     COUNT_MASK, Control, EOS_BIT, NO_TOKEN, PROMPT_BIT, SampleOutcome, Sampler, SamplerParams, SamplingError,
@@ -10,6 +12,7 @@ use bdh_gpu::sampling::{
 };
 use sampling_cases::{Random, SamplingCase};
 use serde_json::Value;
+use statistics::{chi_square, critical};
 
 const DEFAULT: fn() -> SamplingOptions = SamplingOptions::default;
 
@@ -532,48 +535,6 @@ fn random_cases_agree_with_f64_away_from_the_thresholds() {
 // ---- chance ----
 
 const DRAWS: u32 = 1_000_000;
-
-/// Chi-square of observed counts against probabilities; cells with an expectation below 5 are
-/// merged. Returns the statistic and the degrees of freedom.
-fn chi_square(observed: &[u64], probabilities: &[f64]) -> (f64, usize) {
-    let total: u64 = observed.iter().sum();
-    let (mut statistic, mut cells) = (0.0, 0);
-    let mut add = |seen: f64, expected: f64| {
-        statistic += (seen - expected).powi(2) / expected;
-        cells += 1;
-    };
-    let (mut rest_seen, mut rest_expected) = (0.0, 0.0);
-    for (&seen, &probability) in observed.iter().zip(probabilities) {
-        let expected = probability * total as f64;
-        if expected >= 5.0 {
-            add(seen as f64, expected);
-        } else {
-            rest_seen += seen as f64;
-            rest_expected += expected;
-        }
-    }
-    if rest_expected >= 5.0 {
-        add(rest_seen, rest_expected);
-    } else {
-        assert!(rest_seen < 40.0, "{rest_seen} of {rest_expected} expected");
-    }
-    (statistic, cells - 1)
-}
-
-/// Upper critical value at significance 1e-6: exact where published, else by Wilson and Hilferty,
-/// which is within 1 % there.
-fn critical(freedom: usize) -> f64 {
-    match freedom {
-        7 => 41.9,
-        31 => 84.2,
-        63 => 131.7,
-        255 => 377.2,
-        _ => {
-            let spread = 2.0 / (9.0 * freedom as f64);
-            freedom as f64 * (1.0 - spread + 4.7534 * spread.sqrt()).powi(3) * 1.01
-        }
-    }
-}
 
 /// Draws [`DRAWS`] tokens with the whole pipeline and tests them against the f64 reference.
 fn test_distribution(vocab: usize, spread: f32, options: SamplingOptions, seed: u64) -> usize {

@@ -4,6 +4,8 @@
 mod gpu;
 #[path = "common/sampling_cases.rs"]
 mod sampling_cases;
+#[path = "common/statistics.rs"]
+mod statistics;
 
 use bdh_gpu::backend::Backend;
 use bdh_gpu::backend::WeightType;
@@ -14,6 +16,7 @@ use bdh_gpu::model::{Model, SyntheticSpec};
 use bdh_gpu::sampling::{Control, PROMPT_BIT, SampleOutcome, SamplerParams, SamplingOptions, Status};
 use sampling_cases::{Random, SamplingCase};
 use serde_json::Value;
+use statistics::{chi_square, critical};
 
 /// Draws of the random cases; more than the default on request.
 const DRAWS: &str = "BDH_SAMPLING_CASES";
@@ -255,4 +258,46 @@ fn failures_leave_the_token_and_the_counts_alone() {
         assert_eq!((control.generated, counts), (9, &cases[0].counts[..]));
     }
     assert_eq!((output.control[3].token, output.control[3].generated), (2, 10));
+}
+
+/// Draws a million tokens with the whole kernel, many sequences at a time, and tests their frequencies
+/// against an f64 softmax of the `top_k` best.
+fn test_distribution(vocab: usize, top_k: usize, seed: u64) -> usize {
+    const SEQUENCES: usize = 8192;
+    const CALLS: usize = 1_000_000_usize.div_ceil(SEQUENCES);
+    let mut random = Random::new(seed);
+    let logits: Vec<f32> = (0..vocab).map(|_| random.normal() * 0.7).collect();
+    let mut order: Vec<usize> = (0..vocab).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    let kept = &order[..top_k.min(vocab)];
+    let total: f64 = kept.iter().map(|&id| f64::from(logits[id]).exp()).sum();
+    let mut probabilities = vec![0.0; vocab];
+    kept.iter().for_each(|&id| probabilities[id] = f64::from(logits[id]).exp() / total);
+
+    let device = backend(vocab, GpuOptions::default());
+    let options = SamplingOptions { top_k: top_k as u32, ..SamplingOptions::default() };
+    let mut observed = vec![0; vocab];
+    let mut input = SampleInput {
+        logits: logits.repeat(SEQUENCES),
+        params: (0..SEQUENCES).map(|sequence| SamplerParams::new(&options, seed, sequence as u32)).collect(),
+        counts: vec![0; vocab * SEQUENCES],
+        generated: Vec::new(),
+    };
+    for call in 0..CALLS {
+        input.generated = vec![call as u32; SEQUENCES];
+        let output = Stages::sample(&device, &input).unwrap();
+        output.control.iter().for_each(|control| observed[control.token as usize] += 1);
+    }
+    for (id, &count) in observed.iter().enumerate() {
+        assert!(probabilities[id] > 0.0 || count == 0, "token {id} was cut, and drawn {count} times");
+    }
+    let (statistic, freedom) = chi_square(&observed, &probabilities);
+    assert!(statistic < critical(freedom), "V {vocab}: {statistic} with {freedom} degrees of freedom");
+    freedom
+}
+
+#[test]
+fn a_million_draws_follow_the_softmax() {
+    assert_eq!(test_distribution(8, 8, 11), 7);
+    assert_eq!(test_distribution(64, 32, 12), 31);
 }

@@ -101,7 +101,7 @@ pub(super) struct GpuSlots {
     pub neurons: wgpu::Buffer,
     pub updates: wgpu::Buffer,
     pub logits: wgpu::Buffer,
-    params: wgpu::Buffer,
+    pub params: wgpu::Buffer,
     pub counts: wgpu::Buffer,
     pub control: wgpu::Buffer,
     ring: wgpu::Buffer,
@@ -571,23 +571,6 @@ impl GpuSlots {
         }
         Ok(())
     }
-
-    /// Writes a slot's sampling options, token counts and record.
-    pub fn write_sampler(
-        &self,
-        slot: usize,
-        params: &SamplerParams,
-        counts: &[u32],
-        generated: u32,
-    ) -> Result<(), BackendError> {
-        let gpu = &self.shared.gpu;
-        gpu.upload(&self.params, (slot * size_of::<SamplerParams>()) as u64, bytemuck::bytes_of(params))?;
-        gpu.upload(&self.counts, (slot * counts.len() * 4) as u64, bytemuck::cast_slice(counts))?;
-        let control = Control { generated, ..Control::default() };
-        // All but the token, which stays what it was.
-        let record = &bytemuck::bytes_of(&control)[4..];
-        gpu.upload(&self.control, (slot * size_of::<Control>() + 4) as u64, record)
-    }
 }
 
 /// Little-endian floats.
@@ -650,7 +633,13 @@ impl Slots for GpuSlots {
         counts: &[u32],
         generated: u32,
     ) -> Result<(), BackendError> {
-        self.write_sampler(slot, params, counts, generated)
+        let gpu = &self.shared.gpu;
+        gpu.upload(&self.params, (slot * size_of::<SamplerParams>()) as u64, bytemuck::bytes_of(params))?;
+        gpu.upload(&self.counts, (slot * counts.len() * 4) as u64, bytemuck::cast_slice(counts))?;
+        let control = Control { generated, ..Control::default() };
+        // All but the token, which stays what it was.
+        let record = &bytemuck::bytes_of(&control)[4..];
+        gpu.upload(&self.control, (slot * size_of::<Control>() + 4) as u64, record)
     }
 
     fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError> {

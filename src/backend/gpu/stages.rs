@@ -154,9 +154,11 @@ impl Stages for GpuBackend {
             to[..vocab].copy_from_slice(from);
         }
         gpu.upload(&bench.logits, 0, bytemuck::cast_slice(&logits))?;
-        for (slot, counts) in input.counts.chunks_exact(vocab).enumerate() {
-            bench.write_sampler(slot, &input.params[slot], counts, input.generated[slot])?;
-        }
+        let control = |&generated: &u32| Control { generated, ..Control::default() };
+        let control: Vec<Control> = input.generated.iter().map(control).collect();
+        gpu.upload(&bench.params, 0, bytemuck::cast_slice(&input.params))?;
+        gpu.upload(&bench.counts, 0, bytemuck::cast_slice(&input.counts))?;
+        gpu.upload(&bench.control, 0, bytemuck::cast_slice(&control))?;
         let step = SlotStep { input: Input::Previous, output: Output::Token, ..SlotStep::IDLE };
         bench.write_steps(&[vec![step; slots]])?;
         bench.execute(|encoder| bench.record_sample(&mut encoder.begin_compute_pass(&Default::default()), 0))?;
