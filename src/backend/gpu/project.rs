@@ -16,7 +16,8 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
     entry: "main",
     sources: &[
         include_str!("../../../shaders/step.wgsl"),
-    include_str!("../../../shaders/vectors.wgsl"),
+        include_str!("../../../shaders/vectors.wgsl"),
+        include_str!("../../../shaders/gather.wgsl"),
         include_str!("../../../shaders/compact.wgsl"),
         include_str!("../../../shaders/project.wgsl"),
     ],
