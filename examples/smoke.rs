@@ -14,11 +14,21 @@ fn main() {
     s.feed(&bdh.encode(b"To be or not to be").unwrap(), |_| std::ops::ControlFlow::Continue(())).unwrap();
     println!("fed {:?}", t.elapsed());
     let mut o = GenerationOptions::of_model(bdh.model());
-    o.max_new_tokens = n; o.seed = Some(1);
+    o.max_new_tokens = n;
+    o.seed = Some(1);
     let start = Instant::now();
     let mut first = None;
-    let g = s.generate(&o, |_| { first.get_or_insert(start.elapsed()); std::ops::ControlFlow::Continue(()) }).unwrap();
+    let g = s
+        .generate(&o, |_| {
+            first.get_or_insert(start.elapsed());
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
     let e = start.elapsed();
     println!("{}", String::from_utf8_lossy(&g.tokens.iter().map(|&t| t as u8).collect::<Vec<_>>()));
-    println!("first {first:?} {} tokens in {e:?}: {:.1} tok/s", g.tokens.len(), g.tokens.len() as f64 / e.as_secs_f64());
+    println!(
+        "first {first:?} {} tokens in {e:?}: {:.1} tok/s",
+        g.tokens.len(),
+        g.tokens.len() as f64 / e.as_secs_f64()
+    );
 }

@@ -10,7 +10,14 @@ fn main() {
     let toks = bdh.encode(&text[..n]).unwrap();
     for f in [Forgetting::of_model(&bdh.model().config), Forgetting::Full] {
         let t = Instant::now();
-        let s = bdh.score(if f == Forgetting::Full { &toks[..toks.len().min(4000)] } else { &toks }, f, |_| {}).unwrap();
-        println!("{f:?} bits {:.5} ppl {} blocks {:?} in {:?}", s.bits_per_token(), s.perplexity(), s.blocks(2000), t.elapsed());
+        let s =
+            bdh.score(if f == Forgetting::Full { &toks[..toks.len().min(4000)] } else { &toks }, f, |_| {}).unwrap();
+        println!(
+            "{f:?} bits {:.5} ppl {} blocks {:?} in {:?}",
+            s.bits_per_token(),
+            s.perplexity(),
+            s.blocks(2000),
+            t.elapsed()
+        );
     }
 }

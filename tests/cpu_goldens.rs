@@ -98,10 +98,8 @@ fn every_layer_matches_the_reference() {
                 u[at * n..][..n].copy_from_slice(&encoded.activations);
                 y[at * config.n_head * d..][..config.n_head * d].copy_from_slice(&encoded.attention);
                 let activations = encoded.activations.clone();
-                let projected = backend
-                    .stages()
-                    .project(&ProjectInput { activations, attention: encoded.attention })
-                    .unwrap();
+                let projected =
+                    backend.stages().project(&ProjectInput { activations, attention: encoded.attention }).unwrap();
                 mlp[at * d..][..d].copy_from_slice(&projected.update);
                 let gates = projected.gates.expect("the CPU keeps its gates");
                 for ((z, g), u) in z[at * n..][..n].iter_mut().zip(gates).zip(&encoded.activations) {
@@ -189,8 +187,7 @@ fn the_shipped_model_matches_the_reference() {
     let golden = Golden::read("shakespeare", "golden.safetensors");
     let backend = backend("shakespeare", WeightType::F32, 2);
     let (logits, _) = logits(&backend, &golden.tokens("tokens"), Forgetting::Full);
-    let every_16: Vec<f32> =
-        logits.chunks_exact(256).step_by(16).flatten().copied().collect();
+    let every_16: Vec<f32> = logits.chunks_exact(256).step_by(16).flatten().copied().collect();
     // The reference keeps the logits of every 16th position.
     let expected = golden.values("logits_every_16");
     assert_close("shakespeare", &every_16, &expected, NMSE, MAX_ABS);

@@ -499,7 +499,7 @@ fn other_layouts_are_named() {
     ] {
         Small::new().with(stored(tensor, "F32", &[1], 0.0)).refuses(&format!(
             "model.safetensors: tensor {tensor:?} belongs to {layout}, which this version does not read; \
-             expected safetensors with the official tensor names"
+             expected safetensors with the official tensor names or those of the Hugging Face port"
         ));
     }
     for tensor in ["encoders.0", "encoder.1", "layers.11.attn.weight"] {

@@ -10,9 +10,9 @@ pub mod gpu;
 pub mod pack;
 pub mod stage;
 
-use crate::sampling::{Control, SamplerParams};
 #[cfg(doc)]
 use crate::sampling::NO_TOKEN;
+use crate::sampling::{Control, SamplerParams};
 
 /// What a step reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +158,9 @@ pub enum BackendError {
         allowed: u64,
     },
     /// The device or the host ran out of memory.
-    #[error("{device}: out of memory while allocating {what} ({bytes} bytes); free memory, use fewer sequences, or use --device cpu")]
+    #[error(
+        "{device}: out of memory while allocating {what} ({bytes} bytes); free memory, use fewer sequences, or use --device cpu"
+    )]
     OutOfMemory {
         /// The device.
         device: String,

@@ -156,7 +156,14 @@ pub fn columns_as_rows<E: Element>(matrices: Matrices, padded: usize, row: usize
 }
 
 /// Rows of a `[groups * rows, D]` tensor: `[groups][padded][row]`.
-pub fn rows<E: Element>(tensor: &Tensor, groups: usize, rows: usize, depth: usize, padded: usize, row: usize) -> Vec<E> {
+pub fn rows<E: Element>(
+    tensor: &Tensor,
+    groups: usize,
+    rows: usize,
+    depth: usize,
+    padded: usize,
+    row: usize,
+) -> Vec<E> {
     let mut packed = vec![E::ZERO; groups * padded * row];
     let mut values = vec![0.0; depth];
     for (group, part) in packed.chunks_exact_mut(padded * row).enumerate() {

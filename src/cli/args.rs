@@ -116,7 +116,7 @@ pub struct ContextArgs {
         long,
         value_name = "N|full",
         value_parser = context,
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         help_heading = "Context"
     )]
     pub context: Option<Context>,
@@ -125,7 +125,7 @@ pub struct ContextArgs {
         long,
         value_name = "T",
         value_parser = tau,
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         help_heading = "Context"
     )]
     pub forget_tau: Option<f64>,

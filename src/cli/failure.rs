@@ -89,7 +89,13 @@ impl From<BackendError> for Failure {
 
 impl From<VerifyError> for Failure {
     fn from(error: VerifyError) -> Self {
-        Self::Failed(error.to_string())
+        let message = error.to_string();
+        match error {
+            VerifyError::CpuIsTheReference | VerifyError::NoModel | VerifyError::UnknownKernel { .. } => {
+                Self::Usage(message)
+            }
+            _ => Self::Failed(message),
+        }
     }
 }
 

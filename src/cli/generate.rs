@@ -70,7 +70,7 @@ struct PromptArgs {
     #[arg(short = 'f', long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     prompt_file: Option<PathBuf>,
     /// Token ids to continue, separated by spaces or commas, or @FILE to read them from a file
-    #[arg(long, value_name = "IDS|@FILE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "IDS|@FILE", allow_hyphen_values = true)]
     tokens: Option<TokenSource>,
 }
 
@@ -79,10 +79,10 @@ struct PromptArgs {
 #[command(next_help_heading = "Length")]
 struct LengthArgs {
     /// Tokens to generate at most [default: 100]
-    #[arg(short = 'n', long, value_name = "N", value_parser = args::whole::<usize>, allow_negative_numbers = true)]
+    #[arg(short = 'n', long, value_name = "N", value_parser = args::whole::<usize>, allow_hyphen_values = true)]
     max_new_tokens: Option<usize>,
     /// Tokens to generate before an end-of-sequence token may come [default: 0]
-    #[arg(long, value_name = "N", value_parser = args::whole::<u32>, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = args::whole::<u32>, allow_hyphen_values = true)]
     min_new_tokens: Option<u32>,
     /// Tokens that end the text, instead of the model's own; repeatable, or separated by commas
     #[arg(
@@ -90,7 +90,7 @@ struct LengthArgs {
         value_name = "ID",
         value_parser = args::whole::<u32>,
         value_delimiter = ',',
-        allow_negative_numbers = true
+        allow_hyphen_values = true
     )]
     eos_token_id: Vec<u32>,
     /// Write on past every end-of-sequence token
@@ -103,33 +103,33 @@ struct LengthArgs {
 #[command(next_help_heading = "Choosing tokens")]
 struct DrawingArgs {
     /// Divide the logits by T, 0 or more: below 1 is safer, above 1 wilder, 0 greedy [default: 1]
-    #[arg(long, value_name = "T", value_parser = args::number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", value_parser = args::number, allow_hyphen_values = true)]
     temperature: Option<f32>,
     /// Draw from the K likeliest tokens; 0 is all [default: 0]
-    #[arg(long, value_name = "K", value_parser = args::whole::<u32>, allow_negative_numbers = true)]
+    #[arg(long, value_name = "K", value_parser = args::whole::<u32>, allow_hyphen_values = true)]
     top_k: Option<u32>,
     /// Draw from the likeliest tokens that make up this share of the probability, above 0, up to 1
     /// [default: 1]
-    #[arg(long, value_name = "P", value_parser = args::number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", value_parser = args::number, allow_hyphen_values = true)]
     top_p: Option<f32>,
     /// Draw from tokens with at least this share of the likeliest one's probability, 0 to 1 [default: 0]
-    #[arg(long, value_name = "P", value_parser = args::number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", value_parser = args::number, allow_hyphen_values = true)]
     min_p: Option<f32>,
     /// Make tokens of the prompt and the text less likely (above 1) or more (below 1); above 0
     /// [default: 1]
-    #[arg(long, value_name = "R", value_parser = args::number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "R", value_parser = args::number, allow_hyphen_values = true)]
     repetition_penalty: Option<f32>,
     /// Taken off the logit of every token already generated [default: 0]
-    #[arg(long, value_name = "A", value_parser = args::number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "A", value_parser = args::number, allow_hyphen_values = true)]
     presence_penalty: Option<f32>,
     /// Taken off a token's logit for each time it was generated [default: 0]
-    #[arg(long, value_name = "A", value_parser = args::number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "A", value_parser = args::number, allow_hyphen_values = true)]
     frequency_penalty: Option<f32>,
     /// Always take the likeliest token
     #[arg(long)]
     greedy: bool,
     /// Seed of the random numbers [default: a new one each time, reported]
-    #[arg(long, value_name = "SEED", value_parser = args::whole::<u64>, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SEED", value_parser = args::whole::<u64>, allow_hyphen_values = true)]
     seed: Option<u64>,
 }
 

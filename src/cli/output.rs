@@ -61,6 +61,11 @@ impl Notices {
         }
     }
 
+    /// Whether --verbose was given.
+    pub fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// Says something if --verbose was given.
     pub fn detail(&self, text: impl Display) {
         if self.verbose {

@@ -53,7 +53,7 @@ struct InputArgs {
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     file: Option<PathBuf>,
     /// Token ids, separated by spaces or commas, or @FILE to read them from a file
-    #[arg(long, value_name = "IDS|@FILE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "IDS|@FILE", allow_hyphen_values = true)]
     tokens: Option<TokenSource>,
 }
 
@@ -65,7 +65,7 @@ struct OutputArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     format: Format,
     /// Also print the mean loss of each block of N predictions, N above 0
-    #[arg(long, value_name = "N", value_parser = block_size, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = block_size, allow_hyphen_values = true)]
     blocks: Option<usize>,
 }
 

@@ -59,20 +59,20 @@ impl Verify {
         let mut output = Output::new();
         let mut printed = Ok(());
         let table = self.format == Format::Table;
-        if table {
-            output.write(&heading())?;
-        }
+        let mut first = true;
         let report = verify::run(&options, &mut |case| {
             // A reader that has left does not end the check: its exit code still counts.
             if table && printed.is_ok() {
-                printed = output.write(&row(case));
+                let heading = if std::mem::take(&mut first) { heading() } else { String::new() };
+                printed = output.write(&(heading + &self.row(case)));
             }
         })?;
         let failed = report.cases.iter().filter(|case| !case.passed).count();
         match self.format {
-            Format::Table => {
-                self.notices.say(format_args!("{} cases on {}", report.cases.len(), report.device));
+            Format::Table if failed == 0 => {
+                self.notices.say(format_args!("{} cases passed on {}", report.cases.len(), report.device));
             }
+            Format::Table => {}
             Format::Json => {
                 let passed = report.passed();
                 printed = serde_json::to_value(&report)
@@ -91,31 +91,31 @@ impl Verify {
         }
         printed
     }
+
+    fn row(&self, case: &CaseReport) -> String {
+        let number = |number: f64| if number == 0.0 { "0".to_string() } else { format!("{number:.1e}") };
+        let verdict = if case.passed { "ok" } else { "FAILED" };
+        let mut text = line([
+            case.kernel.to_string(),
+            case.shape.clone(),
+            number(case.max_abs),
+            number(case.max_rel),
+            number(case.nmse),
+            case.tolerance.clone(),
+            verdict.to_string(),
+        ]);
+        if !case.detail.is_empty() && (!case.passed || self.notices.is_verbose()) {
+            text.push_str(&format!("    {}\n", case.detail));
+        }
+        text
+    }
 }
 
 fn heading() -> String {
     line(["kernel", "shape", "max abs", "max rel", "NMSE", "tolerance", "verdict"].map(str::to_string))
 }
 
-fn row(case: &CaseReport) -> String {
-    let number = |number: f64| format!("{number:.1e}");
-    let verdict = if case.passed { "ok" } else { "FAILED" };
-    let mut text = line([
-        case.kernel.to_string(),
-        case.shape.clone(),
-        number(case.max_abs),
-        number(case.max_rel),
-        number(case.nmse),
-        case.tolerance.clone(),
-        verdict.to_string(),
-    ]);
-    if !case.detail.is_empty() {
-        text.push_str(&format!("    {}\n", case.detail));
-    }
-    text
-}
-
 /// Widths are fixed, so that rows can be printed as they come.
 fn line([kernel, shape, max_abs, max_rel, nmse, tolerance, verdict]: [String; 7]) -> String {
-    format!("{kernel:<14}  {shape:<46}  {max_abs:>8}  {max_rel:>8}  {nmse:>8}  {tolerance:<26}  {verdict}\n")
+    format!("{kernel:<10}  {shape:<44}  {max_abs:>7}  {max_rel:>7}  {nmse:>7}  {tolerance:<30}  {verdict}\n")
 }

@@ -259,13 +259,14 @@ impl BeamSearch {
     /// search that is not over, live beams count as texts cut short.
     pub fn finish(mut self) -> Vec<Hypothesis> {
         if !self.over {
-            let texts: Vec<_> = self.live.iter().zip(&self.scores).filter(|(beam, _)| beam.real).collect();
-            let cut = |(beam, score): (&Beam, &f32)| Done {
-                score: self.normalised(*score, self.generated),
-                node: beam.node,
-                ended: false,
-            };
-            let cut: Vec<Done> = texts.into_iter().map(cut).collect();
+            let texts = self.live.iter().zip(&self.scores).filter(|(beam, _)| beam.real);
+            let cut: Vec<Done> = texts
+                .map(|(beam, &score)| Done {
+                    score: self.normalised(score, self.generated),
+                    node: beam.node,
+                    ended: false,
+                })
+                .collect();
             cut.into_iter().for_each(|text| self.offer(text));
         }
         let best = self.done.iter().take(self.options.num_return_sequences);
@@ -517,7 +518,7 @@ mod tests {
         min_new_tokens: 0,
     };
 
-    // The expected texts and scores of these four were computed by transformers itself.
+    // The expected texts and scores of the next four tests are those of transformers.
 
     #[test]
     fn early_stopping_decides_how_long_to_look() {
@@ -595,7 +596,7 @@ mod tests {
         let extension = |parent, token| Extension { parent, token };
         assert_eq!(search.advance(&first), Step::Continue(vec![extension(0, 3), extension(0, 1)]));
         assert_eq!(search.scores(), [-0.5, -1.0]);
-        // Of these the first ends, and the third takes its place among the live.
+        // The first ends, the third ends too far back to count, and the fourth lives in their place.
         let second = [candidate(-1.0, 1, 0), candidate(-1.0, 1, 2), candidate(-2.0, 0, 0), candidate(-3.0, 0, 2)];
         assert_eq!(search.advance(&second), Step::Continue(vec![extension(1, 2), extension(0, 2)]));
         assert_eq!(search.scores(), [-1.0, -3.0]);
@@ -603,6 +604,32 @@ mod tests {
         // Cut short here, so that a live beam counts; it comes after the text that is as good.
         let text = |tokens: &[u32], ended| Hypothesis { tokens: tokens.to_vec(), score: -0.5, ended };
         assert_eq!(texts, [text(&[1, 0], true), text(&[1, 2], false)]);
+    }
+
+    #[test]
+    fn a_live_text_must_be_better_not_as_good() {
+        for (score, over) in [(-1.5, true), (-1.25, false)] {
+            let options = BeamOptions { num_beams: 1, num_return_sequences: 1, ..two_beams(9) };
+            let mut search = BeamSearch::new(options).unwrap();
+            assert_ne!(search.advance(&[candidate(-0.25, 0, 1), candidate(-3.0, 0, 2)]), Step::Over);
+            assert_eq!(search.advance(&[candidate(-1.5, 0, 0), candidate(score, 0, 1)]) == Step::Over, over);
+        }
+    }
+
+    #[test]
+    fn impossible_candidates_leave_places_without_a_text() {
+        let mut search = BeamSearch::new(two_beams(9)).unwrap();
+        let Step::Continue(extensions) = search.advance(&[candidate(-0.5, 0, 1), candidate(f32::NEG_INFINITY, 0, 2)])
+        else {
+            panic!("the search goes on")
+        };
+        assert_eq!((extensions.len(), search.scores()), (2, &[-0.5, NO_TEXT][..]));
+        // When the only text ends, what is left has none, and nothing can come of it.
+        assert_eq!(
+            search.advance(&[candidate(-1.0, 0, 0), candidate(NO_TEXT, 1, 1), candidate(NO_TEXT, 1, 2)]),
+            Step::Over
+        );
+        assert_eq!(search.finish(), [Hypothesis { tokens: vec![1, 0], score: -0.5, ended: true }]);
     }
 
     #[test]

@@ -73,8 +73,9 @@ impl Lineage {
     fn path(&self, beam: usize) -> Vec<PathEntry> {
         let oldest = self.clock.position();
         let now = (oldest + self.paths[beam].len() as u64) as u32;
-        let entry = |(at, &node): (usize, &usize)| {
-            PathEntry { node, weight: self.forgetting.weight((oldest + at as u64) as u32, now) }
+        let entry = |(at, &node): (usize, &usize)| PathEntry {
+            node,
+            weight: self.forgetting.weight((oldest + at as u64) as u32, now),
         };
         self.paths[beam].iter().enumerate().map(entry).collect()
     }

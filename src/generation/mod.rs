@@ -70,7 +70,8 @@ pub enum WeightChoice {
 impl WeightChoice {
     fn resolve(self, model: &Model) -> WeightType {
         let w = &model.weights;
-        let exact = || [&w.encoder, &w.encoder_v, &w.decoder, &w.lm_head, &w.embed].iter().all(|t| t.fits_f16_exactly());
+        let exact =
+            || [&w.encoder, &w.encoder_v, &w.decoder, &w.lm_head, &w.embed].iter().all(|t| t.fits_f16_exactly());
         match self {
             Self::F32 => WeightType::F32,
             Self::F16 => WeightType::F16,

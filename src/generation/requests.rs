@@ -63,7 +63,11 @@ enum Work {
     /// Kept for a sequence of a prompt that another slot is still reading.
     Reserved,
     /// Reading a prompt for the slots listed, itself the first; the indices start at `first`.
-    Reading { prompt: usize, first: usize, slots: Vec<usize> },
+    Reading {
+        prompt: usize,
+        first: usize,
+        slots: Vec<usize>,
+    },
     Drawing(Running),
 }
 
@@ -178,8 +182,7 @@ impl<'a> Scheduler<'a> {
     /// Gives free slots to the sequences that wait, a prompt's together as far as slots go.
     fn admit(&mut self) -> Result<(), GenerationError> {
         while self.next.0 < self.prompts.len() {
-            let free: Vec<usize> =
-                (0..self.work.len()).filter(|&slot| matches!(self.work[slot], Work::Free)).collect();
+            let free: Vec<usize> = (0..self.work.len()).filter(|&slot| matches!(self.work[slot], Work::Free)).collect();
             let (prompt, first) = self.next;
             let waiting = self.sequences - first;
             // A prompt is read once for all its sequences where they fit the device at all.

@@ -12,6 +12,9 @@ const MAX_NUMBERS: u64 = 1 << 40;
 /// Keys that declare the trained context, the first present one counts.
 const CONTEXT_KEYS: [&str; 3] = ["block_size", "max_position_embeddings", "trained_context"];
 
+/// The Hugging Face port's key that ties the output to the embedding.
+pub(super) const TIED: &str = "tie_word_embeddings";
+
 /// What the Hugging Face port calls n_layer, n_embd and n_head.
 const HUGGING_FACE_KEYS: [&str; 3] = ["num_hidden_layers", "hidden_size", "num_attention_heads"];
 
@@ -34,6 +37,8 @@ pub struct Config {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text; may be empty.
     pub eos_token_ids: Vec<u32>,
+    /// Whether the output is the embedding, transposed.
+    pub tied_embeddings: bool,
 }
 
 impl Config {
@@ -49,12 +54,14 @@ impl Config {
 
     /// Trained numbers: embedding, output, encoder, encoder_v and decoder.
     pub fn parameters(&self) -> usize {
-        2 * self.vocab_size * self.n_embd + 3 * self.neurons() * self.n_embd
+        let copies = if self.tied_embeddings { 1 } else { 2 };
+        copies * self.vocab_size * self.n_embd + 3 * self.neurons() * self.n_embd
     }
 
     /// Reads config.json, N being floor(M·D / H). Accepts the official names of the keys and those of
-    /// the Hugging Face port.
-    pub(crate) fn from_json(json: &JsonFile) -> Result<Self, ModelError> {
+    /// the Hugging Face port. `may_tie` says whether the weights' layout knows tied embeddings, which it
+    /// then has unless the file says otherwise.
+    pub(crate) fn from_json(json: &JsonFile, may_tie: bool) -> Result<Self, ModelError> {
         let range = 1..=MAX_SIZE;
         // Which of the two names a missing size is reported under.
         let ported = HUGGING_FACE_KEYS.iter().any(|key| json.get(key).is_some());
@@ -83,6 +90,7 @@ impl Config {
             trained_context: declared_context(json)?,
             bos_token_id: json.token_ids("bos_token_id")?.and_then(|ids| ids.first().copied()),
             eos_token_ids: json.token_ids("eos_token_id")?.unwrap_or_default(),
+            tied_embeddings: may_tie && json.boolean(TIED)?.unwrap_or(true),
         };
         config.check(&json.path, Some(multiplier))?;
         Ok(config)

@@ -92,7 +92,7 @@ pub enum ModelError {
     },
 
     /// A format or layout that is known but not read.
-    #[error("{path}: {what}, which this version does not read; expected safetensors with the official tensor names", path = path.display())]
+    #[error("{path}: {what}, which this version does not read; expected safetensors with the official tensor names or those of the Hugging Face port", path = path.display())]
     Unsupported {
         /// The weights file.
         path: PathBuf,

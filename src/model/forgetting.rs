@@ -4,7 +4,7 @@
 //! with Λ(t) = max(0, t − B) / τ, a token at position s is seen from t with weight e^−(Λ(t) − Λ(s)).
 //! The state holds ρ' = Σ e^(Λ(s) − c) q_s ⊗ x_s, so a token needs two scalars: q is multiplied by
 //! e^−(Λ(t) − c) when it reads and by e^(Λ(t) − c) when it writes. When Λ(t) − c passes
-//! [`RESCALE_AT`], the state is multiplied by e^−30 and c moves on.
+//! 30, the state is multiplied by e^−30 and c moves on.
 
 use super::Config;
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::Weights;
 use super::config::Config;
+use super::config::TIED;
 use super::error::{ModelError, clip};
-use super::json::JsonFile;
 use super::rotary::default_freqs;
 use super::safetensors::{self, Entry, NamedTensors};
 use super::storage::Storage;
@@ -51,8 +51,7 @@ pub(crate) struct Loaded {
 /// The tensors of a weights file under their bare names, their layout recognised.
 pub(crate) struct WeightsFile {
     tensors: NamedTensors,
-    /// The function of its layout.
-    read: fn(NamedTensors, &Config) -> Result<Loaded, ModelError>,
+    layout: Layout,
 }
 
 impl WeightsFile {
@@ -74,15 +73,23 @@ impl WeightsFile {
             return Err(ModelError::WeightsPerLayer { path: path.to_owned(), tensor: clip(tensor) });
         }
         match detect(&tensors) {
-            (Layout::Official, _) => Ok(Self { tensors, read: official }),
-            (Layout::HuggingFace, _) => Ok(Self { tensors, read: hugging_face }),
+            (layout @ (Layout::Official | Layout::HuggingFace), _) => Ok(Self { tensors, layout }),
             (layout, sign) => unsupported(format!("tensor {:?} belongs to {layout}", clip(&sign))),
         }
     }
 
+    /// Whether the embedding is also the output, unless the configuration says otherwise.
+    pub(crate) fn ties_embeddings(&self) -> bool {
+        self.layout == Layout::HuggingFace
+    }
+
     /// Checks every tensor against the configuration and takes the weights.
     pub(crate) fn weights(self, config: &Config) -> Result<Loaded, ModelError> {
-        (self.read)(self.tensors, config)
+        match self.layout {
+            Layout::HuggingFace => hugging_face(self.tensors, config),
+            // `open` lets no other layout through.
+            _ => official(self.tensors, config),
+        }
     }
 }
 
@@ -102,7 +109,7 @@ fn official(tensors: NamedTensors, config: &Config) -> Result<Loaded, ModelError
 /// and, where it is tied to the embedding, not stored.
 fn hugging_face(tensors: NamedTensors, config: &Config) -> Result<Loaded, ModelError> {
     let specs = WeightSpecs::hugging_face(config);
-    let tied = embedding_is_output(&tensors.path)?;
+    let tied = config.tied_embeddings;
     let mut file = Source::new(tensors);
     let stored = file.take_body(&specs)?;
     let stored_head = if tied { file.take_optional(&specs.lm_head)? } else { Some(file.take_untied(&specs.lm_head)?) };
@@ -125,17 +132,6 @@ fn hugging_face(tensors: NamedTensors, config: &Config) -> Result<Loaded, ModelE
 /// What comes before the names of the Hugging Face port's tensors.
 const HUGGING_FACE_PREFIX: &str = "backbone.";
 
-/// Whether the configuration beside the weights makes the embedding the output too, as the port does
-/// unless told otherwise.
-fn embedding_is_output(weights: &Path) -> Result<bool, ModelError> {
-    let config = JsonFile::read(weights.with_file_name(super::CONFIG))?;
-    let tied = config.map(|json| json.boolean(TIED)).transpose()?.flatten();
-    Ok(tied.unwrap_or(true))
-}
-
-/// The key that ties the output to the embedding.
-const TIED: &str = "tie_word_embeddings";
-
 /// Refuses two tensors of one shape that should be the same and are not.
 fn check_equal(
     (tensor, name): (&Tensor, &str),
@@ -153,7 +149,7 @@ fn check_equal(
                 tensor.index(place),
                 others[place]
             ),
-            expected: format!("them equal, or \"{TIED}\": false in {}", super::CONFIG),
+            expected: format!("them equal, or \"{}\": false in {}", TIED, super::CONFIG),
         }),
     }
 }

@@ -149,7 +149,7 @@ impl Model {
         // What the weights are decides how the configuration is to be read, so they come first.
         let weights_file = WeightsFile::open(&files.weights, &files.weights_path)?;
         let config_json = files.config.ok_or(ModelError::NoConfig { path: files.config_path })?;
-        let mut config = Config::from_json(&config_json)?;
+        let mut config = Config::from_json(&config_json, weights_file.ties_embeddings())?;
         let generation = match &files.generation {
             Some(json) => GenerationConfig::from_json(json)?,
             None => GenerationConfig::default(),

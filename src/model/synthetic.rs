@@ -73,6 +73,7 @@ impl SyntheticSpec {
             trained_context: None,
             bos_token_id: None,
             eos_token_ids: Vec::new(),
+            tied_embeddings: false,
         }
     }
 }

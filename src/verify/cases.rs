@@ -8,7 +8,7 @@
 use super::random::Random;
 use crate::backend::stage::{EncodeInput, LogitsInput, ProjectInput};
 use crate::backend::{Input, SlotStep, WeightType};
-use crate::model::{Config, Model, Tensor, Weights, rotary};
+use crate::model::{Model, SyntheticSpec, Tensor};
 use half::f16;
 
 /// Shares of active neurons, u > 0.
@@ -104,44 +104,27 @@ impl Bench {
         if suite.weights == WeightType::F16 {
             encoder.iter_mut().for_each(|w| *w = f16::from_f32(*w).to_f32());
         }
-        let mut freqs = rotary::default_freqs(neurons);
+        // Any model of these sizes; its weights are replaced by those that the inputs are made for.
+        let mut model = Model::synthetic(&SyntheticSpec {
+            n_layer: 1,
+            n_embd: width,
+            n_head: heads,
+            neurons_per_head: neurons,
+            vocab_size: vocab,
+            density: 0.5,
+            seed: 1,
+        });
+        let columns = [heads, width, neurons];
+        model.weights.encoder = Tensor::from_f32(&columns, encoder.clone());
+        model.weights.encoder_v = Tensor::from_f32(&columns, random.normals(heads * width * neurons, unit));
+        let decoder = random.normals(heads * neurons * width, 1.0);
+        model.weights.decoder = Tensor::from_f32(&[heads * neurons, width], decoder);
+        model.weights.lm_head = Tensor::from_f32(&[width, vocab], random.normals(width * vocab, unit));
         if suite.trained_freqs {
-            freqs.iter_mut().for_each(|f| *f *= 0.5 + random.unit());
+            model.weights.freqs.iter_mut().for_each(|f| *f *= 0.5 + random.unit());
         }
-        let mut bench = Self {
-            suite: suite.clone(),
-            model: Model {
-                name: suite.to_string(),
-                config: Config {
-                    n_layer: 1,
-                    n_embd: width,
-                    n_head: heads,
-                    neurons_per_head: neurons,
-                    vocab_size: vocab,
-                    trained_context: None,
-                    bos_token_id: None,
-                    eos_token_ids: Vec::new(),
-                },
-                weights: Weights {
-                    embed: Tensor::from_f32(&[1, 1], vec![0.0]),
-                    encoder: Tensor::from_f32(&[heads, width, neurons], encoder.clone()),
-                    encoder_v: Tensor::from_f32(
-                        &[heads, width, neurons],
-                        random.normals(heads * width * neurons, unit),
-                    ),
-                    decoder: Tensor::from_f32(&[heads * neurons, width], random.normals(heads * neurons * width, 1.0)),
-                    lm_head: Tensor::from_f32(&[width, vocab], random.normals(width * vocab, unit)),
-                    freqs,
-                },
-                generation: Default::default(),
-                training_args: None,
-                notes: Vec::new(),
-                stored_freqs: suite.trained_freqs,
-            },
-            encoder,
-            random,
-        };
-        // Tokens take the densities in turn. Past a few hundred tokens the rows repeat, rotated.
+        let mut bench = Self { suite: suite.clone(), model, encoder, random };
+        // Tokens take the densities in turn. Past a few hundred tokens the rows repeat, at other lengths.
         let rows: Vec<Vec<f32>> = (0..vocab.min(500)).map(|token| bench.residual(token_density(token))).collect();
         let scales = bench.random.normals(vocab, 0.5);
         let embed = (0..vocab).flat_map(|token| {

@@ -52,8 +52,7 @@ pub fn select(
     let log_sum = sums.iter().sum::<f32>().ln();
     let banned_bits = if generated < params.min_new_tokens { EOS_BIT } else { 0 };
     let possible = logits.iter().zip(counts).enumerate();
-    let possible =
-        possible.filter(|&(_, (&logit, &count))| logit != f32::NEG_INFINITY && count & banned_bits == 0);
+    let possible = possible.filter(|&(_, (&logit, &count))| logit != f32::NEG_INFINITY && count & banned_bits == 0);
     best.ranked.extend(possible.map(|(token, (&logit, &count))| {
         let log_prob = keys::settle(keys::settle(logit - largest) - log_sum);
         let total = keys::settle(keys::penalised(log_prob, count, params) + score);
@@ -74,11 +73,8 @@ pub fn merge<'a>(beams: impl Iterator<Item = &'a BeamBest>, k: usize) -> Vec<Bea
     }
     ranked.sort_unstable();
     ranked.truncate(k);
-    let candidate = |(key, beam, token): (u32, usize, u32)| BeamCandidate {
-        beam,
-        token,
-        score: keys::order_value(!key),
-    };
+    let candidate =
+        |(key, beam, token): (u32, usize, u32)| BeamCandidate { beam, token, score: keys::order_value(!key) };
     ranked.into_iter().map(candidate).collect()
 }
 

@@ -1,15 +1,15 @@
 //! The CPU's beam kernels one at a time, on one thread.
 
+use super::CpuBackend;
 use super::beam_fold::Fold;
 use super::beam_select::{self, BeamBest};
 use super::beams::{BeamWorker, job};
 use super::stages::Bench;
 use super::weights::{AnyWeights, Half, Weights};
 use super::worker::{self, Exchange};
-use super::CpuBackend;
 use crate::backend::beams::{
-    BeamAttendInput, BeamEncodeInput, BeamEncodeOutput, BeamFold, BeamSelectInput, BeamSelection, BeamStages,
-    BeamStep, Nodes,
+    BeamAttendInput, BeamEncodeInput, BeamEncodeOutput, BeamFold, BeamSelectInput, BeamSelection, BeamStages, BeamStep,
+    Nodes,
 };
 use crate::backend::stage::EncodeInput;
 use crate::backend::{BackendError, Input, Plan, SlotStep};

@@ -86,7 +86,9 @@ impl CpuBackend {
         let per_slot = g.heads * g.neurons * g.width;
         let mut states: Vec<Vec<f32>> = vec![vec![0.0; g.layer_state()]; slots];
         for (state, from) in states.iter_mut().zip(input.state.chunks_exact(per_slot)) {
-            for (head, from) in state.chunks_exact_mut(g.padded_neurons() * g.row).zip(from.chunks_exact(g.neurons * g.width)) {
+            for (head, from) in
+                state.chunks_exact_mut(g.padded_neurons() * g.row).zip(from.chunks_exact(g.neurons * g.width))
+            {
                 bench.pad(from, head);
             }
         }

@@ -59,7 +59,8 @@ impl<E: Half> Weights<E> {
 
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
-        let numbers = self.embed.len() + self.encoder.len() + self.encoder_v.len() + self.decoder.len() + self.head.len();
+        let numbers =
+            self.embed.len() + self.encoder.len() + self.encoder_v.len() + self.decoder.len() + self.head.len();
         (numbers * size_of::<E>()) as u64
     }
 }

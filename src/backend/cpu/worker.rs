@@ -30,20 +30,14 @@ pub struct Share {
 pub fn share_out(g: &Geometry, threads: usize) -> Vec<Share> {
     let part = |total: usize, i: usize| total * i / threads..total * (i + 1) / threads;
     let tiles = g.vocab.div_ceil(TILE);
-    (0..threads)
-        .map(|index| Share { index, blocks: part(g.blocks(), index), head_tiles: part(tiles, index) })
-        .collect()
+    (0..threads).map(|index| Share { index, blocks: part(g.blocks(), index), head_tiles: part(tiles, index) }).collect()
 }
 
 /// A thread's rows of every state: `[slots][layers]`.
 pub type OwnState<'a> = Vec<Vec<&'a mut [f32]>>;
 
 /// Splits every state by the threads' numbers of blocks: `[threads][slots][layers]`.
-pub fn split_states<'a>(
-    states: &'a mut [Vec<Vec<f32>>],
-    g: &Geometry,
-    shares: &[usize],
-) -> Vec<OwnState<'a>> {
+pub fn split_states<'a>(states: &'a mut [Vec<Vec<f32>>], g: &Geometry, shares: &[usize]) -> Vec<OwnState<'a>> {
     let block_state = g.block * g.row;
     let mut parts: Vec<OwnState> = shares.iter().map(|_| Vec::with_capacity(states.len())).collect();
     for slot in states {

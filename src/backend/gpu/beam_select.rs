@@ -31,15 +31,8 @@ const SOURCES: &[&str] = &[
     include_str!("../../../shaders/beam_select.wgsl"),
 ];
 
-const BINDINGS: &[Binding] = &[
-    Binding::Uniform,
-    Binding::Read,
-    Binding::Read,
-    Binding::Read,
-    Binding::Read,
-    Binding::Write,
-    Binding::Write,
-];
+const BINDINGS: &[Binding] =
+    &[Binding::Uniform, Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Write, Binding::Write];
 
 /// A beam's best candidates.
 pub(super) const KERNEL: KernelSpec =

@@ -5,11 +5,11 @@ use super::beams::GpuBeams;
 use super::slots::{GpuStep, INPUT_IDLE, INPUT_PREVIOUS, floats};
 use super::stages::BOTH;
 use crate::backend::BackendError;
-use crate::backend::beams::{
-    BeamAttendInput, BeamEncodeInput, BeamEncodeOutput, BeamFold, BeamRead, BeamSelectInput, BeamSelection,
-    BeamStages, BeamStep, Beams, Nodes,
-};
 use crate::backend::SlotStep;
+use crate::backend::beams::{
+    BeamAttendInput, BeamEncodeInput, BeamEncodeOutput, BeamFold, BeamRead, BeamSelectInput, BeamSelection, BeamStages,
+    BeamStep, Beams, Nodes,
+};
 
 /// A step that reads tokens of no importance.
 fn step(reads: Vec<BeamRead>, scores: Vec<f32>) -> BeamStep {
@@ -103,9 +103,7 @@ impl BeamStages for GpuBackend {
         let step = BeamStep { read_scale: input.read_scale, ..step(input.reads.clone(), Vec::new()) };
         bench.write_steps(&[GpuBeams::gpu_steps(&step)])?;
         bench.write_paths(&step)?;
-        bench
-            .base
-            .execute(|encoder| bench.record_attend(&mut encoder.begin_compute_pass(&Default::default()), 0))?;
+        bench.base.execute(|encoder| bench.record_attend(&mut encoder.begin_compute_pass(&Default::default()), 0))?;
         let neurons = floats(&self.shared.gpu.download(&bench.neurons, 0, bench.neurons.size())?);
         Ok((0..input.reads.len()).flat_map(|slot| self.attention(&neurons, slot)).collect())
     }

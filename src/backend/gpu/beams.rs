@@ -488,11 +488,8 @@ impl GpuBeams {
         let staged = gpu.map(&self.staging, bytes, submission)?;
         let words: Vec<u32> = staged.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
         let (found, status) = words.split_at(SELECTED * candidates);
-        let candidate = |entry: &[u32]| BeamCandidate {
-            score: f32::from_bits(entry[0]),
-            beam: entry[1] as usize,
-            token: entry[2],
-        };
+        let candidate =
+            |entry: &[u32]| BeamCandidate { score: f32::from_bits(entry[0]), beam: entry[1] as usize, token: entry[2] };
         let found = found.chunks_exact(SELECTED).take_while(|entry| entry[2] != NO_TOKEN);
         Ok(BeamSelection {
             candidates: found.map(candidate).collect(),

@@ -123,9 +123,8 @@ pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter, BackendErr
     } else {
         format!("there is {}", names.join(", "))
     };
-    let best = |adapters: Vec<wgpu::Adapter>, worst: u32| {
-        adapters.into_iter().filter(|a| rank(a) <= worst).min_by_key(rank)
-    };
+    let best =
+        |adapters: Vec<wgpu::Adapter>, worst: u32| adapters.into_iter().filter(|a| rank(a) <= worst).min_by_key(rank);
     let (found, wanted) = match choice {
         AdapterChoice::Any => (best(adapters, 4), "a graphics adapter".to_string()),
         AdapterChoice::Hardware => (best(adapters, 3), "a hardware graphics adapter".to_string()),
@@ -224,7 +223,12 @@ impl Gpu {
     }
 
     /// A buffer of `bytes` (at least 4), zeroed.
-    pub fn buffer(&self, what: &'static str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, BackendError> {
+    pub fn buffer(
+        &self,
+        what: &'static str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer, BackendError> {
         let size = bytes.max(16).next_multiple_of(16);
         if size > self.limits.max_buffer_size {
             return Err(BackendError::Limit {

@@ -40,8 +40,7 @@ pub(super) const BINDINGS: &[Binding] = &[
 ];
 
 /// The first layer: starts from the token's embedding.
-pub(super) const FIRST: KernelSpec =
-    KernelSpec { name: "embed", entry: "first", sources: SOURCES, bindings: BINDINGS };
+pub(super) const FIRST: KernelSpec = KernelSpec { name: "embed", entry: "first", sources: SOURCES, bindings: BINDINGS };
 
 /// Every other layer: finishes the one before.
 pub(super) const KERNEL: KernelSpec =

@@ -76,7 +76,11 @@ impl Pipeline {
                 }),
             })
             .collect();
-        gpu.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &self.layout, entries: &entries })
+        gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &self.layout,
+            entries: &entries,
+        })
     }
 }
 
@@ -108,7 +112,12 @@ pub(super) struct CompileOptions {
 }
 
 impl Pipelines {
-    pub fn compile(gpu: &Gpu, layout: &Layout, slot_tile: usize, options: &CompileOptions) -> Result<Self, BackendError> {
+    pub fn compile(
+        gpu: &Gpu,
+        layout: &Layout,
+        slot_tile: usize,
+        options: &CompileOptions,
+    ) -> Result<Self, BackendError> {
         let build = |spec| compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked);
         Ok(Self {
             rescale: build(&rescale::KERNEL)?,
@@ -122,7 +131,12 @@ impl Pipelines {
 }
 
 impl BeamPipelines {
-    pub fn compile(gpu: &Gpu, layout: &Layout, slot_tile: usize, options: &CompileOptions) -> Result<Self, BackendError> {
+    pub fn compile(
+        gpu: &Gpu,
+        layout: &Layout,
+        slot_tile: usize,
+        options: &CompileOptions,
+    ) -> Result<Self, BackendError> {
         let build = |spec, slot_tile| compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked);
         Ok(Self {
             fold: build(&beam_fold::KERNEL, 1)?,
@@ -212,10 +226,8 @@ fn compile(gpu: &Gpu, spec: &KernelSpec, source: &str, checked: bool) -> Result<
     };
     let entries: Vec<wgpu::BindGroupLayoutEntry> =
         spec.bindings.iter().enumerate().map(|(index, &binding)| entry(index as u32, binding)).collect();
-    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some(spec.name),
-        entries: &entries,
-    });
+    let layout =
+        device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(spec.name), entries: &entries });
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label: Some(spec.name),
         bind_group_layouts: &[Some(&layout)],

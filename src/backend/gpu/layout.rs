@@ -66,8 +66,7 @@ impl Layout {
         let block = wanted.min(neurons).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
         let geometry = Geometry::new(config, LANE, block);
         let vocab_block = if allowance.software { LARGEST_BLOCK } else { (config.vocab_size / 64).next_power_of_two() };
-        let vocab_block =
-            vocab_block.min(config.vocab_size.next_power_of_two()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
+        let vocab_block = vocab_block.min(config.vocab_size.next_power_of_two()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
 
         let most = 1 << allowance.invocations.min(256).ilog2();
         let mut workgroup = workgroup.unwrap_or(if allowance.software { 32 } else { 256 }).clamp(16, most);
@@ -85,11 +84,16 @@ impl Layout {
         }
 
         let row_bytes = |numbers: usize, bytes: u64| numbers as u64 * geometry.row as u64 * bytes;
-        let segments = split(geometry.blocks(), row_bytes(block, 4), &allowance, "bytes in one binding for a block of neurons")?;
+        let segments =
+            split(geometry.blocks(), row_bytes(block, 4), &allowance, "bytes in one binding for a block of neurons")?;
         let vocab_blocks = config.vocab_size.div_ceil(vocab_block);
         let element = element_bytes(weight_type);
-        let head_segments =
-            split(vocab_blocks, row_bytes(vocab_block, element), &allowance, "bytes in one binding for a part of the head")?;
+        let head_segments = split(
+            vocab_blocks,
+            row_bytes(vocab_block, element),
+            &allowance,
+            "bytes in one binding for a part of the head",
+        )?;
         let embedding = row_bytes(config.vocab_size, element);
         if embedding > allowance.max_binding {
             return Err(BackendError::Limit {
@@ -232,7 +236,12 @@ fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, slot_tile: usize) ->
 }
 
 /// Divides `count` blocks of `bytes` into ranges that fit a binding.
-fn split(count: usize, bytes: u64, allowance: &Allowance, what: &'static str) -> Result<Vec<Range<usize>>, BackendError> {
+fn split(
+    count: usize,
+    bytes: u64,
+    allowance: &Allowance,
+    what: &'static str,
+) -> Result<Vec<Range<usize>>, BackendError> {
     let most = (allowance.max_binding / bytes).min(allowance.workgroups) as usize;
     if most == 0 {
         let (device, allowed) = (allowance.device.clone(), allowance.max_binding);
@@ -255,6 +264,7 @@ mod tests {
             trained_context: None,
             bos_token_id: None,
             eos_token_ids: Vec::new(),
+            tied_embeddings: false,
         }
     }
 

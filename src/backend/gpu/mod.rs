@@ -35,8 +35,8 @@ use super::beams::{BeamStages, Beams};
 use super::pack::{self, Element};
 use super::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, WeightType, stage};
 use crate::model::{Model, rotary::Rotary};
-use device::Gpu;
 use beams::GpuBeams;
+use device::Gpu;
 use kernels::{BEAM_KERNELS, BeamPipelines, CompileOptions, KERNELS, Pipelines};
 use layout::{Allowance, Layout};
 use slots::GpuSlots;
@@ -136,9 +136,9 @@ impl GpuBackend {
             WeightType::F32 => Weights::upload::<f32>(model, &rotary, &gpu, &layout)?,
             WeightType::F16 => Weights::upload::<u16>(model, &rotary, &gpu, &layout)?,
         };
-        let options =
-            CompileOptions { checked: options.checked, corrupt: options.corrupt, paired: rotary.paired() };
-        let shared = Shared { gpu, layout, weights, options, pipelines: Mutex::default(), beam_pipelines: Mutex::default() };
+        let options = CompileOptions { checked: options.checked, corrupt: options.corrupt, paired: rotary.paired() };
+        let shared =
+            Shared { gpu, layout, weights, options, pipelines: Mutex::default(), beam_pipelines: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -190,7 +190,8 @@ impl Weights {
         };
         let head = pack::tiles::<E>(g.head_of(&w.lm_head), g.row, layout.padded_vocab(), layout.vocab_block);
         let head_block = layout.vocab_block * g.row;
-        let head_part = |s: &std::ops::Range<usize>| bytemuck::cast_slice(&head[s.start * head_block..s.end * head_block]);
+        let head_part =
+            |s: &std::ops::Range<usize>| bytemuck::cast_slice(&head[s.start * head_block..s.end * head_block]);
         let mut turns: Vec<[u32; 2]> =
             rotary.turns().iter().map(|&turns| [turns as u32, (turns >> 32) as u32]).collect();
         turns.resize(padded, [0, 0]);

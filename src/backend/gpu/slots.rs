@@ -174,8 +174,11 @@ impl GpuSlots {
         let counts = buffer("the token counts", slots * g.vocab as u64 * 4)?;
         let control = buffer("the samplers", control_bytes)?;
         let ring = buffer("the token ring", ring_bytes)?;
-        let staging =
-            gpu.buffer("the staging ring", ring_bytes + control_bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?;
+        let staging = gpu.buffer(
+            "the staging ring",
+            ring_bytes + control_bytes,
+            BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+        )?;
 
         let mut table = ParamTable { bytes: Vec::new() };
         let tiles = |slots: usize| slots.div_ceil(slot_tile) as u32;
@@ -224,8 +227,11 @@ impl GpuSlots {
                 padding: 0,
             }));
         }
-        let uniforms =
-            gpu.buffer("the kernels' parameters", table.bytes.len() as u64, BufferUsages::UNIFORM | BufferUsages::COPY_DST)?;
+        let uniforms = gpu.buffer(
+            "the kernels' parameters",
+            table.bytes.len() as u64,
+            BufferUsages::UNIFORM | BufferUsages::COPY_DST,
+        )?;
         gpu.upload(&uniforms, 0, &table.bytes)?;
         let uniform = |offset: u64| (&uniforms, offset, Some(32.min(ALIGNMENT)));
 
@@ -323,10 +329,7 @@ impl GpuSlots {
             .flatten()
             .zip(rescale_params)
             .map(|(page, offset)| Dispatch {
-                group: group(
-                    &pipelines.rescale,
-                    &[uniform(offset), step_table, whole(&control), whole(&page.buffer)],
-                ),
+                group: group(&pipelines.rescale, &[uniform(offset), step_table, whole(&control), whole(&page.buffer)]),
                 workgroups: [rescale::stripes(slot_size(page), layout.workgroup), page.slots.len() as u32, 1],
             })
             .collect();
@@ -484,8 +487,7 @@ impl GpuSlots {
             };
             output.tokens.push(plan.iter().enumerate().map(token).collect());
         }
-        output.control =
-            control.chunks_exact(size_of::<Control>()).map(bytemuck::pod_read_unaligned).collect();
+        output.control = control.chunks_exact(size_of::<Control>()).map(bytemuck::pod_read_unaligned).collect();
         if let Some(buffer) = self.trace.as_ref().filter(|_| trace) {
             let logits = gpu.map(buffer, traced * logits_bytes, submission)?;
             for (plan, rows) in steps.iter().zip(logits.chunks_exact(logits_bytes as usize)) {

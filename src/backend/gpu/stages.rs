@@ -43,7 +43,11 @@ impl GpuBackend {
             let mut updates = vec![0f32; g.blocks() * g.row];
             let block = slot % g.blocks();
             updates[block * g.row..][..g.width].copy_from_slice(m);
-            self.shared.gpu.upload(updates_buffer, (slot * updates.len() * 4) as u64, bytemuck::cast_slice(&updates))?;
+            self.shared.gpu.upload(
+                updates_buffer,
+                (slot * updates.len() * 4) as u64,
+                bytemuck::cast_slice(&updates),
+            )?;
         }
         Ok(())
     }

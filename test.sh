@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs every test. Needs a Rust toolchain; where there is no graphics adapter, a software Vulkan driver is
+# installed (Debian and its kin, as root), so that the GPU tests run everywhere.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+has_adapter() {
+    cargo run --quiet -- devices --format json --quiet | grep -q '"index":[0-9]'
+}
+
+cargo build
+
+if ! has_adapter; then
+    wanted="a Vulkan driver, for instance the package mesa-vulkan-drivers (Debian, Ubuntu)"
+    if ! command -v apt-get >/dev/null; then
+        echo "error: there is no graphics adapter and no apt-get to install one with; install $wanted" >&2
+        exit 1
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "error: there is no graphics adapter and no right to install one; as root, install $wanted" >&2
+        exit 1
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update
+    apt-get install -y --no-install-recommends mesa-vulkan-drivers
+    if ! has_adapter; then
+        echo "error: mesa-vulkan-drivers is installed, but no adapter has appeared; install $wanted" >&2
+        exit 1
+    fi
+fi
+
+# From here on a missing adapter fails the GPU tests; without this they would be skipped.
+export BDH_GPU_REQUIRE_ADAPTER=1
+cargo test

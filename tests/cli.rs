@@ -1,0 +1,548 @@
+//! The program as its users see it: what it prints, where, and its exit code.
+
+use assert_cmd::Command;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// What a run of the program left behind.
+#[derive(Debug)]
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    /// Asserts success and returns what was printed.
+    #[track_caller]
+    fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout
+    }
+
+    /// Asserts success and reads what was printed as JSON.
+    #[track_caller]
+    fn json(self) -> Value {
+        serde_json::from_str(&self.ok()).expect("one JSON value")
+    }
+
+    /// Asserts an exit code and a single line of error, and returns it.
+    #[track_caller]
+    fn error(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(self.stderr.starts_with("error: "), "{self:?}");
+        assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
+        assert_eq!(self.stdout, "", "{self:?}");
+        self.stderr
+    }
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bdh-gpu"));
+    // What a terminal or a shell may add would show in the snapshots.
+    command.env_remove("COLUMNS").env_remove("CLICOLOR_FORCE").env("NO_COLOR", "1");
+    command
+}
+
+fn run_command(command: &mut Command) -> Run {
+    let output = command.output().expect("the program starts");
+    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+    Run { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn run(arguments: &[&str]) -> Run {
+    run_command(program().args(arguments))
+}
+
+/// `generate` on the CPU.
+fn generate(arguments: &[&str]) -> Run {
+    run_command(program().args(["generate", "--device", "cpu"]).args(arguments))
+}
+
+/// `score` on the CPU.
+fn score(arguments: &[&str]) -> Run {
+    run_command(program().args(["score", "--device", "cpu"]).args(arguments))
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn golden(folder: &str) -> String {
+    repository().join("tests/golden").join(folder).to_str().expect("a UTF-8 path").to_string()
+}
+
+/// A copy of the shipped model with a generation_config.json of one's own.
+fn model_with(generation_config: &str) -> TempDir {
+    let directory = TempDir::new().expect("a directory");
+    let shipped = repository().join("models/bdh-shakespeare");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(shipped.join(file), directory.path().join(file)).expect("a copy");
+    }
+    std::fs::write(directory.path().join("generation_config.json"), generation_config).expect("a file");
+    directory
+}
+
+fn file_with(content: &[u8]) -> (TempDir, PathBuf) {
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path().join("input");
+    std::fs::write(&path, content).expect("a file");
+    (directory, path)
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a UTF-8 path")
+}
+
+#[test]
+fn text_is_the_prompt_and_its_continuation() {
+    let run = generate(&["--prompt", "To be or ", "--greedy", "--max-new-tokens", "20"]);
+    assert!(run.stderr.starts_with("bdh-shakespeare (1.6M parameters, f16) on CPU ("), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    assert_eq!(run.ok(), "To be or the world of the cou\n");
+    let run = generate(&["--prompt", "To be or ", "--greedy", "--max-new-tokens", "9", "--no-echo", "--quiet"]);
+    assert_eq!(run.stderr, "");
+    assert_eq!(run.ok(), "the world\n");
+}
+
+#[test]
+fn greedy_text_is_the_reference_implementations() {
+    let golden = std::fs::read(repository().join("tests/golden/shakespeare/greedy.json")).expect("a golden file");
+    let golden: Value = serde_json::from_slice(&golden).expect("JSON");
+    let case = &golden[1];
+    let prompt = case["prompt"].as_str().expect("a prompt");
+    let count = case["tokens"].as_array().expect("tokens").len().to_string();
+    let object = generate(&["--prompt", prompt, "--greedy", "-n", &count, "--format", "jsonl"]).json();
+    assert_eq!(object["tokens"], case["tokens"]);
+}
+
+#[test]
+fn streamed_text_is_the_same() {
+    for seed in ["1", "2"] {
+        let text = |stream| generate(&["-p", "Café ", "-n", "40", "--seed", seed, "--temperature", "3", stream]).ok();
+        assert_eq!(text("--stream"), text("--no-stream"));
+    }
+    // Random weights: most bytes are no valid UTF-8.
+    let model = golden("one-head");
+    let text = |stream| generate(&["--tokens", "1 2 258", "-n", "300", "--seed", "3", "--model", &model, stream]).ok();
+    assert!(text("--stream").contains("\\x"));
+    assert_eq!(text("--stream"), text("--no-stream"));
+}
+
+#[test]
+fn long_options_may_be_spelled_with_underscores() {
+    let dashes = generate(&["--prompt", "a", "--max-new-tokens", "5", "--top-k", "3", "--seed", "1", "--no-echo"]);
+    let underscores = generate(&["--prompt", "a", "--max_new_tokens=5", "--top_k", "3", "--seed", "1", "--no_echo"]);
+    assert_eq!(dashes.ok(), underscores.ok());
+    // Values stay as they are.
+    assert_eq!(generate(&["--prompt", "--no_echo", "-n", "0"]).ok(), "--no_echo\n");
+    assert_eq!(generate(&["--prompt=--top_k=1", "-n", "0"]).ok(), "--top_k=1\n");
+}
+
+#[test]
+fn jsonl_says_everything_about_a_text() {
+    let run = generate(&["-p", "KING:", "-n", "12", "--format", "jsonl"]);
+    let seed = run.stderr.lines().find_map(|line| line.strip_prefix("seed ")?.split(' ').next()).expect("a seed");
+    let seed: u64 = seed.parse().expect("a number");
+    let object = run.json();
+    let keys: Vec<&str> = object.as_object().expect("an object").keys().map(String::as_str).collect();
+    assert_eq!(keys, ["prompt", "index", "text", "tokens", "finish_reason", "seed", "score"]);
+    assert_eq!(object["prompt"], "KING:");
+    assert_eq!(object["index"], 0);
+    assert_eq!(object["finish_reason"], "length");
+    assert_eq!(object["seed"], seed);
+    let bytes: Vec<u8> =
+        object["tokens"].as_array().expect("tokens").iter().map(|t| t.as_u64().expect("an id") as u8).collect();
+    assert_eq!(bytes.len(), 12);
+    assert_eq!(object["text"].as_str().map(str::as_bytes), Some(&bytes[..]));
+    // The seed that was reported repeats the text.
+    let again = generate(&["-p", "KING:", "-n", "12", "--format", "jsonl", "--seed", &seed.to_string()]);
+    assert_eq!(again.stderr.lines().count(), 1, "a given seed is not reported: {again:?}");
+    assert_eq!(again.json(), object);
+}
+
+#[test]
+fn nothing_to_generate_prints_the_prompt() {
+    assert_eq!(generate(&["-p", "O Romeo", "-n", "0"]).ok(), "O Romeo\n");
+    assert_eq!(generate(&["-p", "", "-n", "0"]).ok(), "\n");
+    let object = generate(&["-p", "O Romeo", "-n", "0", "--format", "jsonl"]).json();
+    assert_eq!(object["tokens"], serde_json::json!([]));
+    assert_eq!(object["finish_reason"], "length");
+}
+
+#[test]
+fn an_empty_prompt_starts_from_a_line_end() {
+    let empty = generate(&["-p", "", "-n", "8", "--greedy"]).ok();
+    assert_eq!(empty.len(), 9);
+    assert_eq!(generate(&["-p", "\n", "-n", "8", "--greedy"]).ok(), format!("\n{empty}"));
+}
+
+#[test]
+fn a_prompt_may_come_from_anywhere() {
+    let options = ["-n", "8", "--greedy", "--quiet"];
+    let expected = generate(&[&["-p", "KING:\n"], &options[..]].concat()).ok();
+    let (_directory, file) = file_with(b"KING:\n");
+    assert_eq!(generate(&[&["--prompt-file", path(&file)], &options[..]].concat()).ok(), expected);
+    assert_eq!(generate(&[&["--tokens", "75 73,78, 71\n58 10"], &options[..]].concat()).ok(), expected);
+    let (_directory, file) = file_with(b"75\n73\n78\n71\n58\n10\n");
+    assert_eq!(generate(&[&["--tokens", &format!("@{}", path(&file))], &options[..]].concat()).ok(), expected);
+    let mut piped = program();
+    piped.args(["generate", "--device", "cpu", "--prompt-file", "-"]).args(options).write_stdin("KING:\n");
+    assert_eq!(run_command(&mut piped).ok(), expected);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_prompt_need_not_be_valid_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let raw = std::ffi::OsStr::from_bytes(b"a\xff\xc3");
+    let run = run_command(program().args(["generate", "--device", "cpu", "-n", "0", "--prompt"]).arg(raw));
+    assert_eq!(run.ok(), "a\\xff\\xc3\n");
+    let error = run_command(program().args(["generate", "-p", "a", "--seed"]).arg(raw)).error(2);
+    assert!(error.contains("invalid UTF-8"), "{error}");
+}
+
+#[test]
+fn options_win_over_the_models_which_win_over_the_built_in_ones() {
+    let model = model_with(r#"{"max_new_tokens": 3, "do_sample": false, "eos_token_id": [32], "temperature": 0.8}"#);
+    let tokens = |arguments: &[&str]| {
+        let arguments = [&["-p", "To be or ", "--model", path(model.path()), "--format", "jsonl"], arguments].concat();
+        let object = generate(&arguments).json();
+        let text = object["text"].as_str().expect("a text").to_string();
+        (text, object["finish_reason"].as_str().expect("a reason").to_string())
+    };
+    let pair = |text: &str, reason: &str| (text.to_string(), reason.to_string());
+    assert_eq!(tokens(&[]), pair("the", "length"));
+    assert_eq!(tokens(&["-n", "9"]), pair("the ", "eos"));
+    assert_eq!(tokens(&["-n", "9", "--ignore-eos"]), pair("the world", "length"));
+    assert_eq!(tokens(&["-n", "9", "--eos-token-id", "100,111"]), pair("the wo", "eos"));
+    assert_eq!(tokens(&["-n", "9", "--eos-token-id", "100", "--eos-token-id", "114"]), pair("the wor", "eos"));
+    let late = tokens(&["-n", "9", "--min-new-tokens", "9"]);
+    assert_eq!((late.0.len(), late.1), (9, "length".to_string()));
+    // Drawing options ask for drawing; --greedy takes that back.
+    let drawn = |temperature| tokens(&["-n", "9", "--seed", "5", "--ignore-eos", "--temperature", temperature]).0;
+    assert_ne!(drawn("2"), "the world");
+    assert_eq!(drawn("0"), "the world");
+    assert_eq!(tokens(&["-n", "9", "--ignore-eos", "--top-p", "0.9", "--greedy"]).0, "the world");
+
+    let bare = model_with("{}");
+    let object = generate(&["-p", "a", "--model", path(bare.path()), "--format", "jsonl"]).json();
+    assert_eq!(object["tokens"].as_array().map(Vec::len), Some(100));
+}
+
+#[test]
+fn a_long_text_from_a_model_without_a_context_gets_advice_once() {
+    let model = golden("micro");
+    let advice = |arguments: &[&str]| {
+        let run = generate(&[&["--model", &model, "--seed", "1"], arguments].concat());
+        run.stderr.matches("--context N").count()
+    };
+    let prompt = ["7"; 1000].join(" ");
+    assert_eq!(advice(&["--tokens", &prompt, "-n", "24"]), 0);
+    assert_eq!(advice(&["--tokens", &prompt, "-n", "200"]), 1);
+    assert_eq!(advice(&["--tokens", &prompt, "-n", "30", "--format", "jsonl", "--stream"]), 1);
+    assert_eq!(advice(&["--tokens", &prompt, "-n", "30", "--quiet"]), 0);
+    assert_eq!(advice(&["--tokens", &prompt, "-n", "30", "--context", "full"]), 0);
+    assert_eq!(advice(&["--tokens", &prompt, "-n", "30", "--context", "100"]), 0);
+}
+
+#[test]
+fn a_score_lists_every_log_probability() {
+    let text = "The king is dead.";
+    let object = score(&["--text", text, "--format", "json"]).json();
+    let keys: Vec<&str> = object.as_object().expect("an object").keys().map(String::as_str).collect();
+    assert_eq!(keys, ["tokens", "logprobs", "total", "perplexity", "bits_per_byte"]);
+    let logprobs = object["logprobs"].as_array().expect("a list");
+    assert_eq!(logprobs.len(), text.len());
+    assert!(logprobs[0].is_null());
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let total: f64 = logprobs[1..].iter().map(number).sum();
+    let mean = -total / (text.len() - 1) as f64;
+    for (key, expected) in
+        [("total", total), ("perplexity", mean.exp()), ("bits_per_byte", mean / std::f64::consts::LN_2)]
+    {
+        assert!((number(&object[key]) - expected).abs() < 1e-9, "{key}");
+    }
+
+    let printed = score(&["--text", text, "--blocks", "10"]).ok();
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines[0], "tokens           17");
+    assert_eq!(lines[1], format!("log-probability  {total:.4}"));
+    assert_eq!(lines[5], "tokens  loss    bits per byte");
+    assert!(lines[6].starts_with("1-10 ") && lines[7].starts_with("11-16 ") && lines.len() == 8, "{printed}");
+    let (_directory, file) = file_with(text.as_bytes());
+    assert_eq!(score(&["--file", path(&file), "--blocks", "10"]).ok(), printed);
+}
+
+#[test]
+fn forgetting_can_be_chosen() {
+    let (_directory, file) = file_with(&b"The king is dead. Long live the king! ".repeat(4));
+    let total = |arguments: &[&str]| {
+        let arguments = [&["--file", path(&file), "--format", "json"], arguments].concat();
+        score(&arguments).json()["total"].as_f64().expect("a number")
+    };
+    let full = total(&["--context", "full"]);
+    assert_eq!(total(&[]), full, "152 tokens are within the trained context");
+    let short = total(&["--context", "10"]);
+    assert_ne!(short, full);
+    assert_eq!(total(&["--context", "10", "--forget_tau", "5"]), short);
+    assert_ne!(total(&["--context", "0", "--forget-tau", "1e9"]), short);
+}
+
+#[test]
+fn info_describes_the_shipped_model() {
+    insta::assert_snapshot!("info", run(&["info"]).ok());
+    let object = run(&["info", "--format", "json"]).json();
+    assert_eq!(object["parameters"], 1_638_400);
+    assert_eq!(object["generation"]["temperature"], 0.8);
+    assert_eq!(object["forgetting"], serde_json::json!({ "context": 256, "tau": 128.0 }));
+    let object = run(&["info", "--format", "json", "--model", &golden("micro")]).json();
+    assert_eq!((&object["name"], &object["forgetting"]), (&Value::from("micro"), &Value::Null));
+}
+
+#[test]
+fn devices_end_with_the_cpu_and_mark_one() {
+    let list = run(&["devices", "--format", "json"]).json();
+    let list = list.as_array().expect("a list");
+    assert_eq!(list.last().expect("a device")["index"], "cpu");
+    assert_eq!(list.iter().filter(|device| device["automatic"] == true).count(), 1);
+    let marked: Vec<&Value> = list.iter().filter(|device| device["automatic"] == true).collect();
+    assert_ne!(marked[0]["type"], "software");
+    let run = run(&["devices"]);
+    assert!(!run.stderr.contains("error"), "{run:?}");
+    let table = run.ok();
+    assert_eq!(table.lines().count(), 1 + list.len());
+    assert_eq!(table.lines().filter(|line| line.starts_with('*')).count(), 1);
+}
+
+/// Whether there is an adapter to test on. Where BDH_GPU_REQUIRE_ADAPTER is set, there has to be one.
+fn has_adapter() -> bool {
+    let list = run(&["devices", "--format", "json"]).json();
+    let found = list.as_array().expect("a list").len() > 1;
+    assert!(found || std::env::var_os("BDH_GPU_REQUIRE_ADAPTER").is_none(), "there is no adapter to test on");
+    found
+}
+
+#[test]
+fn the_same_seed_writes_the_same_text_on_a_gpu() {
+    if !has_adapter() {
+        return;
+    }
+    let text = |device| {
+        let run = run(&["generate", "-p", "To be or not to be", "--seed", "1", "-n", "60", "--device", device]);
+        assert_eq!(run.stderr.contains(" on CPU ("), device == "cpu", "{run:?}");
+        run.ok()
+    };
+    let expected = text("cpu");
+    for device in ["gpu", "0"] {
+        assert_eq!(text(device), expected, "{device}");
+    }
+}
+
+#[test]
+fn verify_fails_where_a_kernel_is_corrupt() {
+    if !has_adapter() {
+        return;
+    }
+    let micro = golden("micro");
+    let sound = run(&["verify", "--model", &micro]).ok();
+    let mut lines = sound.lines();
+    let heading: Vec<&str> = lines.next().expect("a heading").split_whitespace().collect();
+    assert_eq!(heading.join(" "), "kernel shape max abs max rel NMSE tolerance verdict");
+    assert!(lines.all(|line| line.ends_with("  ok")), "{sound}");
+
+    let corrupt = run(&["verify", "--model", &micro, "--corrupt", "sample", "--format", "json"]);
+    assert_eq!(corrupt.code, 1, "{corrupt:?}");
+    assert!(corrupt.stderr.starts_with("error: "), "{corrupt:?}");
+    let report: Value = serde_json::from_str(&corrupt.stdout).expect("JSON");
+    assert_eq!(report["passed"], false);
+    let failed = |kernel: &str| {
+        let cases = report["cases"].as_array().expect("cases").iter();
+        cases.filter(|case| case["kernel"] == kernel).any(|case| case["passed"] == false)
+    };
+    assert!(failed("sample") && !failed("encode"), "{report}");
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    use std::io::{BufRead, BufReader};
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_bdh-gpu"))
+        .args(["generate", "-p", "KING:\n", "-n", "1000000", "--stream", "--device", "cpu", "--seed", "1"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut line = String::new();
+    // The pipe is closed when the reader goes, after one line.
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    assert_eq!(line, "KING:\n");
+    let output = child.wait_with_output().expect("the program ends");
+    assert_eq!(output.status.code(), Some(0));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.lines().count() == 1 && !stderr.contains("error"), "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_stops_the_text_and_keeps_it() {
+    use std::io::{BufRead, BufReader, Read};
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_bdh-gpu"))
+        .args(["generate", "-p", "KING:\n", "-n", "1000000", "--stream", "--device", "cpu", "--seed", "1", "-q"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut reader = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut text = String::new();
+    reader.read_line(&mut text).expect("a line");
+    let interrupt = format!("kill -INT {}", child.id());
+    assert!(std::process::Command::new("sh").args(["-c", &interrupt]).status().expect("sh").success());
+    reader.read_to_string(&mut text).expect("the rest");
+    assert_eq!(child.wait().expect("the program ends").code(), Some(130));
+    assert!(text.starts_with("KING:\n") && text.ends_with('\n'), "{text:?}");
+}
+
+#[test]
+fn help_teaches() {
+    insta::assert_snapshot!("help", run(&["--help"]).ok());
+    for command in ["generate", "score", "verify", "info", "devices"] {
+        insta::assert_snapshot!(format!("help-{command}"), run(&[command, "--help"]).ok());
+    }
+    let nothing = run(&[]);
+    assert_eq!(nothing.code, 2);
+    assert!(nothing.stderr.contains("Usage: bdh-gpu <COMMAND>"), "{nothing:?}");
+    assert_eq!(run(&["--version"]).ok(), format!("bdh-gpu {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn bad_usage_is_one_line_and_exit_code_2() {
+    let micro = golden("micro");
+    let odd = golden("odd-shapes");
+    let cases: &[&[&str]] = &[
+        &["nonsense"],
+        &["genrate"],
+        &["generate"],
+        &["generate", "-p", "a", "--tokens", "1"],
+        &["generate", "-p", "a", "-p", "b"],
+        &["generate", "a"],
+        &["generate", "--prompt"],
+        &["generate", "-p", "a", "--top_x", "1"],
+        &["generate", "-p", "a", "--max-new-tokens", "many"],
+        &["generate", "-p", "a", "--max-new-tokens", "-1"],
+        &["generate", "-p", "a", "--min-new-tokens", "4294967296"],
+        &["generate", "-p", "a", "--temperature", "-0.1"],
+        &["generate", "-p", "a", "--temperature", "nan"],
+        &["generate", "-p", "a", "--temperature", "inf"],
+        &["generate", "-p", "a", "--temperature", "hot"],
+        &["generate", "-p", "a", "--top-k", "-1"],
+        &["generate", "-p", "a", "--top-p", "0"],
+        &["generate", "-p", "a", "--top-p", "1.01"],
+        &["generate", "-p", "a", "--min-p", "-0.01"],
+        &["generate", "-p", "a", "--min-p", "2"],
+        &["generate", "-p", "a", "--repetition-penalty", "0"],
+        &["generate", "-p", "a", "--presence-penalty", "nan"],
+        &["generate", "-p", "a", "--frequency-penalty", "-inf"],
+        &["generate", "-p", "a", "--seed", "18446744073709551616"],
+        &["generate", "-p", "a", "--eos-token-id", "256"],
+        &["generate", "-p", "a", "--eos-token-id", "1", "--ignore-eos"],
+        &["generate", "-p", "a", "--format", "xml"],
+        &["generate", "-p", "a", "--device", ""],
+        &["generate", "-p", "a", "--weights", "f64"],
+        &["generate", "-p", "a", "--quiet", "--verbose"],
+        &["generate", "-p", "a", "--context", "-1"],
+        &["generate", "-p", "a", "--context", "4294967296"],
+        &["generate", "-p", "a", "--forget-tau", "0"],
+        &["generate", "-p", "a", "--forget-tau", "inf"],
+        &["generate", "-p", "a", "--context", "full", "--forget-tau", "3"],
+        &["generate", "-p", "a", "--model", &micro, "--forget-tau", "3"],
+        &["generate", "-p", "a", "--model", ""],
+        &["generate", "--tokens", "1 two 3"],
+        &["generate", "--tokens", "-1"],
+        &["generate", "--tokens", "1 256"],
+        &["generate", "--tokens", "@"],
+        &["generate", "-p", "{a}", "--model", &odd],
+        &["score"],
+        &["score", "--text", "a", "--file", "b"],
+        &["score", "--text", ""],
+        &["score", "--text", "a"],
+        &["score", "--tokens", "1 70000"],
+        &["score", "--text", "ab", "--blocks", "0"],
+        &["score", "--text", "ab", "--format", "jsonl"],
+        &["verify", "--format", "csv"],
+        &["verify", "--device", "cpu"],
+        &["verify", "--corrupt", "nonsense"],
+        &["info", "--format", "csv"],
+        &["devices", "--nonsense"],
+    ];
+    insta::assert_snapshot!("bad-usage", transcript(cases, 2));
+}
+
+// The operating system's own words are in them.
+#[cfg(unix)]
+#[test]
+fn failures_are_one_line_and_exit_code_1() {
+    let directory = TempDir::new().expect("a directory");
+    let file = |name: &str, content: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(&path, content).expect("a file");
+        path.to_str().expect("a UTF-8 path").to_string()
+    };
+    let missing = path(&directory.path().join("missing")).to_string();
+    let empty = directory.path().join("empty");
+    std::fs::create_dir(&empty).expect("a directory");
+    let binary = format!("@{}", file("binary", b"\xff\xfe"));
+    let words = format!("@{}", file("words", b"1 2 three"));
+    let config = |name: &str, content: &str| {
+        let shipped = repository().join("models/bdh-shakespeare/model.safetensors");
+        file(&format!("{name}/config.json"), content.as_bytes());
+        std::fs::copy(shipped, directory.path().join(name).join("model.safetensors")).expect("a copy");
+        path(&directory.path().join(name)).to_string()
+    };
+    let not_json = config("not-json", "{");
+    let other_sizes = config(
+        "other-sizes",
+        r#"{"n_layer": 4, "n_embd": 64, "n_head": 4, "mlp_internal_dim_multiplier": 32, "vocab_size": 256}"#,
+    );
+    file("cut-short/config.json", b"{}");
+    file("cut-short/model.safetensors", b"\x10\0\0\0\0\0\0\0{}");
+    let cut_short = path(&directory.path().join("cut-short")).to_string();
+    file("weights-only/model.safetensors", b"\x02\0\0\0\0\0\0\0{}");
+    let weights_only = path(&directory.path().join("weights-only")).to_string();
+    let cases: &[&[&str]] = &[
+        &["generate", "--prompt-file", &missing],
+        &["generate", "--prompt-file", path(&empty)],
+        &["generate", "--tokens", &format!("@{missing}")],
+        &["generate", "--tokens", &binary],
+        &["generate", "--tokens", &words],
+        &["generate", "-p", "a", "--model", &missing],
+        &["generate", "-p", "a", "--model", path(&empty)],
+        &["generate", "-p", "a", "--model", &not_json],
+        &["generate", "-p", "a", "--model", &other_sizes],
+        &["generate", "-p", "a", "--model", &cut_short],
+        &["generate", "-p", "a", "--model", &weights_only],
+        &["score", "--file", &missing],
+        &["score", "--file", path(&empty)],
+        &["info", "--model", &missing],
+        &["verify", "--model", &missing],
+    ];
+    let transcript = transcript(cases, 1).replace(path(directory.path()), "DIR");
+    insta::assert_snapshot!("failures", transcript);
+    // What adapters there are depends on the machine.
+    for arguments in [&["generate", "-p", "a"][..], &["score", "--text", "ab"], &["verify"]] {
+        for device in ["no such adapter", "999"] {
+            let error = run(&[arguments, &["--device", device]].concat()).error(1);
+            assert!(error.contains(device), "{error}");
+        }
+    }
+}
+
+/// Command lines and the one line of error that each of them gives.
+fn transcript(cases: &[&[&str]], code: i32) -> String {
+    let mut text = String::new();
+    for arguments in cases {
+        let line = run(arguments).error(code);
+        text.push_str(&format!("$ bdh-gpu {}\n{line}", arguments.join(" ")));
+    }
+    text.replace(path(repository()), "REPOSITORY")
+}
