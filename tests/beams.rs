@@ -1,0 +1,260 @@
+//! Beam search on both devices: against transformers' results, and against a search that recomputes every
+//! hypothesis from scratch.
+
+mod common;
+
+use bdh_gpu::backend::{Input, Output, Plan, SlotStep};
+use bdh_gpu::generation::beam::{self, BeamOptions, BeamSearch, Hypothesis, Step};
+use bdh_gpu::generation::{Bdh, BeamProgress, DeviceChoice, GenerationError, GenerationOptions, WeightChoice};
+use bdh_gpu::model::forgetting::{Clock, Forgetting};
+use bdh_gpu::model::{EarlyStopping, Model, SyntheticSpec};
+use bdh_gpu::sampling::{EOS_BIT, PROMPT_BIT, SamplerParams, SamplingError, SamplingOptions};
+use common::{Golden, model};
+use std::ops::ControlFlow;
+
+/// Both devices. A machine without any adapter fails here: install mesa-vulkan-drivers.
+fn devices(model: &Model) -> [Bdh; 2] {
+    [DeviceChoice::Cpu, DeviceChoice::Gpu].map(|device| {
+        let bdh = Bdh::new(model.clone(), &device, WeightChoice::F32);
+        bdh.unwrap_or_else(|error| panic!("{error} (this test needs an adapter: install mesa-vulkan-drivers)"))
+    })
+}
+
+fn search(bdh: &Bdh, prompt: &[u32], sampling: &SamplingOptions, beam: &BeamOptions) -> Vec<Hypothesis> {
+    search_with(bdh, prompt, sampling, beam, Forgetting::Full)
+}
+
+fn search_with(
+    bdh: &Bdh,
+    prompt: &[u32],
+    sampling: &SamplingOptions,
+    beam: &BeamOptions,
+    forgetting: Forgetting,
+) -> Vec<Hypothesis> {
+    bdh.beam_search(prompt, sampling, beam, forgetting, |_| ControlFlow::Continue(())).expect("a search")
+}
+
+#[test]
+fn sequences_and_scores_are_those_of_transformers() {
+    for folder in ["hf-tied", "hf-untied"] {
+        let golden = Golden::read(folder, "golden.safetensors");
+        let expected = golden.tokens("beam4");
+        let scores = golden.values("beam4_scores");
+        let beam = BeamOptions { num_beams: 4, num_return_sequences: 4, max_new_tokens: 16, ..BeamOptions::default() };
+        for bdh in devices(&model(folder)) {
+            let found = search(&bdh, &expected[..5], &SamplingOptions::greedy(), &beam);
+            assert_eq!(found.len(), 4);
+            for ((found, expected), score) in found.iter().zip(expected.chunks_exact(21)).zip(&scores) {
+                println!("{folder} on {}: {} ({score})", bdh.device(), found.score);
+                assert_eq!(found.tokens, expected[5..], "{folder} on {}", bdh.device());
+                assert!((found.score - score).abs() < 1e-4, "{folder}: {} {score}", found.score);
+            }
+        }
+    }
+}
+
+/// Logits after `tokens`, read into an empty state.
+fn logits(bdh: &Bdh, tokens: &[u32], forgetting: Forgetting) -> Vec<f32> {
+    let mut slots = bdh.backend().create_slots(1).unwrap();
+    let mut clock = Clock::new(forgetting);
+    let step = |(index, &token): (usize, &u32)| {
+        let tick = clock.tick();
+        vec![SlotStep {
+            input: Input::Token(token),
+            output: if index + 1 == tokens.len() { Output::Logits } else { Output::State },
+            position: tick.position,
+            read_scale: tick.read_scale,
+            write_scale: tick.write_scale,
+            rescale: tick.rescale,
+        }]
+    };
+    slots.run(&Plan { steps: tokens.iter().enumerate().map(step).collect(), trace_logits: false }).unwrap();
+    slots.logits(0).unwrap()
+}
+
+/// The same search without anything shared: every beam's text is read from its first token at every step.
+fn from_scratch(
+    bdh: &Bdh,
+    prompt: &[u32],
+    sampling: &SamplingOptions,
+    options: &BeamOptions,
+    forgetting: Forgetting,
+) -> Vec<Hypothesis> {
+    let params = SamplerParams::new(sampling, 0, 0);
+    let mut search = BeamSearch::new(options.clone()).unwrap();
+    let mut counts = vec![0; bdh.model().config.vocab_size];
+    prompt.iter().for_each(|&token| counts[token as usize] |= PROMPT_BIT);
+    options.eos_token_ids.iter().for_each(|&token| counts[token as usize] |= EOS_BIT);
+    let mut beams = vec![(prompt.to_vec(), counts); options.num_beams];
+    while !search.is_over() {
+        let rows: Vec<Vec<f32>> = beams.iter().map(|(text, _)| logits(bdh, text, forgetting)).collect();
+        let rows: Vec<&[f32]> = rows.iter().map(|row| &row[..]).collect();
+        let counts: Vec<&[u32]> = beams.iter().map(|(_, counts)| &counts[..]).collect();
+        let (generated, k) = (search.generated() as u32, search.candidates_per_step());
+        let candidates = beam::select(&rows, &counts, search.scores(), &params, generated, k).unwrap();
+        let Step::Continue(extensions) = search.advance(&candidates) else { break };
+        let child = |extension: &beam::Extension| {
+            let (mut text, mut counts) = beams[extension.parent as usize].clone();
+            text.push(extension.token);
+            counts[extension.token as usize] += 1;
+            (text, counts)
+        };
+        beams = extensions.iter().map(child).collect();
+    }
+    search.finish()
+}
+
+/// A small model whose text is neither constant nor uniform.
+fn small(vocab_size: usize) -> Model {
+    Model::synthetic(&SyntheticSpec {
+        n_layer: 3,
+        n_embd: 20,
+        n_head: 2,
+        neurons_per_head: 70,
+        vocab_size,
+        density: 0.3,
+        seed: 11,
+    })
+}
+
+#[test]
+fn a_shared_past_changes_nothing() {
+    let prompt = [3, 1, 4, 1, 5, 9, 2, 6];
+    let plain = SamplingOptions::greedy();
+    let penalties = SamplingOptions {
+        repetition_penalty: 1.3,
+        frequency_penalty: 0.2,
+        presence_penalty: -0.1,
+        min_new_tokens: 5,
+        ..plain
+    };
+    let fading = Forgetting::After { context: 10, tau: 2.0 };
+    // Every token after the context asks for a rescale.
+    let steep = Forgetting::After { context: 10, tau: 0.02 };
+    let beams = |num_beams, max_new_tokens, eos: &[u32]| BeamOptions {
+        num_beams,
+        num_return_sequences: num_beams,
+        max_new_tokens,
+        eos_token_ids: eos.to_vec(),
+        ..BeamOptions::default()
+    };
+    let never = BeamOptions { early_stopping: EarlyStopping::Never, length_penalty: 0.5, ..beams(5, 24, &[0, 7]) };
+    let cases = [
+        (11, plain, beams(1, 20, &[]), Forgetting::Full),
+        (11, plain, beams(3, 40, &[]), Forgetting::Full),
+        (11, plain, beams(8, 24, &[]), fading),
+        (97, penalties, beams(4, 24, &[2]), fading),
+        (300, penalties, beams(8, 12, &[2, 40, 41]), Forgetting::Full),
+        (11, penalties, never, fading),
+        (11, plain, beams(3, 16, &[]), steep),
+        // Fewer continuations than beams.
+        (2, plain, beams(8, 6, &[]), Forgetting::Full),
+        (2, penalties, beams(5, 8, &[1]), fading),
+        (1, plain, beams(3, 4, &[]), Forgetting::Full),
+    ];
+    for (case, (vocab, sampling, options, forgetting)) in cases.into_iter().enumerate() {
+        let prompt: Vec<u32> = prompt.iter().map(|token| token % vocab as u32).collect();
+        let devices = devices(&small(vocab));
+        let expected = from_scratch(&devices[0], &prompt, &sampling, &options, forgetting);
+        for bdh in devices {
+            let found = search_with(&bdh, &prompt, &sampling, &options, forgetting);
+            let what = format!("case {case} on {}", bdh.device());
+            assert_eq!(found.len(), expected.len(), "{what}");
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_eq!((&found.tokens, found.ended), (&expected.tokens, expected.ended), "{what}");
+                assert!((found.score - expected.score).abs() < 1e-4, "{what}: {} {}", found.score, expected.score);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_beam_is_greedy() {
+    let model = model("shakespeare");
+    let sampling = SamplingOptions { repetition_penalty: 1.1, ..SamplingOptions::greedy() };
+    let prompt = b"ROMEO:\nWhat light".map(u32::from);
+    let options = GenerationOptions { max_new_tokens: 40, sampling, ..GenerationOptions::default() };
+    let beam = BeamOptions { num_beams: 1, max_new_tokens: 40, ..BeamOptions::default() };
+    for bdh in devices(&model) {
+        let mut session = bdh.session(Forgetting::Full).unwrap();
+        session.feed(&prompt, |_| ControlFlow::Continue(())).unwrap();
+        let expected = session.generate(&options, |_| ControlFlow::Continue(())).unwrap();
+        // A repetition penalty above 1 acts on log-probabilities here and on logits there, so only without.
+        let plain = GenerationOptions { sampling: SamplingOptions::greedy(), ..options.clone() };
+        let mut session = bdh.session(Forgetting::Full).unwrap();
+        session.feed(&prompt, |_| ControlFlow::Continue(())).unwrap();
+        let greedy = session.generate(&plain, |_| ControlFlow::Continue(())).unwrap();
+        assert_ne!(expected.tokens, greedy.tokens);
+        let found = search(&bdh, &prompt, &SamplingOptions::greedy(), &beam);
+        assert_eq!(found[0].tokens, greedy.tokens, "on {}", bdh.device());
+    }
+}
+
+#[test]
+fn more_beams_find_likelier_texts() {
+    let model = model("shakespeare");
+    let prompt = b"ROMEO:\nWhat light".map(u32::from);
+    for bdh in devices(&model) {
+        let best = |num_beams| {
+            let beam = BeamOptions { num_beams, max_new_tokens: 32, ..BeamOptions::default() };
+            search(&bdh, &prompt, &SamplingOptions::greedy(), &beam).remove(0)
+        };
+        let (one, eight) = (best(1), best(8));
+        let text = |found: &Hypothesis| found.tokens.iter().map(|&token| token as u8 as char).collect::<String>();
+        println!("{} {:?}\n{} {:?}", one.score, text(&one), eight.score, text(&eight));
+        assert!(eight.score > one.score);
+    }
+}
+
+#[test]
+fn a_search_can_be_ended_and_the_beams_are_the_result() {
+    for bdh in devices(&small(11)) {
+        let beam = BeamOptions { num_beams: 3, num_return_sequences: 3, ..BeamOptions::default() };
+        let mut heard = Vec::new();
+        let found = bdh
+            .beam_search(&[1, 2, 3], &SamplingOptions::greedy(), &beam, Forgetting::Full, |progress| {
+                heard.push(progress);
+                if progress == BeamProgress::Generated(4) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+        assert_eq!(
+            heard[heard.len() - 5..],
+            [
+                BeamProgress::Read(2),
+                BeamProgress::Generated(1),
+                BeamProgress::Generated(2),
+                BeamProgress::Generated(3),
+                BeamProgress::Generated(4),
+            ]
+        );
+        assert!(found.len() == 3 && found.iter().all(|text| text.tokens.len() == 4 && !text.ended));
+        let nothing = BeamOptions { max_new_tokens: 0, ..beam };
+        assert!(search(&bdh, &[1], &SamplingOptions::greedy(), &nothing)[0].tokens.is_empty());
+    }
+}
+
+#[test]
+fn what_cannot_be_searched_is_an_error() {
+    let bdh = Bdh::new(small(11), &DeviceChoice::Cpu, WeightChoice::F32).unwrap();
+    let greedy = SamplingOptions::greedy();
+    let error = |prompt: &[u32], sampling: SamplingOptions, beam: BeamOptions| {
+        bdh.beam_search(prompt, &sampling, &beam, Forgetting::Full, |_| ControlFlow::Continue(())).unwrap_err()
+    };
+    let beam = BeamOptions::default();
+    let many = BeamOptions { num_return_sequences: 5, ..beam.clone() };
+    assert!(error(&[1], greedy, many).to_string().contains("--num-return-sequences"));
+    let sampling = SamplingOptions { repetition_penalty: -1.0, ..greedy };
+    assert!(error(&[1], sampling, beam.clone()).to_string().contains("--repetition-penalty"));
+    assert!(error(&[11], greedy, beam.clone()).to_string().contains("vocabulary"));
+    let ten = Bdh::new(small(10), &DeviceChoice::Cpu, WeightChoice::F32).unwrap();
+    let empty = ten.beam_search(&[], &greedy, &beam, Forgetting::Full, |_| ControlFlow::Continue(()));
+    assert!(empty.unwrap_err().to_string().contains("the prompt is empty"));
+    // Every token is banned.
+    let banned = BeamOptions { eos_token_ids: (0..11).collect(), ..beam };
+    let GenerationError::Sampling { position, source, .. } =
+        error(&[1, 2, 3], SamplingOptions { min_new_tokens: 1, ..greedy }, banned)
+    else {
+        panic!("another error")
+    };
+    assert_eq!((position, source), (2, Some(SamplingError::NothingLeft)));
+}
