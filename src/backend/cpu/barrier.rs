@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Spins before a waiting thread offers its processor to others.
-const SPINS: u32 = 20_000;
+const SPINS: u32 = 2_000;
 
 /// A reusable barrier for a fixed number of threads.
 pub struct Barrier {
