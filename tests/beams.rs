@@ -3,11 +3,14 @@
 
 mod common;
 
-use bdh_gpu::backend::{Input, Output, Plan, SlotStep};
+use bdh_gpu::backend::beams::{BeamRead, BeamStep, Beams, PathEntry};
+use bdh_gpu::backend::cpu::CpuBackend;
+use bdh_gpu::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions};
+use bdh_gpu::backend::{Backend, BackendError, Input, Output, Plan, SlotStep, WeightType};
 use bdh_gpu::generation::beam::{self, BeamOptions, BeamSearch, Hypothesis, Step};
 use bdh_gpu::generation::{Bdh, BeamProgress, DeviceChoice, GenerationError, GenerationOptions, WeightChoice};
 use bdh_gpu::model::forgetting::{Clock, Forgetting};
-use bdh_gpu::model::{EarlyStopping, Model, SyntheticSpec};
+use bdh_gpu::model::{EarlyStopping, Model, SyntheticSpec, Tensor};
 use bdh_gpu::sampling::{EOS_BIT, PROMPT_BIT, SamplerParams, SamplingError, SamplingOptions};
 use common::{Golden, model};
 use std::ops::ControlFlow;
@@ -196,8 +199,20 @@ fn more_beams_find_likelier_texts() {
     let prompt = b"ROMEO:\nWhat light".map(u32::from);
     for bdh in devices(&model) {
         let best = |num_beams| {
-            let beam = BeamOptions { num_beams, max_new_tokens: 32, ..BeamOptions::default() };
-            search(&bdh, &prompt, &SamplingOptions::greedy(), &beam).remove(0)
+            let beam = BeamOptions { num_beams, max_new_tokens: 64, ..BeamOptions::default() };
+            let start = std::time::Instant::now();
+            let mut largest = 0;
+            let listen = |progress| {
+                if let BeamProgress::Generated { state_bytes, .. } = progress {
+                    largest = largest.max(state_bytes);
+                }
+                ControlFlow::Continue(())
+            };
+            let mut found =
+                bdh.beam_search(&prompt, &SamplingOptions::greedy(), &beam, Forgetting::Full, listen).unwrap();
+            let states = largest as f64 / (4.0 * bdh.model().config.state_len() as f64);
+            println!("{num_beams} beams, {}: {states:.2} states, {:.2?}", bdh.device(), start.elapsed());
+            found.remove(0)
         };
         let (one, eight) = (best(1), best(8));
         let text = |found: &Hypothesis| found.tokens.iter().map(|&token| token as u8 as char).collect::<String>();
@@ -214,19 +229,18 @@ fn a_search_can_be_ended_and_the_beams_are_the_result() {
         let found = bdh
             .beam_search(&[1, 2, 3], &SamplingOptions::greedy(), &beam, Forgetting::Full, |progress| {
                 heard.push(progress);
-                if progress == BeamProgress::Generated(4) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                match progress {
+                    BeamProgress::Generated { tokens: 4, .. } => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
             })
             .unwrap();
-        assert_eq!(
-            heard[heard.len() - 5..],
-            [
-                BeamProgress::Read(2),
-                BeamProgress::Generated(1),
-                BeamProgress::Generated(2),
-                BeamProgress::Generated(3),
-                BeamProgress::Generated(4),
-            ]
-        );
+        let tokens = |progress: &BeamProgress| match *progress {
+            BeamProgress::Read(read) => (read, 0),
+            BeamProgress::Generated { tokens, .. } => (2, tokens),
+        };
+        let heard: Vec<_> = heard.iter().map(tokens).collect();
+        assert_eq!(heard[heard.len() - 5..], [(2, 0), (2, 1), (2, 2), (2, 3), (2, 4)]);
         assert!(found.len() == 3 && found.iter().all(|text| text.tokens.len() == 4 && !text.ended));
         let nothing = BeamOptions { max_new_tokens: 0, ..beam };
         assert!(search(&bdh, &[1], &SamplingOptions::greedy(), &nothing)[0].tokens.is_empty());
@@ -257,4 +271,97 @@ fn what_cannot_be_searched_is_an_error() {
         panic!("another error")
     };
     assert_eq!((position, source), (2, Some(SamplingError::NothingLeft)));
+}
+
+#[test]
+fn logits_that_are_not_numbers_are_an_error_with_the_position() {
+    let mut model = small(11);
+    // Products beyond f32 of both signs: infinity, or infinity minus infinity, as the order of sums has it.
+    model.weights.lm_head = Tensor::from_f32(&[20, 11], vec![f32::MAX; 220]);
+    for bdh in devices(&model) {
+        let beam = BeamOptions::default();
+        let found = bdh.beam_search(&[1, 2, 3], &SamplingOptions::greedy(), &beam, Forgetting::Full, |_| {
+            ControlFlow::Continue(())
+        });
+        let error = found.unwrap_err();
+        println!("{error}");
+        let GenerationError::Sampling { position, source, .. } = error else { panic!("{error}") };
+        assert_eq!(position, 2, "on {}", bdh.device());
+        let damaged = matches!(source, Some(SamplingError::NanLogits | SamplingError::InfiniteLogits));
+        assert!(damaged, "{source:?} on {}", bdh.device());
+    }
+}
+
+/// The sizes of the default model.
+fn default_sizes() -> SyntheticSpec {
+    SyntheticSpec { n_layer: 6, n_embd: 256, n_head: 4, neurons_per_head: 8192, vocab_size: 256, density: 0.1, seed: 1 }
+}
+
+const MIB: f64 = 1048576.0;
+
+#[test]
+fn eight_beams_of_the_default_model_take_little_more_than_one_state() {
+    let model = Model::synthetic(&default_sizes());
+    let state = 4 * model.config.state_len() as u64;
+    assert_eq!(state, 192 << 20);
+    let beam = BeamOptions { num_beams: 8, max_new_tokens: 8, ..BeamOptions::default() };
+    for bdh in devices(&model) {
+        let mut largest = 0;
+        let search = bdh.beam_search(&[1, 2], &SamplingOptions::greedy(), &beam, Forgetting::Full, |progress| {
+            if let BeamProgress::Generated { state_bytes, .. } = progress {
+                largest = largest.max(state_bytes);
+            }
+            ControlFlow::Continue(())
+        });
+        search.unwrap();
+        println!("{}: {:.0} MiB for 8 beams, 8 states are {:.0} MiB", bdh.device(), largest as f64 / MIB, 1536.0);
+        // Even if no two beams ever had a token in common: 8 tokens of 8 beams.
+        assert!(largest >= state && largest < state + 3 * 64 * (800 << 10) / 2, "{largest}");
+        assert!(largest < 2 * state);
+    }
+}
+
+/// A search in which no two beams share anything but the prompt: the most that nodes can take.
+fn diverge(beams: &mut dyn Beams, tokens: usize) -> Result<u64, BackendError> {
+    let count = beams.count();
+    beams.start(&SamplerParams::new(&SamplingOptions::greedy(), 0, 0), &[0; 256])?;
+    for index in 0..tokens {
+        let read = |beam: usize| BeamRead {
+            token: beam as u32,
+            node: index * count + beam,
+            path: (0..index).map(|past| PathEntry { node: past * count + beam, weight: 1.0 }).collect(),
+        };
+        beams.step(&BeamStep {
+            position: index as u32,
+            read_scale: 1.0,
+            reads: (0..count).map(read).collect(),
+            scores: vec![0.0; count],
+            parents: None,
+            generated: index as u32,
+            candidates: 2 * count,
+        })?;
+    }
+    Ok(beams.state_bytes())
+}
+
+#[test]
+fn beams_that_share_nothing_take_a_node_for_every_token() {
+    let model = Model::synthetic(&default_sizes());
+    let cpu = CpuBackend::new(&model, WeightType::F32, Some(1)).unwrap();
+    let bytes = diverge(&mut *cpu.create_beams(8).unwrap(), 16).unwrap();
+    println!("8 beams × 16 tokens: {:.1} MiB, the state among it", bytes as f64 / MIB);
+    assert_eq!(bytes, (192 << 20) + 8 * 16 * 4 * 6 * (32_768 + 256));
+}
+
+#[test]
+fn what_a_binding_cannot_hold_is_an_error() {
+    let sizes = SyntheticSpec { n_layer: 2, n_embd: 32, n_head: 2, neurons_per_head: 512, ..default_sizes() };
+    let model = Model::synthetic(&sizes);
+    let options = GpuOptions { max_binding: Some(256 << 10), ..GpuOptions::default() };
+    let gpu = GpuBackend::with_options(&model, WeightType::F16, &AdapterChoice::Any, options)
+        .unwrap_or_else(|error| panic!("{error} (this test needs an adapter: install mesa-vulkan-drivers)"));
+    let error = diverge(&mut *gpu.create_beams(4).unwrap(), 40).unwrap_err();
+    println!("{error}");
+    assert!(matches!(error, BackendError::Limit { .. }), "{error}");
+    assert!(error.to_string().contains("tokens that beams do not share"), "{error}");
 }

@@ -33,7 +33,7 @@ const fn shape(
     Shape { width, heads, neurons, vocab, weights, beams }
 }
 
-const SHAPES: [Shape; 8] = [
+const SHAPES: [Shape; 9] = [
     shape((24, 3, 40, 97), WeightType::F32, 3),
     shape((10, 1, 6, 1), WeightType::F32, 2),
     shape((10, 2, 6, 2), WeightType::F16, 5),
@@ -42,6 +42,7 @@ const SHAPES: [Shape; 8] = [
     shape((136, 1, 254, 300), WeightType::F32, 6),
     shape((128, 2, 514, 513), WeightType::F16, 8),
     shape((12, 2, 128, 5000), WeightType::F32, 2),
+    shape((8, 1, 6, 65_536), WeightType::F16, 3),
 ];
 
 /// Numbers that are the same everywhere.
@@ -264,9 +265,8 @@ impl Pair {
             let noticed = selection.status.iter().any(failed) || selection.candidates.is_empty();
             return if noticed { Ok(()) } else { Err("a failure is not noticed".into()) };
         };
-        let scores = |found: &[f32]| found.to_vec();
-        let expected = scores(&found.iter().map(|candidate| candidate.score).collect::<Vec<_>>());
-        let got = scores(&selection.candidates.iter().map(|candidate| candidate.score).collect::<Vec<_>>());
+        let expected: Vec<f32> = found.iter().map(|candidate| candidate.score).collect();
+        let got: Vec<f32> = selection.candidates.iter().map(|candidate| candidate.score).collect();
         if expected.len() != got.len() {
             return Err(format!("{} candidates instead of {}", got.len(), expected.len()));
         }
@@ -279,8 +279,12 @@ fn close(what: &str, got: &[f32], expected: &[f32]) -> Result<(), String> {
         return Err(format!("{what}: {} numbers instead of {}", got.len(), expected.len()));
     }
     let allowed = 2e-5 * expected.iter().fold(1f32, |largest, x| largest.max(x.abs()));
-    // A NaN must not pass for a small number.
-    let wrong = got.iter().zip(expected).position(|(got, expected)| !((got - expected).abs() <= allowed));
+    let differs = |(got, expected): (&f32, &f32)| {
+        let difference = (got - expected).abs();
+        // A NaN must not pass for a small number.
+        difference.is_nan() || difference > allowed
+    };
+    let wrong = got.iter().zip(expected).position(differs);
     wrong.map_or(Ok(()), |at| Err(format!("{what}: number {at} is {} instead of {}", got[at], expected[at])))
 }
 
@@ -320,6 +324,8 @@ fn every_kernel_agrees_however_it_is_laid_out() {
         GpuOptions { checked: true, ..GpuOptions::default() },
         GpuOptions { workgroup: Some(16), ..GpuOptions::default() },
         GpuOptions { workgroup: Some(128), ..GpuOptions::default() },
+        // Segments of one or two blocks.
+        GpuOptions { max_binding: Some(300_000), ..GpuOptions::default() },
     ];
     for shape in [SHAPES[0], SHAPES[4], SHAPES[6]] {
         for options in &options {

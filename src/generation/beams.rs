@@ -15,8 +15,13 @@ use std::ops::ControlFlow;
 pub enum BeamProgress {
     /// So many tokens of the prompt have been read.
     Read(usize),
-    /// Every beam has so many new tokens.
-    Generated(usize),
+    /// Every beam has got a token.
+    Generated {
+        /// How many new tokens each beam has.
+        tokens: usize,
+        /// Bytes that the past of all beams takes on the device.
+        state_bytes: u64,
+    },
 }
 
 impl Bdh {
@@ -68,7 +73,8 @@ impl Bdh {
         loop {
             let candidates = step(&mut *beams, &search, next, parents)?;
             let Step::Continue(extensions) = search.advance(&candidates) else { break };
-            if progress(BeamProgress::Generated(search.generated())).is_break() {
+            let (tokens, state_bytes) = (search.generated(), beams.state_bytes());
+            if progress(BeamProgress::Generated { tokens, state_bytes }).is_break() {
                 break;
             }
             let (folds, reads) = lineage.extend(&extensions);

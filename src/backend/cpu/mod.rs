@@ -1,7 +1,7 @@
 //! The engine where there is no GPU, and what checks the GPU where there is one.
 //!
 //! One function per shader, over the same blocks of neurons: `encode`, `project`, `dense` (the head),
-//! [`crate::sampling::Sampler`] and `rescale`. A fixed team of threads shares the blocks out; partial
+//! [`crate::sampling::Sampler`], `rescale`, and `beam_*` for the beam search. A fixed team of threads shares the blocks out; partial
 //! sums are added in block order, so results do not depend on the number of threads.
 
 mod barrier;

@@ -170,7 +170,8 @@ impl GpuBeams {
                     allowed: most * 4 * layout.node_size() as u64,
                 });
             }
-            let room = nodes.max((2 * self.node_room).min(most as usize));
+            // Room for half as much again, so that growing is rare and little is left empty.
+            let room = nodes.max((self.node_room + self.node_room / 2).min(most as usize));
             let bytes = room as u64 * 4 * layout.node_size() as u64;
             let kept = self.node_room as u64 * 4 * layout.node_size() as u64;
             for layer in &mut self.nodes {
