@@ -19,7 +19,7 @@ struct RescaleParams {
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
     let slot = params.slot_begin + group.y;
-    if (steps[slot].input == INPUT_IDLE || control[slot].status != 0u || steps[slot].rescale == 1.0) {
+    if (!is_active(slot) || steps[slot].rescale == 1.0) {
         return;
     }
     for (var k = group.x * W + i; k < params.slot_size; k += params.stripes * W) {

@@ -39,5 +39,6 @@ struct Control {
 
 // Whether a slot takes part in this step. Uniform: both buffers are read-only here.
 fn is_active(slot: u32) -> bool {
-    return steps[slot].input != INPUT_IDLE && control[slot].status == 0u;
+    let input = steps[slot].input;
+    return input != INPUT_IDLE && (input != INPUT_PREVIOUS || control[slot].status == 0u);
 }

@@ -1,5 +1,7 @@
 //! The program as its users see it: what it prints, where, and its exit code.
 
+#![cfg(feature = "embedded-model")]
+
 use assert_cmd::Command;
 use serde_json::Value;
 use std::path::{Path, PathBuf};

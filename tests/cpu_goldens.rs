@@ -82,7 +82,7 @@ fn every_layer_matches_the_reference() {
         mlp.resize(layers * count * d, 0f32);
         for (t, &token) in tokens.iter().enumerate() {
             let (mut residual, mut update) = (vec![0.0; d], vec![0.0; d]);
-            for layer in 0..layers {
+            for (layer, state) in states.iter_mut().enumerate() {
                 let input = if layer == 0 { Input::Token(token) } else { Input::Previous };
                 let encoded = backend
                     .stages()
@@ -90,7 +90,7 @@ fn every_layer_matches_the_reference() {
                         steps: vec![SlotStep { input, position: t as u32, ..SlotStep::IDLE }],
                         residual,
                         update,
-                        state: std::mem::take(&mut states[layer]),
+                        state: std::mem::take(state),
                     })
                     .unwrap();
                 let at = layer * count + t;
@@ -105,7 +105,7 @@ fn every_layer_matches_the_reference() {
                 for ((z, g), u) in z[at * n..][..n].iter_mut().zip(gates).zip(&encoded.activations) {
                     *z = if *u > 0.0 { g / u } else { f32::NAN };
                 }
-                (residual, update, states[layer]) = (encoded.residual, projected.update, encoded.state);
+                (residual, update, *state) = (encoded.residual, projected.update, encoded.state);
             }
             let logits = backend.stages().logits(&LogitsInput { residual, update }).unwrap();
             let v = config.vocab_size;

@@ -67,7 +67,8 @@ impl SlotStep {
 
 /// What to run: for every step in turn, every slot's part in it.
 ///
-/// A slot whose sampler has stopped (see [`Control::status`]) rests from then on, whatever is planned.
+/// A slot whose sampler has stopped (see [`Control::status`]) has no previous token: from then on its steps
+/// that read [`Input::Previous`] rest.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// `[steps][slots]`.

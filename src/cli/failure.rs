@@ -71,7 +71,8 @@ fn one_line(rendered: &str) -> String {
 
 /// Prints in the style of the parser's own errors: `error:` is red on a terminal, unless NO_COLOR is set.
 fn print(message: &str, code: u8) -> ExitCode {
-    let _ = clap::Error::raw(ErrorKind::Io, format!("{message}\n")).print();
+    let error = clap::Error::raw(ErrorKind::Io, format!("{message}\n"));
+    let _ = error.with_cmd(&super::parser()).print();
     code.into()
 }
 

@@ -72,7 +72,7 @@ impl Comparison {
         let size = (norm / expected.len().max(1) as f64).sqrt().max(terms).max(f64::from(f32::MIN_POSITIVE));
         let mut squares = 0.0;
         for (index, (&got, &expected)) in got.iter().zip(expected).enumerate() {
-            // Equal infinities differ by NaN; nothing here may be infinite anyway.
+            // Equal infinities differ by NaN: nothing that is compared here may be infinite.
             let difference = (f64::from(got) - f64::from(expected)).abs();
             let difference = if difference.is_finite() { difference } else { f64::INFINITY };
             let magnitude = f64::from(expected).abs();
@@ -81,7 +81,9 @@ impl Comparison {
             if difference > 0.0 {
                 self.max_rel = self.max_rel.max(difference / magnitude.max(size));
             }
+            // What is not a number on either side fails, whatever the size that it spoils.
             let apart = match self.tolerance {
+                _ if difference.is_infinite() => true,
                 Some(tolerance) => difference > tolerance.element * (size + magnitude),
                 None => difference > 0.0,
             };
@@ -158,6 +160,7 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY] {
             let report = compare(&[1.0, bad], &[1.0, 2.0]);
             assert!(!report.passed && report.max_abs == f64::INFINITY && report.nmse == f64::INFINITY, "{report:?}");
+            assert!(!compare(&[1.0], &[bad]).passed);
             assert!(!compare(&[bad], &[bad]).passed);
         }
     }

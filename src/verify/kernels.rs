@@ -105,7 +105,7 @@ fn compare_encode(
         return comparison.fail(format!("lengths {:?} instead of {:?}", lengths(got), lengths(expected)));
     }
     for (slot, step) in input.steps.iter().enumerate() {
-        fn part<'a>(all: &'a [f32], slot: usize, size: usize) -> &'a [f32] {
+        fn part(all: &[f32], slot: usize, size: usize) -> &[f32] {
             &all[slot * size..][..size]
         }
         let (state, state_size) = (part(&input.state, slot, per_slot * width), per_slot * width);

@@ -54,17 +54,17 @@ impl<E: Half, const S: usize> Kernel for Product<'_, E, S> {
         let x = self.x.map(|x| &x[..lines.len()]);
         for (d, line) in lines.iter().enumerate() {
             let (parts, _) = line.as_chunks::<LANES>();
-            for v in 0..VECTORS {
-                let weights = E::load(isa, &parts[v]);
-                for s in 0..S {
-                    sums[s][v] = isa.mul_add(weights, isa.splat(x[s][d]), sums[s][v]);
+            for (v, part) in parts.iter().enumerate() {
+                let weights = E::load(isa, part);
+                for (sums, x) in sums.iter_mut().zip(&x) {
+                    sums[v] = isa.mul_add(weights, isa.splat(x[d]), sums[v]);
                 }
             }
         }
-        for s in 0..S {
-            let (parts, _) = self.sums[s].as_chunks_mut::<LANES>();
-            for v in 0..VECTORS {
-                isa.store(sums[s][v], &mut parts[v]);
+        for (sums, out) in sums.iter().zip(self.sums) {
+            let (parts, _) = out.as_chunks_mut::<LANES>();
+            for (&sum, part) in sums.iter().zip(parts) {
+                isa.store(sum, part);
             }
         }
     }

@@ -141,6 +141,8 @@ pub struct Worker {
     scaled_x: Vec<f32>,
     /// Sequences that take part in the current step.
     pub active: Vec<usize>,
+    /// Those of them that draw a token.
+    drawing: Vec<usize>,
 }
 
 impl Worker {
@@ -156,6 +158,7 @@ impl Worker {
             pairs: Vec::with_capacity(g.block / 2),
             scaled_x: vec![0.0; g.row],
             active: Vec::with_capacity(slots),
+            drawing: Vec::with_capacity(slots),
             share,
         }
     }
@@ -188,7 +191,7 @@ impl Worker {
             if steps.iter().any(|step| step.output > Output::State) {
                 self.logits(job, weights, steps);
                 job.exchange.barrier.wait();
-                self.sample(job, steps);
+                self.sample(job);
                 job.exchange.barrier.wait();
             }
             if self.share.index == 0 {
@@ -201,17 +204,19 @@ impl Worker {
     fn start<E: Half>(&mut self, job: &Job, weights: &Weights<E>, steps: &[SlotStep]) {
         let g = &job.model.geometry;
         self.active.clear();
+        self.drawing.clear();
         for (slot, step) in steps.iter().enumerate() {
             let control = lock(&job.samplers[slot]).control;
             let token = match step.input {
                 Input::Idle => continue,
                 Input::Token(token) => token,
-                Input::Previous => control.token,
+                Input::Previous if running(&control) => control.token,
+                Input::Previous => continue,
             };
-            if !running(&control) {
-                continue;
-            }
             self.active.push(slot);
+            if step.output == Output::Token && running(&control) {
+                self.drawing.push(slot);
+            }
             let embedding = &weights.embed[token as usize * g.row..][..g.row];
             let x = &mut self.x[slot * g.row..][..g.row];
             job.level.run(Embed { embedding, width: g.width, x });
@@ -368,12 +373,10 @@ impl Worker {
     }
 
     /// Draws the tokens of this thread's part of the sequences.
-    fn sample(&mut self, job: &Job, steps: &[SlotStep]) {
+    fn sample(&mut self, job: &Job) {
         let threads = job.exchange.blocks.len();
-        for &slot in self.active.iter().filter(|&slot| slot % threads == self.share.index) {
-            if steps[slot].output == Output::Token {
-                lock(&job.samplers[slot]).draw(&lock(&job.logits[slot]));
-            }
+        for &slot in self.drawing.iter().filter(|&slot| slot % threads == self.share.index) {
+            lock(&job.samplers[slot]).draw(&lock(&job.logits[slot]));
         }
     }
 
@@ -381,16 +384,18 @@ impl Worker {
     /// logits or the samplers before this thread joins them at a barrier.
     fn record(&self, job: &Job, steps: &[SlotStep]) {
         let mut output = lock(&job.output);
-        let active = |slot: &usize| self.active.contains(slot);
-        let tokens = steps.iter().enumerate().map(|(slot, step)| {
-            if step.output == Output::Token && active(&slot) { lock(&job.samplers[slot]).drawn() } else { NO_TOKEN }
-        });
-        output.tokens.push(tokens.collect());
+        let mut tokens = vec![NO_TOKEN; steps.len()];
+        for &slot in &self.drawing {
+            tokens[slot] = lock(&job.samplers[slot]).drawn();
+        }
+        output.tokens.push(tokens);
         if job.plan.trace_logits {
-            let logits = steps.iter().enumerate().map(|(slot, step)| {
-                if step.output > Output::State && active(&slot) { lock(&job.logits[slot]).clone() } else { Vec::new() }
-            });
-            output.logits.push(logits.collect());
+            // `logits` left those that computed them.
+            let mut logits = vec![Vec::new(); steps.len()];
+            for &slot in self.active.iter().filter(|&&slot| steps[slot].output > Output::State) {
+                logits[slot] = lock(&job.logits[slot]).clone();
+            }
+            output.logits.push(logits);
         }
     }
 }

@@ -196,7 +196,10 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
 fn corrupt(spec: &KernelSpec, text: &str) -> String {
     let (right, wrong) = match spec.name {
         "rescale" => ("*= steps[slot].rescale", "*= steps[slot].rescale * 1.01"),
-        "embed" => ("weights_low(packed), weights_high(packed)", "weights_high(packed), weights_low(packed)"),
+        "embed" => (
+            "    layer_norm(i, at);\n}",
+            "    layer_norm(i, at);\n    for (var c = i; c < ROW4; c += W) {\n        rows[at + c] *= 1.01;\n    }\n}",
+        ),
         "encode" => ("add_scaled(second_row, q.y, x)", "add_scaled(second_row, -q.y, x)"),
         "project" => ("relu(vec4(sum)).x", "vec4(sum).x"),
         "logits" => ("products[s * (BLOCK / 4u) + p];", "products[s * (BLOCK / 4u) + p].yxzw;"),

@@ -50,6 +50,8 @@ pub struct GpuOptions {
     pub checked: bool,
     /// Pretend that a storage binding cannot be larger than this many bytes.
     pub max_binding: Option<u64>,
+    /// Lay a software adapter's work out as on a hardware one: that layout then has its tests everywhere.
+    pub hardware_layout: bool,
     /// Invocations per workgroup, a power of two from 16 to 256.
     pub workgroup: Option<u32>,
     /// Break this kernel on purpose (a name of [`kernel_names`]): a self-test of the verification.
@@ -120,7 +122,7 @@ impl GpuBackend {
         let gpu = Gpu::open(&device::choose(choice)?)?;
         let allowance = Allowance {
             device: gpu.info.name.clone(),
-            software: gpu.info.kind == DeviceKind::SoftwareGpu,
+            software: gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout,
             max_binding: gpu
                 .limits
                 .max_storage_buffer_binding_size

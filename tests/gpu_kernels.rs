@@ -1,0 +1,124 @@
+//! The verification on the adapter: it passes, and it notices what it is there to notice.
+
+mod common;
+#[path = "common/gpu.rs"]
+mod gpu;
+
+use bdh_gpu::backend::WeightType;
+use bdh_gpu::backend::gpu::{GpuOptions, kernel_names};
+use bdh_gpu::generation::DeviceChoice;
+use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, VerifyOptions, suites};
+
+/// Runs every kernel on some shapes.
+fn check_kernels(suites: &[Suite], options: GpuOptions) -> Vec<CaseReport> {
+    let open = gpu::opener(options);
+    let mut rows = Vec::new();
+    for suite in suites {
+        verify::check_kernels(suite, &open, &mut |row| rows.push(row)).expect("the device answers");
+    }
+    rows
+}
+
+fn line(row: &CaseReport) -> String {
+    let CaseReport { kernel, shape, max_abs, max_rel, nmse, detail, .. } = row;
+    format!("{kernel:10} {shape:46} max abs {max_abs:.1e} rel {max_rel:.1e} NMSE {nmse:.1e}  {detail}")
+}
+
+fn assert_passed(rows: &[CaseReport]) {
+    rows.iter().for_each(|row| println!("{}", line(row)));
+    let failed: Vec<String> = rows.iter().filter(|row| !row.passed).map(line).collect();
+    assert!(failed.is_empty(), "{} of {} rows failed:\n{}", failed.len(), rows.len(), failed.join("\n"));
+    for kernel in kernel_names() {
+        assert!(rows.iter().any(|row| row.kernel == kernel), "{kernel} was not run");
+    }
+}
+
+/// What `bdh-gpu verify` does, on every shape and with the shipped model.
+#[test]
+fn the_verification_passes() {
+    let options = VerifyOptions {
+        model: Some(common::model("shakespeare")),
+        device: gpu::device(),
+        corrupt: None,
+        whole_model_tokens: 256,
+    };
+    let mut told = 0;
+    let report = verify::run(&options, &mut |_| told += 1).unwrap();
+    assert_passed(&report.cases);
+    assert!(report.passed());
+    assert_eq!(told, report.cases.len(), "progress hears of every row");
+    for run in ["prompt", "greedy", "repeat", "sampled", "forgetting", "batch"] {
+        let row = report.cases.iter().find(|row| row.kernel == run).unwrap_or_else(|| panic!("no {run}"));
+        if ["greedy", "sampled", "forgetting"].contains(&run) {
+            assert!(row.detail.contains("all 256 tokens agree"), "{row:?}");
+        }
+    }
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["cases"].as_array().unwrap().len(), told);
+    assert_eq!(json["cases"][0]["passed"], true);
+}
+
+#[test]
+fn kernels_with_bounds_checks_agree_with_their_twins() {
+    // Every other shape: what differs is the compiler's work, not the sizes.
+    let suites: Vec<Suite> = suites().into_iter().step_by(2).collect();
+    assert_passed(&check_kernels(&suites, GpuOptions { checked: true, ..GpuOptions::default() }));
+}
+
+/// What a graphics card runs – large workgroups, small blocks, rows shared by several invocations – has its
+/// tests on a software adapter too.
+#[test]
+fn kernels_laid_out_for_hardware_agree_with_their_twins() {
+    let suites: Vec<Suite> = suites().into_iter().skip(1).step_by(2).collect();
+    assert_passed(&check_kernels(&suites, GpuOptions { hardware_layout: true, ..GpuOptions::default() }));
+}
+
+/// The rows of a broken kernel fail, and those of the others do not.
+#[test]
+fn a_corrupted_kernel_fails_alone() {
+    let suite = Suite { each_density: false, ..suites().remove(1) };
+    for kernel in kernel_names() {
+        let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
+        for row in check_kernels(std::slice::from_ref(&suite), options) {
+            assert_eq!(row.passed, row.kernel != kernel, "{kernel} is corrupt: {}", line(&row));
+        }
+    }
+}
+
+#[test]
+fn a_corrupted_kernel_shows_in_the_whole_model() {
+    let model = common::model("shakespeare");
+    for kernel in kernel_names() {
+        let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
+        let device = gpu::backend(&model, WeightType::F16, options);
+        let mut rows = Vec::new();
+        // Long enough to pass one renormalisation of the state, where that is what is broken.
+        let tokens = if kernel == "rescale" { 200 } else { 16 };
+        verify::check_model(&model, &device, tokens, &mut |row| rows.push(row)).unwrap();
+        let passed: Vec<&str> = rows.iter().filter(|row| row.passed).map(|row| row.kernel.as_str()).collect();
+        let may_pass: &[&str] = match kernel {
+            // Only where something is forgotten.
+            "rescale" => &["prompt", "greedy", "sampled", "repeat", "batch"],
+            // The logits are right; and what is wrong is always wrong in the same way.
+            "sample" => &["prompt", "repeat", "batch"],
+            _ => &["repeat", "batch"],
+        };
+        assert_eq!(passed, may_pass, "{kernel} is corrupt: {rows:#?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_verified_is_an_error() {
+    let run = |device, corrupt: Option<&str>| {
+        let corrupt = corrupt.map(str::to_string);
+        verify::run(&VerifyOptions { device, corrupt, ..VerifyOptions::default() }, &mut |_| {}).unwrap_err()
+    };
+    let error = run(DeviceChoice::Cpu, None);
+    assert!(matches!(error, VerifyError::CpuIsTheReference), "{error}");
+    assert!(error.to_string().starts_with("the CPU backend is the reference"), "{error}");
+    assert!(!error.to_string().contains('\n'), "{error}");
+    let error = run(gpu::device(), Some("softmax"));
+    assert!(error.to_string().contains("kernels are rescale, embed, encode, project, logits, sample"), "{error}");
+    let error = run(DeviceChoice::Name("no such adapter".into()), None);
+    assert!(error.to_string().contains("no such adapter"), "{error}");
+}
