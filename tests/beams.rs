@@ -2,10 +2,12 @@
 //! hypothesis from scratch.
 
 mod common;
+#[path = "common/gpu.rs"]
+mod gpu;
 
 use bdh_gpu::backend::beams::{BeamRead, BeamStep, Beams, PathEntry};
 use bdh_gpu::backend::cpu::CpuBackend;
-use bdh_gpu::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions};
+use bdh_gpu::backend::gpu::GpuOptions;
 use bdh_gpu::backend::{Backend, BackendError, Input, Output, Plan, SlotStep, WeightType};
 use bdh_gpu::generation::beam::{self, BeamOptions, BeamSearch, Hypothesis, Step};
 use bdh_gpu::generation::{Bdh, BeamProgress, DeviceChoice, GenerationError, GenerationOptions, WeightChoice};
@@ -15,12 +17,10 @@ use bdh_gpu::sampling::{EOS_BIT, PROMPT_BIT, SamplerParams, SamplingError, Sampl
 use common::{Golden, model};
 use std::ops::ControlFlow;
 
-/// Both devices. A machine without any adapter fails here: install mesa-vulkan-drivers.
+/// Both devices.
 fn devices(model: &Model) -> [Bdh; 2] {
-    [DeviceChoice::Cpu, DeviceChoice::Gpu].map(|device| {
-        let bdh = Bdh::new(model.clone(), &device, WeightChoice::F32);
-        bdh.unwrap_or_else(|error| panic!("{error} (this test needs an adapter: install mesa-vulkan-drivers)"))
-    })
+    [DeviceChoice::Cpu, gpu::device()]
+        .map(|device| Bdh::new(model.clone(), &device, WeightChoice::F32).expect("the device takes the model"))
 }
 
 fn search(bdh: &Bdh, prompt: &[u32], sampling: &SamplingOptions, beam: &BeamOptions) -> Vec<Hypothesis> {
@@ -174,22 +174,15 @@ fn a_shared_past_changes_nothing() {
 #[test]
 fn one_beam_is_greedy() {
     let model = model("shakespeare");
-    let sampling = SamplingOptions { repetition_penalty: 1.1, ..SamplingOptions::greedy() };
     let prompt = b"ROMEO:\nWhat light".map(u32::from);
+    let sampling = SamplingOptions::greedy();
     let options = GenerationOptions { max_new_tokens: 40, sampling, ..GenerationOptions::default() };
     let beam = BeamOptions { num_beams: 1, max_new_tokens: 40, ..BeamOptions::default() };
     for bdh in devices(&model) {
         let mut session = bdh.session(Forgetting::Full).unwrap();
         session.feed(&prompt, |_| ControlFlow::Continue(())).unwrap();
-        let expected = session.generate(&options, |_| ControlFlow::Continue(())).unwrap();
-        // A repetition penalty above 1 acts on log-probabilities here and on logits there, so only without.
-        let plain = GenerationOptions { sampling: SamplingOptions::greedy(), ..options.clone() };
-        let mut session = bdh.session(Forgetting::Full).unwrap();
-        session.feed(&prompt, |_| ControlFlow::Continue(())).unwrap();
-        let greedy = session.generate(&plain, |_| ControlFlow::Continue(())).unwrap();
-        assert_ne!(expected.tokens, greedy.tokens);
-        let found = search(&bdh, &prompt, &SamplingOptions::greedy(), &beam);
-        assert_eq!(found[0].tokens, greedy.tokens, "on {}", bdh.device());
+        let greedy = session.generate(&options, |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(search(&bdh, &prompt, &sampling, &beam)[0].tokens, greedy.tokens, "on {}", bdh.device());
     }
 }
 
@@ -212,6 +205,9 @@ fn more_beams_find_likelier_texts() {
                 bdh.beam_search(&prompt, &SamplingOptions::greedy(), &beam, Forgetting::Full, listen).unwrap();
             let states = largest as f64 / (4.0 * bdh.model().config.state_len() as f64);
             println!("{num_beams} beams, {}: {states:.2} states, {:.2?}", bdh.device(), start.elapsed());
+            // A node is about 1/128 of this state. One beam needs a few, eight some more; without folding and
+            // freeing there would be 512, four states' worth.
+            assert!(if num_beams == 1 { states < 1.1 } else { (1.2..3.0).contains(&states) }, "{states}");
             found.remove(0)
         };
         let (one, eight) = (best(1), best(8));
@@ -358,8 +354,7 @@ fn what_a_binding_cannot_hold_is_an_error() {
     let sizes = SyntheticSpec { n_layer: 2, n_embd: 32, n_head: 2, neurons_per_head: 512, ..default_sizes() };
     let model = Model::synthetic(&sizes);
     let options = GpuOptions { max_binding: Some(256 << 10), ..GpuOptions::default() };
-    let gpu = GpuBackend::with_options(&model, WeightType::F16, &AdapterChoice::Any, options)
-        .unwrap_or_else(|error| panic!("{error} (this test needs an adapter: install mesa-vulkan-drivers)"));
+    let gpu = gpu::backend(&model, WeightType::F16, options);
     let error = diverge(&mut *gpu.create_beams(4).unwrap(), 40).unwrap_err();
     println!("{error}");
     assert!(matches!(error, BackendError::Limit { .. }), "{error}");

@@ -5,11 +5,14 @@
 //! result. Scores are sums of a few dozen numbers of size one and of exp and log, which devices round as
 //! they like: 1e-4.
 
+#[path = "common/gpu.rs"]
+mod gpu;
+
 use bdh_gpu::backend::beams::{
     BeamAttendInput, BeamEncodeInput, BeamFold, BeamRead, BeamSelectInput, BeamSelection, BeamStages, Nodes, PathEntry,
 };
 use bdh_gpu::backend::cpu::CpuBackend;
-use bdh_gpu::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, beam_kernel_names};
+use bdh_gpu::backend::gpu::{GpuBackend, GpuOptions, beam_kernel_names};
 use bdh_gpu::backend::{Backend, WeightType};
 use bdh_gpu::generation::beam;
 use bdh_gpu::model::{Model, SyntheticSpec};
@@ -96,9 +99,7 @@ impl Pair {
             density: 0.4,
             seed: 7,
         });
-        let gpu = GpuBackend::with_options(&model, shape.weights, &AdapterChoice::Any, options);
-        let gpu =
-            gpu.unwrap_or_else(|error| panic!("{error} (these tests need an adapter: install mesa-vulkan-drivers)"));
+        let gpu = gpu::backend(&model, shape.weights, options);
         Self { cpu: CpuBackend::new(&model, shape.weights, Some(1)).unwrap(), gpu, shape }
     }
 
@@ -322,6 +323,7 @@ fn every_kernel_agrees_with_its_twin() {
 fn every_kernel_agrees_however_it_is_laid_out() {
     let options = [
         GpuOptions { checked: true, ..GpuOptions::default() },
+        GpuOptions { hardware_layout: true, ..GpuOptions::default() },
         GpuOptions { workgroup: Some(16), ..GpuOptions::default() },
         GpuOptions { workgroup: Some(128), ..GpuOptions::default() },
         // Segments of one or two blocks.
