@@ -1,6 +1,6 @@
 // Chooses the next token of every sequence. One workgroup per sequence slot.
 //
-// The host puts these constants in front of this file:
+// The host puts `penalties.wgsl` and these constants in front of this file:
 //
 //     const W: u32 = …;              threads in a workgroup: 8 to 256, a multiple of 8; on llvmpipe at
 //                                    least V / 4096 (see SMALL)
@@ -20,26 +20,6 @@
 // a large one thresholds are walked digit by digit. A thread makes 16,384 comparisons at most: more
 // would be slower than the walk, and llvmpipe ends all loops of a thread after 65,535 turns in total.
 const SMALL: bool = V <= 1024u && V <= 16384u * W / V && !FORCE_LARGE;
-
-// One sequence's options. Mirrors `SamplerParams` in src/sampling/params.rs.
-struct SamplerParams {
-    flags: u32,
-    repetition: f32,
-    repetition_inverse: f32,
-    frequency: f32,
-    presence: f32,
-    scale: u32,
-    scale_shift: u32,
-    top_k: u32,
-    top_p: u32,
-    min_p: u32,
-    min_new_tokens: u32,
-    sequence: u32,
-    seed_lo: u32,
-    seed_hi: u32,
-    zero: u32,
-    padding: u32,
-}
 
 // The progress of one sequence. Mirrors `Control` in src/sampling/params.rs.
 struct Control {
@@ -82,28 +62,7 @@ const FLAG_GREEDY: u32 = 1u;
 const FLAG_TOP_K: u32 = 2u;
 const FLAG_TOP_P: u32 = 4u;
 
-const PROMPT_BIT: u32 = 0x80000000u;
-const EOS_BIT: u32 = 0x40000000u;
-const COUNT_MASK: u32 = 0x3fffffffu;
-const NO_TOKEN: u32 = 0xffffffffu;
-
-const STATUS_RUNNING: u32 = 0u;
-const STATUS_EOS: u32 = 1u;
-const STATUS_NAN: u32 = 2u;
-const STATUS_PLUS_INFINITY: u32 = 3u;
-const STATUS_NOTHING_LEFT: u32 = 4u;
-
-const FAULT_NAN: u32 = 1u;
-const FAULT_INFINITY: u32 = 2u;
-
-const SIGN: u32 = 0x80000000u;
-const MAGNITUDE: u32 = 0x7fffffffu;
-const INFINITY: u32 = 0x7f800000u;
-const NEGATIVE_INFINITY: u32 = 0xff800000u;
-const LARGEST: u32 = 0x7f7fffffu;
-const SMALLEST_NORMAL: u32 = 0x00800000u;
 const LONGEST_DISTANCE: u32 = 0x437ffd71u; // 255.99
-const LARGEST_COUNT: u32 = 0x1000000u;
 
 const TABLE_LEN: u32 = 384u;
 const COARSE_LEN: u32 = 256u;
@@ -131,8 +90,7 @@ var<workgroup> lowest_by_mass: atomic<u32>;
 // One thread's result on its way to all others.
 var<workgroup> message: vec4<u32>;
 
-// This slot's parameters and first indices.
-var<private> p: SamplerParams;
+// This slot's first indices.
 var<private> logits_base: u32;
 var<private> counts_base: u32;
 var<private> banned_bits: u32;
@@ -189,42 +147,10 @@ fn random_word(step: u32) -> vec2<u32> {
 
 // ---- keys and weights ----
 
-// Rounds to what every device agrees on: no denormals, no minus zero, no infinity. The zero that the
-// compiler does not know keeps it from fusing the operation before with the one after.
-fn settle(value: f32) -> f32 {
-    let bits = bitcast<u32>(value) ^ p.zero;
-    let magnitude = min(bits & MAGNITUDE, LARGEST);
-    return bitcast<f32>(select((bits & SIGN) | magnitude, 0u, magnitude <= SMALLEST_NORMAL));
-}
-
-fn fault(bits: u32) -> u32 {
-    let infinite = select(0u, FAULT_INFINITY, bits == INFINITY);
-    return select(infinite, FAULT_NAN, (bits & MAGNITUDE) > INFINITY);
-}
-
-// A settled logit after the repetition, frequency and presence penalties.
-fn penalised(settled: f32, count: u32) -> f32 {
-    let generated = count & COUNT_MASK;
-    var logit = settled;
-    if (generated > 0u || (count & PROMPT_BIT) != 0u) {
-        logit = settle(logit * select(p.repetition_inverse, p.repetition, logit < 0.0));
-    }
-    if (generated > 0u) {
-        logit = settle(logit - settle(p.frequency * f32(min(generated, LARGEST_COUNT))));
-        logit = settle(logit - p.presence);
-    }
-    return logit;
-}
-
 // A number that sorts as the processed logit does; 0 for a banned token.
 fn order_key(bits: u32, count: u32) -> u32 {
-    let processed = bitcast<u32>(penalised(settle(bitcast<f32>(bits)), count));
-    let key = select(processed | SIGN, ~processed, (processed & SIGN) != 0u);
+    let key = key_of(penalised(settle(bitcast<f32>(bits)), count));
     return select(key, 0u, bits == NEGATIVE_INFINITY || (count & banned_bits) != 0u);
-}
-
-fn order_value(key: u32) -> f32 {
-    return bitcast<f32>(select(~key, key & MAGNITUDE, (key & SIGN) != 0u));
 }
 
 // 2^(-(largest - logit) · log2(e) / temperature) as a Q1.31 integer.

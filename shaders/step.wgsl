@@ -13,7 +13,8 @@ struct Step {
     logits: u32,
     // Factor on the state before the token.
     rescale: f32,
-    pad: u32,
+    // Beam search: the node that the token becomes.
+    node: u32,
 }
 
 const INPUT_IDLE: u32 = 0xffffffffu;

@@ -70,36 +70,6 @@ fn layer_norm(i: u32, at: u32) {
 const ROW_TEAM: u32 = min(ROW4, W);
 const ROW_TEAMS: u32 = W / ROW_TEAM;
 
-// rows[at..] <- the sum of `count` vectors of `partials`, which follow one another from `base`, in vec4. Each invocation ends with its own columns.
-fn gather(i: u32, base: u32, count: u32, at: u32) {
-    let lane = i % ROW_TEAM;
-    let team = i / ROW_TEAM;
-    if (ROW_TEAMS == 1u) {
-        if (team == 0u) {
-            for (var c = lane; c < ROW4; c += ROW_TEAM) {
-                var sum = vec4(0.0);
-                for (var k = 0u; k < count; k++) {
-                    sum += partials[base + k * ROW4 + c];
-                }
-                rows[at + c] = sum;
-            }
-        }
-    } else {
-        if (team < ROW_TEAMS) {
-            var sum = vec4(0.0);
-            for (var k = team; k < count; k += ROW_TEAMS) {
-                sum += partials[base + k * ROW4 + lane];
-            }
-            pool[team * ROW4 + lane] = sum;
-        }
-        workgroupBarrier();
-        if (team == 0u) {
-            rows[at + lane] = pool_sum(lane);
-        }
-        workgroupBarrier();
-    }
-}
-
 // Sum of the teams' results for one column, in team order.
 fn pool_sum(column: u32) -> vec4<f32> {
     var sum = vec4(0.0);

@@ -10,7 +10,7 @@
 //! | [`model`] | bytes on disk to typed weights: configuration, checkpoints, rotary phases, forgetting |
 //! | [`sampling`] | options, the integer pipeline that draws tokens, random numbers |
 //! | [`backend`] | what a device must do, and the two that do it: [`backend::cpu`] and [`backend::gpu`] |
-//! | [`generation`] | sessions, batches, scores, text |
+//! | [`generation`] | sessions, batches, beam search, scores, text |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |
 //!
 //! ```

@@ -125,6 +125,11 @@ fn structures_are_laid_out_as_on_the_host() {
     let project = Shape::declared(include_str!("../src/backend/gpu/project.rs"), "ProjectParams");
     let logits = Shape::declared(include_str!("../src/backend/gpu/logits.rs"), "LogitsParams");
     let rescale = Shape::declared(include_str!("../src/backend/gpu/rescale.rs"), "RescaleParams");
+    let beam_attend = Shape::declared(include_str!("../src/backend/gpu/beam_attend.rs"), "BeamAttendParams");
+    let beam_fold = Shape::declared(include_str!("../src/backend/gpu/beam_fold.rs"), "BeamFoldParams");
+    let beam_counts = Shape::declared(include_str!("../src/backend/gpu/beam_counts.rs"), "BeamCountsParams");
+    let beam_select = Shape::declared(include_str!("../src/backend/gpu/beam_select.rs"), "BeamSelectParams");
+    let beam = Shape::declared(include_str!("../src/backend/gpu/beam_select.rs"), "BeamRecord");
     assert_eq!((params.size, control.size, step.size), (64, 48, 32));
 
     let mut compared = 0;
@@ -154,10 +159,16 @@ fn structures_are_laid_out_as_on_the_host() {
         check("ProjectParams", &project, false);
         check("LogitsParams", &logits, false);
         check("RescaleParams", &rescale, false);
+        check("BeamAttendParams", &beam_attend, false);
+        check("BeamFoldParams", &beam_fold, false);
+        check("BeamCountsParams", &beam_counts, false);
+        check("BeamSelectParams", &beam_select, false);
+        check("Beam", &beam, true);
     }
     // Per model: five kernels with a step, a control record and parameters of their own, and the sampler
-    // with three.
-    assert_eq!(compared, 6 * (5 * 3 + 3));
+    // with three. Of the beam search, three kernels of the first kind, the fold with its parameters, the
+    // counts with parameters and beams, and two that select, with options besides.
+    assert_eq!(compared, 6 * (5 * 3 + 3 + 3 * 3 + 1 + 2 + 2 * 3));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! together, each with its state ρ, its sampler and its logits resident on the device. A [`Plan`] says
 //! what every slot does at every step; one call runs it without a round trip to the host.
 
+pub mod beams;
 pub mod cpu;
 pub mod gpu;
 pub mod pack;
@@ -200,8 +201,15 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`BackendError::OutOfMemory`] where their states do not fit.
     fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError>;
+    /// Allocates an empty base state and `count` beams that share it.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] or [`BackendError::Limit`] where they do not fit.
+    fn create_beams(&self, count: usize) -> Result<Box<dyn beams::Beams>, BackendError>;
     /// The kernels one at a time, for verification.
     fn stages(&self) -> &dyn stage::Stages;
+    /// The kernels of the beam search one at a time, for verification.
+    fn beam_stages(&self) -> &dyn beams::BeamStages;
 }
 
 /// A set of sequences that decode together on one device.

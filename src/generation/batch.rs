@@ -7,6 +7,7 @@ use crate::model::Config;
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::sampling::{NO_TOKEN, SamplerParams, Status};
 use std::collections::VecDeque;
+use std::ops::DerefMut;
 use std::time::{Duration, Instant};
 
 /// A submission should take no longer than this, so that text flows and no driver's watchdog fires.
@@ -15,8 +16,8 @@ const BURST_TIME: Duration = Duration::from_millis(50);
 const LONGEST_BURST: usize = 64;
 
 /// Several sequences that read and write side by side on one device.
-pub(super) struct Batch {
-    slots: Box<dyn Slots>,
+pub(super) struct Batch<S = Box<dyn Slots>> {
+    slots: S,
     sequences: Vec<Sequence>,
     forgetting: Forgetting,
     vocab: usize,
@@ -64,15 +65,34 @@ impl Batch {
         count: usize,
         forgetting: Forgetting,
     ) -> Result<Self, GenerationError> {
+        Ok(Self::on(backend.create_slots(count)?, config, count, forgetting))
+    }
+}
+
+impl<S: DerefMut<Target: Slots>> Batch<S> {
+    /// As [`Batch::new`], on `count` empty slots that exist already.
+    pub fn on(slots: S, config: &Config, count: usize, forgetting: Forgetting) -> Self {
         let sequence = Sequence { clock: Clock::new(forgetting), unread: VecDeque::new(), wanted: 0 };
-        Ok(Self {
-            slots: backend.create_slots(count)?,
+        Self {
+            slots,
             sequences: vec![sequence; count],
             forgetting,
             vocab: config.vocab_size,
             burst: 1,
             longest: LONGEST_BURST,
-        })
+        }
+    }
+
+    /// A sequence's clock, which says how much of it is in the state.
+    pub fn clock(&self, slot: usize) -> Clock {
+        self.sequences[slot].clock
+    }
+
+    /// Checks that a sequence has positions left to read everything and then draw `wanted` tokens.
+    pub fn check_room(&self, slot: usize, wanted: usize) -> Result<(), GenerationError> {
+        let sequence = &self.sequences[slot];
+        let steps = (sequence.unread.len() + wanted).saturating_sub(1) as u64;
+        if steps > sequence.clock.remaining() { Err(GenerationError::PositionsExhausted) } else { Ok(()) }
     }
 
     /// Limits bursts to `steps`: results do not depend on it.
@@ -130,12 +150,8 @@ impl Batch {
         counts: &[u32],
         wanted: usize,
     ) -> Result<(), GenerationError> {
-        let sequence = &mut self.sequences[slot];
-        let steps = (sequence.unread.len() + wanted).saturating_sub(1) as u64;
-        if steps > sequence.clock.remaining() {
-            return Err(GenerationError::PositionsExhausted);
-        }
-        sequence.wanted = wanted;
+        self.check_room(slot, wanted)?;
+        self.sequences[slot].wanted = wanted;
         Ok(self.slots.set_sampler(slot, params, counts, 0)?)
     }
 

@@ -1,5 +1,6 @@
 //! What can go wrong while generating.
 
+use super::beam::BeamError;
 use crate::backend::BackendError;
 use crate::sampling::SamplingError;
 
@@ -12,6 +13,9 @@ pub enum GenerationError {
     /// A sampling option is out of its range.
     #[error(transparent)]
     Options(#[from] SamplingError),
+    /// A beam option is out of its range.
+    #[error(transparent)]
+    Beams(#[from] BeamError),
     /// The logits of a step allow no draw.
     #[error("at position {position}: {}", .source.as_ref().map_or("the device reported no valid status; `bdh-gpu verify` checks it".to_string(), ToString::to_string))]
     Sampling {

@@ -1,13 +1,18 @@
 //! From prompts to text: sessions, the token loop, stopping, scores. No GPU types here.
 
 mod batch;
+pub mod beam;
+mod beams;
 mod error;
+mod lineage;
 mod options;
 mod requests;
 mod score;
 mod session;
 pub mod text;
 
+pub use beam::{BeamError, BeamOptions, Hypothesis};
+pub use beams::BeamProgress;
 pub use error::GenerationError;
 pub use options::{FinishReason, Generated, GenerationOptions};
 pub use requests::{BatchEvent, BatchOptions, Completion};

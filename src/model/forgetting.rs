@@ -35,6 +35,11 @@ impl Forgetting {
         }
     }
 
+    /// The weight of a token at position `s` as seen from `t`: e^(Λ(s) − Λ(t)).
+    pub fn weight(&self, s: u32, t: u32) -> f32 {
+        (self.exponent(s) - self.exponent(t)).exp() as f32
+    }
+
     /// Λ at position `t`.
     fn exponent(&self, t: u32) -> f64 {
         match *self {
@@ -84,6 +89,11 @@ impl Clock {
     /// Tokens that can still be read before positions run out (2^32 − 1 is the last).
     pub fn remaining(&self) -> u64 {
         (1 << 32) - self.position
+    }
+
+    /// Factor on q where a token at `position`, at or after the next one, reads the state as it is.
+    pub fn read_scale_at(&self, position: u32) -> f32 {
+        (self.reference - self.forgetting.exponent(position)).exp() as f32
     }
 
     /// Advances by one token and says what it needs. The caller checks [`Clock::remaining`] first.

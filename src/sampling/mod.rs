@@ -18,6 +18,11 @@ mod philox;
 mod pipeline;
 mod tables;
 
+/// What the beam search shares with the pipeline: the arithmetic up to a key.
+pub(crate) mod keys {
+    pub(crate) use super::pipeline::{order_key, order_value, penalised, settle};
+}
+
 pub use error::SamplingError;
 pub use options::SamplingOptions;
 pub use params::{

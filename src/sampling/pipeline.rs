@@ -282,7 +282,7 @@ fn smallest_key(keys: &[u32], lowest: u32) -> u32 {
 ///
 /// The smallest normal goes to zero too, because devices that flush denormals differ in whether
 /// they look before or after rounding up to it.
-pub(super) fn settle(value: f32) -> f32 {
+pub(crate) fn settle(value: f32) -> f32 {
     let bits = value.to_bits();
     let magnitude = (bits & MAGNITUDE).min(LARGEST);
     if magnitude <= SMALLEST_NORMAL { 0.0 } else { f32::from_bits(bits & !MAGNITUDE | magnitude) }
@@ -301,7 +301,7 @@ fn fault(logit: f32) -> u32 {
 }
 
 /// A settled logit after the repetition, frequency and presence penalties.
-fn penalised(logit: f32, count: u32, params: &SamplerParams) -> f32 {
+pub(crate) fn penalised(logit: f32, count: u32, params: &SamplerParams) -> f32 {
     let generated = count & COUNT_MASK;
     let mut logit = logit;
     if generated > 0 || count & PROMPT_BIT != 0 {
@@ -317,13 +317,13 @@ fn penalised(logit: f32, count: u32, params: &SamplerParams) -> f32 {
 }
 
 /// A number that sorts as the value does. No settled value has key 0.
-fn order_key(value: f32) -> u32 {
+pub(crate) fn order_key(value: f32) -> u32 {
     let bits = value.to_bits();
     if bits & !MAGNITUDE != 0 { !bits } else { bits | !MAGNITUDE }
 }
 
 /// The value a key was made from.
-fn order_value(key: u32) -> f32 {
+pub(crate) fn order_value(key: u32) -> f32 {
     f32::from_bits(if key & !MAGNITUDE != 0 { key & MAGNITUDE } else { !key })
 }
 

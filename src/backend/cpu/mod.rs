@@ -1,10 +1,16 @@
 //! The engine where there is no GPU, and what checks the GPU where there is one.
 //!
 //! One function per shader, over the same blocks of neurons: `encode`, `project`, `dense` (the head),
-//! [`crate::sampling::Sampler`] and `rescale`. A fixed team of threads shares the blocks out; partial
+//! [`crate::sampling::Sampler`], `rescale`, and `beam_*` for the beam search. A fixed team of threads shares the blocks out; partial
 //! sums are added in block order, so results do not depend on the number of threads.
 
 mod barrier;
+mod beam_attend;
+mod beam_encode;
+mod beam_fold;
+mod beam_select;
+mod beam_stages;
+mod beams;
 mod dense;
 mod encode;
 mod project;
@@ -14,9 +20,11 @@ mod stages;
 mod weights;
 mod worker;
 
+use super::beams::{BeamStages, Beams};
 use super::{Backend, BackendError, DeviceInfo, DeviceKind, Plan, RunOutput, Slots, WeightType, stage};
 use crate::model::Model;
 use crate::sampling::{Control, NO_TOKEN, Sampler, SamplerParams, Status};
+use beams::CpuBeams;
 use simd::{LANES, Level};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weights::{AnyWeights, CpuModel};
@@ -85,7 +93,15 @@ impl Backend for CpuBackend {
         Ok(Box::new(CpuSlots::new(self.shared.clone(), count)?))
     }
 
+    fn create_beams(&self, count: usize) -> Result<Box<dyn Beams>, BackendError> {
+        Ok(Box::new(CpuBeams::new(self.shared.clone(), count)?))
+    }
+
     fn stages(&self) -> &dyn stage::Stages {
+        self
+    }
+
+    fn beam_stages(&self) -> &dyn BeamStages {
         self
     }
 }
@@ -217,7 +233,8 @@ impl Slots for CpuSlots {
     fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError> {
         let shared = self.shared.clone();
         let _turn = lock(&shared.turn);
-        let mut states = worker::split_states(&mut self.states, &shared.model.geometry, &self.workers);
+        let shares: Vec<usize> = self.workers.iter().map(|own| lock(own).share.blocks.len()).collect();
+        let mut states = worker::split_states(&mut self.states, &shared.model.geometry, &shares);
         let states: Vec<Mutex<_>> = states.drain(..).map(Mutex::new).collect();
         let job = worker::Job {
             plan,

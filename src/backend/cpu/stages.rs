@@ -11,15 +11,15 @@ use crate::sampling::Control;
 use std::sync::Mutex;
 
 /// Everything a stage needs besides its input: one thread that owns all blocks.
-struct Bench<'a> {
+pub(super) struct Bench<'a> {
     backend: &'a CpuBackend,
     exchange: Exchange,
-    worker: Worker,
+    pub worker: Worker,
     slots: usize,
 }
 
 impl<'a> Bench<'a> {
-    fn new(backend: &'a CpuBackend, slots: usize) -> Self {
+    pub fn new(backend: &'a CpuBackend, slots: usize) -> Self {
         let g = &backend.shared.model.geometry;
         let mut shares = worker::share_out(g, 1);
         let exchange = Exchange::new(g, &shares, slots);
@@ -55,7 +55,8 @@ impl<'a> Bench<'a> {
         values.chunks_exact(g.row).flat_map(|row| &row[..g.width]).copied().collect()
     }
 
-    fn residual<E: Half>(&mut self, weights: &Weights<E>, input: &EncodeInput) {
+    /// Puts the residual stream and the phases in place.
+    pub fn residual<E: Half>(&mut self, weights: &Weights<E>, input: &EncodeInput) {
         let g = &self.backend.shared.model.geometry;
         let (mut x, mut update) = (vec![0.0; self.slots * g.row], vec![0.0; self.slots * g.row]);
         self.pad(&input.residual, &mut x);

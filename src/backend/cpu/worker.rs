@@ -36,16 +36,16 @@ pub fn share_out(g: &Geometry, threads: usize) -> Vec<Share> {
 /// A thread's rows of every state: `[slots][layers]`.
 pub type OwnState<'a> = Vec<Vec<&'a mut [f32]>>;
 
-/// Splits every state by the threads' block ranges: `[threads][slots][layers]`.
-pub fn split_states<'a>(states: &'a mut [Vec<Vec<f32>>], g: &Geometry, workers: &[Mutex<Worker>]) -> Vec<OwnState<'a>> {
+/// Splits every state by the threads' numbers of blocks: `[threads][slots][layers]`.
+pub fn split_states<'a>(states: &'a mut [Vec<Vec<f32>>], g: &Geometry, shares: &[usize]) -> Vec<OwnState<'a>> {
     let block_state = g.block * g.row;
-    let mut parts: Vec<OwnState> = workers.iter().map(|_| Vec::with_capacity(states.len())).collect();
+    let mut parts: Vec<OwnState> = shares.iter().map(|_| Vec::with_capacity(states.len())).collect();
     for slot in states {
         parts.iter_mut().for_each(|part| part.push(Vec::with_capacity(slot.len())));
         for layer in slot {
             let mut rest = layer.as_mut_slice();
-            for (part, worker) in parts.iter_mut().zip(workers) {
-                let own = lock(worker).share.blocks.len() * block_state;
+            for (part, blocks) in parts.iter_mut().zip(shares) {
+                let own = blocks * block_state;
                 let (mine, others) = rest.split_at_mut(own);
                 rest = others;
                 part.last_mut().expect("pushed above").push(mine);
@@ -64,7 +64,7 @@ pub struct Exchange {
     /// Whether some head's blocks belong to more than one thread.
     heads_split: bool,
     /// Partial attention outputs, per thread `[own blocks][slots][row]`.
-    attention: Vec<RwLock<Vec<f32>>>,
+    pub attention: Vec<RwLock<Vec<f32>>>,
     /// Partial decoder outputs, alternating by layer, per thread `[own blocks][slots][row]`.
     update: [Vec<RwLock<Vec<f32>>>; 2],
 }
@@ -79,6 +79,11 @@ impl Exchange {
             attention: buffers(),
             update: [buffers(), buffers()],
         }
+    }
+
+    /// Whether attention outputs must be exchanged before they are used.
+    pub fn heads_split(&self) -> bool {
+        self.heads_split
     }
 
     /// Calls `add` with each block of `wanted` in order, and its partial results `[slots][row]`.
@@ -102,7 +107,7 @@ impl Exchange {
     }
 }
 
-fn write(lock: &RwLock<Vec<f32>>) -> RwLockWriteGuard<'_, Vec<f32>> {
+pub fn write(lock: &RwLock<Vec<f32>>) -> RwLockWriteGuard<'_, Vec<f32>> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -119,8 +124,8 @@ pub struct Job<'a> {
 
 /// A thread's share and its scratch memory.
 pub struct Worker {
-    share: Share,
-    slots: usize,
+    pub share: Share,
+    pub slots: usize,
     /// Residual stream, `[slots][row]`.
     pub x: Vec<f32>,
     /// A layer's update, `[slots][row]`.
@@ -130,9 +135,9 @@ pub struct Worker {
     /// Attention outputs, `[heads][slots][row]`.
     pub attention: Vec<f32>,
     /// Cosines and sines, `[slots][padded N]`.
-    cosines: Vec<f32>,
-    sines: Vec<f32>,
-    pairs: Vec<ActivePair>,
+    pub cosines: Vec<f32>,
+    pub sines: Vec<f32>,
+    pub pairs: Vec<ActivePair>,
     scaled_x: Vec<f32>,
     /// Sequences that take part in the current step.
     pub active: Vec<usize>,

@@ -17,13 +17,17 @@ pub(super) struct EncodeParams {
 const SOURCES: &[&str] = &[
     include_str!("../../../shaders/step.wgsl"),
     include_str!("../../../shaders/vectors.wgsl"),
+    include_str!("../../../shaders/gather.wgsl"),
     include_str!("../../../shaders/residual.wgsl"),
     include_str!("../../../shaders/dense.wgsl"),
     include_str!("../../../shaders/compact.wgsl"),
+    include_str!("../../../shaders/rotary.wgsl"),
+    include_str!("../../../shaders/activate.wgsl"),
     include_str!("../../../shaders/encode.wgsl"),
 ];
 
-const BINDINGS: &[Binding] = &[
+/// Shared with `beam_encode`, which binds nodes where this kernel binds states.
+pub(super) const BINDINGS: &[Binding] = &[
     Binding::Uniform,
     Binding::ReadStep,
     Binding::Read,

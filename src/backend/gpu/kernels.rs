@@ -2,6 +2,7 @@
 
 use super::device::Gpu;
 use super::layout::Layout;
+use super::{beam_attend, beam_counts, beam_encode, beam_fold, beam_select};
 use super::{encode, logits, project, rescale, sample};
 use crate::backend::{BackendError, WeightType};
 use std::fmt::Write as _;
@@ -33,6 +34,17 @@ pub(super) struct KernelSpec {
 pub(super) const KERNELS: [&KernelSpec; 6] =
     [&rescale::KERNEL, &encode::FIRST, &encode::KERNEL, &project::KERNEL, &logits::KERNEL, &sample::KERNEL];
 
+/// What a step of a beam search runs besides `project` and `logits`, in its order.
+pub(super) const BEAM_KERNELS: [&KernelSpec; 7] = [
+    &beam_fold::KERNEL,
+    &beam_counts::KERNEL,
+    &beam_encode::FIRST,
+    &beam_encode::KERNEL,
+    &beam_attend::KERNEL,
+    &beam_select::KERNEL,
+    &beam_select::MERGE,
+];
+
 /// A compiled kernel.
 pub(super) struct Pipeline {
     pub pipeline: wgpu::ComputePipeline,
@@ -47,6 +59,45 @@ pub(super) struct Pipelines {
     pub project: Pipeline,
     pub logits: Pipeline,
     pub sample: Pipeline,
+}
+
+impl Pipeline {
+    /// Binds buffers in the order of the kernel's bindings.
+    pub fn bind(&self, gpu: &Gpu, bound: &[Bound]) -> wgpu::BindGroup {
+        let entries: Vec<wgpu::BindGroupEntry> = bound
+            .iter()
+            .enumerate()
+            .map(|(binding, &(buffer, offset, size))| wgpu::BindGroupEntry {
+                binding: binding as u32,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer,
+                    offset,
+                    size: size.and_then(std::num::NonZero::new),
+                }),
+            })
+            .collect();
+        gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &self.layout,
+            entries: &entries,
+        })
+    }
+}
+
+/// What a bind group binds: a buffer, an offset, and a size where it is not the rest of the buffer.
+pub(super) type Bound<'a> = (&'a wgpu::Buffer, u64, Option<u64>);
+
+/// All kernels of a beam search, compiled for a layout and a number of slots per tile.
+pub(super) struct BeamPipelines {
+    pub fold: Pipeline,
+    pub counts: Pipeline,
+    pub first: Pipeline,
+    pub encode: Pipeline,
+    pub attend: Pipeline,
+    pub project: Pipeline,
+    pub logits: Pipeline,
+    pub select: Pipeline,
+    pub merge: Pipeline,
 }
 
 /// How to compile.
@@ -79,11 +130,37 @@ impl Pipelines {
     }
 }
 
+impl BeamPipelines {
+    pub fn compile(
+        gpu: &Gpu,
+        layout: &Layout,
+        slot_tile: usize,
+        options: &CompileOptions,
+    ) -> Result<Self, BackendError> {
+        let build = |spec, slot_tile| compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked);
+        Ok(Self {
+            fold: build(&beam_fold::KERNEL, 1)?,
+            counts: build(&beam_counts::KERNEL, 1)?,
+            first: build(&beam_encode::FIRST, slot_tile)?,
+            encode: build(&beam_encode::KERNEL, slot_tile)?,
+            attend: build(&beam_attend::KERNEL, 1)?,
+            project: build(&project::KERNEL, slot_tile)?,
+            logits: build(&logits::KERNEL, slot_tile)?,
+            select: build(&beam_select::KERNEL, 1)?,
+            merge: build(&beam_select::MERGE, 1)?,
+        })
+    }
+}
+
 /// A kernel's whole WGSL text: the header of constants and its sources.
 pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, options: &CompileOptions) -> String {
     let g = &layout.geometry;
     let block = if spec.name == logits::KERNEL.name { layout.vocab_block } else { g.block };
-    let workgroup = if spec.name == sample::KERNEL.name { layout.sample_workgroup() } else { layout.workgroup };
+    let workgroup = match spec.name {
+        name if name == sample::KERNEL.name => layout.sample_workgroup(),
+        name if name == beam_select::KERNEL.name || name == beam_select::MERGE.name => layout.select_workgroup(),
+        _ => layout.workgroup,
+    };
     let mut text = String::new();
     let constants = [
         ("W", workgroup as usize),
@@ -126,6 +203,13 @@ fn corrupt(spec: &KernelSpec, text: &str) -> String {
         "encode" => ("add_scaled(second_row, q.y, x)", "add_scaled(second_row, -q.y, x)"),
         "project" => ("relu(vec4(sum)).x", "vec4(sum).x"),
         "logits" => ("products[s * (BLOCK / 4u) + p];", "products[s * (BLOCK / 4u) + p].yxzw;"),
+        "beam_embed" => ("steps[slot].node * NODE", "(steps[slot].node ^ 1u) * NODE"),
+        "beam_encode" => ("rotate(u.zw, neuron + 2u, position)", "rotate(u.zw, neuron, position)"),
+        "beam_attend" => ("* bitcast<f32>(paths[first + k].y)", "* 1.01 * bitcast<f32>(paths[first + k].y)"),
+        "beam_fold" => ("][n % 4u], x)", "][(n + 1u) % 4u], x)"),
+        "beam_counts" => ("beams[beam].parent * V", "beam * V"),
+        "beam_select" => ("a.y < b.y", "a.y > b.y"),
+        "beam_merge" => ("candidates[best.y].y, 0u)", "candidates[best.y].y ^ 1u, 0u)"),
         _ => ("control[slot].token =", "control[slot].token = 1u ^"),
     };
     assert!(text.contains(right), "kernel {} has nothing to corrupt", spec.name);

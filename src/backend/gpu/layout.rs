@@ -127,6 +127,38 @@ impl Layout {
         self.workgroup.max(needed.next_power_of_two())
     }
 
+    /// Invocations per workgroup of the kernels that select beams. One of them may look at its tokens once
+    /// per candidate, and llvmpipe ends an invocation's loops, silently, after 65,535 turns.
+    pub fn select_workgroup(&self) -> u32 {
+        match self.allowance.software {
+            true => (self.geometry.vocab as u32).div_ceil(64).next_power_of_two().clamp(self.workgroup, 256),
+            false => self.workgroup,
+        }
+    }
+
+    /// Numbers in one layer's part of a node.
+    pub fn node_size(&self) -> usize {
+        self.geometry.all_neurons() + self.geometry.row
+    }
+
+    /// Nodes that one binding can hold.
+    pub fn most_nodes(&self) -> u64 {
+        self.allowance.max_binding / (4 * self.node_size() as u64)
+    }
+
+    /// Checks that a search with so many beams and candidates fits.
+    pub fn check_beams(&self, beams: usize, candidates: usize) -> Result<(), BackendError> {
+        let limit = |what, needed, allowed| {
+            let device = self.allowance.device.clone();
+            if needed > allowed { Err(BackendError::Limit { device, what, needed, allowed }) } else { Ok(()) }
+        };
+        let counts = 4 * (beams * self.geometry.vocab) as u64;
+        limit("bytes in one binding for the token counts of all beams", counts, self.allowance.max_binding)?;
+        let own = (self.geometry.vocab.max(beams * candidates) as u64).div_ceil(self.select_workgroup() as u64);
+        let turns = if self.allowance.software { (candidates as u64 + 4) * (own + 32) } else { 0 };
+        limit("loop turns to select so many candidates", turns, 65_000)
+    }
+
     /// Bytes of one slot's state in one layer's segment.
     pub fn state_bytes(&self, segment: &Range<usize>) -> u64 {
         segment.len() as u64 * self.block_state_bytes()

@@ -19,6 +19,7 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
     sources: &[
         include_str!("../../../shaders/step.wgsl"),
         include_str!("../../../shaders/vectors.wgsl"),
+        include_str!("../../../shaders/gather.wgsl"),
         include_str!("../../../shaders/residual.wgsl"),
         include_str!("../../../shaders/dense.wgsl"),
         include_str!("../../../shaders/logits.wgsl"),

@@ -7,8 +7,17 @@
 //! | `kernels` | sources, bindings and pipelines |
 //! | `encode`, `project`, `logits`, `sample`, `rescale` | the host side of each kernel |
 //! | `slots` | buffers of a set of sequences, the schedule of a step, readback |
-//! | `stages` | the kernels one at a time |
+//! | `beam_encode`, `beam_attend`, `beam_fold`, `beam_select`, `beam_counts` | the same for the beam search |
+//! | `beams` | beams: one base state, nodes, the schedule of a step |
+//! | `stages`, `beam_stages` | the kernels one at a time |
 
+mod beam_attend;
+mod beam_counts;
+mod beam_encode;
+mod beam_fold;
+mod beam_select;
+mod beam_stages;
+mod beams;
 mod device;
 mod encode;
 mod kernels;
@@ -22,11 +31,13 @@ mod stages;
 
 pub use device::{AdapterChoice, AdapterSummary, list_adapters};
 
+use super::beams::{BeamStages, Beams};
 use super::pack::{self, Element};
 use super::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, WeightType, stage};
 use crate::model::{Model, rotary::Rotary};
+use beams::GpuBeams;
 use device::Gpu;
-use kernels::{CompileOptions, KERNELS, Pipelines};
+use kernels::{BEAM_KERNELS, BeamPipelines, CompileOptions, KERNELS, Pipelines};
 use layout::{Allowance, Layout};
 use slots::GpuSlots;
 use std::collections::HashMap;
@@ -52,6 +63,11 @@ pub fn kernel_names() -> Vec<&'static str> {
     KERNELS.iter().map(|kernel| kernel.name).collect()
 }
 
+/// Names of the kernels that only a beam search runs, in its order.
+pub fn beam_kernel_names() -> Vec<&'static str> {
+    BEAM_KERNELS.iter().map(|kernel| kernel.name).collect()
+}
+
 /// A model's weights on a GPU.
 pub struct GpuBackend {
     shared: Arc<Shared>,
@@ -65,6 +81,8 @@ struct Shared {
     options: CompileOptions,
     /// Compiled kernels by slots per tile.
     pipelines: Mutex<HashMap<usize, Arc<Pipelines>>>,
+    /// The same for beam search.
+    beam_pipelines: Mutex<HashMap<usize, Arc<BeamPipelines>>>,
 }
 
 /// Weights and tables on the device.
@@ -121,14 +139,16 @@ impl GpuBackend {
             WeightType::F16 => Weights::upload::<u16>(model, &rotary, &gpu, &layout)?,
         };
         let options = CompileOptions { checked: options.checked, corrupt: options.corrupt, paired: rotary.paired() };
-        let shared = Shared { gpu, layout, weights, options, pipelines: Mutex::default() };
+        let shared =
+            Shared { gpu, layout, weights, options, pipelines: Mutex::default(), beam_pipelines: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Every kernel's name and whole WGSL text as this adapter gets it, for one sequence.
     pub fn shader_sources(&self) -> Vec<(&'static str, String)> {
         let shared = &self.shared;
-        KERNELS.iter().map(|spec| (spec.name, kernels::source(spec, &shared.layout, 1, &shared.options))).collect()
+        let kernels = KERNELS.iter().chain(&BEAM_KERNELS);
+        kernels.map(|spec| (spec.name, kernels::source(spec, &shared.layout, 1, &shared.options))).collect()
     }
 }
 
@@ -140,6 +160,17 @@ impl Shared {
             return Ok(pipelines.clone());
         }
         let pipelines = Arc::new(Pipelines::compile(&self.gpu, &self.layout, slot_tile, &self.options)?);
+        compiled.insert(slot_tile, pipelines.clone());
+        Ok(pipelines)
+    }
+
+    /// The kernels of a beam search for a number of slots per tile, compiled when first needed.
+    fn beam_pipelines(&self, slot_tile: usize) -> Result<Arc<BeamPipelines>, BackendError> {
+        let mut compiled = self.beam_pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipelines) = compiled.get(&slot_tile) {
+            return Ok(pipelines.clone());
+        }
+        let pipelines = Arc::new(BeamPipelines::compile(&self.gpu, &self.layout, slot_tile, &self.options)?);
         compiled.insert(slot_tile, pipelines.clone());
         Ok(pipelines)
     }
@@ -209,7 +240,16 @@ impl Backend for GpuBackend {
         Ok(Box::new(GpuSlots::new(self.shared.clone(), count, &slots::layer_schedule(layers))?))
     }
 
+    fn create_beams(&self, count: usize) -> Result<Box<dyn Beams>, BackendError> {
+        let layers = self.shared.layout.geometry.layers;
+        Ok(Box::new(GpuBeams::new(self.shared.clone(), count, &slots::layer_schedule(layers))?))
+    }
+
     fn stages(&self) -> &dyn stage::Stages {
+        self
+    }
+
+    fn beam_stages(&self) -> &dyn BeamStages {
         self
     }
 }

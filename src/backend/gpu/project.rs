@@ -17,6 +17,7 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
     sources: &[
         include_str!("../../../shaders/step.wgsl"),
         include_str!("../../../shaders/vectors.wgsl"),
+        include_str!("../../../shaders/gather.wgsl"),
         include_str!("../../../shaders/compact.wgsl"),
         include_str!("../../../shaders/project.wgsl"),
     ],

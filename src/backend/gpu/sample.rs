@@ -6,7 +6,7 @@ use super::kernels::{Binding, KernelSpec};
 pub(super) const KERNEL: KernelSpec = KernelSpec {
     name: "sample",
     entry: "main",
-    sources: &[include_str!("../../../shaders/sample.wgsl")],
+    sources: &[include_str!("../../../shaders/penalties.wgsl"), include_str!("../../../shaders/sample.wgsl")],
     bindings: &[
         Binding::Read,
         Binding::Read,

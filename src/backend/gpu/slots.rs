@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::encode::EncodeParams;
-use super::kernels::{Pipeline, Pipelines};
+use super::kernels::{Bound, Pipeline, Pipelines};
 use super::logits::LogitsParams;
 use super::project::ProjectParams;
 use super::rescale::{self, RescaleParams};
@@ -17,24 +17,24 @@ const MAX_STEPS: usize = 64;
 /// Most bytes of logits that one submission hands back.
 const TRACE_BYTES: u64 = 32 << 20;
 /// Dynamic offsets and the entries of the parameter buffer are multiples of this.
-const ALIGNMENT: u64 = 256;
+pub(super) const ALIGNMENT: u64 = 256;
 
 /// Mirrors `Step` of the shaders.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct GpuStep {
-    input: u32,
-    position: u32,
-    read_scale: f32,
-    write_scale: f32,
-    sample: u32,
-    logits: u32,
-    rescale: f32,
-    padding: u32,
+    pub input: u32,
+    pub position: u32,
+    pub read_scale: f32,
+    pub write_scale: f32,
+    pub sample: u32,
+    pub logits: u32,
+    pub rescale: f32,
+    pub node: u32,
 }
 
-const INPUT_IDLE: u32 = u32::MAX;
-const INPUT_PREVIOUS: u32 = u32::MAX - 1;
+pub(super) const INPUT_IDLE: u32 = u32::MAX;
+pub(super) const INPUT_PREVIOUS: u32 = u32::MAX - 1;
 
 impl From<&SlotStep> for GpuStep {
     fn from(step: &SlotStep) -> Self {
@@ -50,7 +50,7 @@ impl From<&SlotStep> for GpuStep {
             sample: (step.output == Output::Token) as u32,
             logits: (step.output >= Output::Logits) as u32,
             rescale: step.rescale.unwrap_or(1.0),
-            padding: 0,
+            node: 0,
         }
     }
 }
@@ -70,9 +70,9 @@ pub(super) fn layer_schedule(layers: usize) -> Vec<ScheduledLayer> {
 }
 
 /// A dispatch that every step repeats: its bindings and its size.
-struct Dispatch {
-    group: wgpu::BindGroup,
-    workgroups: [u32; 3],
+pub(super) struct Dispatch {
+    pub group: wgpu::BindGroup,
+    pub workgroups: [u32; 3],
 }
 
 /// One layer's part of a step.
@@ -118,12 +118,12 @@ pub(super) struct GpuSlots {
 }
 
 /// Kernel parameters, each in an entry of its own of one uniform buffer.
-struct ParamTable {
-    bytes: Vec<u8>,
+pub(super) struct ParamTable {
+    pub bytes: Vec<u8>,
 }
 
 impl ParamTable {
-    fn push<P: bytemuck::Pod>(&mut self, params: P) -> u64 {
+    pub fn push<P: bytemuck::Pod>(&mut self, params: P) -> u64 {
         let offset = self.bytes.len() as u64;
         self.bytes.extend_from_slice(bytemuck::bytes_of(&params));
         self.bytes.resize((offset + ALIGNMENT) as usize, 0);
@@ -131,10 +131,7 @@ impl ParamTable {
     }
 }
 
-/// What a bind group binds: a buffer, an offset, and a size where it is not the rest of the buffer.
-type Bound<'a> = (&'a wgpu::Buffer, u64, Option<u64>);
-
-fn whole(buffer: &wgpu::Buffer) -> Bound<'_> {
+pub(super) fn whole(buffer: &wgpu::Buffer) -> Bound<'_> {
     (buffer, 0, None)
 }
 
@@ -238,25 +235,7 @@ impl GpuSlots {
         gpu.upload(&uniforms, 0, &table.bytes)?;
         let uniform = |offset: u64| (&uniforms, offset, Some(32.min(ALIGNMENT)));
 
-        let group = |pipeline: &Pipeline, bound: &[Bound]| {
-            let entries: Vec<wgpu::BindGroupEntry> = bound
-                .iter()
-                .enumerate()
-                .map(|(binding, &(buffer, offset, size))| wgpu::BindGroupEntry {
-                    binding: binding as u32,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer,
-                        offset,
-                        size: size.and_then(std::num::NonZero::new),
-                    }),
-                })
-                .collect();
-            gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: None,
-                layout: &pipeline.layout,
-                entries: &entries,
-            })
-        };
+        let group = |pipeline: &Pipeline, bound: &[Bound]| pipeline.bind(gpu, bound);
         let step_table: Bound = (&steps, 0, Some(slots * size_of::<GpuStep>() as u64));
         let weights = &shared.weights;
 
@@ -380,6 +359,12 @@ impl GpuSlots {
             rescale,
             shared,
         })
+    }
+
+    /// Multiplies the states by the steps' factors.
+    pub fn rescale(&self, step: Vec<SlotStep>) -> Result<(), BackendError> {
+        self.write_steps(&[step])?;
+        self.execute(|encoder| self.record_rescale(&mut encoder.begin_compute_pass(&Default::default()), 0))
     }
 
     /// Uploads the step table of a submission.

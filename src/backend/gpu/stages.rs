@@ -9,7 +9,8 @@ use crate::backend::{BackendError, Input, Output, SlotStep};
 use crate::sampling::Control;
 
 /// The first layer and a later one, on the same state.
-const BOTH: [ScheduledLayer; 2] = [ScheduledLayer { first: true, state: 0 }, ScheduledLayer { first: false, state: 0 }];
+pub(super) const BOTH: [ScheduledLayer; 2] =
+    [ScheduledLayer { first: true, state: 0 }, ScheduledLayer { first: false, state: 0 }];
 
 impl GpuBackend {
     fn bench(&self, slots: usize) -> Result<GpuSlots, BackendError> {
@@ -17,7 +18,7 @@ impl GpuBackend {
     }
 
     /// Puts `[S, D]` numbers into padded rows.
-    fn pad(&self, values: &[f32]) -> Vec<f32> {
+    pub(super) fn pad(&self, values: &[f32]) -> Vec<f32> {
         let g = &self.shared.layout.geometry;
         let mut padded = vec![0.0; values.len() / g.width * g.row];
         for (to, from) in padded.chunks_exact_mut(g.row).zip(values.chunks_exact(g.width)) {
@@ -28,16 +29,22 @@ impl GpuBackend {
 
     /// Writes a residual stream and an update that some layer left: the residual as the first layer of
     /// [`BOTH`] leaves it, each slot's update as the share of another block.
-    fn write_residual(&self, bench: &GpuSlots, residual: &[f32], update: &[f32]) -> Result<(), BackendError> {
+    pub(super) fn write_residual(
+        &self,
+        residual_buffer: &wgpu::Buffer,
+        updates_buffer: &wgpu::Buffer,
+        residual: &[f32],
+        update: &[f32],
+    ) -> Result<(), BackendError> {
         let g = &self.shared.layout.geometry;
         for (slot, (x, m)) in residual.chunks_exact(g.width).zip(update.chunks_exact(g.width)).enumerate() {
             let at = (2 * slot * g.row * 4) as u64;
-            self.shared.gpu.upload(&bench.residual, at, bytemuck::cast_slice(&self.pad(x)))?;
+            self.shared.gpu.upload(residual_buffer, at, bytemuck::cast_slice(&self.pad(x)))?;
             let mut updates = vec![0f32; g.blocks() * g.row];
             let block = slot % g.blocks();
             updates[block * g.row..][..g.width].copy_from_slice(m);
             self.shared.gpu.upload(
-                &bench.updates,
+                updates_buffer,
                 (slot * updates.len() * 4) as u64,
                 bytemuck::cast_slice(&updates),
             )?;
@@ -46,7 +53,7 @@ impl GpuBackend {
     }
 
     /// Numbers per slot in the buffer of activations and partial attention outputs.
-    fn slot_neurons(&self) -> usize {
+    pub(super) fn slot_neurons(&self) -> usize {
         (self.shared.layout.slot_neuron_bytes() / 4) as usize
     }
 }
@@ -57,7 +64,7 @@ impl Stages for GpuBackend {
         let gpu = &self.shared.gpu;
         let slots = input.steps.len();
         let bench = self.bench(slots)?;
-        self.write_residual(&bench, &input.residual, &input.update)?;
+        self.write_residual(&bench.residual, &bench.updates, &input.residual, &input.update)?;
         let per_slot = g.heads * g.neurons * g.width;
         for (slot, state) in input.state.chunks_exact(per_slot).enumerate() {
             bench.write_layer(0, slot, state)?;
@@ -135,7 +142,7 @@ impl Stages for GpuBackend {
         let slots = input.residual.len() / layout.geometry.width;
         // A schedule of one layer reads the residual where `write_residual` puts it.
         let bench = GpuSlots::new(self.shared.clone(), slots, &BOTH[..1])?;
-        self.write_residual(&bench, &input.residual, &input.update)?;
+        self.write_residual(&bench.residual, &bench.updates, &input.residual, &input.update)?;
         let step = SlotStep { input: Input::Previous, output: Output::Logits, ..SlotStep::IDLE };
         bench.write_steps(&[vec![step; slots]])?;
         bench.execute(|encoder| bench.record_logits(&mut encoder.begin_compute_pass(&Default::default()), 0))?;

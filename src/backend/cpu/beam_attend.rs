@@ -1,0 +1,76 @@
+//! Twin of `shaders/beam_attend.wgsl`: a block of neurons meets a beam's past.
+
+use super::beam_encode::OwnNodes;
+use super::encode::ActivePair;
+use super::simd::{Isa, Kernel, LANES};
+use crate::backend::beams::PathEntry;
+
+/// y ← read_scale q · state + Σ weight_a (q · q_a) x_a over a path, for the neurons of one block.
+pub struct BeamAttend<'a> {
+    /// The thread's nodes.
+    pub nodes: &'a OwnNodes,
+    /// Layer.
+    pub layer: usize,
+    /// The node that looks back.
+    pub node: usize,
+    /// What it looks back along.
+    pub path: &'a [PathEntry],
+    /// The block's first neuron among the thread's own.
+    pub first: usize,
+    /// The block's rows of the base state, `[block][row]`.
+    pub state: &'a [f32],
+    /// Factor on q where the base state is read.
+    pub read_scale: f32,
+    /// Attention output of this block, `[row]`.
+    pub y: &'a mut [f32],
+    /// Scratch: the active pairs, capacity block / 2.
+    pub pairs: &'a mut Vec<ActivePair>,
+}
+
+impl Kernel for BeamAttend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let row = self.y.len();
+        let block = self.state.len() / row;
+        let (q, _) = self.nodes.get(self.node, self.layer);
+        let q = &q[self.first..][..block];
+        let (pairs, _) = q.as_chunks::<2>();
+        self.pairs.clear();
+        for (i, &q) in pairs.iter().enumerate() {
+            if q[0] != 0.0 || q[1] != 0.0 {
+                self.pairs.push(ActivePair { first: 2 * i as u32, q });
+            }
+        }
+        self.y.fill(0.0);
+        let (y, _) = self.y.as_chunks_mut::<LANES>();
+        for pair in self.pairs.iter() {
+            let (first, second) = self.state[pair.first as usize * row..][..2 * row].split_at(row);
+            let (first, _) = first.as_chunks::<LANES>();
+            let (second, _) = second.as_chunks::<LANES>();
+            let (q0, q1) = (isa.splat(pair.q[0]), isa.splat(pair.q[1]));
+            for ((y, first), second) in y.iter_mut().zip(first).zip(second) {
+                let sum = isa.mul_add(q1, isa.load(second), isa.mul_add(q0, isa.load(first), isa.load(y)));
+                isa.store(sum, y);
+            }
+        }
+        for y in y.iter_mut().flatten() {
+            *y *= self.read_scale;
+        }
+        let (q, _) = q.as_chunks::<LANES>();
+        for entry in self.path {
+            let (other, x) = self.nodes.get(entry.node, self.layer);
+            let (other, _) = other[self.first..][..block].as_chunks::<LANES>();
+            let mut sums = [isa.splat(0.0); 2];
+            for (i, (q, other)) in q.iter().zip(other).enumerate() {
+                sums[i % 2] = isa.mul_add(isa.load(q), isa.load(other), sums[i % 2]);
+            }
+            let score = isa.splat(isa.sum(isa.add(sums[0], sums[1])) * entry.weight);
+            let (x, _) = x.as_chunks::<LANES>();
+            for (y, x) in y.iter_mut().zip(x) {
+                isa.store(isa.mul_add(score, isa.load(x), isa.load(y)), y);
+            }
+        }
+    }
+}

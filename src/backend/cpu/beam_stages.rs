@@ -1,0 +1,158 @@
+//! The CPU's beam kernels one at a time, on one thread.
+
+use super::CpuBackend;
+use super::beam_fold::Fold;
+use super::beam_select::{self, BeamBest};
+use super::beams::{BeamWorker, job};
+use super::stages::Bench;
+use super::weights::{AnyWeights, Half, Weights};
+use super::worker::{self, Exchange};
+use crate::backend::beams::{
+    BeamAttendInput, BeamEncodeInput, BeamEncodeOutput, BeamFold, BeamSelectInput, BeamSelection, BeamStages, BeamStep,
+    Nodes,
+};
+use crate::backend::stage::EncodeInput;
+use crate::backend::{BackendError, Input, Plan, SlotStep};
+
+impl CpuBackend {
+    /// One thread that owns all blocks, and what it would share with others.
+    fn beam_bench(&self, slots: usize) -> (BeamWorker, Exchange) {
+        let mut shares = worker::share_out(&self.shared.model.geometry, 1);
+        let exchange = Exchange::new(&self.shared.model.geometry, &shares, slots);
+        (BeamWorker::new(&self.shared, shares.remove(0), slots), exchange)
+    }
+
+    /// Puts nodes in place, from the first on.
+    fn write_nodes(&self, bench: &mut BeamWorker, nodes: &Nodes) {
+        let g = &self.shared.model.geometry;
+        let rotated = nodes.rotated.chunks_exact(g.heads * g.neurons);
+        for (node, (from_q, from_x)) in rotated.zip(nodes.residual.chunks_exact(g.width)).enumerate() {
+            bench.nodes.make_room(node);
+            let (q, x) = bench.nodes.get_mut(node, 0);
+            for (head, from) in q.chunks_exact_mut(g.padded_neurons()).zip(from_q.chunks_exact(g.neurons)) {
+                head[..g.neurons].copy_from_slice(from);
+            }
+            x[..g.width].copy_from_slice(from_x);
+        }
+    }
+
+    /// The first `neurons` of every head.
+    fn unpad_neurons(&self, neurons: &[f32]) -> Vec<f32> {
+        let g = &self.shared.model.geometry;
+        neurons.chunks_exact(g.padded_neurons()).flat_map(|head| &head[..g.neurons]).copied().collect()
+    }
+
+    /// A layer's state `[H, N, D]`, padded.
+    fn pad_state(&self, state: &[f32]) -> Vec<f32> {
+        let g = &self.shared.model.geometry;
+        let mut padded = vec![0.0; g.layer_state()];
+        let heads = padded.chunks_exact_mut(g.padded_neurons() * g.row);
+        for (head, from) in heads.zip(state.chunks_exact(g.neurons * g.width)) {
+            for (row, from) in head.chunks_exact_mut(g.row).zip(from.chunks_exact(g.width)) {
+                row[..g.width].copy_from_slice(from);
+            }
+        }
+        padded
+    }
+
+    fn beam_encode_typed<E: Half>(&self, weights: &Weights<E>, input: &BeamEncodeInput) -> BeamEncodeOutput {
+        let slots = input.tokens.len();
+        let mut residual = Bench::new(self, slots);
+        let step = |token: &Option<u32>| SlotStep {
+            input: token.map_or(Input::Previous, Input::Token),
+            position: input.position,
+            ..SlotStep::IDLE
+        };
+        let steps = input.tokens.iter().map(step).collect();
+        let (x, update) = (input.residual.clone(), input.update.clone());
+        residual.residual(weights, &EncodeInput { steps, residual: x, update, state: Vec::new() });
+        let (mut bench, exchange) = self.beam_bench(slots);
+        bench.worker = residual.worker;
+        (0..slots).for_each(|node| bench.nodes.make_room(node));
+        let plan = Plan::default();
+        let nodes: Vec<usize> = (0..slots).collect();
+        bench.encode(&job(&self.shared, &plan, &exchange, &[]), weights, &nodes, 0);
+        let mut output = BeamEncodeOutput { activations: self.unpad_neurons(&bench.worker.u), nodes: Nodes::default() };
+        for node in nodes {
+            let (q, x) = bench.nodes.get(node, 0);
+            output.nodes.rotated.extend(self.unpad_neurons(q));
+            output.nodes.residual.extend_from_slice(&x[..self.shared.model.geometry.width]);
+        }
+        output
+    }
+}
+
+impl BeamStages for CpuBackend {
+    fn beam_encode(&self, input: &BeamEncodeInput) -> Result<BeamEncodeOutput, BackendError> {
+        Ok(match &self.shared.model.weights {
+            AnyWeights::F32(weights) => self.beam_encode_typed(weights, input),
+            AnyWeights::F16(weights) => self.beam_encode_typed(weights, input),
+        })
+    }
+
+    fn beam_attend(&self, input: &BeamAttendInput) -> Result<Vec<f32>, BackendError> {
+        let g = &self.shared.model.geometry;
+        let slots = input.reads.len();
+        let (mut bench, exchange) = self.beam_bench(slots);
+        self.write_nodes(&mut bench, &input.nodes);
+        bench.worker.active = (0..slots).collect();
+        let plan = Plan::default();
+        let job = job(&self.shared, &plan, &exchange, &[]);
+        let step = BeamStep {
+            position: 0,
+            read_scale: input.read_scale,
+            reads: input.reads.clone(),
+            scores: Vec::new(),
+            parents: None,
+            generated: 0,
+            candidates: 0,
+        };
+        bench.attend(&job, &step, 0, &self.pad_state(&input.state));
+        bench.worker.gather_attention(&job);
+        let mut attention = Vec::new();
+        for slot in 0..slots {
+            for head in 0..g.heads {
+                attention.extend_from_slice(&bench.worker.attention[(head * slots + slot) * g.row..][..g.width]);
+            }
+        }
+        Ok(attention)
+    }
+
+    fn beam_fold(&self, state: &[f32], nodes: &Nodes, folds: &[BeamFold]) -> Result<Vec<f32>, BackendError> {
+        let g = &self.shared.model.geometry;
+        let (mut bench, _) = self.beam_bench(1);
+        self.write_nodes(&mut bench, nodes);
+        let mut padded = self.pad_state(state);
+        let mut scaled_x = vec![0.0; g.row];
+        for fold in folds {
+            let (q, x) = bench.nodes.get(fold.node, 0);
+            let (state, scaled_x) = (padded.as_mut_slice(), scaled_x.as_mut_slice());
+            self.shared.level.run(Fold { q, x, write_scale: fold.write_scale, state, scaled_x });
+        }
+        let heads = padded.chunks_exact(g.padded_neurons() * g.row);
+        let rows = heads.flat_map(|head| head.chunks_exact(g.row).take(g.neurons));
+        Ok(rows.flat_map(|row| &row[..g.width]).copied().collect())
+    }
+
+    fn beam_select(&self, input: &BeamSelectInput) -> Result<BeamSelection, BackendError> {
+        let vocab = self.shared.model.geometry.vocab;
+        let rows: Vec<&[f32]> = input.logits.chunks_exact(vocab).collect();
+        let mut best = vec![BeamBest::default(); input.scores.len()];
+        for (beam, best) in best.iter_mut().enumerate() {
+            let logits = rows[beam.min(rows.len() - 1)];
+            let counts = &input.counts[beam * vocab..][..vocab];
+            let (score, k) = (input.scores[beam], input.candidates);
+            beam_select::select(logits, counts, &input.params, input.generated, score, k, best);
+        }
+        Ok(BeamSelection {
+            candidates: beam_select::merge(best.iter(), input.candidates),
+            status: best.iter().map(|best| best.status).collect(),
+        })
+    }
+
+    fn beam_counts(&self, counts: &[u32], parents: &[usize], tokens: &[u32]) -> Result<Vec<u32>, BackendError> {
+        let vocab = self.shared.model.geometry.vocab;
+        let rows: Vec<Vec<u32>> = counts.chunks_exact(vocab).map(<[u32]>::to_vec).collect();
+        Ok(beam_select::reorder(&rows, parents, tokens.iter().copied()).concat())
+    }
+}

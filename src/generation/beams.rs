@@ -1,0 +1,127 @@
+//! Beam search on a device: the prompt into the base state, then a step for every token.
+
+use super::batch::Batch;
+use super::beam::{BeamOptions, BeamSearch, Candidate, Hypothesis, Step};
+use super::lineage::{Lineage, NextReads};
+use super::session::mark_eos;
+use super::{Bdh, GenerationError};
+use crate::backend::beams::{BeamSelection, BeamStep, Beams};
+use crate::model::forgetting::Forgetting;
+use crate::sampling::{PROMPT_BIT, SamplerParams, SamplingError, SamplingOptions, Status};
+use std::ops::ControlFlow;
+
+/// How far a beam search is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BeamProgress {
+    /// So many tokens of the prompt have been read.
+    Read(usize),
+    /// Every beam has got a token.
+    Generated {
+        /// How many new tokens each beam has.
+        tokens: usize,
+        /// Bytes that the past of all beams takes on the device.
+        state_bytes: u64,
+    },
+}
+
+impl Bdh {
+    /// Finds the likeliest continuations of a prompt (token ids), the best first. An empty prompt starts
+    /// from [`Bdh::default_prompt`].
+    ///
+    /// Of `sampling` only the penalties and `min_new_tokens` matter: nothing is drawn. `progress` hears how
+    /// far the search is and may end it; the beams as they stand are then the result.
+    ///
+    /// # Errors
+    /// Options out of range, and token ids outside the vocabulary, before any work starts; logits that
+    /// allow no choice; a device that fails, or whose memory cannot hold what beams do not share.
+    pub fn beam_search(
+        &self,
+        prompt: &[u32],
+        sampling: &SamplingOptions,
+        beam: &BeamOptions,
+        forgetting: Forgetting,
+        mut progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
+    ) -> Result<Vec<Hypothesis>, GenerationError> {
+        sampling.validate()?;
+        let mut search = BeamSearch::new(beam.clone())?;
+        let prompt = if prompt.is_empty() { self.default_prompt()? } else { prompt.to_vec() };
+        let config = &self.model().config;
+        let mut beams = self.backend().create_beams(beam.num_beams)?;
+
+        // The state reads all but the last token, which every search starts from.
+        let mut batch = Batch::on(beams.base()?, config, 1, forgetting);
+        batch.push(0, &prompt)?;
+        batch.check_room(0, beam.max_new_tokens)?;
+        if search.is_over() {
+            return Ok(search.finish());
+        }
+        let mut read = 0;
+        while batch.is_reading(0) {
+            read += batch.advance()?.remove(0).read;
+            if progress(BeamProgress::Read(read)).is_break() {
+                return Ok(search.finish());
+            }
+        }
+        let mut lineage = Lineage::new(batch.clock(0), forgetting, beam.num_beams);
+
+        let mut counts = vec![0; config.vocab_size];
+        prompt.iter().for_each(|&token| counts[token as usize] |= PROMPT_BIT);
+        beams.start(&SamplerParams::new(sampling, 0, 0), &mark_eos(counts, &beam.eos_token_ids))?;
+
+        let mut next = lineage.read_once(prompt[prompt.len() - 1]);
+        let mut parents = None;
+        loop {
+            let candidates = step(&mut *beams, &search, next, parents)?;
+            let Step::Continue(extensions) = search.advance(&candidates) else { break };
+            let (tokens, state_bytes) = (search.generated(), beams.state_bytes());
+            if progress(BeamProgress::Generated { tokens, state_bytes }).is_break() {
+                break;
+            }
+            let (folds, reads) = lineage.extend(&extensions);
+            beams.fold(&folds)?;
+            parents = Some(extensions.iter().map(|extension| extension.parent as usize).collect());
+            next = reads;
+        }
+        Ok(search.finish())
+    }
+}
+
+/// Reads a token for every beam and finds the best candidates.
+fn step(
+    beams: &mut dyn Beams,
+    search: &BeamSearch,
+    next: NextReads,
+    parents: Option<Vec<usize>>,
+) -> Result<Vec<Candidate>, GenerationError> {
+    let position = next.position;
+    let selection = beams.step(&BeamStep {
+        position,
+        read_scale: next.read_scale,
+        reads: next.reads,
+        scores: search.scores().to_vec(),
+        parents,
+        generated: u32::try_from(search.generated()).unwrap_or(u32::MAX),
+        candidates: search.candidates_per_step(),
+    })?;
+    if let Some((sequence, source)) = failure(&selection) {
+        return Err(GenerationError::Sampling { position: position.into(), sequence, source });
+    }
+    let candidate = |found: &crate::backend::beams::BeamCandidate| Candidate {
+        score: found.score,
+        beam: found.beam as u32,
+        token: found.token,
+    };
+    Ok(selection.candidates.iter().map(candidate).collect())
+}
+
+/// The first beam with logits that allow no choice, and why. A beam may have nothing left as long as another
+/// has.
+fn failure(selection: &BeamSelection) -> Option<(usize, Option<SamplingError>)> {
+    let failed = |status: &Option<Status>| match status {
+        Some(Status::Running | Status::Eos | Status::NothingLeft) => None,
+        Some(status) => Some(status.check().err()),
+        None => Some(None),
+    };
+    let by_status = selection.status.iter().enumerate().find_map(|(beam, status)| Some((beam, failed(status)?)));
+    by_status.or_else(|| selection.candidates.is_empty().then_some((0, Some(SamplingError::NothingLeft))))
+}
