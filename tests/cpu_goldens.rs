@@ -55,6 +55,16 @@ fn logits_and_state_match_the_reference() {
     }
 }
 
+/// The Hugging Face port ran in f32 itself, so that its own rounding is within these tolerances too.
+#[test]
+fn logits_match_the_hugging_face_port() {
+    for folder in ["hf-tied", "hf-untied"] {
+        let golden = Golden::read(folder, "golden.safetensors");
+        let (logits, _) = logits(&backend(folder, WeightType::F32, 2), &golden.tokens("tokens"), Forgetting::Full);
+        assert_close(folder, &logits, &golden.values("logits"), NMSE, MAX_ABS);
+    }
+}
+
 #[test]
 fn f16_weights_change_nothing_where_the_checkpoint_is_f16() {
     let golden = Golden::read("st-f16", "golden.safetensors");

@@ -1,6 +1,8 @@
 //! Generation on the shipped model: sequences do not depend on their company or on the length of bursts,
 //! and every option does what its name promises.
 
+mod common;
+
 use bdh_gpu::generation::{
     BatchEvent, BatchOptions, Bdh, Completion, DeviceChoice, FinishReason, Generated, GenerationOptions, WeightChoice,
 };
@@ -103,6 +105,33 @@ fn both_devices_write_the_same_batch() {
     let options = options(24, SamplingOptions { temperature: 0.8, top_k: 50, ..Default::default() });
     let prompts = prompts(&cpu, 8);
     assert_eq!(together(&cpu, &prompts, &options, 2, 16, 64), together(&gpu, &prompts, &options, 2, 16, 64));
+}
+
+/// Greedy text of the Hugging Face port, with and without its repetition penalty.
+fn greedy_matches_the_port(device: DeviceChoice) {
+    for folder in ["hf-tied", "hf-untied"] {
+        let golden = common::Golden::read(folder, "golden.safetensors");
+        let bdh = Bdh::new(common::model(folder), &device, WeightChoice::F32).expect("a device");
+        for (name, repetition_penalty) in [("greedy", 1.0), ("greedy_rep13", 1.3)] {
+            let expected = golden.tokens(name);
+            let (prompt, continuation) = expected.split_at(5);
+            let mut session = bdh.session(Forgetting::Full).unwrap();
+            session.feed(prompt, |_| ControlFlow::Continue(())).unwrap();
+            let sampling = SamplingOptions { repetition_penalty, ..SamplingOptions::greedy() };
+            let got = session.generate(&options(24, sampling), |_| ControlFlow::Continue(())).unwrap();
+            assert_eq!(got.tokens, continuation, "{folder}, {name}");
+        }
+    }
+}
+
+#[test]
+fn greedy_matches_the_port_on_the_cpu() {
+    greedy_matches_the_port(DeviceChoice::Cpu);
+}
+
+#[test]
+fn greedy_matches_the_port_on_the_gpu() {
+    greedy_matches_the_port(DeviceChoice::Gpu);
 }
 
 #[test]

@@ -196,6 +196,8 @@ pub trait Backend: Send + Sync {
     fn weight_type(&self) -> WeightType;
     /// Bytes of weights on the device.
     fn weight_bytes(&self) -> u64;
+    /// How many sequences of a batch decode together best, by the bytes of one sequence's state.
+    fn preferred_slots(&self, state_bytes: u64) -> usize;
     /// Allocates `count` empty sequences.
     ///
     /// # Errors

@@ -8,11 +8,6 @@ use crate::sampling::{PROMPT_BIT, SamplerParams};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-/// Most sequences that decode together unless [`BatchOptions::slots`] says otherwise.
-const DEFAULT_SLOTS: usize = 64;
-/// Most bytes of states that decode together, likewise.
-const DEFAULT_STATE_BYTES: u64 = 2 << 30;
-
 /// How to generate for many prompts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchOptions {
@@ -100,11 +95,10 @@ impl Bdh {
         Scheduler::new(self, prompts, options, batch)?.run(each)
     }
 
-    /// How many sequences decode together by default: as many as there are, as far as their states stay
-    /// below 2 GiB, at least one.
+    /// How many sequences decode together by default: as many as there are, as far as the device gains
+    /// from it.
     fn default_slots(&self, sequences: usize) -> usize {
-        let state = 4 * self.model().config.state_len() as u64;
-        sequences.min(DEFAULT_SLOTS).min((DEFAULT_STATE_BYTES / state).max(1) as usize)
+        sequences.min(self.backend().preferred_slots(4 * self.model().config.state_len() as u64))
     }
 }
 

@@ -220,6 +220,11 @@ impl Weights {
     }
 }
 
+/// Sequences that fill a GPU.
+const FULL: usize = 64;
+/// Most bytes of states that decode together unless the caller asks for more.
+const STATE_BYTES: u64 = 2 << 30;
+
 impl Backend for GpuBackend {
     fn device(&self) -> &DeviceInfo {
         &self.shared.gpu.info
@@ -233,6 +238,10 @@ impl Backend for GpuBackend {
         let w = &self.shared.weights;
         let buffers = [&w.encoder, &w.encoder_v, &w.decoder, &w.head].into_iter().flatten();
         buffers.chain([&w.embed]).map(|buffer| buffer.size()).sum()
+    }
+
+    fn preferred_slots(&self, state_bytes: u64) -> usize {
+        FULL.min((STATE_BYTES / state_bytes.max(1)) as usize).max(1)
     }
 
     fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
