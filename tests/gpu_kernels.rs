@@ -5,7 +5,7 @@ mod common;
 mod gpu;
 
 use bdh_gpu::backend::WeightType;
-use bdh_gpu::backend::gpu::{GpuOptions, kernel_names};
+use bdh_gpu::backend::gpu::{GpuOptions, beam_kernel_names, kernel_names};
 use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, VerifyOptions, suites};
 
@@ -21,7 +21,7 @@ fn check_kernels(suites: &[Suite], options: GpuOptions) -> Vec<CaseReport> {
 
 fn line(row: &CaseReport) -> String {
     let CaseReport { kernel, shape, max_abs, max_rel, nmse, detail, .. } = row;
-    format!("{kernel:10} {shape:46} max abs {max_abs:.1e} rel {max_rel:.1e} NMSE {nmse:.1e}  {detail}")
+    format!("{kernel:11} {shape:46} max abs {max_abs:.1e} rel {max_rel:.1e} NMSE {nmse:.1e}  {detail}")
 }
 
 fn assert_passed(rows: &[CaseReport]) {
@@ -45,6 +45,9 @@ fn the_verification_passes() {
     let mut told = 0;
     let report = verify::run(&options, &mut |_| told += 1).unwrap();
     assert_passed(&report.cases);
+    for kernel in beam_kernel_names() {
+        assert!(report.cases.iter().any(|row| row.kernel == kernel), "{kernel} was not run");
+    }
     assert!(report.passed());
     assert_eq!(told, report.cases.len(), "progress hears of every row");
     for run in ["prompt", "greedy", "repeat", "sampled", "forgetting", "batch"] {
@@ -118,7 +121,9 @@ fn what_cannot_be_verified_is_an_error() {
     assert!(error.to_string().starts_with("the CPU backend is the reference"), "{error}");
     assert!(!error.to_string().contains('\n'), "{error}");
     let error = run(gpu::device(), Some("softmax"));
-    assert!(error.to_string().contains("kernels are rescale, embed, encode, project, logits, sample"), "{error}");
+    let kernels = "kernels are rescale, embed, encode, project, logits, sample, beam_fold, beam_counts, beam_embed, \
+        beam_encode, beam_attend, beam_select, beam_merge";
+    assert!(error.to_string().ends_with(kernels), "{error}");
     let error = run(DeviceChoice::Name("no such adapter".into()), None);
     assert!(error.to_string().contains("no such adapter"), "{error}");
 }

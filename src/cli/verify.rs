@@ -117,5 +117,5 @@ fn heading() -> String {
 
 /// Widths are fixed, so that rows can be printed as they come.
 fn line([kernel, shape, max_abs, max_rel, nmse, tolerance, verdict]: [String; 7]) -> String {
-    format!("{kernel:<10}  {shape:<44}  {max_abs:>7}  {max_rel:>7}  {nmse:>7}  {tolerance:<30}  {verdict}\n")
+    format!("{kernel:<11}  {shape:<44}  {max_abs:>7}  {max_rel:>7}  {nmse:>7}  {tolerance:<30}  {verdict}\n")
 }

@@ -6,13 +6,16 @@
 //! | `sampling` | inputs of the sampler |
 //! | `random` | random numbers for them |
 //! | `kernels` | each kernel against its twin |
+//! | `beams` | each kernel of the beam search against its twin |
 //! | `whole` | a whole model on both devices |
 //! | `compare` | tolerances, and why they are what they are |
 //! | `report` | the rows of the table |
 //!
-//! Kernels run through [`Stages`](crate::backend::stage::Stages), on equal inputs; the twins' own
+//! Kernels run through [`Stages`](crate::backend::stage::Stages) and
+//! [`BeamStages`](crate::backend::beams::BeamStages), on equal inputs; the twins' own
 //! reference is in the tests (results of the reference implementation, and a naive pass in f64).
 
+mod beams;
 mod cases;
 mod compare;
 mod kernels;
@@ -21,11 +24,11 @@ mod report;
 mod sampling;
 mod whole;
 
-pub use cases::{Suite, suites};
+pub use cases::{Suite, beam_suites, suites};
 pub use report::{CaseReport, Report};
 
 use crate::backend::cpu::CpuBackend;
-use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions};
+use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, beam_kernel_names, kernel_names};
 use crate::backend::{Backend, BackendError, WeightType};
 use crate::generation::DeviceChoice;
 use crate::model::{Model, ModelError};
@@ -94,7 +97,7 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
         DeviceChoice::Name(name) => AdapterChoice::Name(name.clone()),
     };
     if let Some(name) = &options.corrupt {
-        let known = crate::backend::gpu::kernel_names();
+        let known = [kernel_names(), beam_kernel_names()].concat();
         if !known.contains(&name.as_str()) {
             return Err(VerifyError::UnknownKernel { name: name.clone(), known });
         }
@@ -120,6 +123,9 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
     };
     for suite in suites() {
         check_kernels(&suite, &open, &mut each)?;
+    }
+    for suite in beam_suites() {
+        check_beam_kernels(&suite, &open, &mut each)?;
     }
     check_model(model, &*device, options.whole_model_tokens, &mut each)?;
     Ok(Report { device: device.device().to_string(), cases })
@@ -153,6 +159,21 @@ pub fn check_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseReport
         let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
         let device = open(&bench.model, suite.weights)?;
         kernels::check(&mut bench, device.stages(), twin.stages(), each)
+    })();
+    report_error(result, suite.to_string(), each)
+}
+
+/// As [`check_kernels`], for the kernels that only a beam search runs; with as many beams as the suite has
+/// sequences.
+///
+/// # Errors
+/// As [`check_kernels`].
+pub fn check_beam_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError> {
+    let mut bench = Bench::new(suite);
+    let result = (|| {
+        let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
+        let device = open(&bench.model, suite.weights)?;
+        beams::check(&mut bench, device.beam_stages(), twin.beam_stages(), each)
     })();
     report_error(result, suite.to_string(), each)
 }

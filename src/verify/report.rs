@@ -8,7 +8,7 @@ pub struct CaseReport {
     /// The kernel's name, as in `shaders/`; or the run's: `prompt`, `greedy`, `sampled`, `forgetting`,
     /// `repeat`, `batch`.
     pub kernel: String,
-    /// Sizes, weight type, number of sequences, density.
+    /// Sizes, weight type, number of sequences (beams, for the kernels of beam search), density.
     pub shape: String,
     /// Largest absolute difference of one number; infinite where one side is not a number.
     pub max_abs: f64,

@@ -54,7 +54,7 @@ pub struct GpuOptions {
     pub hardware_layout: bool,
     /// Invocations per workgroup, a power of two from 16 to 256.
     pub workgroup: Option<u32>,
-    /// Break this kernel on purpose (a name of [`kernel_names`]): a self-test of the verification.
+    /// Break this kernel on purpose (of [`kernel_names`] or [`beam_kernel_names`]): a self-test of the verification.
     pub corrupt: Option<String>,
 }
 
