@@ -7,6 +7,7 @@
 pub mod beams;
 pub mod cpu;
 pub mod gpu;
+pub mod memory;
 pub mod pack;
 pub mod stage;
 
@@ -43,7 +44,7 @@ pub struct SlotStep {
     pub input: Input,
     /// What is left behind.
     pub output: Output,
-    /// Position of the token in its sequence.
+    /// Position of the token in its sequence; a sequence's positions follow one another.
     pub position: u32,
     /// Forgetting: factor on q where the state is read.
     pub read_scale: f32,
@@ -63,6 +64,30 @@ impl SlotStep {
         write_scale: 1.0,
         rescale: None,
     };
+}
+
+/// A token of a [`Chunk`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ChunkToken {
+    /// Its id.
+    pub token: u32,
+    /// Forgetting: factor on q where the past is read.
+    pub read_scale: f32,
+    /// Forgetting: factor on q where the state is written.
+    pub write_scale: f32,
+}
+
+/// Tokens of one sequence that are read together: a weight serves all of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Chunk {
+    /// Position of the first token; the others follow.
+    pub position: u32,
+    /// Forgetting: factor on the whole state before the first token.
+    pub rescale: Option<f32>,
+    /// The tokens, at least one, at most [`Backend::chunk_tokens`].
+    pub tokens: Vec<ChunkToken>,
+    /// Return the logits after every token.
+    pub logits: bool,
 }
 
 /// What to run: for every step in turn, every slot's part in it.
@@ -198,6 +223,8 @@ pub trait Backend: Send + Sync {
     fn weight_bytes(&self) -> u64;
     /// How many sequences of a batch decode together best, by the bytes of one sequence's state.
     fn preferred_slots(&self, state_bytes: u64) -> usize;
+    /// Most tokens in a [`Chunk`], at least one.
+    fn chunk_tokens(&self) -> usize;
     /// Allocates `count` empty sequences.
     ///
     /// # Errors
@@ -236,10 +263,18 @@ pub trait Slots: Send {
     ) -> Result<(), BackendError>;
     /// Runs a plan to its end.
     fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError>;
+    /// Reads a chunk: y = tril(Q Qᵀ) X + Q ρ, then ρ ← ρ + Qᵀ X. The window enters the state first and is empty
+    /// afterwards. Returns the logits `[T, V]` where they are asked for.
+    fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError>;
     /// The logits that a slot computed last, `[V]`.
     fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
-    /// A slot's state ρ' as stored (see [`crate::model::forgetting`]), `[L, H, N, D]`.
+    /// A slot's state ρ' (see [`crate::model::forgetting`]) with the window's tokens in it, `[L, H, N, D]`.
     fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
     /// Replaces a slot's state by `[L, H, N, D]` numbers.
     fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError>;
+    /// Everything a slot's sequence remembers (see [`memory::snapshot_len`]), in an order that does not depend on
+    /// the device. Restored on the same device, the sequence continues bit for bit.
+    fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
+    /// Replaces what a slot's sequence remembers by a snapshot.
+    fn restore(&mut self, slot: usize, memory: &[f32]) -> Result<(), BackendError>;
 }

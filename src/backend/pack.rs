@@ -92,6 +92,23 @@ impl Geometry {
         Matrices { tensor, groups: 1, depth: self.width, outputs: self.vocab }
     }
 
+    /// Copies numbers per neuron, `[H, N, size]`, into memory padded to whole blocks, `[neurons][padded]`.
+    pub fn pad(&self, from: &[f32], size: usize, to: &mut [f32], padded: usize) {
+        let heads = to.chunks_exact_mut(self.padded_neurons() * padded);
+        for (head, from) in heads.zip(from.chunks_exact(self.neurons * size)) {
+            for (row, from) in head.chunks_exact_mut(padded).zip(from.chunks_exact(size)) {
+                row[..size].copy_from_slice(from);
+            }
+        }
+    }
+
+    /// Numbers per neuron, `[H, N, size]`, out of memory padded to whole blocks, `[neurons][padded]`.
+    pub fn unpad(&self, from: &[f32], padded: usize, size: usize) -> Vec<f32> {
+        let heads = from.chunks_exact(self.padded_neurons() * padded);
+        let rows = heads.flat_map(|head| head.chunks_exact(padded).take(self.neurons));
+        rows.flat_map(|row| &row[..size]).copied().collect()
+    }
+
     /// Numbers in one layer's state, padded.
     pub fn layer_state(&self) -> usize {
         self.all_neurons() * self.row

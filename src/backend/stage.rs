@@ -3,6 +3,7 @@
 //! Both backends run a stage on the same numbers; [`crate::verify`] and the tests compare what comes
 //! out. `S` is the number of sequences, `L` = 1.
 
+use super::memory::Memory;
 use super::{BackendError, SlotStep};
 use crate::sampling::{Control, SamplerParams};
 
@@ -16,8 +17,8 @@ pub struct EncodeInput {
     pub residual: Vec<f32>,
     /// The previous layer's decoder output before its layer norm, `[S, D]`.
     pub update: Vec<f32>,
-    /// State of one layer, `[S, H, N, D]`.
-    pub state: Vec<f32>,
+    /// One layer's memory.
+    pub memory: Memory,
 }
 
 /// Output of the stages `embed` and `encode`.
@@ -29,8 +30,8 @@ pub struct EncodeOutput {
     pub activations: Vec<f32>,
     /// Attention output y before its layer norm, `[S, H, D]`.
     pub attention: Vec<f32>,
-    /// State after the token, `[S, H, N, D]`.
-    pub state: Vec<f32>,
+    /// Memory after the token.
+    pub memory: Memory,
 }
 
 /// Input of the stage `project`.
@@ -92,6 +93,6 @@ pub trait Stages {
     fn logits(&self, input: &LogitsInput) -> Result<Vec<f32>, BackendError>;
     /// Draws a token for every sequence.
     fn sample(&self, input: &SampleInput) -> Result<SampleOutput, BackendError>;
-    /// Multiplies a layer's state `[S, H, N, D]` by each sequence's factor `[S]`.
-    fn rescale(&self, state: &[f32], factors: &[f32]) -> Result<Vec<f32>, BackendError>;
+    /// Multiplies a layer's state and the window's residuals by each sequence's factor `[S]`.
+    fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError>;
 }

@@ -6,6 +6,7 @@
 //! thresholds gives any density, exactly, from one and the same model.
 
 use super::random::Random;
+use crate::backend::memory::{Memory, WINDOW};
 use crate::backend::stage::{EncodeInput, LogitsInput, ProjectInput};
 use crate::backend::{Input, SlotStep, WeightType};
 use crate::model::{Model, SyntheticSpec, Tensor};
@@ -174,7 +175,7 @@ impl Bench {
 
     /// Input of the kernels `embed` (`tokens`) or `encode`, with one density per sequence.
     pub fn encode_input(&mut self, densities: &[f64], idle: Option<usize>, turn: usize, tokens: bool) -> EncodeInput {
-        let Suite { width, heads, neurons, vocab, .. } = self.suite;
+        let Suite { width, vocab, .. } = self.suite;
         let (mut residual, mut update) = (Vec::new(), Vec::new());
         let mut steps = Vec::new();
         for (slot, &density) in densities.iter().enumerate() {
@@ -192,8 +193,30 @@ impl Bench {
             residual.extend(wanted.iter().zip(layer_norm(&last)).map(|(x, m)| x - m as f32));
             update.extend(last);
         }
-        let state = self.random.normals(densities.len() * heads * neurons * width, 1.0);
-        EncodeInput { steps, residual, update, state }
+        let memory = self.memory(&steps.iter().map(|step| step.position).collect::<Vec<_>>());
+        EncodeInput { steps, residual, update, memory }
+    }
+
+    /// Memories of sequences whose next tokens have these positions.
+    fn memory(&mut self, positions: &[u32]) -> Memory {
+        let Suite { width, heads, neurons, .. } = self.suite;
+        let mut memory = Memory::zeros(positions.len(), heads, neurons, width);
+        memory.state = self.random.normals(memory.state.len(), 1.0);
+        memory.recent = self.random.normals(memory.recent.len(), 1.0);
+        let pairs = memory.rotated.chunks_exact_mut(2 * WINDOW).enumerate();
+        for (index, pair) in pairs {
+            // A pair's window holds the tokens since it last entered the state; some of them did not fire.
+            let position = positions[index / (heads * neurons / 2)] as usize;
+            let age = (position + WINDOW - 1 - index % (neurons / 2) % WINDOW) % WINDOW + 1;
+            for back in 1..=age {
+                if self.random.unit() < 0.4 {
+                    let turn = (position + WINDOW - back) % WINDOW;
+                    pair[turn] = self.random.normal();
+                    pair[WINDOW + turn] = self.random.normal();
+                }
+            }
+        }
+        memory
     }
 
     /// Input of the kernel `project`, with one density per sequence.
@@ -221,12 +244,12 @@ impl Bench {
         LogitsInput { residual: self.random.normals(count, 1.0), update: self.random.normals(count, 5.0) }
     }
 
-    /// State `[S, H, N, D]` and factors `[S]` of the kernel `rescale`.
-    pub fn rescale_input(&mut self, turn: usize) -> (Vec<f32>, Vec<f32>) {
-        let Suite { width, heads, neurons, slots, .. } = self.suite;
+    /// Memory and factors `[S]` of the kernel `rescale`.
+    pub fn rescale_input(&mut self, turn: usize) -> (Memory, Vec<f32>) {
+        let slots = self.suite.slots;
         let factors = [(-30f64).exp() as f32, 1.0, (-60f64).exp() as f32, 0.3, 0.0];
         let factors = (0..slots).map(|slot| factors[(turn + slot) % factors.len()]).collect();
-        (self.random.normals(slots * heads * neurons * width, 1.0), factors)
+        (self.memory(&vec![turn as u32; slots]), factors)
     }
 
     /// The random numbers, for inputs that do not depend on the model.

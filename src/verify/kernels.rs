@@ -4,6 +4,7 @@ use super::cases::{Bench, DENSITIES, Suite};
 use super::compare::{Comparison, KERNEL, size_of};
 use super::report::CaseReport;
 use super::sampling;
+use crate::backend::memory::{Memory, WINDOW};
 use crate::backend::stage::{EncodeInput, EncodeOutput, SampleInput, Stages};
 use crate::backend::{BackendError, Input};
 
@@ -99,8 +100,10 @@ fn compare_encode(
     measured: &mut Measured,
 ) {
     let (width, per_slot) = (suite.width, suite.heads * suite.neurons);
-    let lengths =
-        |out: &EncodeOutput| [out.residual.len(), out.activations.len(), out.attention.len(), out.state.len()];
+    let lengths = |out: &EncodeOutput| {
+        let Memory { state, rotated, recent } = &out.memory;
+        [&out.residual, &out.activations, &out.attention, state, rotated, recent].map(Vec::len)
+    };
     if lengths(got) != lengths(expected) {
         return comparison.fail(format!("lengths {:?} instead of {:?}", lengths(got), lengths(expected)));
     }
@@ -108,11 +111,19 @@ fn compare_encode(
         fn part(all: &[f32], slot: usize, size: usize) -> &[f32] {
             &all[slot * size..][..size]
         }
-        let (state, state_size) = (part(&input.state, slot, per_slot * width), per_slot * width);
-        let new_state = part(&got.state, slot, state_size);
+        let memory = |of: &'_ Memory| {
+            let rotated = part(&of.rotated, slot, per_slot * WINDOW).to_vec();
+            (part(&of.state, slot, per_slot * width).to_vec(), rotated, part(&of.recent, slot, WINDOW * width).to_vec())
+        };
+        let (state, window, recent) = memory(&input.memory);
+        let (new_state, new_window, new_recent) = memory(&got.memory);
         if step.input == Input::Idle {
-            if let Some(at) = first_changed(new_state, state) {
-                comparison.fail(format!("sequence {slot} rests, but number {at} of its state has changed"));
+            for (what, new, old) in
+                [("state", &new_state, &state), ("window", &new_window, &window), ("residuals", &new_recent, &recent)]
+            {
+                if let Some(at) = first_changed(new, old) {
+                    comparison.fail(format!("sequence {slot} rests, but number {at} of its {what} has changed"));
+                }
             }
             continue;
         }
@@ -131,16 +142,32 @@ fn compare_encode(
         numbers("residual", width, &got.residual, &expected.residual, 1.0, 1.0);
         numbers("activations", per_slot, &got.activations, &expected.activations, 1.0, 1.0);
         // As if every active u were one: an error of u weighs the same however small u is.
-        let attention = read * size_of(state) * (firing / suite.heads as f64).sqrt();
+        // The state with a token of the window in it: each score is a sum over the head's firing neurons.
+        let terms = size_of(&state) + (0.4 * WINDOW as f64 * firing / suite.heads as f64).sqrt();
+        let attention = read * terms * (firing / suite.heads as f64).sqrt();
         numbers("attention", suite.heads * width, &got.attention, &expected.attention, attention, read);
-        let terms = if firing > 0.0 { write } else { 0.0 };
-        numbers("state", state_size, &got.state, &expected.state, terms, write);
-        // Rows of pairs that did not fire must not have been touched at all.
-        let pairs = u.chunks_exact(2).zip(got_u.chunks_exact(2)).enumerate();
-        for (pair, _) in pairs.filter(|(_, (u, got))| u == &[0.0; 2] && got == &[0.0; 2]) {
+        // Sums of at most WINDOW + 1 terms of size one.
+        let state_terms = (WINDOW as f64 + 1.0).sqrt();
+        numbers("state", per_slot * width, &got.memory.state, &expected.memory.state, state_terms, 1.0);
+        numbers("window", per_slot * WINDOW, &got.memory.rotated, &expected.memory.rotated, 1.0, 1.0);
+        numbers("residuals", WINDOW * width, &got.memory.recent, &expected.memory.recent, write, write);
+        let turn = step.position as usize % WINDOW;
+        for pair in 0..per_slot / 2 {
             let rows = 2 * pair * width..2 * (pair + 1) * width;
-            if first_changed(&new_state[rows.clone()], &state[rows]).is_some() {
-                comparison.fail(format!("sequence {slot}: pair {pair} did not fire, but its state has changed"));
+            let entries = &new_window[2 * pair * WINDOW..2 * (pair + 1) * WINDOW];
+            if pair % (suite.neurons / 2) % WINDOW == turn {
+                // Its turn: nothing is left in the window but this token.
+                let others = entries.iter().enumerate().filter(|(at, _)| at % WINDOW != turn);
+                if others.into_iter().any(|(_, entry)| *entry != 0.0) {
+                    comparison
+                        .fail(format!("sequence {slot}: pair {pair} entered the state, but its window is not empty"));
+                }
+            } else if first_changed(&new_state[rows.clone()], &state[rows]).is_some() {
+                comparison.fail(format!("sequence {slot}: it was not pair {pair}'s turn, but its state has changed"));
+            }
+            let silent = |u: &[f32]| u[2 * pair..][..2] == [0.0; 2];
+            if silent(u) && silent(got_u) && [entries[turn], entries[WINDOW + turn]] != [0.0; 2] {
+                comparison.fail(format!("sequence {slot}: pair {pair} did not fire, but left something in its window"));
             }
         }
     }
@@ -195,8 +222,11 @@ fn logits(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<C
 fn rescale(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
     let mut comparison = Comparison::exact();
     for turn in 0..5_usize.div_ceil(bench.suite.slots) {
-        let (state, factors) = bench.rescale_input(turn);
-        comparison.numbers("state", &device.rescale(&state, &factors)?, &twin.rescale(&state, &factors)?, 0.0);
+        let (memory, factors) = bench.rescale_input(turn);
+        let (got, expected) = (device.rescale(&memory, &factors)?, twin.rescale(&memory, &factors)?);
+        comparison.numbers("state", &got.state, &expected.state, 0.0);
+        comparison.numbers("window", &got.rotated, &expected.rotated, 0.0);
+        comparison.numbers("residuals", &got.recent, &expected.recent, 0.0);
     }
     Ok(comparison.report("rescale", bench.suite.to_string(), "factors e^-30, 1, e^-60, 0.3, 0".into(), false))
 }

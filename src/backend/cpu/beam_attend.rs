@@ -1,7 +1,7 @@
 //! Twin of `shaders/beam_attend.wgsl`: a block of neurons meets a beam's past.
 
 use super::beam_encode::OwnNodes;
-use super::encode::ActivePair;
+use super::encode::{ActivePair, read_rows};
 use super::simd::{Isa, Kernel, LANES};
 use crate::backend::beams::PathEntry;
 
@@ -43,18 +43,9 @@ impl Kernel for BeamAttend<'_> {
                 self.pairs.push(ActivePair { first: 2 * i as u32, q });
             }
         }
-        self.y.fill(0.0);
+        let (lines, _) = self.state.as_chunks::<LANES>();
+        read_rows(isa, self.pairs, lines, false, self.y);
         let (y, _) = self.y.as_chunks_mut::<LANES>();
-        for pair in self.pairs.iter() {
-            let (first, second) = self.state[pair.first as usize * row..][..2 * row].split_at(row);
-            let (first, _) = first.as_chunks::<LANES>();
-            let (second, _) = second.as_chunks::<LANES>();
-            let (q0, q1) = (isa.splat(pair.q[0]), isa.splat(pair.q[1]));
-            for ((y, first), second) in y.iter_mut().zip(first).zip(second) {
-                let sum = isa.mul_add(q1, isa.load(second), isa.mul_add(q0, isa.load(first), isa.load(y)));
-                isa.store(sum, y);
-            }
-        }
         for y in y.iter_mut().flatten() {
             *y *= self.read_scale;
         }

@@ -11,6 +11,7 @@ use crate::backend::beams::{
     BeamAttendInput, BeamEncodeInput, BeamEncodeOutput, BeamFold, BeamSelectInput, BeamSelection, BeamStages, BeamStep,
     Nodes,
 };
+use crate::backend::memory::Memory;
 use crate::backend::stage::EncodeInput;
 use crate::backend::{BackendError, Input, Plan, SlotStep};
 
@@ -29,33 +30,21 @@ impl CpuBackend {
         for (node, (from_q, from_x)) in rotated.zip(nodes.residual.chunks_exact(g.width)).enumerate() {
             bench.nodes.make_room(node);
             let (q, x) = bench.nodes.get_mut(node, 0);
-            for (head, from) in q.chunks_exact_mut(g.padded_neurons()).zip(from_q.chunks_exact(g.neurons)) {
-                head[..g.neurons].copy_from_slice(from);
-            }
+            g.pad(from_q, 1, q, 1);
             x[..g.width].copy_from_slice(from_x);
         }
-    }
-
-    /// The first `neurons` of every head.
-    fn unpad_neurons(&self, neurons: &[f32]) -> Vec<f32> {
-        let g = &self.shared.model.geometry;
-        neurons.chunks_exact(g.padded_neurons()).flat_map(|head| &head[..g.neurons]).copied().collect()
     }
 
     /// A layer's state `[H, N, D]`, padded.
     fn pad_state(&self, state: &[f32]) -> Vec<f32> {
         let g = &self.shared.model.geometry;
         let mut padded = vec![0.0; g.layer_state()];
-        let heads = padded.chunks_exact_mut(g.padded_neurons() * g.row);
-        for (head, from) in heads.zip(state.chunks_exact(g.neurons * g.width)) {
-            for (row, from) in head.chunks_exact_mut(g.row).zip(from.chunks_exact(g.width)) {
-                row[..g.width].copy_from_slice(from);
-            }
-        }
+        g.pad(state, g.width, &mut padded, g.row);
         padded
     }
 
     fn beam_encode_typed<E: Half>(&self, weights: &Weights<E>, input: &BeamEncodeInput) -> BeamEncodeOutput {
+        let g = &self.shared.model.geometry;
         let slots = input.tokens.len();
         let mut residual = Bench::new(self, slots);
         let step = |token: &Option<u32>| SlotStep {
@@ -65,18 +54,18 @@ impl CpuBackend {
         };
         let steps = input.tokens.iter().map(step).collect();
         let (x, update) = (input.residual.clone(), input.update.clone());
-        residual.residual(weights, &EncodeInput { steps, residual: x, update, state: Vec::new() });
+        residual.residual(weights, &EncodeInput { steps, residual: x, update, memory: Memory::default() });
         let (mut bench, exchange) = self.beam_bench(slots);
         bench.worker = residual.worker;
         (0..slots).for_each(|node| bench.nodes.make_room(node));
         let plan = Plan::default();
         let nodes: Vec<usize> = (0..slots).collect();
         bench.encode(&job(&self.shared, &plan, &exchange, &[]), weights, &nodes, 0);
-        let mut output = BeamEncodeOutput { activations: self.unpad_neurons(&bench.worker.u), nodes: Nodes::default() };
+        let mut output = BeamEncodeOutput { activations: g.unpad(&bench.worker.u, 1, 1), nodes: Nodes::default() };
         for node in nodes {
             let (q, x) = bench.nodes.get(node, 0);
-            output.nodes.rotated.extend(self.unpad_neurons(q));
-            output.nodes.residual.extend_from_slice(&x[..self.shared.model.geometry.width]);
+            output.nodes.rotated.extend(g.unpad(q, 1, 1));
+            output.nodes.residual.extend_from_slice(&x[..g.width]);
         }
         output
     }
@@ -129,9 +118,7 @@ impl BeamStages for CpuBackend {
             let (state, scaled_x) = (padded.as_mut_slice(), scaled_x.as_mut_slice());
             self.shared.level.run(Fold { q, x, write_scale: fold.write_scale, state, scaled_x });
         }
-        let heads = padded.chunks_exact(g.padded_neurons() * g.row);
-        let rows = heads.flat_map(|head| head.chunks_exact(g.row).take(g.neurons));
-        Ok(rows.flat_map(|row| &row[..g.width]).copied().collect())
+        Ok(g.unpad(&padded, g.row, g.width))
     }
 
     fn beam_select(&self, input: &BeamSelectInput) -> Result<BeamSelection, BackendError> {

@@ -7,7 +7,7 @@ use super::beam_select::{self, BeamBest};
 use super::encode;
 use super::residual::Embed;
 use super::weights::{AnyWeights, Half, Weights};
-use super::worker::{self, Exchange, Job, Worker, write};
+use super::worker::{self, Exchange, Job, LayerMemory, Worker, write};
 use super::{CpuSlots, Shared, lock, rescale};
 use crate::backend::beams::{BeamFold, BeamSelection, BeamStep, Beams};
 use crate::backend::{BackendError, Output, Plan, RunOutput, SlotStep, Slots};
@@ -61,14 +61,14 @@ impl BeamWorker {
     }
 
     /// Runs this thread's share of a step up to the logits.
-    fn run(&mut self, job: &Job, step: &BeamStep, base: &[Vec<f32>]) {
+    fn run(&mut self, job: &Job, step: &BeamStep, base: &[LayerMemory<Vec<f32>>]) {
         match &job.model.weights {
             AnyWeights::F32(weights) => self.run_typed(job, weights, step, base),
             AnyWeights::F16(weights) => self.run_typed(job, weights, step, base),
         }
     }
 
-    fn run_typed<E: Half>(&mut self, job: &Job, weights: &Weights<E>, step: &BeamStep, base: &[Vec<f32>]) {
+    fn run_typed<E: Half>(&mut self, job: &Job, weights: &Weights<E>, step: &BeamStep, base: &[LayerMemory<Vec<f32>>]) {
         let g = &job.model.geometry;
         self.worker.active = (0..step.reads.len()).collect();
         for (slot, read) in step.reads.iter().enumerate() {
@@ -79,9 +79,9 @@ impl BeamWorker {
             self.worker.rotate(job, slot, step.position);
         }
         let nodes: Vec<usize> = step.reads.iter().map(|read| read.node).collect();
-        for (layer, state) in base.iter().enumerate() {
+        for (layer, memory) in base.iter().enumerate() {
             self.encode(job, weights, &nodes, layer);
-            self.attend(job, step, layer, state);
+            self.attend(job, step, layer, &memory.state);
             if job.exchange.heads_split() {
                 job.exchange.barrier.wait();
             }
@@ -141,15 +141,16 @@ impl BeamWorker {
         }
     }
 
-    /// Nodes enter this thread's rows of the base state, `[layers]`.
-    pub fn fold(&mut self, job: &Job, folds: &[BeamFold], state: &mut [&mut [f32]]) {
-        for (layer, state) in state.iter_mut().enumerate() {
+    /// Nodes enter this thread's rows of the base state, `[layers]`, whose window is empty.
+    pub fn fold(&mut self, job: &Job, folds: &[BeamFold], memory: &mut [LayerMemory<&mut [f32]>]) {
+        for (layer, memory) in memory.iter_mut().enumerate() {
             for fold in folds {
                 if let Some(factor) = fold.rescale {
-                    rescale(state, factor);
+                    rescale(memory.state, factor);
                 }
                 let (q, x) = self.nodes.get(fold.node, layer);
                 let (write_scale, scaled_x) = (fold.write_scale, self.scaled_x.as_mut_slice());
+                let state = &mut *memory.state;
                 job.level.run(Fold { q, x, write_scale, state, scaled_x });
             }
         }
@@ -166,6 +167,8 @@ impl Beams for CpuBeams {
     }
 
     fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError> {
+        // Beams share a base that is a state and nothing else.
+        self.base.settle(0);
         self.params = *params;
         self.counts.iter_mut().for_each(|own| own.copy_from_slice(counts));
         Ok(())
@@ -175,13 +178,13 @@ impl Beams for CpuBeams {
         let shared = self.shared.clone();
         let _turn = lock(&shared.turn);
         let shares: Vec<usize> = self.workers.iter().map(|own| lock(own).worker.share.blocks.len()).collect();
-        let mut states = worker::split_states(&mut self.base.states, &shared.model.geometry, &shares);
-        let states: Vec<Mutex<_>> = states.drain(..).map(Mutex::new).collect();
+        let parts = worker::split_memory(&mut self.base.memory, &shared.model.geometry, &shares);
+        let parts: Vec<Mutex<_>> = parts.into_iter().map(Mutex::new).collect();
         let plan = Plan::default();
         let job = job(&shared, &plan, &self.exchange, &self.logits);
         shared.pool.broadcast(|thread| {
             let own = &mut *lock(&self.workers[thread.index()]);
-            own.fold(&job, folds, &mut lock(&states[thread.index()])[0]);
+            own.fold(&job, folds, &mut lock(&parts[thread.index()])[0]);
         });
         Ok(())
     }
@@ -198,7 +201,7 @@ impl Beams for CpuBeams {
         let threads = self.workers.len();
         shared.pool.broadcast(|thread| {
             let _guard = self.exchange.barrier.guard();
-            lock(&self.workers[thread.index()]).run(&job, step, &self.base.states[0]);
+            lock(&self.workers[thread.index()]).run(&job, step, &self.base.memory[0]);
             self.exchange.barrier.wait();
             for beam in (thread.index()..self.counts.len()).step_by(threads) {
                 let logits = lock(&self.logits[step.read_of(beam)]).clone();
@@ -215,7 +218,7 @@ impl Beams for CpuBeams {
     }
 
     fn state_bytes(&self) -> u64 {
-        let base: usize = self.base.states.iter().flatten().map(|layer| 4 * layer.len()).sum();
+        let base: usize = self.base.memory.iter().flatten().map(|m| 4 * (m.state.len() + m.rotated.len())).sum();
         base as u64 + self.workers.iter().map(|own| lock(own).nodes.bytes()).sum::<u64>()
     }
 }
@@ -231,6 +234,7 @@ pub(super) fn job<'a>(
         plan,
         model: &shared.model,
         level: shared.level,
+        streams: true,
         exchange,
         samplers: &[],
         logits,

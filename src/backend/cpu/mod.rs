@@ -21,14 +21,15 @@ mod weights;
 mod worker;
 
 use super::beams::{BeamStages, Beams};
-use super::{Backend, BackendError, DeviceInfo, DeviceKind, Plan, RunOutput, Slots, WeightType, stage};
+use super::memory::{self, Memory, WINDOW};
+use super::{Backend, BackendError, Chunk, DeviceInfo, DeviceKind, Plan, RunOutput, Slots, WeightType, stage};
 use crate::model::Model;
 use crate::sampling::{Control, NO_TOKEN, Sampler, SamplerParams, Status};
 use beams::CpuBeams;
 use simd::{LANES, Level};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weights::{AnyWeights, CpuModel};
-use worker::{Exchange, Worker};
+use worker::{Exchange, LayerMemory, OwnMemory, Worker};
 
 /// A model's weights in host memory and the threads that use them.
 pub struct CpuBackend {
@@ -101,6 +102,10 @@ impl Backend for CpuBackend {
         }
     }
 
+    fn chunk_tokens(&self) -> usize {
+        128
+    }
+
     fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
         Ok(Box::new(CpuSlots::new(self.shared.clone(), count)?))
     }
@@ -154,8 +159,8 @@ impl SlotSampler {
 
 struct CpuSlots {
     shared: Arc<Shared>,
-    /// `[slots][layers]`, each `[neurons][row]`.
-    states: Vec<Vec<Vec<f32>>>,
+    /// `[slots][layers]`
+    memory: Vec<Vec<LayerMemory<Vec<f32>>>>,
     samplers: Vec<Mutex<SlotSampler>>,
     /// `[slots]`, each `[V]`.
     logits: Vec<Mutex<Vec<f32>>>,
@@ -171,14 +176,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl CpuSlots {
     fn new(shared: Arc<Shared>, count: usize) -> Result<Self, BackendError> {
         let g = &shared.model.geometry;
-        let states = (0..count)
-            .map(|_| (0..g.layers).map(|_| zeros(g.layer_state(), "a sequence's state")).collect())
-            .collect::<Result<_, _>>()?;
+        let layer = |_| {
+            Ok(LayerMemory {
+                state: zeros(g.layer_state(), "a sequence's state")?,
+                rotated: zeros(g.all_neurons() * WINDOW, "a sequence's window")?,
+            })
+        };
+        let memory = (0..count).map(|_| (0..g.layers).map(layer).collect()).collect::<Result<_, BackendError>>()?;
         let threads = shared.pool.current_num_threads();
         let workers = worker::share_out(g, threads);
         let exchange = Exchange::new(g, &workers, count);
         Ok(Self {
-            states,
+            memory,
             samplers: (0..count).map(|_| Mutex::new(SlotSampler::new(g.vocab))).collect(),
             logits: (0..count).map(|_| Mutex::new(vec![0.0; g.vocab])).collect(),
             workers: workers.into_iter().map(|share| Mutex::new(Worker::new(g, share, count))).collect(),
@@ -203,11 +212,15 @@ fn zeros(len: usize, what: &'static str) -> Result<Vec<f32>, BackendError> {
 
 impl Slots for CpuSlots {
     fn count(&self) -> usize {
-        self.states.len()
+        self.memory.len()
     }
 
     fn clear(&mut self, slot: usize) -> Result<(), BackendError> {
-        self.states[slot].iter_mut().for_each(|layer| layer.fill(0.0));
+        for layer in &mut self.memory[slot] {
+            layer.state.fill(0.0);
+            layer.rotated.fill(0.0);
+        }
+        self.workers.iter().for_each(|own| lock(own).recent_of(slot).fill(0.0));
         Ok(())
     }
 
@@ -215,9 +228,15 @@ impl Slots for CpuSlots {
         if from == to {
             return Ok(());
         }
-        let [source, target] = self.states.get_disjoint_mut([from, to]).expect("two different slots");
+        let [source, target] = self.memory.get_disjoint_mut([from, to]).expect("two different slots");
         for (source, target) in source.iter().zip(target) {
-            target.copy_from_slice(source);
+            target.state.copy_from_slice(&source.state);
+            target.rotated.copy_from_slice(&source.rotated);
+        }
+        for own in &self.workers {
+            let mut own = lock(own);
+            let source = own.recent_of(from).to_vec();
+            own.recent_of(to).copy_from_slice(&source);
         }
         let source = lock(&self.logits[from]).clone();
         lock(&self.logits[to]).copy_from_slice(&source);
@@ -244,27 +263,28 @@ impl Slots for CpuSlots {
 
     fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError> {
         let shared = self.shared.clone();
-        let _turn = lock(&shared.turn);
-        let shares: Vec<usize> = self.workers.iter().map(|own| lock(own).share.blocks.len()).collect();
-        let mut states = worker::split_states(&mut self.states, &shared.model.geometry, &shares);
-        let states: Vec<Mutex<_>> = states.drain(..).map(Mutex::new).collect();
+        let g = &shared.model.geometry;
         let job = worker::Job {
             plan,
             model: &shared.model,
             level: shared.level,
+            streams: (self.memory.len() * g.layers * g.layer_state() * 4) as u64 > CACHED_STATES,
             exchange: &self.exchange,
             samplers: &self.samplers,
             logits: &self.logits,
             output: Mutex::new(RunOutput::default()),
         };
-        shared.pool.broadcast(|thread| {
+        each_thread(&shared, &self.workers, &mut self.memory, |worker, memory| {
             let _guard = self.exchange.barrier.guard();
-            let worker = &mut *lock(&self.workers[thread.index()]);
-            worker.run(&job, &mut lock(&states[thread.index()]));
+            worker.run(&job, memory);
         });
         let mut output = job.output.into_inner().unwrap_or_else(PoisonError::into_inner);
         output.control = self.samplers.iter().map(|sampler| lock(sampler).control).collect();
         Ok(output)
+    }
+
+    fn read_chunk(&mut self, _slot: usize, _chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        unimplemented!()
     }
 
     fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
@@ -273,29 +293,94 @@ impl Slots for CpuSlots {
 
     fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
-        let mut state = Vec::with_capacity(g.layers * g.heads * g.neurons * g.width);
-        for layer in &self.states[slot] {
-            for head in layer.chunks_exact(g.padded_neurons() * g.row) {
-                for row in head.chunks_exact(g.row).take(g.neurons) {
-                    state.extend_from_slice(&row[..g.width]);
-                }
-            }
-        }
-        Ok(state)
+        let layers = 0..g.layers;
+        Ok(layers.flat_map(|layer| self.read_memory(slot, layer).settled(1)).collect())
     }
 
     fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError> {
         let g = &self.shared.model.geometry;
-        let mut rows = state.chunks_exact(g.width);
-        for layer in &mut self.states[slot] {
-            for head in layer.chunks_exact_mut(g.padded_neurons() * g.row) {
-                for row in head.chunks_exact_mut(g.row).take(g.neurons) {
-                    row[..g.width].copy_from_slice(rows.next().expect("a whole state"));
-                }
-            }
+        let (layers, size) = (g.layers, g.heads * g.neurons * g.width);
+        let mut memory = Memory::zeros(1, g.heads, g.neurons, g.width);
+        for layer in 0..layers {
+            memory.state.copy_from_slice(&state[layer * size..][..size]);
+            self.write_memory(slot, layer, &memory);
         }
         Ok(())
     }
+
+    fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+        let g = &self.shared.model.geometry;
+        let mut numbers = zeros(g.layers * memory::layer_len(g.heads * g.neurons, g.width), "a snapshot")?;
+        numbers.clear();
+        for layer in 0..g.layers {
+            let Memory { state, rotated, recent } = self.read_memory(slot, layer);
+            [state, rotated, recent].iter().for_each(|part| numbers.extend_from_slice(part));
+        }
+        Ok(numbers)
+    }
+
+    fn restore(&mut self, slot: usize, memory: &[f32]) -> Result<(), BackendError> {
+        let g = self.shared.model.geometry.clone();
+        for (layer, numbers) in memory.chunks_exact(memory::layer_len(g.heads * g.neurons, g.width)).enumerate() {
+            let (state, window) = numbers.split_at(g.heads * g.neurons * g.width);
+            let (rotated, recent) = window.split_at(g.heads * g.neurons * WINDOW);
+            let memory = Memory { state: state.into(), rotated: rotated.into(), recent: recent.into() };
+            self.write_memory(slot, layer, &memory);
+        }
+        Ok(())
+    }
+}
+
+impl CpuSlots {
+    /// One layer of a sequence's memory, without padding.
+    fn read_memory(&mut self, slot: usize, layer: usize) -> Memory {
+        let g = &self.shared.model.geometry;
+        let LayerMemory { state, rotated } = &self.memory[slot][layer];
+        let size = WINDOW * g.row;
+        let recent = lock(&self.workers[0]).recent_of(slot)[layer * size..][..size].to_vec();
+        Memory {
+            state: g.unpad(state, g.row, g.width),
+            rotated: g.unpad(rotated, WINDOW, WINDOW),
+            recent: recent.chunks_exact(g.row).flat_map(|row| &row[..g.width]).copied().collect(),
+        }
+    }
+
+    fn write_memory(&mut self, slot: usize, layer: usize, memory: &Memory) {
+        let g = &self.shared.model.geometry;
+        let LayerMemory { state, rotated } = &mut self.memory[slot][layer];
+        g.pad(&memory.state, g.width, state, g.row);
+        g.pad(&memory.rotated, WINDOW, rotated, WINDOW);
+        let size = WINDOW * g.row;
+        for own in &self.workers {
+            let mut own = lock(own);
+            let rows = own.recent_of(slot)[layer * size..][..size].chunks_exact_mut(g.row);
+            for (row, from) in rows.zip(memory.recent.chunks_exact(g.width)) {
+                row[..g.width].copy_from_slice(from);
+            }
+        }
+    }
+
+    /// A sequence's window enters its state.
+    fn settle(&mut self, slot: usize) {
+        let shared = self.shared.clone();
+        each_thread(&shared, &self.workers, &mut self.memory, |worker, memory| {
+            worker.settle(shared.level, &shared.model.geometry, slot, &mut memory[slot]);
+        });
+    }
+}
+
+/// Runs something on every thread, with its worker and its part of the memory.
+fn each_thread(
+    shared: &Shared,
+    workers: &[Mutex<Worker>],
+    memory: &mut [Vec<LayerMemory<Vec<f32>>>],
+    run: impl Fn(&mut Worker, &mut OwnMemory) + Sync,
+) {
+    let _turn = lock(&shared.turn);
+    let shares: Vec<usize> = workers.iter().map(|own| lock(own).share.blocks.len()).collect();
+    let parts = worker::split_memory(memory, &shared.model.geometry, &shares);
+    let parts: Vec<Mutex<OwnMemory>> = parts.into_iter().map(Mutex::new).collect();
+    shared.pool.broadcast(|thread| run(&mut lock(&workers[thread.index()]), &mut lock(&parts[thread.index()])));
 }
 
 /// Twin of `shaders/rescale.wgsl`: multiplies a state by a factor.

@@ -10,6 +10,8 @@ pub const LANES: usize = 16;
 pub trait Isa: Copy {
     /// Sixteen floats.
     type V: Copy;
+    /// Vectors that stay in registers while others pass through them; a power of two, at most 16.
+    const ACCUMULATORS: usize;
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
     /// Reads sixteen floats.
@@ -22,6 +24,8 @@ pub trait Isa: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// a·b + c, lane by lane.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Asks for a line of memory that is read once and soon.
+    fn prefetch(self, line: &[f32; LANES]);
     /// Sum of all lanes in a fixed order.
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
@@ -108,6 +112,10 @@ pub struct Portable;
 
 impl Isa for Portable {
     type V = [f32; LANES];
+    const ACCUMULATORS: usize = 2;
+
+    #[inline(always)]
+    fn prefetch(self, _: &[f32; LANES]) {}
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -172,6 +180,13 @@ mod x86 {
 
     impl Isa for Avx2 {
         type V = [__m256; 2];
+        const ACCUMULATORS: usize = 4;
+
+        #[inline(always)]
+        fn prefetch(self, line: &[f32; LANES]) {
+            // SAFETY: see the module.
+            unsafe { _mm_prefetch::<_MM_HINT_NTA>(line.as_ptr().cast()) }
+        }
 
         #[inline(always)]
         fn splat(self, x: f32) -> Self::V {
@@ -221,6 +236,13 @@ mod x86 {
 
     impl Isa for Avx512 {
         type V = __m512;
+        const ACCUMULATORS: usize = 16;
+
+        #[inline(always)]
+        fn prefetch(self, line: &[f32; LANES]) {
+            // SAFETY: see the module.
+            unsafe { _mm_prefetch::<_MM_HINT_NTA>(line.as_ptr().cast()) }
+        }
 
         #[inline(always)]
         fn splat(self, x: f32) -> Self::V {

@@ -1,8 +1,10 @@
 //! The CPU's kernels one at a time, on one thread.
 
 use super::weights::{AnyWeights, Half, Weights};
-use super::worker::{self, Exchange, Job, OwnState, Worker};
+use super::worker::{self, Exchange, Job, LayerMemory, OwnMemory, Worker};
 use super::{CpuBackend, SlotSampler, rescale};
+use crate::backend::memory::{Memory, WINDOW};
+use crate::backend::pack::Geometry;
 use crate::backend::stage::{
     EncodeInput, EncodeOutput, LogitsInput, ProjectInput, ProjectOutput, SampleInput, SampleOutput, Stages,
 };
@@ -33,6 +35,7 @@ impl<'a> Bench<'a> {
             plan: &Plan::default(),
             model: &self.backend.shared.model,
             level: self.backend.shared.level,
+            streams: false,
             exchange: &self.exchange,
             samplers: &[],
             logits,
@@ -83,16 +86,17 @@ impl CpuBackend {
         let slots = input.steps.len();
         let mut bench = Bench::new(self, slots);
         bench.residual(weights, input);
-        let per_slot = g.heads * g.neurons * g.width;
-        let mut states: Vec<Vec<f32>> = vec![vec![0.0; g.layer_state()]; slots];
-        for (state, from) in states.iter_mut().zip(input.state.chunks_exact(per_slot)) {
-            for (head, from) in
-                state.chunks_exact_mut(g.padded_neurons() * g.row).zip(from.chunks_exact(g.neurons * g.width))
-            {
-                bench.pad(from, head);
-            }
-        }
-        let mut own: OwnState = states.iter_mut().map(|state| vec![state.as_mut_slice()]).collect();
+        let mut memory = Memory::zeros(slots, 1, g.all_neurons(), g.row);
+        // Slots follow one another as heads do.
+        let all = Geometry { heads: slots * g.heads, ..g.clone() };
+        all.pad(&input.memory.state, g.width, &mut memory.state, g.row);
+        all.pad(&input.memory.rotated, WINDOW, &mut memory.rotated, WINDOW);
+        bench.pad(&input.memory.recent, &mut memory.recent);
+        bench.worker.recent.copy_from_slice(&memory.recent);
+        let states = memory.state.chunks_exact_mut(g.layer_state());
+        let windows = memory.rotated.chunks_exact_mut(g.all_neurons() * WINDOW);
+        let mut own: OwnMemory =
+            states.zip(windows).map(|(state, rotated)| vec![LayerMemory { state, rotated }]).collect();
         bench.with(&[], |worker, job| {
             worker.encode(job, weights, &input.steps, 0, &mut own);
             worker.gather_attention(job);
@@ -106,16 +110,15 @@ impl CpuBackend {
                 attention.extend_from_slice(&bench.worker.attention[(head * slots + slot) * g.row..][..g.width]);
             }
         }
-        let heads = bench.worker.u.chunks_exact(g.padded_neurons());
         EncodeOutput {
             residual: bench.trim(&bench.worker.x),
-            activations: heads.flat_map(|head| &head[..g.neurons]).copied().collect(),
+            activations: all.unpad(&bench.worker.u, 1, 1),
             attention,
-            state: states
-                .iter()
-                .flat_map(|state| state.chunks_exact(g.padded_neurons() * g.row))
-                .flat_map(|head| bench.trim(&head[..g.neurons * g.row]))
-                .collect(),
+            memory: Memory {
+                state: all.unpad(&memory.state, g.row, g.width),
+                rotated: all.unpad(&memory.rotated, WINDOW, WINDOW),
+                recent: bench.trim(&bench.worker.recent),
+            },
         }
     }
 
@@ -123,11 +126,8 @@ impl CpuBackend {
         let g = &self.shared.model.geometry;
         let slots = input.attention.len() / (g.heads * g.width);
         let mut bench = Bench::new(self, slots);
-        for (to, from) in
-            bench.worker.u.chunks_exact_mut(g.padded_neurons()).zip(input.activations.chunks_exact(g.neurons))
-        {
-            to[..g.neurons].copy_from_slice(from);
-        }
+        let all = Geometry { heads: slots * g.heads, ..g.clone() };
+        all.pad(&input.activations, 1, &mut bench.worker.u, 1);
         for (i, from) in input.attention.chunks_exact(g.width).enumerate() {
             let (slot, head) = (i / g.heads, i % g.heads);
             bench.worker.attention[(head * slots + slot) * g.row..][..g.width].copy_from_slice(from);
@@ -136,8 +136,7 @@ impl CpuBackend {
             worker.project_gathered(job, weights, 0);
             worker.gather_update(job, 0);
         });
-        let heads = bench.worker.u.chunks_exact(g.padded_neurons());
-        let gates = heads.flat_map(|head| &head[..g.neurons]).copied().collect();
+        let gates = all.unpad(&bench.worker.u, 1, 1);
         ProjectOutput { update: bench.trim(&bench.worker.update), gates: Some(gates) }
     }
 
@@ -148,7 +147,7 @@ impl CpuBackend {
         let step = SlotStep { input: Input::Previous, output: Output::Logits, ..SlotStep::IDLE };
         let steps = vec![step; slots];
         let (residual, update) = (input.residual.clone(), input.update.clone());
-        bench.residual(weights, &EncodeInput { steps: steps.clone(), residual, update, state: Vec::new() });
+        bench.residual(weights, &EncodeInput { steps: steps.clone(), residual, update, memory: Memory::default() });
         let logits: Vec<Mutex<Vec<f32>>> = (0..slots).map(|_| Mutex::new(vec![0.0; g.vocab])).collect();
         bench.with(&logits, |worker, job| worker.logits(job, weights, &steps));
         logits.into_iter().flat_map(|logits| super::lock(&logits).clone()).collect()
@@ -192,12 +191,14 @@ impl Stages for CpuBackend {
         Ok(output)
     }
 
-    fn rescale(&self, state: &[f32], factors: &[f32]) -> Result<Vec<f32>, BackendError> {
-        let mut state = state.to_vec();
-        let size = state.len() / factors.len().max(1);
-        for (state, &factor) in state.chunks_exact_mut(size).zip(factors) {
-            rescale(state, factor);
+    fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError> {
+        let mut memory = memory.clone();
+        for part in [&mut memory.state, &mut memory.recent] {
+            let size = part.len() / factors.len().max(1);
+            for (part, &factor) in part.chunks_exact_mut(size.max(1)).zip(factors) {
+                rescale(part, factor);
+            }
         }
-        Ok(state)
+        Ok(memory)
     }
 }

@@ -6,12 +6,13 @@
 
 use super::barrier::Barrier;
 use super::dense::tile_product;
-use super::encode::{self, ActivePair, Attend, Phases};
+use super::encode::{self, ActivePair, Attend, BlockMemory, Phases, Settle};
 use super::project::Project;
 use super::residual::{Accumulate, Embed, Finish, LayerNorm};
 use super::simd::Level;
 use super::weights::{AnyWeights, CpuModel, Half, TILE, Weights};
 use super::{SlotSampler, lock, rescale, running};
+use crate::backend::memory::WINDOW;
 use crate::backend::pack::Geometry;
 use crate::backend::{Input, Output, Plan, RunOutput, SlotStep};
 use crate::sampling::NO_TOKEN;
@@ -33,22 +34,35 @@ pub fn share_out(g: &Geometry, threads: usize) -> Vec<Share> {
     (0..threads).map(|index| Share { index, blocks: part(g.blocks(), index), head_tiles: part(tiles, index) }).collect()
 }
 
-/// A thread's rows of every state: `[slots][layers]`.
-pub type OwnState<'a> = Vec<Vec<&'a mut [f32]>>;
+/// One layer's memory of one sequence but for the window's residuals, which every thread keeps for itself.
+#[derive(Debug, Default)]
+pub struct LayerMemory<S> {
+    /// `[neurons][row]`
+    pub state: S,
+    /// The window's rotated activations, `[neurons][WINDOW]`.
+    pub rotated: S,
+}
 
-/// Splits every state by the threads' numbers of blocks: `[threads][slots][layers]`.
-pub fn split_states<'a>(states: &'a mut [Vec<Vec<f32>>], g: &Geometry, shares: &[usize]) -> Vec<OwnState<'a>> {
-    let block_state = g.block * g.row;
-    let mut parts: Vec<OwnState> = shares.iter().map(|_| Vec::with_capacity(states.len())).collect();
-    for slot in states {
+/// A thread's part of every memory: `[slots][layers]`.
+pub type OwnMemory<'a> = Vec<Vec<LayerMemory<&'a mut [f32]>>>;
+
+/// Splits every memory by the threads' numbers of blocks: `[threads][slots][layers]`.
+pub fn split_memory<'a>(
+    memory: &'a mut [Vec<LayerMemory<Vec<f32>>>],
+    g: &Geometry,
+    shares: &[usize],
+) -> Vec<OwnMemory<'a>> {
+    let mut parts: Vec<OwnMemory> = shares.iter().map(|_| Vec::with_capacity(memory.len())).collect();
+    for slot in memory {
         parts.iter_mut().for_each(|part| part.push(Vec::with_capacity(slot.len())));
         for layer in slot {
-            let mut rest = layer.as_mut_slice();
+            let (mut state, mut rotated) = (layer.state.as_mut_slice(), layer.rotated.as_mut_slice());
             for (part, blocks) in parts.iter_mut().zip(shares) {
-                let own = blocks * block_state;
-                let (mine, others) = rest.split_at_mut(own);
-                rest = others;
-                part.last_mut().expect("pushed above").push(mine);
+                let own = LayerMemory {
+                    state: state.split_off_mut(..blocks * g.block * g.row).expect("a share of the blocks"),
+                    rotated: rotated.split_off_mut(..blocks * g.block * WINDOW).expect("a share of the blocks"),
+                };
+                part.last_mut().expect("pushed above").push(own);
             }
         }
     }
@@ -116,6 +130,8 @@ pub struct Job<'a> {
     pub plan: &'a Plan,
     pub model: &'a CpuModel,
     pub level: Level,
+    /// Whether the states are too large to stay in a cache.
+    pub streams: bool,
     pub exchange: &'a Exchange,
     pub samplers: &'a [Mutex<SlotSampler>],
     pub logits: &'a [Mutex<Vec<f32>>],
@@ -138,7 +154,8 @@ pub struct Worker {
     pub cosines: Vec<f32>,
     pub sines: Vec<f32>,
     pub pairs: Vec<ActivePair>,
-    scaled_x: Vec<f32>,
+    /// The windows' residuals, the same in every thread, `[slots][layers][WINDOW][row]`.
+    pub recent: Vec<f32>,
     /// Sequences that take part in the current step.
     pub active: Vec<usize>,
     /// Those of them that draw a token.
@@ -156,31 +173,38 @@ impl Worker {
             cosines: vec![0.0; slots * g.padded_neurons()],
             sines: vec![0.0; slots * g.padded_neurons()],
             pairs: Vec::with_capacity(g.block / 2),
-            scaled_x: vec![0.0; g.row],
+            recent: vec![0.0; slots * g.layers * WINDOW * g.row],
             active: Vec::with_capacity(slots),
             drawing: Vec::with_capacity(slots),
             share,
         }
     }
 
-    /// Runs this thread's share of every step. `state` is `[slots][layers]`, its own rows.
-    pub fn run(&mut self, job: &Job, state: &mut OwnState) {
+    /// The windows' residuals of a sequence in all layers, `[layers][WINDOW][row]`.
+    pub fn recent_of(&mut self, slot: usize) -> &mut [f32] {
+        let size = self.recent.len() / self.slots;
+        &mut self.recent[slot * size..][..size]
+    }
+
+    /// Runs this thread's share of every step. `memory` is its own part.
+    pub fn run(&mut self, job: &Job, memory: &mut OwnMemory) {
         match &job.model.weights {
-            AnyWeights::F32(weights) => self.run_typed(job, weights, state),
-            AnyWeights::F16(weights) => self.run_typed(job, weights, state),
+            AnyWeights::F32(weights) => self.run_typed(job, weights, memory),
+            AnyWeights::F16(weights) => self.run_typed(job, weights, memory),
         }
     }
 
-    fn run_typed<E: Half>(&mut self, job: &Job, weights: &Weights<E>, state: &mut OwnState) {
+    fn run_typed<E: Half>(&mut self, job: &Job, weights: &Weights<E>, memory: &mut OwnMemory) {
         for steps in &job.plan.steps {
             self.start(job, weights, steps);
-            for &slot in &self.active {
-                if let Some(factor) = steps[slot].rescale {
-                    state[slot].iter_mut().for_each(|layer| rescale(layer, factor));
+            for (slot, step) in steps.iter().enumerate() {
+                if let Some(factor) = step.rescale.filter(|_| self.active.contains(&slot)) {
+                    memory[slot].iter_mut().for_each(|layer| rescale(layer.state, factor));
+                    rescale(self.recent_of(slot), factor);
                 }
             }
             for layer in 0..job.model.geometry.layers {
-                self.encode(job, weights, steps, layer, state);
+                self.encode(job, weights, steps, layer, memory);
                 if job.exchange.heads_split {
                     job.exchange.barrier.wait();
                 }
@@ -247,9 +271,10 @@ impl Worker {
         weights: &Weights<E>,
         steps: &[SlotStep],
         layer: usize,
-        state: &mut OwnState,
+        memory: &mut OwnMemory,
     ) {
         let g = &job.model.geometry;
+        let recent = |slot: usize| (slot * g.layers + layer) * WINDOW * g.row;
         let mut attention = write(&job.exchange.attention[self.share.index]);
         let stride = self.share.blocks.len() * g.block;
         for (own, block) in self.share.blocks.clone().enumerate() {
@@ -258,19 +283,40 @@ impl Worker {
             encode::activate(job.level, tiles, g.width, &self.x, g.row, &self.active, &mut self.u, stride, offset);
             for &slot in &self.active {
                 let phases = slot * g.padded_neurons() + block % g.blocks_per_head * g.block;
+                let LayerMemory { state, rotated } = &mut memory[slot][layer];
                 job.level.run(Attend {
                     u: &self.u[slot * stride + offset..][..g.block],
                     cosines: &self.cosines[phases..][..g.block],
                     sines: &self.sines[phases..][..g.block],
-                    x: &self.x[slot * g.row..][..g.row],
+                    position: steps[slot].position,
                     read_scale: steps[slot].read_scale,
-                    write_scale: steps[slot].write_scale,
-                    state: &mut state[slot][layer][own * g.block * g.row..][..g.block * g.row],
+                    memory: BlockMemory {
+                        state: &mut state[own * g.block * g.row..][..g.block * g.row],
+                        rotated: &mut rotated[own * g.block * WINDOW..][..g.block * WINDOW],
+                        recent: &self.recent[recent(slot)..][..WINDOW * g.row],
+                    },
+                    streams: job.streams,
                     y: &mut attention[(own * self.slots + slot) * g.row..][..g.row],
                     pairs: &mut self.pairs,
-                    scaled_x: &mut self.scaled_x,
                 });
             }
+        }
+        for &slot in &self.active {
+            let step = &steps[slot];
+            let turn = step.position as usize % WINDOW;
+            let to = &mut self.recent[recent(slot) + turn * g.row..][..g.row];
+            for (to, x) in to.iter_mut().zip(&self.x[slot * g.row..][..g.row]) {
+                *to = x * step.write_scale;
+            }
+        }
+    }
+
+    /// This thread's part of a sequence's window enters the state. The residuals stay: nothing refers to them.
+    pub fn settle(&mut self, level: Level, g: &Geometry, slot: usize, memory: &mut [LayerMemory<&mut [f32]>]) {
+        for (layer, memory) in memory.iter_mut().enumerate() {
+            let recent = &self.recent[(slot * g.layers + layer) * WINDOW * g.row..][..WINDOW * g.row];
+            let (state, rotated) = (&mut *memory.state, &mut *memory.rotated);
+            level.run(Settle { memory: BlockMemory { state, rotated, recent }, row: g.row });
         }
     }
 

@@ -244,6 +244,10 @@ impl Backend for GpuBackend {
         FULL.min((STATE_BYTES / state_bytes.max(1)) as usize).max(1)
     }
 
+    fn chunk_tokens(&self) -> usize {
+        1
+    }
+
     fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
         let layers = self.shared.layout.geometry.layers;
         Ok(Box::new(GpuSlots::new(self.shared.clone(), count, &slots::layer_schedule(layers))?))

@@ -6,7 +6,7 @@ use super::kernels::{Bound, Pipeline, Pipelines};
 use super::logits::LogitsParams;
 use super::project::ProjectParams;
 use super::rescale::{self, RescaleParams};
-use crate::backend::{BackendError, Input, Output, Plan, RunOutput, SlotStep, Slots};
+use crate::backend::{BackendError, Chunk, Input, Output, Plan, RunOutput, SlotStep, Slots};
 use crate::sampling::{Control, NO_TOKEN, SamplerParams};
 use std::ops::Range;
 use std::sync::Arc;
@@ -564,6 +564,18 @@ pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 impl Slots for GpuSlots {
+    fn read_chunk(&mut self, _slot: usize, _chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        unimplemented!()
+    }
+
+    fn snapshot(&mut self, _slot: usize) -> Result<Vec<f32>, BackendError> {
+        unimplemented!()
+    }
+
+    fn restore(&mut self, _slot: usize, _memory: &[f32]) -> Result<(), BackendError> {
+        unimplemented!()
+    }
+
     fn count(&self) -> usize {
         self.count
     }

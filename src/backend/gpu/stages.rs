@@ -2,6 +2,7 @@
 
 use super::GpuBackend;
 use super::slots::{GpuSlots, ScheduledLayer, floats};
+use crate::backend::memory::Memory;
 use crate::backend::stage::{
     EncodeInput, EncodeOutput, LogitsInput, ProjectInput, ProjectOutput, SampleInput, SampleOutput, Stages,
 };
@@ -66,7 +67,7 @@ impl Stages for GpuBackend {
         let bench = self.bench(slots)?;
         self.write_residual(&bench.residual, &bench.updates, &input.residual, &input.update)?;
         let per_slot = g.heads * g.neurons * g.width;
-        for (slot, state) in input.state.chunks_exact(per_slot).enumerate() {
+        for (slot, state) in input.memory.state.chunks_exact(per_slot).enumerate() {
             bench.write_layer(0, slot, state)?;
         }
         // One step for the slots that start from a token, one for those that go on.
@@ -85,8 +86,12 @@ impl Stages for GpuBackend {
 
         let residual = floats(&gpu.download(&bench.residual, 0, bench.residual.size())?);
         let neurons = floats(&gpu.download(&bench.neurons, 0, bench.neurons.size())?);
-        let mut output =
-            EncodeOutput { residual: Vec::new(), activations: Vec::new(), attention: Vec::new(), state: Vec::new() };
+        let mut output = EncodeOutput {
+            residual: Vec::new(),
+            activations: Vec::new(),
+            attention: Vec::new(),
+            memory: Memory::default(),
+        };
         for (slot, step) in input.steps.iter().enumerate() {
             let parity = (step.input == Input::Previous) as usize;
             let row = match step.input {
@@ -102,7 +107,7 @@ impl Stages for GpuBackend {
                 let sum = |d: usize| head.chunks_exact(g.row).map(|block| block[d]).sum::<f32>();
                 output.attention.extend((0..g.width).map(sum));
             }
-            bench.read_layer(0, slot, &mut output.state)?;
+            bench.read_layer(0, slot, &mut output.memory.state)?;
         }
         Ok(output)
     }
@@ -178,7 +183,8 @@ impl Stages for GpuBackend {
         })
     }
 
-    fn rescale(&self, state: &[f32], factors: &[f32]) -> Result<Vec<f32>, BackendError> {
+    fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError> {
+        let state = &memory.state;
         let slots = factors.len();
         let bench = self.bench(slots)?;
         let size = state.len() / slots.max(1);
@@ -192,6 +198,6 @@ impl Stages for GpuBackend {
         for slot in 0..slots {
             bench.read_layer(0, slot, &mut rescaled)?;
         }
-        Ok(rescaled)
+        Ok(Memory { state: rescaled, ..memory.clone() })
     }
 }
