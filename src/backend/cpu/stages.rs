@@ -92,7 +92,10 @@ impl CpuBackend {
         all.pad(&input.memory.state, g.width, &mut memory.state, g.row);
         all.pad(&input.memory.rotated, WINDOW, &mut memory.rotated, WINDOW);
         bench.pad(&input.memory.recent, &mut memory.recent);
-        bench.worker.recent.copy_from_slice(&memory.recent);
+        let size = WINDOW * g.row;
+        for (slot, recent) in memory.recent.chunks_exact(size).enumerate() {
+            bench.worker.recent_of(slot)[..size].copy_from_slice(recent);
+        }
         let states = memory.state.chunks_exact_mut(g.layer_state());
         let windows = memory.rotated.chunks_exact_mut(g.all_neurons() * WINDOW);
         let mut own: OwnMemory =
@@ -110,6 +113,7 @@ impl CpuBackend {
                 attention.extend_from_slice(&bench.worker.attention[(head * slots + slot) * g.row..][..g.width]);
             }
         }
+        let recent: Vec<f32> = (0..slots).flat_map(|slot| bench.worker.recent_of(slot)[..size].to_vec()).collect();
         EncodeOutput {
             residual: bench.trim(&bench.worker.x),
             activations: all.unpad(&bench.worker.u, 1, 1),
@@ -117,7 +121,7 @@ impl CpuBackend {
             memory: Memory {
                 state: all.unpad(&memory.state, g.row, g.width),
                 rotated: all.unpad(&memory.rotated, WINDOW, WINDOW),
-                recent: bench.trim(&bench.worker.recent),
+                recent: bench.trim(&recent),
             },
         }
     }
