@@ -13,8 +13,10 @@ mod beam_stages;
 mod beams;
 mod dense;
 mod encode;
+mod pages;
 mod project;
 mod residual;
+mod rows;
 pub mod simd;
 mod stages;
 mod weights;
@@ -26,6 +28,7 @@ use super::{Backend, BackendError, Chunk, DeviceInfo, DeviceKind, Plan, RunOutpu
 use crate::model::Model;
 use crate::sampling::{Control, NO_TOKEN, Sampler, SamplerParams, Status};
 use beams::CpuBeams;
+use pages::Pages;
 use simd::{LANES, Level};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weights::{AnyWeights, CpuModel};
@@ -53,7 +56,7 @@ impl CpuBackend {
     /// [`BackendError::Driver`] if the threads cannot be started.
     pub fn new(model: &Model, weight_type: WeightType, threads: Option<usize>) -> Result<Self, BackendError> {
         let available = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let model = CpuModel::new(model, weight_type);
+        let model = CpuModel::new(model, weight_type)?;
         let threads = threads.unwrap_or(available).clamp(1, model.geometry.blocks());
         let level = Level::detect();
         let name = "CPU".to_string();
@@ -160,7 +163,7 @@ impl SlotSampler {
 struct CpuSlots {
     shared: Arc<Shared>,
     /// `[slots][layers]`
-    memory: Vec<Vec<LayerMemory<Vec<f32>>>>,
+    memory: Vec<Vec<LayerMemory<Pages<f32>>>>,
     samplers: Vec<Mutex<SlotSampler>>,
     /// `[slots]`, each `[V]`.
     logits: Vec<Mutex<Vec<f32>>>,
@@ -178,8 +181,8 @@ impl CpuSlots {
         let g = &shared.model.geometry;
         let layer = |_| {
             Ok(LayerMemory {
-                state: zeros(g.layer_state(), "a sequence's state")?,
-                rotated: zeros(g.all_neurons() * WINDOW, "a sequence's window")?,
+                state: Pages::zeroed(g.layer_state(), "a sequence's state")?,
+                rotated: Pages::zeroed(g.all_neurons() * WINDOW, "a sequence's window")?,
             })
         };
         let memory = (0..count).map(|_| (0..g.layers).map(layer).collect()).collect::<Result<_, BackendError>>()?;
@@ -195,19 +198,6 @@ impl CpuSlots {
             shared,
         })
     }
-}
-
-/// Zeroed numbers, or an error instead of an abort where memory does not suffice.
-fn zeros(len: usize, what: &'static str) -> Result<Vec<f32>, BackendError> {
-    let mut numbers: Vec<f32> = Vec::new();
-    numbers.try_reserve_exact(len).map_err(|_| BackendError::OutOfMemory {
-        device: "CPU".into(),
-        what,
-        bytes: 4 * len as u64,
-    })?;
-    drop(numbers);
-    // Zeroed pages are taken only when they are touched.
-    Ok(vec![0.0; len])
 }
 
 impl Slots for CpuSlots {
@@ -310,8 +300,7 @@ impl Slots for CpuSlots {
 
     fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
-        let mut numbers = zeros(g.layers * memory::layer_len(g.heads * g.neurons, g.width), "a snapshot")?;
-        numbers.clear();
+        let mut numbers = Vec::with_capacity(g.layers * memory::layer_len(g.heads * g.neurons, g.width));
         for layer in 0..g.layers {
             let Memory { state, rotated, recent } = self.read_memory(slot, layer);
             [state, rotated, recent].iter().for_each(|part| numbers.extend_from_slice(part));
@@ -373,7 +362,7 @@ impl CpuSlots {
 fn each_thread(
     shared: &Shared,
     workers: &[Mutex<Worker>],
-    memory: &mut [Vec<LayerMemory<Vec<f32>>>],
+    memory: &mut [Vec<LayerMemory<Pages<f32>>>],
     run: impl Fn(&mut Worker, &mut OwnMemory) + Sync,
 ) {
     let _turn = lock(&shared.turn);

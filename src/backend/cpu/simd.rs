@@ -24,8 +24,8 @@ pub trait Isa: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// a·b + c, lane by lane.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// Asks for a line of memory that is read once and soon.
-    fn prefetch(self, line: &[f32; LANES]);
+    /// Asks for the line of memory in which `value` starts.
+    fn prefetch<T>(self, value: &T);
     /// Sum of all lanes in a fixed order.
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
@@ -115,7 +115,7 @@ impl Isa for Portable {
     const ACCUMULATORS: usize = 2;
 
     #[inline(always)]
-    fn prefetch(self, _: &[f32; LANES]) {}
+    fn prefetch<T>(self, _: &T) {}
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -183,9 +183,9 @@ mod x86 {
         const ACCUMULATORS: usize = 4;
 
         #[inline(always)]
-        fn prefetch(self, line: &[f32; LANES]) {
-            // SAFETY: see the module.
-            unsafe { _mm_prefetch::<_MM_HINT_NTA>(line.as_ptr().cast()) }
+        fn prefetch<T>(self, value: &T) {
+            // SAFETY: a hint, which faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast()) }
         }
 
         #[inline(always)]
@@ -239,9 +239,9 @@ mod x86 {
         const ACCUMULATORS: usize = 16;
 
         #[inline(always)]
-        fn prefetch(self, line: &[f32; LANES]) {
-            // SAFETY: see the module.
-            unsafe { _mm_prefetch::<_MM_HINT_NTA>(line.as_ptr().cast()) }
+        fn prefetch<T>(self, value: &T) {
+            // SAFETY: a hint, which faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast()) }
         }
 
         #[inline(always)]

@@ -5,10 +5,12 @@
 //! is split between threads) and their partial decoder outputs, and meet at a barrier after each.
 
 use super::barrier::Barrier;
-use super::dense::tile_product;
-use super::encode::{self, ActivePair, Attend, BlockMemory, Phases, Settle};
+use super::dense::{Ahead, tile_product};
+use super::encode::{self, Attend, BlockMemory, Phases, Rotate, Settle};
+use super::pages::Pages;
 use super::project::Project;
 use super::residual::{Accumulate, Embed, Finish, LayerNorm};
+use super::rows::Weighted;
 use super::simd::Level;
 use super::weights::{AnyWeights, CpuModel, Half, TILE, Weights};
 use super::{SlotSampler, lock, rescale, running};
@@ -48,7 +50,7 @@ pub type OwnMemory<'a> = Vec<Vec<LayerMemory<&'a mut [f32]>>>;
 
 /// Splits every memory by the threads' numbers of blocks: `[threads][slots][layers]`.
 pub fn split_memory<'a>(
-    memory: &'a mut [Vec<LayerMemory<Vec<f32>>>],
+    memory: &'a mut [Vec<LayerMemory<Pages<f32>>>],
     g: &Geometry,
     shares: &[usize],
 ) -> Vec<OwnMemory<'a>> {
@@ -56,7 +58,7 @@ pub fn split_memory<'a>(
     for slot in memory {
         parts.iter_mut().for_each(|part| part.push(Vec::with_capacity(slot.len())));
         for layer in slot {
-            let (mut state, mut rotated) = (layer.state.as_mut_slice(), layer.rotated.as_mut_slice());
+            let (mut state, mut rotated) = (&mut layer.state[..], &mut layer.rotated[..]);
             for (part, blocks) in parts.iter_mut().zip(shares) {
                 let own = LayerMemory {
                     state: state.split_off_mut(..blocks * g.block * g.row).expect("a share of the blocks"),
@@ -153,7 +155,8 @@ pub struct Worker {
     /// Cosines and sines, `[slots][padded N]`.
     pub cosines: Vec<f32>,
     pub sines: Vec<f32>,
-    pub pairs: Vec<ActivePair>,
+    /// The active pairs of the block at hand and of the one before.
+    pub lists: [Vec<Weighted>; 2],
     /// The windows' residuals, the same in every thread, `[slots][layers][WINDOW][row]`.
     pub recent: Vec<f32>,
     /// Sequences that take part in the current step.
@@ -172,7 +175,7 @@ impl Worker {
             attention: vec![0.0; g.heads * slots * g.row],
             cosines: vec![0.0; slots * g.padded_neurons()],
             sines: vec![0.0; slots * g.padded_neurons()],
-            pairs: Vec::with_capacity(g.block / 2),
+            lists: Default::default(),
             recent: vec![0.0; slots * g.layers * WINDOW * g.row],
             active: Vec::with_capacity(slots),
             drawing: Vec::with_capacity(slots),
@@ -277,29 +280,58 @@ impl Worker {
         let recent = |slot: usize| (slot * g.layers + layer) * WINDOW * g.row;
         let mut attention = write(&job.exchange.attention[self.share.index]);
         let stride = self.share.blocks.len() * g.block;
+        let [list, waiting] = &mut self.lists;
+        // The last sequence of each block waits until the next block has fired, while its rows come from memory.
+        let mut last = None;
+        let mut attend = |own: usize, slot: usize, list: &[Weighted], ahead: bool, memory: &mut OwnMemory| {
+            let LayerMemory { state, rotated } = &mut memory[slot][layer];
+            job.level.run(Attend {
+                list,
+                position: steps[slot].position,
+                read_scale: steps[slot].read_scale,
+                memory: BlockMemory {
+                    state: &mut state[own * g.block * g.row..][..g.block * g.row],
+                    rotated: &mut rotated[own * g.block * WINDOW..][..g.block * WINDOW],
+                    recent: &self.recent[recent(slot)..][..WINDOW * g.row],
+                },
+                ahead,
+                y: &mut attention[(own * self.slots + slot) * g.row..][..g.row],
+            });
+        };
         for (own, block) in self.share.blocks.clone().enumerate() {
             let tiles = &weights.encoder[block * g.block * g.width..][..g.block * g.width];
             let offset = own * g.block;
-            encode::activate(job.level, tiles, g.width, &self.x, g.row, &self.active, &mut self.u, stride, offset);
-            for &slot in &self.active {
+            let mut rows = match last.filter(|_| job.streams) {
+                Some((own, slot)) => {
+                    let state: &[f32] = memory[slot as usize][layer].state;
+                    let own: usize = own;
+                    Ahead::new(waiting, &state[own * g.block * g.row..][..g.block * g.row], g.row)
+                }
+                None => Ahead::default(),
+            };
+            let (x, active) = (&self.x, &self.active);
+            encode::activate(job.level, tiles, g.width, x, g.row, active, &mut self.u, stride, offset, &mut rows);
+            if let Some((own, slot)) = last.take() {
+                attend(own, slot, waiting, false, memory);
+            }
+            for (index, &slot) in self.active.iter().enumerate() {
                 let phases = slot * g.padded_neurons() + block % g.blocks_per_head * g.block;
-                let LayerMemory { state, rotated } = &mut memory[slot][layer];
-                job.level.run(Attend {
+                job.level.run(Rotate {
                     u: &self.u[slot * stride + offset..][..g.block],
                     cosines: &self.cosines[phases..][..g.block],
                     sines: &self.sines[phases..][..g.block],
-                    position: steps[slot].position,
-                    read_scale: steps[slot].read_scale,
-                    memory: BlockMemory {
-                        state: &mut state[own * g.block * g.row..][..g.block * g.row],
-                        rotated: &mut rotated[own * g.block * WINDOW..][..g.block * WINDOW],
-                        recent: &self.recent[recent(slot)..][..WINDOW * g.row],
-                    },
-                    streams: job.streams,
-                    y: &mut attention[(own * self.slots + slot) * g.row..][..g.row],
-                    pairs: &mut self.pairs,
+                    list,
                 });
+                if index + 1 < self.active.len() {
+                    attend(own, slot, list, job.streams, memory);
+                } else {
+                    std::mem::swap(list, waiting);
+                    last = Some((own, slot));
+                }
             }
+        }
+        if let Some((own, slot)) = last {
+            attend(own, slot, waiting, job.streams, memory);
         }
         for &slot in &self.active {
             let step = &steps[slot];
@@ -369,6 +401,8 @@ impl Worker {
                     encoder_v: &weights.encoder_v[rows.clone()],
                     decoder: &weights.decoder[rows.clone()],
                     update: &mut update[(own * self.slots + slot) * g.row..][..g.row],
+                    ahead: job.streams,
+                    list: &mut self.lists[0],
                 });
             }
         }
@@ -409,7 +443,7 @@ impl Worker {
         self.active.retain(|&slot| steps[slot].output >= Output::Logits);
         for index in self.share.head_tiles.clone() {
             let tile = &weights.head[index * TILE * g.width..][..TILE * g.width];
-            tile_product(job.level, tile, &self.x, g.row, &self.active, |slot, sums| {
+            tile_product(job.level, tile, &self.x, g.row, &self.active, &mut Ahead::default(), |slot, sums| {
                 let mut logits = lock(&job.logits[slot]);
                 let to = &mut logits[index * TILE..];
                 let count = to.len().min(TILE);
