@@ -39,6 +39,7 @@ impl Kernel for BeamAttend<'_> {
         let entry = |(i, &q): (usize, &f32)| ([Weighted { row: i as u32, weight: q }], q != 0.0);
         select(self.list, q.iter().enumerate().map(entry), Weighted::default());
         let (lines, _) = self.state.as_chunks::<LANES>();
+        self.y.fill(0.0);
         weighted_sum(isa, self.list, lines, true, self.y);
         let (y, _) = self.y.as_chunks_mut::<LANES>();
         for y in y.iter_mut().flatten() {

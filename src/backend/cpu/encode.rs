@@ -128,6 +128,7 @@ impl Kernel for Attend<'_> {
         }
 
         let (lines, _) = state.as_chunks::<LANES>();
+        self.y.fill(0.0);
         weighted_sum(isa, self.list, lines, self.ahead, self.y);
 
         let (window, _) = rotated.as_chunks_mut::<WINDOW>();

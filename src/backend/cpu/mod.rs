@@ -11,6 +11,8 @@ mod beam_fold;
 mod beam_select;
 mod beam_stages;
 mod beams;
+mod chunk;
+mod chunk_kernels;
 mod dense;
 mod encode;
 mod pages;
@@ -28,6 +30,7 @@ use super::{Backend, BackendError, Chunk, DeviceInfo, DeviceKind, Plan, RunOutpu
 use crate::model::Model;
 use crate::sampling::{Control, NO_TOKEN, Sampler, SamplerParams, Status};
 use beams::CpuBeams;
+use chunk::ChunkReader;
 use pages::Pages;
 use simd::{LANES, Level};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,7 +109,7 @@ impl Backend for CpuBackend {
     }
 
     fn chunk_tokens(&self) -> usize {
-        128
+        chunk::CHUNK_TOKENS
     }
 
     fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
@@ -169,6 +172,8 @@ struct CpuSlots {
     logits: Vec<Mutex<Vec<f32>>>,
     workers: Vec<Mutex<Worker>>,
     exchange: Exchange,
+    /// Made when first needed.
+    chunks: Option<ChunkReader>,
 }
 
 /// Locks a mutex; a panic elsewhere does not make its contents unusable here.
@@ -195,6 +200,7 @@ impl CpuSlots {
             logits: (0..count).map(|_| Mutex::new(vec![0.0; g.vocab])).collect(),
             workers: workers.into_iter().map(|share| Mutex::new(Worker::new(g, share, count))).collect(),
             exchange,
+            chunks: None,
             shared,
         })
     }
@@ -273,8 +279,13 @@ impl Slots for CpuSlots {
         Ok(output)
     }
 
-    fn read_chunk(&mut self, _slot: usize, _chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
-        unimplemented!()
+    fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        self.settle(slot);
+        let reader = match &mut self.chunks {
+            Some(reader) => reader,
+            none => none.insert(ChunkReader::new(&self.shared)?),
+        };
+        Ok(reader.read(&self.shared, &mut self.memory[slot], &self.exchange.barrier, chunk))
     }
 
     fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {

@@ -36,30 +36,47 @@ impl<E: Half> Kernel for Project<'_, E> {
         let (list, u) = (self.list, self.u);
         let entry = |(i, &u): (usize, &f32)| ([Weighted { row: i as u32, weight: u }], u != 0.0);
         select(list, u.iter().enumerate().map(entry), Weighted::default());
-        let (y, _) = self.y.as_chunks::<LANES>();
-        let (values, _) = self.encoder_v.as_chunks::<LANES>();
         let (decoder, _) = self.decoder.as_chunks::<LANES>();
-        let row = |index: u32| index as usize * y.len()..(index as usize + 1) * y.len();
-        for i in 0..list.len() {
-            if self.ahead
-                && let Some(later) = list.get(i + AHEAD)
-            {
-                // Two vectors of halves share a line.
-                values[row(later.row)].iter().step_by(2).for_each(|line| isa.prefetch(line));
-            }
-            let item = &mut list[i];
-            let mut sums = [isa.splat(0.0); 2];
-            for (k, (value, y)) in values[row(item.row)].iter().zip(y).enumerate() {
-                sums[k % 2] = isa.mul_add(E::load(isa, value), isa.load(y), sums[k % 2]);
-            }
-            let z = isa.sum(isa.add(sums[0], sums[1]));
-            item.weight *= if z < 0.0 { 0.0 } else { z };
+        gate(isa, list, self.y, self.encoder_v, if self.ahead { Some(decoder) } else { None });
+        for item in list.iter() {
             u[item.row as usize] = item.weight;
-            if self.ahead && item.weight != 0.0 {
-                decoder[row(item.row)].iter().step_by(2).for_each(|line| isa.prefetch(line));
-            }
         }
         list.retain(|item| item.weight != 0.0);
+        self.update.fill(0.0);
         weighted_sum(isa, list, decoder, false, self.update);
+    }
+}
+
+/// g ← u · relu(y · encoder_v) for listed neurons, whose weight is u before and g after.
+///
+/// Where rows of the decoder are given, they and those of encoder_v are asked for ahead of time.
+#[inline(always)]
+pub fn gate<I: Isa, E: Half>(
+    isa: I,
+    list: &mut [Weighted],
+    y: &[f32],
+    encoder_v: &[E],
+    decoder: Option<&[[E; LANES]]>,
+) {
+    let (y, _) = y.as_chunks::<LANES>();
+    let (values, _) = encoder_v.as_chunks::<LANES>();
+    let row = |index: u32| index as usize * y.len()..(index as usize + 1) * y.len();
+    for i in 0..list.len() {
+        if decoder.is_some()
+            && let Some(later) = list.get(i + AHEAD)
+        {
+            // Two vectors of halves share a line.
+            values[row(later.row)].iter().step_by(2).for_each(|line| isa.prefetch(line));
+        }
+        let item = &mut list[i];
+        let mut sums = [isa.splat(0.0); 2];
+        for (k, (value, y)) in values[row(item.row)].iter().zip(y).enumerate() {
+            sums[k % 2] = isa.mul_add(E::load(isa, value), isa.load(y), sums[k % 2]);
+        }
+        let z = isa.sum(isa.add(sums[0], sums[1]));
+        item.weight *= if z < 0.0 { 0.0 } else { z };
+        if let Some(decoder) = decoder.filter(|_| item.weight != 0.0) {
+            decoder[row(item.row)].iter().step_by(2).for_each(|line| isa.prefetch(line));
+        }
     }
 }

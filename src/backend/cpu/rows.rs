@@ -32,7 +32,7 @@ pub fn select<T: Copy, const N: usize>(
     list.truncate(count);
 }
 
-/// out ← Σ weight · row over a list; `lines` are the rows, as vectors. Asks for rows ahead of time where `ahead` is set.
+/// out ← out + Σ weight · row over a list; `lines` are the rows, as vectors. Asks for rows ahead of time where `ahead` is set.
 #[inline(always)]
 pub fn weighted_sum<I: Isa, E: Half>(isa: I, list: &[Weighted], lines: &[[E; LANES]], ahead: bool, out: &mut [f32]) {
     let (out, _) = out.as_chunks_mut::<LANES>();
@@ -66,6 +66,9 @@ fn columns<I: Isa, E: Half, const V: usize>(
 ) {
     let columns = |item: &Weighted| lines[item.row as usize * row + at..].first_chunk::<V>().expect("a row");
     let mut sums = [isa.splat(0.0); V];
+    for (sum, out) in sums.iter_mut().zip(out.iter()) {
+        *sum = isa.load(out);
+    }
     for (i, item) in list.iter().enumerate() {
         if ahead && let Some(later) = list.get(i + AHEAD) {
             columns(later).iter().for_each(|line| isa.prefetch(line));

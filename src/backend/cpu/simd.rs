@@ -12,6 +12,8 @@ pub trait Isa: Copy {
     type V: Copy;
     /// Vectors that stay in registers while others pass through them; a power of two, at most 16.
     const ACCUMULATORS: usize;
+    /// Vectors of a tile that a product over many tokens keeps at a time; divides [`super::weights::TILE`].
+    const TILE_VECTORS: usize;
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
     /// Reads sixteen floats.
@@ -113,6 +115,7 @@ pub struct Portable;
 impl Isa for Portable {
     type V = [f32; LANES];
     const ACCUMULATORS: usize = 2;
+    const TILE_VECTORS: usize = 1;
 
     #[inline(always)]
     fn prefetch<T>(self, _: &T) {}
@@ -181,6 +184,7 @@ mod x86 {
     impl Isa for Avx2 {
         type V = [__m256; 2];
         const ACCUMULATORS: usize = 4;
+        const TILE_VECTORS: usize = 1;
 
         #[inline(always)]
         fn prefetch<T>(self, value: &T) {
@@ -237,6 +241,7 @@ mod x86 {
     impl Isa for Avx512 {
         type V = __m512;
         const ACCUMULATORS: usize = 16;
+        const TILE_VECTORS: usize = 4;
 
         #[inline(always)]
         fn prefetch<T>(self, value: &T) {

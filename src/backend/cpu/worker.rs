@@ -56,16 +56,25 @@ pub fn split_memory<'a>(
 ) -> Vec<OwnMemory<'a>> {
     let mut parts: Vec<OwnMemory> = shares.iter().map(|_| Vec::with_capacity(memory.len())).collect();
     for slot in memory {
-        parts.iter_mut().for_each(|part| part.push(Vec::with_capacity(slot.len())));
-        for layer in slot {
-            let (mut state, mut rotated) = (&mut layer.state[..], &mut layer.rotated[..]);
-            for (part, blocks) in parts.iter_mut().zip(shares) {
-                let own = LayerMemory {
-                    state: state.split_off_mut(..blocks * g.block * g.row).expect("a share of the blocks"),
-                    rotated: rotated.split_off_mut(..blocks * g.block * WINDOW).expect("a share of the blocks"),
-                };
-                part.last_mut().expect("pushed above").push(own);
-            }
+        parts.iter_mut().zip(split_layers(slot, g, shares)).for_each(|(part, own)| part.push(own));
+    }
+    parts
+}
+
+/// Splits one sequence's memory by numbers of blocks: `[shares][layers]`.
+pub fn split_layers<'a>(
+    memory: &'a mut [LayerMemory<Pages<f32>>],
+    g: &Geometry,
+    shares: &[usize],
+) -> Vec<Vec<LayerMemory<&'a mut [f32]>>> {
+    let mut parts: Vec<Vec<_>> = shares.iter().map(|_| Vec::with_capacity(memory.len())).collect();
+    for layer in memory {
+        let (mut state, mut rotated) = (&mut layer.state[..], &mut layer.rotated[..]);
+        for (part, blocks) in parts.iter_mut().zip(shares) {
+            part.push(LayerMemory {
+                state: state.split_off_mut(..blocks * g.block * g.row).expect("a share of the blocks"),
+                rotated: rotated.split_off_mut(..blocks * g.block * WINDOW).expect("a share of the blocks"),
+            });
         }
     }
     parts
