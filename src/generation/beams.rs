@@ -49,7 +49,7 @@ impl Bdh {
         let mut beams = self.backend().create_beams(beam.num_beams)?;
 
         // The state reads all but the last token, which every search starts from.
-        let mut batch = Batch::on(beams.base()?, config, 1, forgetting);
+        let mut batch = Batch::on(beams.base()?, self.backend.chunk_tokens(), config, 1, forgetting);
         batch.push(0, &prompt)?;
         batch.check_room(0, beam.max_new_tokens)?;
         if search.is_over() {
