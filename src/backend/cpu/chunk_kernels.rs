@@ -4,14 +4,16 @@
 
 use super::encode::Phases;
 use super::project::gate;
-use super::rows::{Weighted, select, weighted_sum};
+use super::rows::{Weighted, drop_zeros, select, weighted_sum};
 use super::simd::{Isa, Kernel, LANES};
 use super::weights::{Half, TILE};
 
 /// Tokens of a dense product that share a pass over the weights.
 const TOKENS: usize = 6;
-/// Rows of the state, or of weights, that stay in the first-level cache while all tokens pass by.
+/// Rows of the state, or of tokens, that stay in the first-level cache while all that need them pass by.
 const ROWS: usize = 32;
+/// Rows of weights that stay in the second-level cache.
+const WEIGHT_ROWS: usize = 256;
 
 /// out[t] ← x[t] · tile for every token of a chunk.
 pub struct ChunkProduct<'a, E> {
@@ -368,17 +370,18 @@ impl<E: Half> Kernel for ChunkProject<'_, E> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let (row, block) = (self.row, self.encoder_v.len() / self.row);
-        for first in (0..block).step_by(ROWS) {
-            let rows = first * row..(first + ROWS.min(block - first)) * row;
+        for first in (0..block).step_by(WEIGHT_ROWS) {
+            let count = WEIGHT_ROWS.min(block - first);
+            let rows = first * row..(first + count) * row;
             let (values, decoder) = (&self.encoder_v[rows.clone()], &self.decoder[rows]);
             let (decoder, _) = decoder.as_chunks::<LANES>();
             let tokens = self.y.chunks_exact(row).zip(self.update.chunks_exact_mut(row)).enumerate();
             for (t, (y, update)) in tokens {
-                let u = &self.u[t * self.stride + first..][..ROWS.min(block - first)];
+                let u = &self.u[t * self.stride + first..][..count];
                 let entry = |(i, &u): (usize, &f32)| ([Weighted { row: i as u32, weight: u }], u != 0.0);
                 select(self.list, u.iter().enumerate().map(entry), Weighted::default());
                 gate(isa, self.list, y, values, None);
-                self.list.retain(|item| item.weight != 0.0);
+                drop_zeros(self.list);
                 weighted_sum(isa, self.list, decoder, false, update);
             }
         }

@@ -1,7 +1,7 @@
 //! Twin of `shaders/project.wgsl`: attention output through the gated neurons of a block, back to the
 //! residual width.
 
-use super::rows::{Weighted, select, weighted_sum};
+use super::rows::{Weighted, drop_zeros, select, weighted_sum};
 use super::simd::{Isa, Kernel, LANES};
 use super::weights::Half;
 
@@ -41,7 +41,7 @@ impl<E: Half> Kernel for Project<'_, E> {
         for item in list.iter() {
             u[item.row as usize] = item.weight;
         }
-        list.retain(|item| item.weight != 0.0);
+        drop_zeros(list);
         self.update.fill(0.0);
         weighted_sum(isa, list, decoder, false, self.update);
     }

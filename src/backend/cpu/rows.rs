@@ -32,6 +32,18 @@ pub fn select<T: Copy, const N: usize>(
     list.truncate(count);
 }
 
+/// Drops the rows of weight zero, as [`select`] does.
+#[inline(always)]
+pub fn drop_zeros(list: &mut Vec<Weighted>) {
+    let mut count = 0;
+    for i in 0..list.len() {
+        let item = list[i];
+        list[count] = item;
+        count += usize::from(item.weight != 0.0);
+    }
+    list.truncate(count);
+}
+
 /// out ← out + Σ weight · row over a list; `lines` are the rows, as vectors. Asks for rows ahead of time where `ahead` is set.
 #[inline(always)]
 pub fn weighted_sum<I: Isa, E: Half>(isa: I, list: &[Weighted], lines: &[[E; LANES]], ahead: bool, out: &mut [f32]) {

@@ -284,6 +284,12 @@ mod x86 {
             // SAFETY: see the module.
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
+
+        #[inline(always)]
+        fn sum(self, v: Self::V) -> f32 {
+            // SAFETY: see the module.
+            unsafe { _mm512_reduce_add_ps(v) }
+        }
     }
 }
 
