@@ -18,7 +18,7 @@ fn bdh(device: DeviceChoice) -> Bdh {
 }
 
 fn options(max_new_tokens: usize, sampling: SamplingOptions) -> GenerationOptions {
-    GenerationOptions { max_new_tokens, sampling, seed: Some(42), eos_token_ids: Vec::new() }
+    GenerationOptions { max_new_tokens, sampling, seed: Some(42), ..GenerationOptions::default() }
 }
 
 /// A session's continuation of a prompt.

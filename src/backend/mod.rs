@@ -10,6 +10,7 @@ pub mod gpu;
 pub mod pack;
 pub mod stage;
 
+use crate::model::Config;
 #[cfg(doc)]
 use crate::sampling::NO_TOKEN;
 use crate::sampling::{Control, SamplerParams};
@@ -188,6 +189,11 @@ pub enum BackendError {
     },
 }
 
+/// How many numbers [`Slots::snapshot`] returns for a model.
+pub fn snapshot_len(config: &Config) -> usize {
+    config.state_len()
+}
+
 /// A model's weights on a device.
 pub trait Backend: Send + Sync {
     /// Which device this is.
@@ -242,4 +248,9 @@ pub trait Slots: Send {
     fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
     /// Replaces a slot's state by `[L, H, N, D]` numbers.
     fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError>;
+    /// Everything a sequence remembers, as [`snapshot_len`] numbers in an order that does not depend on the
+    /// device. Restored on the same device, they continue bit for bit.
+    fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
+    /// Makes a slot remember what [`Slots::snapshot`] returned, on this device or on another one.
+    fn restore(&mut self, slot: usize, memory: &[f32]) -> Result<(), BackendError>;
 }

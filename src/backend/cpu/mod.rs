@@ -296,6 +296,14 @@ impl Slots for CpuSlots {
         }
         Ok(())
     }
+
+    fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+        self.read_state(slot)
+    }
+
+    fn restore(&mut self, slot: usize, memory: &[f32]) -> Result<(), BackendError> {
+        self.write_state(slot, memory)
+    }
 }
 
 /// Twin of `shaders/rescale.wgsl`: multiplies a state by a factor.

@@ -660,4 +660,12 @@ impl Slots for GpuSlots {
         }
         Ok(())
     }
+
+    fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+        self.read_state(slot)
+    }
+
+    fn restore(&mut self, slot: usize, memory: &[f32]) -> Result<(), BackendError> {
+        self.write_state(slot, memory)
+    }
 }
