@@ -141,6 +141,11 @@ pub enum Context {
 }
 
 impl ContextArgs {
+    /// Whether anything was given.
+    pub fn is_given(&self) -> bool {
+        self.context.is_some() || self.forget_tau.is_some()
+    }
+
     /// What the options mean for a model.
     pub fn forgetting(&self, config: &Config) -> Result<Forgetting, Failure> {
         let context = match self.context {

@@ -16,18 +16,37 @@ pub fn install() {
     });
 }
 
-/// While this lives, the first Ctrl-C only sets a flag.
+/// While this lives, the first Ctrl-C after [`Writing::start`] only sets a flag.
 pub struct Writing(());
 
 impl Writing {
-    /// Text begins.
+    /// For work that starts at once.
     pub fn begin() -> Self {
-        REQUESTED.store(false, SeqCst);
-        WRITING.store(true, SeqCst);
+        let writing = Self::hold();
+        writing.start();
+        writing
+    }
+
+    /// For work that may start: a Ctrl-C before it ends the program.
+    pub fn hold() -> Self {
         Self(())
     }
 
-    /// Whether there was a Ctrl-C since the text began.
+    /// Work starts: from here on a Ctrl-C asks it to stop.
+    pub fn start(&self) {
+        if !WRITING.load(SeqCst) {
+            REQUESTED.store(false, SeqCst);
+            WRITING.store(true, SeqCst);
+        }
+    }
+
+    /// Work starts anew: earlier requests to stop are forgotten.
+    pub fn restart(&self) {
+        REQUESTED.store(false, SeqCst);
+        WRITING.store(true, SeqCst);
+    }
+
+    /// Whether there was a Ctrl-C since the work started.
     pub fn interrupted(&self) -> bool {
         REQUESTED.load(SeqCst)
     }

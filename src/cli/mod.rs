@@ -3,7 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `generate`, `score`, `verify`, `info`, `devices` | one command each: its options, and what it does |
-//! | `args` | options that commands share |
+//! | `args`, `settings` | options that commands share: model, device and context; how to generate |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
 //! | `output` | standard output, and notices on standard error |
 //! | `failure` | why a command stopped, and the exit code for it |
@@ -22,6 +22,7 @@ mod input;
 mod interrupt;
 mod output;
 mod score;
+mod settings;
 mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
