@@ -69,6 +69,11 @@ fn one_line(rendered: &str) -> String {
     line
 }
 
+/// Says what went wrong where the work goes on all the same.
+pub fn complain(message: &str) {
+    let _ = print(message, FAILED);
+}
+
 /// Prints in the style of the parser's own errors: `error:` is red on a terminal, unless NO_COLOR is set.
 fn print(message: &str, code: u8) -> ExitCode {
     let error = clap::Error::raw(ErrorKind::Io, format!("{message}\n"));

@@ -46,6 +46,11 @@ impl Writing {
         WRITING.store(true, SeqCst);
     }
 
+    /// Work is over: a Ctrl-C ends the program.
+    pub fn end(&self) {
+        WRITING.store(false, SeqCst);
+    }
+
     /// Whether there was a Ctrl-C since the work started.
     pub fn interrupted(&self) -> bool {
         REQUESTED.load(SeqCst)
@@ -54,6 +59,6 @@ impl Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        WRITING.store(false, SeqCst);
+        self.end();
     }
 }

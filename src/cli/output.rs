@@ -61,6 +61,11 @@ impl Notices {
         }
     }
 
+    /// Whether --quiet was given.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Whether --verbose was given.
     pub fn is_verbose(&self) -> bool {
         self.verbose

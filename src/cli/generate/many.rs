@@ -1,7 +1,7 @@
 //! Several texts: for several prompts, several for one prompt, or those that beam search finds.
 
 use super::results::{Results, Text};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{self, Failure};
 use crate::cli::input::Prompts;
 use crate::cli::interrupt::Writing;
 use crate::cli::output::Notices;
@@ -172,7 +172,7 @@ impl Order<'_> {
                 Err(error) => {
                     self.failed += 1;
                     let name = self.job.prompts.name(prompt);
-                    self.bar.suspend(|| Failure::Failed(format!("{name}: {error}")).report());
+                    self.bar.suspend(|| failure::complain(&format!("{name}: {error}")));
                 }
             }
             self.bar.set_message(self.results.written.to_string());
