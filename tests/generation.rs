@@ -145,6 +145,20 @@ fn nothing_to_do_is_done_at_once() {
 }
 
 #[test]
+fn the_first_token_comes_alone() {
+    let bdh = bdh(DeviceChoice::Cpu);
+    let mut session = bdh.session(Forgetting::Full).unwrap();
+    session.feed(&bdh.encode(b"KING:").unwrap(), |_| ControlFlow::Continue(())).unwrap();
+    let mut bursts = Vec::new();
+    let generated = session.generate(&options(50, SamplingOptions::default()), |tokens| {
+        bursts.push(tokens.len());
+        ControlFlow::Continue(())
+    });
+    assert_eq!(bursts[0], 1, "{bursts:?}");
+    assert_eq!(bursts.iter().sum::<usize>(), generated.unwrap().tokens.len());
+}
+
+#[test]
 fn min_new_tokens_holds_the_end_back() {
     let bdh = bdh(DeviceChoice::Cpu);
     let mut options = options(80, SamplingOptions { min_new_tokens: 30, ..Default::default() });

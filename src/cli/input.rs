@@ -157,11 +157,9 @@ mod tests {
     fn prompts_are_the_lines_that_are_not_blank() {
         let lines = |bytes: &'static [u8]| prompt_lines(bytes).collect::<Vec<_>>();
         let expected: [(usize, &[u8]); 2] = [(1, b"one "), (4, b" tw\xffo")];
-        for text in [
-            &b"one \n\n \t\n tw\xffo\n"[..],
-            b"one \r\n\r\n \t\r\n tw\xffo",
-            b"\xef\xbb\xbfone \n\n\r\n tw\xffo\n\n\n",
-        ] {
+        for text in
+            [&b"one \n\n \t\n tw\xffo\n"[..], b"one \r\n\r\n \t\r\n tw\xffo", b"\xef\xbb\xbfone \n\n\r\n tw\xffo\n\n\n"]
+        {
             assert_eq!(lines(text), expected, "{text:?}");
         }
         assert!(lines(b"").is_empty() && lines(b"\xef\xbb\xbf\r\n \n").is_empty());

@@ -192,7 +192,8 @@ impl SettingsArgs {
         settings.validate()?;
         if !settings.uses_beams() && (self.beams.length_penalty.is_some() || self.beams.early_stopping.is_some()) {
             return Err(Failure::Usage(
-                "--length-penalty and --early-stopping are for beam search; give --num-beams N, above 1, too".to_string(),
+                "--length-penalty and --early-stopping are for beam search; give --num-beams N, above 1, too"
+                    .to_string(),
             ));
         }
         Ok(settings)

@@ -7,7 +7,7 @@ use crate::cli::interrupt::Writing;
 use crate::cli::output::Notices;
 use crate::cli::settings::Settings;
 use bdh_gpu::generation::{
-    BatchEvent, BatchOptions, BeamProgress, Bdh, FinishReason, Generated, GenerationError, Hypothesis,
+    BatchEvent, BatchOptions, Bdh, BeamProgress, FinishReason, Generated, GenerationError, Hypothesis,
 };
 use bdh_gpu::model::forgetting::Forgetting;
 use indicatif::ProgressBar;
