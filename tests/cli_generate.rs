@@ -100,7 +100,7 @@ fn prompt_files_of_any_making_are_read() {
     let plain = b"one \n\n tw\xffo\nthree\n".to_vec();
     let texts = |content: &[u8]| {
         let (_folder, file) = file_with(content);
-        generate(&["--prompts", path(&file), "-n", "5", "--greedy", "--format", "jsonl"]).ok()
+        generate(&["--prompts", path(&file), "-n", "5", "--greedy", "--seed", "1", "--format", "jsonl"]).ok()
     };
     let expected = texts(&plain);
     assert_eq!(objects(&expected)[1]["prompt"], " tw\\xffo");
@@ -212,7 +212,7 @@ fn a_saved_state_goes_on_where_it_stopped() {
         text(&["--load-state", path(&state), "-n", "20", "--seed", "1"]),
         text(&["-p", "A long beginning", "-n", "20", "--seed", "1", "--no-echo"])
     );
-    let error = generate(&["--load-state", path(&state), "--model", &golden("micro")]).error(1);
+    let error = generate(&["--load-state", path(&state), "--model", &golden("micro"), "--quiet"]).error(1);
     assert!(error.contains("is the state of another model"), "{error}");
     std::fs::write(&state, "nonsense").unwrap();
     assert!(generate(&["--load-state", path(&state)]).stderr.contains("is not a state file"));
@@ -284,9 +284,8 @@ fn streamed_text_is_the_same_for_fifty_prompts() {
     for seed in 0..50 {
         let prompt = ["Café ", "", "KING:", "\u{1f409}", "To be"][seed % 5];
         let seed = seed.to_string();
-        let text = |stream| {
-            generate(&["-p", prompt, "-n", "40", "--seed", &seed, "--temperature", "3", "--quiet", stream]).ok()
-        };
+        let options = ["-n", "40", "--seed", &seed, "--temperature", "3", "--top-k", "0", "--quiet"];
+        let text = |stream| generate(&[&["-p", prompt, stream], &options[..]].concat()).ok();
         let streamed = text("--stream");
         assert_eq!(streamed, text("--no-stream"), "seed {seed}");
         invalid += usize::from(streamed.contains("\\x"));
@@ -352,7 +351,7 @@ fn peak_memory(arguments: &[&str]) -> u64 {
 fn a_thousand_prompts_take_no_more_memory_than_a_few() {
     let measure = |count| {
         let (_folder, prompts) = file_with(&b"To be or not to be\n".repeat(count));
-        peak_memory(&["--prompts", path(&prompts), "-n", "30", "--seed", "1", "--quiet"])
+        peak_memory(&["--prompts", path(&prompts), "-n", "10", "--seed", "1", "--quiet"])
     };
     let (few, many) = (measure(50), measure(1000));
     // 950 more prompts of 18 tokens, and what an allocator takes more than it is asked for.
@@ -371,4 +370,23 @@ fn completions_are_scripts_that_name_the_commands() {
         let mut check = assert_cmd::Command::new("bash");
         check.arg("-n").write_stdin(run(&["completions", "bash"]).ok()).assert().success();
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_bar_on_a_terminal_counts_texts_and_tokens() {
+    use rexpect::{process::WaitStatus, reader::Options, session::spawn_with_options};
+    let (folder, prompts) = file_with(&b"To be or not to be\n".repeat(60));
+    let output = folder.path().join("texts");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bdh-gpu"));
+    command.args(["generate", "--device", "cpu", "--prompts", path(&prompts), "-n", "300", "--seed", "1"]);
+    command.args(["--output", path(&output)]).env("TERM", "xterm").env("COLUMNS", "200");
+    let options = Options::new().timeout_ms(Some(300_000)).strip_ansi_escape_codes(true);
+    let mut session = spawn_with_options(command, options).expect("the program starts");
+    // 60 prompts of 18 tokens, and 60 texts of 300.
+    session.exp_regex(r"0/60 texts [^\n]*/19,080 tokens, \d+ tokens/s, \d+s left").expect("a bar that begins");
+    session.exp_regex(r"[1-9]\d?/60 texts [^\n]*/19,080 tokens").expect("a bar that moves");
+    session.exp_eof().expect("the end");
+    assert!(matches!(session.process().wait(), Ok(WaitStatus::Exited(_, 0))));
+    assert_eq!(std::fs::read_to_string(&output).unwrap().matches("Generated: ").count(), 60);
 }

@@ -3,13 +3,17 @@
 
 use super::failure::INTERRUPTED;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
 
+/// Held while a Ctrl-C is dealt with: work that would begin while the program ends never does.
+static DECIDING: Mutex<()> = Mutex::new(());
 static WRITING: AtomicBool = AtomicBool::new(false);
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// Listens for Ctrl-C from now on. Where that is impossible, Ctrl-C ends the program as ever.
 pub fn install() {
     let _ = ctrlc::set_handler(|| {
+        let _deciding = DECIDING.lock().unwrap_or_else(PoisonError::into_inner);
         if !WRITING.load(SeqCst) || REQUESTED.swap(true, SeqCst) {
             std::process::exit(INTERRUPTED.into());
         }
@@ -35,13 +39,13 @@ impl Writing {
     /// Work starts: from here on a Ctrl-C asks it to stop.
     pub fn start(&self) {
         if !WRITING.load(SeqCst) {
-            REQUESTED.store(false, SeqCst);
-            WRITING.store(true, SeqCst);
+            self.restart();
         }
     }
 
     /// Work starts anew: earlier requests to stop are forgotten.
     pub fn restart(&self) {
+        let _deciding = DECIDING.lock().unwrap_or_else(PoisonError::into_inner);
         REQUESTED.store(false, SeqCst);
         WRITING.store(true, SeqCst);
     }

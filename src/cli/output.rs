@@ -45,10 +45,10 @@ impl Output {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Notices {
     /// Say nothing beside results and errors
-    #[arg(short, long, conflicts_with = "verbose")]
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
     quiet: bool,
     /// Say more: the options in effect and how long things took
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "Output")]
     verbose: bool,
 }
 

@@ -823,6 +823,7 @@ mod tests {
             early_stopping: [WhenEnoughEnded, WhenUnlikely, Never][random.random_range(0..3)],
             max_new_tokens: random.random_range(1..LONGEST),
             eos_token_ids: (0..random.random_range(0..3)).map(|_| random.random_range(0..vocab)).collect(),
+            stop: Vec::new(),
         }
     }
 
@@ -920,6 +921,7 @@ mod tests {
                 early_stopping: EarlyStopping::Never,
                 max_new_tokens: length as usize,
                 eos_token_ids: eos_token_ids.clone(),
+                stop: Vec::new(),
             };
             // Every text that ends, or has the full length.
             let (mut texts, mut open) = (Vec::new(), vec![Vec::new()]);

@@ -69,9 +69,19 @@ pub fn changed(settings: &Settings, name: &str, text: &str) -> Result<Settings, 
         "stop" if text.eq_ignore_ascii_case("off") => new.options.stop.clear(),
         _ => new.options.stop = vec![unescape(text)],
     }
-    // The ranges are those of the command line, and so are the messages.
-    new.validate()?;
-    Ok(new)
+    match new.validate() {
+        // The ranges are those of the command line, under other names.
+        Err(Failure::Usage(message)) => {
+            let option = match name {
+                "temp" => "--temperature".to_string(),
+                "penalty" => "--repetition-penalty".to_string(),
+                "beams" => "--num-beams".to_string(),
+                _ => format!("--{}", name.replace('_', "-")),
+            };
+            Err(Failure::Usage(message.replace(&option, &format!("/{name}"))))
+        }
+        other => other.map(|()| new),
+    }
 }
 
 /// How much of the past is to count.
@@ -136,14 +146,14 @@ mod tests {
     #[test]
     fn a_bad_value_is_refused_with_its_range() {
         for (name, text, range) in [
-            ("temp", "-1", "at least 0"),
+            ("temp", "-1", "/temp must be finite and at least 0, got -1"),
             ("temp", "hot", "expected a number"),
             ("top_k", "-1", "from 0 to 4294967295"),
-            ("top_p", "0", "above 0 and at most 1"),
+            ("top_p", "0", "/top_p must be above 0 and at most 1"),
             ("min_p", "1.5", "at least 0 and at most 1"),
             ("penalty", "0", "above 0"),
             ("max_tokens", "x", "a whole number"),
-            ("beams", "0", "at least 1 and at most 1024"),
+            ("beams", "0", "/beams must be at least 1 and at most 1024"),
             ("seed", "-1", "or random"),
         ] {
             let Err(Failure::Usage(message)) = changed(&settings(), name, text) else { panic!("{name} {text}") };
