@@ -101,6 +101,11 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         self.burst = self.burst.min(self.longest);
     }
 
+    /// Makes the next burst a single step, so that what it draws is seen at once.
+    pub fn hurry(&mut self) {
+        self.burst = 1;
+    }
+
     /// Tokens of a sequence so far, those still to be read included.
     pub fn position(&self, slot: usize) -> u64 {
         let sequence = &self.sequences[slot];

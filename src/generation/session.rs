@@ -170,6 +170,7 @@ impl Session {
         let mut scan = StopScan::new(&options.stop);
         let mut checkpoint = if scan.is_active() { Some((self.snapshot()?, 0)) } else { None };
         self.batch.draw(0, &params, &counts, options.max_new_tokens, self.drawn)?;
+        self.batch.hurry();
         let mut tokens = Vec::new();
         let mut drawn = 0;
         let mut finish_reason = FinishReason::Length;

@@ -288,7 +288,8 @@ impl Generate {
         if let (Some(path), 0) = (&self.prompt.prompts, texts) {
             notices.say(format_args!("note: {} holds no prompts; one is expected on each line", path.display()));
         }
-        let writing = Writing::hold();
+        // From here on, what has been started is tidied up after a Ctrl-C.
+        let writing = Writing::begin();
         let mut results = self.results(sequences)?;
         let job = Job { bdh, prompts, settings, sequences, forgetting, notices };
         let outcome = job.run(&mut results, &writing)?;
