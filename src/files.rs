@@ -19,7 +19,7 @@ enum Sink {
     Beside {
         file: BufWriter<NamedTempFile>,
         target: PathBuf,
-        old: Option<Metadata>,
+        old: Option<Box<Metadata>>,
     },
     Direct(BufWriter<File>),
 }
@@ -67,7 +67,7 @@ impl PendingFile {
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let file = BufWriter::new(builder.tempfile_in(folder)?);
-        Ok(Self { sink: Sink::Beside { file, target, old } })
+        Ok(Self { sink: Sink::Beside { file, target, old: old.map(Box::new) } })
     }
 
     /// Puts the file in its place, with everything on disk.

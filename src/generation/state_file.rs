@@ -316,7 +316,8 @@ fn read_checked(path: &Path) -> Result<Vec<u8>, StateError> {
     let found = file.metadata().map_err(read_error)?.len();
     let mut bytes = vec![0; HEADER.min(usize::try_from(found).unwrap_or(HEADER))];
     file.read_exact(&mut bytes).map_err(read_error)?;
-    if !bytes.starts_with(&MAGIC) && !(MAGIC.starts_with(&bytes) && found > 0) {
+    let begins_right = bytes.starts_with(&MAGIC) || (found > 0 && MAGIC.starts_with(&bytes));
+    if !begins_right {
         return Err(StateError::NotAState { path: path.to_owned() });
     }
     let damaged = |expected| StateError::Length { path: path.to_owned(), found, expected };
