@@ -11,6 +11,7 @@
 //! | [`sampling`] | options, the integer pipeline that draws tokens, random numbers |
 //! | [`backend`] | what a device must do, and the two that do it: [`backend::cpu`] and [`backend::gpu`] |
 //! | [`generation`] | sessions, batches, beam search, scores, text |
+//! | [`files`] | files that are complete or not there |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |
 //!
 //! ```
@@ -35,6 +36,7 @@
 //! ```
 
 pub mod backend;
+pub mod files;
 pub mod generation;
 pub mod model;
 pub mod sampling;

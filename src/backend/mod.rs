@@ -11,9 +11,11 @@ pub mod memory;
 pub mod pack;
 pub mod stage;
 
+use crate::model::Config;
 #[cfg(doc)]
 use crate::sampling::NO_TOKEN;
 use crate::sampling::{Control, SamplerParams};
+pub use memory::snapshot_len;
 
 /// What a step reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

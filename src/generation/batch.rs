@@ -107,6 +107,11 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         self.burst = self.burst.min(self.longest);
     }
 
+    /// Makes the next burst a single step, so that what it draws is seen at once.
+    pub fn hurry(&mut self) {
+        self.burst = 1;
+    }
+
     /// Tokens of a sequence so far, those still to be read included.
     pub fn position(&self, slot: usize) -> u64 {
         let sequence = &self.sequences[slot];
@@ -121,6 +126,47 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     /// Whether a sequence has more to read than the token that the next draw follows.
     pub fn is_reading(&self, slot: usize) -> bool {
         self.sequences[slot].unread.len() > 1
+    }
+
+    /// What a sequence has still to read, the token that the next draw follows included.
+    pub fn unread(&self, slot: usize) -> Vec<u32> {
+        self.sequences[slot].unread.iter().copied().collect()
+    }
+
+    /// Everything the device remembers of a sequence: what was read before [`Batch::unread`].
+    pub fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, GenerationError> {
+        Ok(self.slots.snapshot(slot)?)
+    }
+
+    /// Replaces a sequence by one that has `memory` behind it and `unread` before it.
+    pub fn restore(
+        &mut self,
+        slot: usize,
+        clock: Clock,
+        unread: &[u32],
+        memory: &[f32],
+    ) -> Result<(), GenerationError> {
+        self.forgetting = clock.forgetting();
+        self.sequences[slot] = Sequence { clock, unread: unread.iter().copied().collect(), wanted: 0 };
+        Ok(self.slots.restore(slot, memory)?)
+    }
+
+    /// Changes how much of the past counts, for a sequence from its next token on.
+    pub fn set_forgetting(&mut self, slot: usize, forgetting: Forgetting) {
+        self.forgetting = forgetting;
+        let clock = &mut self.sequences[slot].clock;
+        *clock = clock.with_forgetting(forgetting);
+    }
+
+    /// Reads tokens as they were read when they were drawn: one at a time.
+    pub fn replay(&mut self, slot: usize, tokens: &[u32]) -> Result<(), GenerationError> {
+        for token in tokens {
+            self.push(slot, std::slice::from_ref(token))?;
+            while self.is_reading(slot) {
+                self.advance()?;
+            }
+        }
+        Ok(())
     }
 
     /// Empties a sequence.
@@ -148,17 +194,19 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         Ok(())
     }
 
-    /// Makes a sequence draw `wanted` tokens in the bursts to come, once it has read everything.
+    /// Makes a sequence draw `wanted` tokens in the bursts to come, once it has read everything; `drawn` is
+    /// the step of the sampler.
     pub fn draw(
         &mut self,
         slot: usize,
         params: &SamplerParams,
         counts: &[u32],
         wanted: usize,
+        drawn: u32,
     ) -> Result<(), GenerationError> {
         self.check_room(slot, wanted)?;
         self.sequences[slot].wanted = wanted;
-        Ok(self.slots.set_sampler(slot, params, counts, 0)?)
+        Ok(self.slots.set_sampler(slot, params, counts, drawn)?)
     }
 
     /// Stops a sequence from drawing.

@@ -52,9 +52,15 @@ pub enum GenerationError {
     /// Scoring needs something to predict.
     #[error("scoring needs at least 2 tokens, got {0}: the first has no prediction")]
     TooShort(usize),
+    /// A stop text without text.
+    #[error("a stop text must not be empty")]
+    EmptyStop,
     /// A batch without sequences.
     #[error("--num-return-sequences must be at least 1, got 0")]
     NoSequences,
+    /// A snapshot was taken of another model.
+    #[error("the snapshot is of a model of other sizes")]
+    ForeignSnapshot,
     /// A conversation has used up every position.
     #[error("the conversation is at its last position (4294967295); start a new one")]
     PositionsExhausted,

@@ -9,6 +9,9 @@ mod options;
 mod requests;
 mod score;
 mod session;
+mod snapshot;
+mod state_file;
+mod stop;
 pub mod text;
 
 pub use beam::{BeamError, BeamOptions, Hypothesis};
@@ -18,13 +21,15 @@ pub use options::{FinishReason, Generated, GenerationOptions};
 pub use requests::{BatchEvent, BatchOptions, Completion};
 pub use score::Score;
 pub use session::Session;
+pub use snapshot::Snapshot;
+pub use state_file::StateError;
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend};
 use crate::backend::{Backend, BackendError, DeviceInfo, WeightType};
 use crate::model::Model;
 use crate::model::forgetting::Forgetting;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Which device to run on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +91,7 @@ impl WeightChoice {
 pub struct Bdh {
     model: Arc<Model>,
     backend: Arc<dyn Backend>,
+    fingerprint: Arc<OnceLock<[u8; 32]>>,
 }
 
 impl Bdh {
@@ -108,12 +114,17 @@ impl Bdh {
                 other => other?,
             },
         };
-        Ok(Self { model: Arc::new(model), backend })
+        Ok(Self { model: Arc::new(model), backend, fingerprint: Arc::default() })
     }
 
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// What tells the model from others; computed when first asked for.
+    fn fingerprint(&self) -> &[u8; 32] {
+        self.fingerprint.get_or_init(|| snapshot::fingerprint(&self.model))
     }
 
     /// The device that runs it.

@@ -60,6 +60,11 @@ impl TextStream {
         }
     }
 
+    /// Whether a character is incomplete.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Appends what is still held back: no more tokens will complete it.
     pub fn finish(&mut self, text: &mut String) {
         escape(&self.held, text);
