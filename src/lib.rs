@@ -10,7 +10,8 @@
 //! | [`model`] | bytes on disk to typed weights: configuration, checkpoints, rotary phases, forgetting |
 //! | [`sampling`] | options, the integer pipeline that draws tokens, random numbers |
 //! | [`backend`] | what a device must do, and the two that do it: [`backend::cpu`] and [`backend::gpu`] |
-//! | [`generation`] | sessions, batches, beam search, scores, text |
+//! | [`generation`] | sessions, batches, beam search, scores |
+//! | [`tokenizer`] | text to tokens and back, as it comes |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |
 //!
 //! ```
@@ -38,4 +39,5 @@ pub mod backend;
 pub mod generation;
 pub mod model;
 pub mod sampling;
+pub mod tokenizer;
 pub mod verify;

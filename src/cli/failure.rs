@@ -106,7 +106,7 @@ impl From<GenerationError> for Failure {
         match error {
             GenerationError::Options(_)
             | GenerationError::TokenOutOfRange { .. }
-            | GenerationError::ByteOutOfRange { .. }
+            | GenerationError::Encode(_)
             | GenerationError::EmptyPrompt
             | GenerationError::TooShort(_)
             | GenerationError::NoSequences => Self::Usage(message),

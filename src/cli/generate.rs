@@ -6,10 +6,10 @@ use super::format;
 use super::input::{self, TokenSource};
 use super::interrupt::Writing;
 use super::output::{Notices, Output};
-use bdh_gpu::generation::text::{TextStream, decode};
 use bdh_gpu::generation::{Bdh, FinishReason, GenerationOptions};
 use bdh_gpu::model::forgetting::Forgetting;
-use bdh_gpu::model::{Config, Model};
+use bdh_gpu::model::Model;
+use bdh_gpu::tokenizer::TextStream;
 use clap::{Args, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -165,7 +165,7 @@ impl Generate {
         let model = self.model.load(&self.notices)?;
         let mut options = self.options(&model)?;
         let forgetting = self.context.forgetting(&model.config)?;
-        let prompt = self.prompt.read(&model.config)?;
+        let prompt = self.prompt.read(&model)?;
         let bdh = self.device.open(model, &self.notices)?;
         if options.seed.is_none() {
             // 32 bits are short to type, and exact in every JSON reader.
@@ -211,7 +211,7 @@ impl Generate {
         let output = Output::new();
         let live = self.output.stream || (!self.output.no_stream && output.is_terminal());
         let run = Run { discreet: live && std::io::stderr().is_terminal(), ..run };
-        let mut writer = TextWriter { output, stream: TextStream::default(), text: String::new(), live };
+        let mut writer = TextWriter { output, stream: run.bdh.text_stream(), text: String::new(), live };
         let echo = if self.output.no_echo { &[] } else { run.prompt };
         let mut begun = false;
         let result = run.generate(|event| match event {
@@ -237,9 +237,9 @@ impl Generate {
             Ok(())
         })?;
         Output::new().json(&serde_json::json!({
-            "prompt": decode(run.prompt),
+            "prompt": run.bdh.decode(run.prompt),
             "index": 0,
-            "text": decode(&tokens),
+            "text": run.bdh.decode(&tokens),
             "tokens": tokens,
             "finish_reason": outcome.finish_reason.to_string(),
             "seed": run.options.seed,
@@ -267,11 +267,11 @@ impl Generate {
 
 impl PromptArgs {
     /// The prompt's tokens; none stand for a start from nothing.
-    fn read(&self, config: &Config) -> Result<Vec<u32>, Failure> {
+    fn read(&self, model: &Model) -> Result<Vec<u32>, Failure> {
         match self {
-            Self { prompt: Some(text), .. } => input::encode(text.as_encoded_bytes(), config),
-            Self { prompt_file: Some(path), .. } => input::encode(&input::read_file(path)?, config),
-            Self { tokens: Some(source), .. } => source.read(config),
+            Self { prompt: Some(text), .. } => input::encode(text.as_encoded_bytes(), model),
+            Self { prompt_file: Some(path), .. } => input::encode(&input::read_file(path)?, model),
+            Self { tokens: Some(source), .. } => source.read(&model.config),
             _ => Err(no_prompt()),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `generate`, `score`, `verify`, `info`, `devices` | one command each: its options, and what it does |
+//! | `generate`, `score`, `verify`, `info`, `devices`, `convert`, `merge` | one command each: its options, and what it does |
 //! | `args` | options that commands share |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
 //! | `output` | standard output, and notices on standard error |
@@ -13,6 +13,7 @@
 //! Results go to standard output and everything else to standard error.
 
 mod args;
+mod convert;
 mod devices;
 mod failure;
 mod format;
@@ -20,6 +21,7 @@ mod generate;
 mod info;
 mod input;
 mod interrupt;
+mod merge;
 mod output;
 mod score;
 mod verify;
@@ -66,6 +68,8 @@ enum Command {
     Verify(verify::Verify),
     Info(info::Info),
     Devices(devices::Devices),
+    Convert(convert::Convert),
+    Merge(merge::Merge),
 }
 
 impl Command {
@@ -76,6 +80,8 @@ impl Command {
             Self::Verify(command) => command.run(),
             Self::Info(command) => command.run(),
             Self::Devices(command) => command.run(),
+            Self::Convert(command) => command.run(),
+            Self::Merge(command) => command.run(),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::format;
 use super::input::{self, TokenSource};
 use super::output::{Notices, Output};
 use bdh_gpu::generation::GenerationError;
-use bdh_gpu::model::Config;
+use bdh_gpu::model::Model;
 use clap::{Args, ValueEnum, ValueHint};
 use serde_json::json;
 use std::ffi::OsString;
@@ -89,7 +89,7 @@ impl Score {
         self.input.check()?;
         let model = self.model.load(&self.notices)?;
         let forgetting = self.context.forgetting(&model.config)?;
-        let tokens = self.input.read(&model.config)?;
+        let tokens = self.input.read(&model)?;
         if tokens.len() < 2 {
             return Err(GenerationError::TooShort(tokens.len()).into());
         }
@@ -122,11 +122,11 @@ impl Score {
 }
 
 impl InputArgs {
-    fn read(&self, config: &Config) -> Result<Vec<u32>, Failure> {
+    fn read(&self, model: &Model) -> Result<Vec<u32>, Failure> {
         match self {
-            Self { text: Some(text), .. } => input::encode(text.as_encoded_bytes(), config),
-            Self { file: Some(path), .. } => input::encode(&input::read_file(path)?, config),
-            Self { tokens: Some(source), .. } => source.read(config),
+            Self { text: Some(text), .. } => input::encode(text.as_encoded_bytes(), model),
+            Self { file: Some(path), .. } => input::encode(&input::read_file(path)?, model),
+            Self { tokens: Some(source), .. } => source.read(&model.config),
             _ => Err(no_input()),
         }
     }
