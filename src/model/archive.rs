@@ -75,9 +75,8 @@ impl Archive {
         };
         let mut rest = members.bytes;
         for _ in 0..members.count {
-            let member = member(bytes, &mut rest).map_err(|found| {
-                archive.malformed(found, "a sound zip archive; copy or download the file again")
-            })?;
+            let member = member(bytes, &mut rest)
+                .map_err(|found| archive.malformed(found, "a sound zip archive; copy or download the file again"))?;
             archive.members.push(member);
         }
         archive.members.sort_by(|a, b| a.name.cmp(&b.name));
@@ -156,9 +155,9 @@ fn directory(bytes: &[u8]) -> Option<Directory<'_>> {
     const END_LENGTH: usize = 22;
     const LONGEST_COMMENT: usize = u16::MAX as usize;
     let last = bytes.len().checked_sub(END_LENGTH)?;
-    let end = (last.saturating_sub(LONGEST_COMMENT)..=last).rev().find(|&at| {
-        bytes[at..].starts_with(END) && usize::from(u16_at(bytes, at + 20).unwrap_or(0)) == last - at
-    })?;
+    let end = (last.saturating_sub(LONGEST_COMMENT)..=last)
+        .rev()
+        .find(|&at| bytes[at..].starts_with(END) && usize::from(u16_at(bytes, at + 20).unwrap_or(0)) == last - at)?;
     let mut count = u64::from(u16_at(bytes, end + 10)?);
     let mut size = u64::from(u32_at(bytes, end + 12)?);
     let mut start = u64::from(u32_at(bytes, end + 16)?);

@@ -17,9 +17,8 @@ impl Model {
     /// # Errors
     /// [`ModelError::Merge`] where layers, width, heads, vocabulary or tokenizer differ.
     pub fn merge(&self, other: &Self) -> Result<Self, ModelError> {
-        let refuse = |reason: String| {
-            Err(ModelError::Merge { first: self.name.clone(), second: other.name.clone(), reason })
-        };
+        let refuse =
+            |reason: String| Err(ModelError::Merge { first: self.name.clone(), second: other.name.clone(), reason });
         let (a, b) = (&self.config, &other.config);
         for (key, first, second) in [
             ("n_layer", a.n_layer, b.n_layer),
@@ -49,12 +48,7 @@ impl Model {
             encoder: interleaved(&first.encoder, &second.encoder, rows, &shape),
             encoder_v: interleaved(&first.encoder_v, &second.encoder_v, rows, &shape),
             // [H, N, D]: a head's neurons are neighbours.
-            decoder: interleaved(
-                &first.decoder,
-                &second.decoder,
-                config.n_head,
-                &[config.neurons(), config.n_embd],
-            ),
+            decoder: interleaved(&first.decoder, &second.decoder, config.n_head, &[config.neurons(), config.n_embd]),
             lm_head: average(&first.lm_head, &second.lm_head),
             freqs: [&first.freqs[..], &second.freqs].concat(),
         };

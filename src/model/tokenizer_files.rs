@@ -13,8 +13,7 @@ pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// Keys of tokenizer_config.json that name one special token.
-const SPECIAL: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"];
+const SPECIAL: [&str; 7] = ["bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"];
 
 /// The files of a tokenizer, opened; both may be absent.
 #[derive(Clone, Default)]
@@ -73,7 +72,10 @@ impl TokenizerFiles {
     /// Names and contents of the files there are.
     pub(super) fn contents(&self) -> Vec<(&'static str, Vec<u8>)> {
         let json = self.json.iter().map(|(_, storage)| (TOKENIZER, storage.bytes().to_vec()));
-        let config = self.config.iter().map(|(_, map)| (TOKENIZER_CONFIG, format!("{:#}\n", Value::from(map.clone())).into_bytes()));
+        let config = self
+            .config
+            .iter()
+            .map(|(_, map)| (TOKENIZER_CONFIG, format!("{:#}\n", Value::from(map.clone())).into_bytes()));
         json.chain(config).collect()
     }
 }

@@ -85,7 +85,11 @@ impl<'a> Checkpoint<'a> {
             let entry = match pickle.tensor(value) {
                 Some(view) => self.entry(name, view)?,
                 None => {
-                    notes.push(format!("{}: {:?} is not a tensor and not used", self.archive.path.display(), clip(name)));
+                    notes.push(format!(
+                        "{}: {:?} is not a tensor and not used",
+                        self.archive.path.display(),
+                        clip(name)
+                    ));
                     continue;
                 }
             };
@@ -100,8 +104,9 @@ impl<'a> Checkpoint<'a> {
     fn state_dict(&self) -> Option<Id> {
         let pickle = self.pickle;
         let root = pickle.root();
-        let holds_tensors =
-            |dict: Id| pickle.entries(dict).is_some_and(|mut entries| entries.any(|(_, value)| pickle.tensor(value).is_some()));
+        let holds_tensors = |dict: Id| {
+            pickle.entries(dict).is_some_and(|mut entries| entries.any(|(_, value)| pickle.tensor(value).is_some()))
+        };
         let inner = STATE_DICTS.iter().filter_map(|key| pickle.get(root, key)).find(|&dict| holds_tensors(dict));
         inner.or_else(|| holds_tensors(root).then_some(root))
     }
@@ -129,19 +134,23 @@ impl<'a> Checkpoint<'a> {
             _ => 1,
         };
         if u64::try_from(bytes).ok() != view.storage.len.checked_mul(unit as u64) {
-            let found = of_tensor(format!("lies in a storage of {bytes} bytes declared as {} elements", view.storage.len));
+            let found =
+                of_tensor(format!("lies in a storage of {bytes} bytes declared as {} elements", view.storage.len));
             return Err(self.archive.malformed(found, "the whole file; copy or download it again"));
         }
         let outside = || {
             let found = of_tensor(format!("of shape {} reaches beyond its storage", clip(&format!("{shape:?}"))));
             self.archive.malformed(found, "it inside; copy or download the file again")
         };
-        let len = shape.iter().try_fold(dtype.size(), |product, &size| product.checked_mul(size)).ok_or_else(outside)?;
+        let len =
+            shape.iter().try_fold(dtype.size(), |product, &size| product.checked_mul(size)).ok_or_else(outside)?;
         if is_contiguous(shape, strides) {
             let end = offset.checked_mul(dtype.size()).and_then(|start| Some((start, start.checked_add(len)?)));
             let (start, _) = end.filter(|&(_, end)| end <= bytes).ok_or_else(outside)?;
             let start = contents.range.start + start;
-            return Tensor::stored(contents.storage.clone(), start, dtype, shape).map(Entry::Tensor).ok_or_else(outside);
+            return Tensor::stored(contents.storage.clone(), start, dtype, shape)
+                .map(Entry::Tensor)
+                .ok_or_else(outside);
         }
         self.archive.spend(len, &of_tensor("is a view with gaps or repetitions, and copying it".to_owned()))?;
         let copy = Tensor::gather(contents.bytes(), dtype, *offset, shape, strides);

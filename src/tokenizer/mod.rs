@@ -85,9 +85,7 @@ pub struct Tokenizer {
 #[derive(Clone)]
 enum Kind {
     /// Token 0 is byte 0 where the offset is 0.
-    Bytes {
-        offset: u32,
-    },
+    Bytes { offset: u32 },
     #[cfg(feature = "tokenizers")]
     Json(json::JsonTokenizer),
 }

@@ -94,7 +94,12 @@ impl Source {
     }
 
     /// Checks the values of what was taken; last, because it alone reads the whole file.
-    pub(super) fn check_finite(&self, specs: &WeightSpecs, body: &Body, lm_head: Option<&Tensor>) -> Result<(), ModelError> {
+    pub(super) fn check_finite(
+        &self,
+        specs: &WeightSpecs,
+        body: &Body,
+        lm_head: Option<&Tensor>,
+    ) -> Result<(), ModelError> {
         let Body { encoder, encoder_v, decoder, embed } = body;
         let tensors = [Some(encoder), Some(encoder_v), Some(decoder), Some(embed), lm_head];
         for (spec, tensor) in specs.each().into_iter().zip(tensors) {
@@ -172,7 +177,6 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
         _ => shown.join(", "),
     }
 }
-
 
 #[cfg(test)]
 mod tests {

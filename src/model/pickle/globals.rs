@@ -189,8 +189,21 @@ fn storage(name: &str) -> ElementType<'_> {
 
 fn element_type(name: &str) -> Option<ElementType<'_>> {
     const OTHERS: [&str; 15] = [
-        "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "short", "int", "long", "bool",
-        "complex32", "complex64", "complex128",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "short",
+        "int",
+        "long",
+        "bool",
+        "complex32",
+        "complex64",
+        "complex128",
     ];
     Some(match name {
         "float32" | "float" => ElementType::Weight(Dtype::F32),
@@ -215,7 +228,9 @@ mod tests {
         assert_eq!(resolve("torch", "HalfStorage"), Some(Global::Storage(ElementType::Weight(Dtype::F16))));
         assert_eq!(resolve("torch", "LongStorage"), Some(Global::Storage(ElementType::Other("LongStorage"))));
         assert_eq!(resolve("torch", "bfloat16"), Some(Global::ElementType(ElementType::Weight(Dtype::BF16))));
-        for (module, name) in [("bdh", "BDHConfig"), ("__main__", "Config"), ("pathlib", "PosixPath"), ("torch", "device")] {
+        for (module, name) in
+            [("bdh", "BDHConfig"), ("__main__", "Config"), ("pathlib", "PosixPath"), ("torch", "device")]
+        {
             assert_eq!(resolve(module, name), Some(Global::Opaque), "{module}.{name}");
         }
         for (module, name) in [

@@ -206,7 +206,9 @@ impl<'a> Machine<'a> {
             }
             b'o' => {
                 let items = self.pop_mark()?;
-                let Some((&class, arguments)) = items.split_first() else { return malformed("an object without a class") };
+                let Some((&class, arguments)) = items.split_first() else {
+                    return malformed("an object without a class");
+                };
                 self.call(class, arguments)?;
             }
             b'R' | 0x81 => {
@@ -470,7 +472,9 @@ impl<'a> Machine<'a> {
                     Ok(())
                 }
             },
-            Global::RebuildTensor | Global::RebuildTyped => self.rebuild_tensor(arguments, callee == Global::RebuildTyped),
+            Global::RebuildTensor | Global::RebuildTyped => {
+                self.rebuild_tensor(arguments, callee == Global::RebuildTyped)
+            }
             Global::RebuildParameter => match arguments {
                 [tensor, ..] => {
                     self.stack.push(*tensor);
