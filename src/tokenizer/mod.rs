@@ -120,7 +120,7 @@ impl Tokenizer {
     /// and tokenizers of bytes are left alone.
     pub fn add_special<'a>(&mut self, tokens: impl IntoIterator<Item = &'a str>) {
         match &mut self.kind {
-            Kind::Bytes { .. } => {}
+            Kind::Bytes { .. } => drop(tokens),
             #[cfg(feature = "tokenizers")]
             Kind::Json(json) => json.add_special(tokens),
         }
@@ -136,6 +136,15 @@ impl Tokenizer {
             }
             #[cfg(feature = "tokenizers")]
             Kind::Json(json) => json.id(token),
+        }
+    }
+
+    /// The byte that a token is; `None` for special tokens and where tokens are not bytes.
+    pub fn byte(&self, token: u32) -> Option<u8> {
+        match &self.kind {
+            Kind::Bytes { offset } => token.checked_sub(*offset)?.try_into().ok(),
+            #[cfg(feature = "tokenizers")]
+            Kind::Json(_) => None,
         }
     }
 

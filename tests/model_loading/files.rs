@@ -65,3 +65,12 @@ fn unreadable_files_are_named() {
         assert!(message.contains("model.safetensors: cannot be read: Permission denied"), "{message}");
     }
 }
+
+#[cfg(not(feature = "tokenizers"))]
+#[test]
+fn a_tokenizer_needs_its_feature() {
+    Small::new().file("tokenizer.json", "{}").refuses(
+        "tokenizer.json: this program was built without the feature \"tokenizers\", which reads it; \
+         build it with that feature",
+    );
+}
