@@ -204,7 +204,7 @@ fn greedy_pickles_are_stopped() {
     let sizes = b"(K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01t";
     let tensor = [b"ctorch._utils\n_rebuild_tensor_v2\n(", &storage[..], b"K\0", sizes, sizes, b"tq\x01"].concat();
     let tensors =
-        [&tensor[..], &b"0ctorch._utils\n_rebuild_tensor_v2\nq\x02".to_vec(), &b"h\x02h\x01R".repeat(500_000)].concat();
+        [&tensor[..], &b"0ctorch._utils\n_rebuild_tensor_v2\nq\x02"[..], &b"h\x02h\x01R".repeat(500_000)].concat();
     let list =
         [&b"]("[..], &b"N".repeat(200_000), b"eq\0", &b"ccollections\nOrderedDict\nh\0\x85R".repeat(20_000)].concat();
     for (what, pickle) in [
@@ -225,7 +225,7 @@ fn greedy_pickles_are_stopped() {
         let (result, allocated) = load(&path);
         let message = result.expect_err(what);
         assert!(message.contains("data.pkl holds"), "{what}: {message}");
-        println!("{what}: {allocated} bytes for a pickle of {}", pickle.len());
+        println!("{what}: {allocated} bytes for a pickle of {}: {message}", pickle.len());
         assert!(allocated <= 64 << 20, "{what}: {allocated} bytes");
     }
 }
