@@ -11,7 +11,6 @@ pub mod memory;
 pub mod pack;
 pub mod stage;
 
-use crate::model::Config;
 #[cfg(doc)]
 use crate::sampling::NO_TOKEN;
 use crate::sampling::{Control, SamplerParams};

@@ -125,7 +125,7 @@ impl From<GenerationError> for Failure {
             | GenerationError::Beams(_)
             | GenerationError::EmptyStop
             | GenerationError::TokenOutOfRange { .. }
-            | GenerationError::ByteOutOfRange { .. }
+            | GenerationError::Encode(_)
             | GenerationError::EmptyPrompt
             | GenerationError::TooShort(_)
             | GenerationError::NoSequences => Self::Usage(message),

@@ -1,8 +1,8 @@
 //! Prompts, texts and token lists, from the command line, files or standard input.
 
 use super::failure::Failure;
-use bdh_gpu::generation::{GenerationError, text};
-use bdh_gpu::model::Config;
+use bdh_gpu::generation::GenerationError;
+use bdh_gpu::model::{Config, Model};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -85,12 +85,12 @@ impl Prompts {
     }
 
     /// The lines of a file that are not blank (see [`prompt_lines`]).
-    pub fn read(path: &Path, config: &Config) -> Result<Self, Failure> {
+    pub fn read(path: &Path, model: &Model) -> Result<Self, Failure> {
         let bytes = read_file(path)?;
         let name = path.display().to_string();
         let (mut tokens, mut lines) = (Vec::new(), Vec::new());
         for (number, line) in prompt_lines(&bytes) {
-            let encoded = text::encode(line, config.vocab_size);
+            let encoded = model.tokenizer.encode(line);
             tokens.push(encoded.map_err(|error| Failure::Usage(format!("{name}: line {number}: {error}")))?);
             lines.push(number);
         }
@@ -135,9 +135,9 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     })
 }
 
-/// Token ids of a text, checked against the model's vocabulary.
-pub fn encode(text: &[u8], config: &Config) -> Result<Vec<u32>, Failure> {
-    Ok(text::encode(text, config.vocab_size)?)
+/// Token ids of a text by the model's tokenizer.
+pub fn encode(text: &[u8], model: &Model) -> Result<Vec<u32>, Failure> {
+    Ok(model.tokenizer.encode(text).map_err(GenerationError::from)?)
 }
 
 #[cfg(test)]

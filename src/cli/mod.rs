@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `generate`, `interactive`, `score`, `verify`, `info`, `devices`, `completions` | one command each: its options, and what it does |
+//! | `generate`, `interactive`, `score`, `verify`, `info`, `devices`, `convert`, `merge`, `completions` | one command each: its options, and what it does |
 //! | `args`, `settings` | options that commands share: model, device and context; how to generate |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
 //! | `output` | standard output, and notices on standard error |
@@ -14,6 +14,7 @@
 
 mod args;
 mod completions;
+mod convert;
 mod devices;
 mod failure;
 mod format;
@@ -22,6 +23,7 @@ mod info;
 mod input;
 mod interactive;
 mod interrupt;
+mod merge;
 mod output;
 mod score;
 mod settings;
@@ -73,6 +75,8 @@ enum Command {
     Info(info::Info),
     Devices(devices::Devices),
     Completions(completions::Completions),
+    Convert(convert::Convert),
+    Merge(merge::Merge),
 }
 
 impl Command {
@@ -85,6 +89,8 @@ impl Command {
             Self::Info(command) => command.run(),
             Self::Devices(command) => command.run(),
             Self::Completions(command) => command.run(),
+            Self::Convert(command) => command.run(),
+            Self::Merge(command) => command.run(),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::cmp::Ordering;
 use super::stop::StopScan;
 use crate::model::EarlyStopping;
 use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT, SamplerParams, SamplingError};
+use crate::tokenizer::TextStream;
 
 /// Largest number of beams.
 pub const MAX_BEAMS: usize = 1024;
@@ -152,6 +153,8 @@ pub struct BeamSearch {
     /// Tokens generated in each live beam.
     generated: usize,
     over: bool,
+    /// How tokens become the text that stop texts are looked for in.
+    stream: TextStream,
 }
 
 /// A token and the one before it.
@@ -198,8 +201,14 @@ impl BeamSearch {
             done: if nothing_to_do { vec![empty] } else { Vec::new() },
             generated: 0,
             over: nothing_to_do,
+            stream: TextStream::default(),
             options,
         })
+    }
+
+    /// Looks for stop texts in what `stream` makes of the tokens, instead of in bytes.
+    pub fn with_text(self, stream: TextStream) -> Self {
+        Self { stream, ..self }
     }
 
     /// How many candidates [`BeamSearch::advance`] needs: enough that `num_beams` of them go on however
@@ -319,7 +328,7 @@ impl BeamSearch {
 
     /// Whether a token after a node completes a stop text.
     fn stops(&self, before: Option<usize>, token: u32) -> bool {
-        let mut scan = StopScan::new(&self.options.stop);
+        let mut scan = StopScan::new(&self.options.stop, self.stream.clone());
         scan.is_active() && {
             let mut tokens = self.path(before);
             tokens.push(token);
@@ -329,7 +338,7 @@ impl BeamSearch {
 
     /// The tokens up to a node, those of a stop text left out.
     fn text(&self, last: Option<usize>) -> Vec<u32> {
-        let mut scan = StopScan::new(&self.options.stop);
+        let mut scan = StopScan::new(&self.options.stop, self.stream.clone());
         let mut kept = Vec::new();
         if !scan.push(&self.path(last), &mut kept) {
             scan.finish(&mut kept);

@@ -43,7 +43,7 @@ impl Bdh {
         mut progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
     ) -> Result<Vec<Hypothesis>, GenerationError> {
         sampling.validate()?;
-        let search = BeamSearch::new(beam.clone())?;
+        let search = BeamSearch::new(beam.clone())?.with_text(self.text_stream());
         let prompt = if prompt.is_empty() { self.default_prompt()? } else { prompt.to_vec() };
         let config = &self.model().config;
         let mut beams = self.backend().create_beams(beam.num_beams)?;

@@ -3,6 +3,7 @@
 use super::beam::BeamError;
 use crate::backend::BackendError;
 use crate::sampling::SamplingError;
+use crate::tokenizer::EncodeError;
 
 /// Why a generation or a score failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,16 +37,9 @@ pub enum GenerationError {
         /// V.
         vocab: usize,
     },
-    /// A byte of a text has no token.
-    #[error("byte {byte:#04x} (at offset {offset}) has no token: the model's vocabulary has {vocab} ids")]
-    ByteOutOfRange {
-        /// Offset in the text.
-        offset: usize,
-        /// The byte.
-        byte: u8,
-        /// V.
-        vocab: usize,
-    },
+    /// A text has no tokens.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     /// There is nothing to continue.
     #[error("the prompt is empty and the model names no bos_token_id to start from; give a prompt")]
     EmptyPrompt,

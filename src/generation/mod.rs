@@ -12,7 +12,6 @@ mod session;
 mod snapshot;
 mod state_file;
 mod stop;
-pub mod text;
 
 pub use beam::{BeamError, BeamOptions, Hypothesis};
 pub use beams::BeamProgress;
@@ -29,6 +28,7 @@ use crate::backend::gpu::{AdapterChoice, GpuBackend};
 use crate::backend::{Backend, BackendError, DeviceInfo, WeightType};
 use crate::model::Model;
 use crate::model::forgetting::Forgetting;
+use crate::tokenizer::TextStream;
 use std::sync::{Arc, OnceLock};
 
 /// Which device to run on.
@@ -145,15 +145,25 @@ impl Bdh {
         Session::new(self.clone(), forgetting)
     }
 
-    /// Token ids of a text: its UTF-8 bytes.
+    /// Token ids of a text, which is UTF-8 unless the tokens are bytes.
     ///
     /// # Errors
-    /// [`GenerationError::ByteOutOfRange`] for a byte that the model has no token for.
+    /// [`GenerationError::Encode`] for a text that the model has no tokens for.
     pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, GenerationError> {
-        text::encode(text, self.model.config.vocab_size)
+        Ok(self.model.tokenizer.encode(text)?)
     }
 
-    /// The prompt that an empty prompt stands for: the model's bos token, or a newline for byte models.
+    /// The text of a sequence of tokens.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        self.model.tokenizer.decode(tokens)
+    }
+
+    /// Starts to turn tokens into text as they come.
+    pub fn text_stream(&self) -> TextStream {
+        self.model.tokenizer.stream()
+    }
+
+    /// The prompt that an empty prompt stands for: the model's bos token, or a newline.
     ///
     /// # Errors
     /// [`GenerationError::EmptyPrompt`] where the model has neither.
@@ -161,8 +171,10 @@ impl Bdh {
         let config = &self.model.config;
         match config.bos_token_id {
             Some(bos) => Ok(vec![bos]),
-            None if config.vocab_size > b'\n' as usize => Ok(vec![b'\n' as u32]),
-            None => Err(GenerationError::EmptyPrompt),
+            None => match self.encode(b"\n") {
+                Ok(newline) if !newline.is_empty() => Ok(newline),
+                _ => Err(GenerationError::EmptyPrompt),
+            },
         }
     }
 }

@@ -242,7 +242,7 @@ impl<'a> Scheduler<'a> {
                 let index = first + offset;
                 let params = SamplerParams::new(&self.options.sampling, self.seed, index as u32);
                 self.batch.draw(slot, &params, &counts, self.options.max_new_tokens, 0)?;
-                let scan = StopScan::new(&self.options.stop);
+                let scan = StopScan::new(&self.options.stop, self.bdh.text_stream());
                 self.work[slot] = Work::Drawing(Running { prompt, index, drawn: 0, scan, tokens: Vec::new() });
             }
         }

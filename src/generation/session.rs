@@ -167,7 +167,7 @@ impl Session {
         let counts = mark_eos(self.counts.clone(), &options.eos_token_ids);
         let mut params = SamplerParams::new(&options.sampling, seed, 0);
         params.min_new_tokens = params.min_new_tokens.saturating_add(self.drawn - self.generated);
-        let mut scan = StopScan::new(&options.stop);
+        let mut scan = StopScan::new(&options.stop, self.bdh.text_stream());
         let mut checkpoint = if scan.is_active() { Some((self.snapshot()?, 0)) } else { None };
         self.batch.draw(0, &params, &counts, options.max_new_tokens, self.drawn)?;
         self.batch.hurry();
@@ -227,7 +227,7 @@ impl Session {
         progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
     ) -> Result<Vec<Hypothesis>, GenerationError> {
         sampling.validate()?;
-        let search = BeamSearch::new(beam.clone())?;
+        let search = BeamSearch::new(beam.clone())?.with_text(self.bdh.text_stream());
         self.start()?;
         self.batch.check_room(0, beam.max_new_tokens)?;
         if search.is_over() {

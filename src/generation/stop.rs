@@ -1,6 +1,6 @@
 //! Stop texts: found in the text as its tokens come, whatever tokens they are spread over.
 
-use super::text::TextStream;
+use crate::tokenizer::TextStream;
 use std::collections::VecDeque;
 
 /// Looks for stop texts and holds back the tokens that may yet turn out to be part of one.
@@ -15,9 +15,9 @@ pub(super) struct StopScan {
 }
 
 impl StopScan {
-    /// Looks for any of these texts; none of them is empty.
-    pub fn new(stops: &[String]) -> Self {
-        Self { stops: stops.to_vec(), ..Self::default() }
+    /// Looks for any of these texts, none of them empty, in what `stream` makes of tokens.
+    pub fn new(stops: &[String], stream: TextStream) -> Self {
+        Self { stops: stops.to_vec(), stream, ..Self::default() }
     }
 
     /// Whether there is anything to look for.
@@ -74,7 +74,7 @@ impl StopScan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generation::text::decode;
+    use crate::tokenizer::Tokenizer;
     use proptest::prelude::*;
 
     fn tokens(text: &[u8]) -> Vec<u32> {
@@ -83,7 +83,8 @@ mod tests {
 
     /// What is kept of a text, and whether it was stopped.
     fn scan(stops: &[&str], text: &[u8]) -> (Vec<u32>, bool) {
-        let mut scan = StopScan::new(&stops.iter().map(|stop| stop.to_string()).collect::<Vec<_>>());
+        let mut scan =
+            StopScan::new(&stops.iter().map(|stop| stop.to_string()).collect::<Vec<_>>(), TextStream::default());
         let mut kept = Vec::new();
         let found = scan.push(&tokens(text), &mut kept);
         if !found {
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn special_tokens_are_no_obstacle() {
-        let mut scan = StopScan::new(&["ab".to_string()]);
+        let mut scan = StopScan::new(&["ab".to_string()], TextStream::default());
         let mut kept = Vec::new();
         assert!(scan.push(&[99, 97, 300, 98], &mut kept));
         assert_eq!(kept, [99]);
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn tokens_are_held_back_only_while_they_may_be_part_of_a_stop() {
-        let mut scan = StopScan::new(&["END".to_string()]);
+        let mut scan = StopScan::new(&["END".to_string()], TextStream::default());
         let mut kept = Vec::new();
         for (byte, released) in [(b'E', 0), (b'N', 0), (b'E', 2), (b'!', 4)] {
             assert!(!scan.push(&[byte.into()], &mut kept));
@@ -136,7 +137,7 @@ mod tests {
             stop in "[ghé]{1,4}",
             pieces in prop::collection::vec(1usize..5, 0..20),
         ) {
-            let mut scan = StopScan::new(std::slice::from_ref(&stop));
+            let mut scan = StopScan::new(std::slice::from_ref(&stop), TextStream::default());
             let mut kept = Vec::new();
             let (mut rest, mut found) = (&text[..], false);
             for piece in pieces.into_iter().chain(std::iter::once(text.len())) {
@@ -151,6 +152,7 @@ mod tests {
                 scan.finish(&mut kept);
                 prop_assert_eq!(&kept, &text);
             }
+            let decode = |tokens: &[u32]| Tokenizer::bytes(256).decode(tokens);
             let whole = decode(&text);
             prop_assert_eq!(found, whole.contains(&stop));
             if let Some(at) = whole.find(&stop) {

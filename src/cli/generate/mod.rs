@@ -22,8 +22,8 @@ use super::output::Notices;
 use super::settings::{Settings, SettingsArgs};
 use bdh_gpu::files::PendingFile;
 use bdh_gpu::generation::{Bdh, Session, Snapshot};
+use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::Forgetting;
-use bdh_gpu::model::{Config, Model};
 use clap::{Args, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -159,7 +159,7 @@ impl Generate {
         let mut settings = self.settings.settings(&model)?;
         let sequences = self.sequences(&model, &settings)?;
         let forgetting = self.context.forgetting(&model.config)?;
-        let prompts = self.prompt.read(&model.config)?;
+        let prompts = self.prompt.read(&model)?;
         if let Some(path) = &self.state.save_state {
             // Better now than after the text.
             drop(PendingFile::create(path).map_err(|error| unwritable_state(path, &error))?);
@@ -246,7 +246,7 @@ impl Generate {
         let mut run = Run { prompt, settings, sequences, notices, advice: advice.then_some(ADVICE), discreet: false };
         // An output file that has been started is tidied up after a Ctrl-C.
         let writing = if self.output.output.is_some() { Writing::begin() } else { Writing::hold() };
-        let mut results = self.results(sequences)?;
+        let mut results = self.results(sequences, &bdh)?;
         let outcome = if settings.options.max_new_tokens == 0 {
             if self.state.save_state.is_some() {
                 run.read(&mut session, &writing)?;
@@ -290,7 +290,7 @@ impl Generate {
         }
         // From here on, what has been started is tidied up after a Ctrl-C.
         let writing = Writing::begin();
-        let mut results = self.results(sequences)?;
+        let mut results = self.results(sequences, &bdh)?;
         let job = Job { bdh, prompts, settings, sequences, forgetting, notices };
         let outcome = job.run(&mut results, &writing)?;
         if outcome.interrupted {
@@ -304,14 +304,14 @@ impl Generate {
         }
     }
 
-    fn results(&self, sequences: usize) -> Result<Results, Failure> {
+    fn results(&self, sequences: usize, bdh: &Bdh) -> Result<Results, Failure> {
         let layout = match self.output.format {
             Format::Jsonl => Layout::Jsonl,
             Format::Text if self.prompt.prompts.is_some() || sequences > 1 => Layout::Blocks,
             Format::Text => Layout::Plain,
         };
         let target = Target::open(self.output.output.as_deref())?;
-        Ok(Results { target, layout, echo: !self.output.no_echo, written: 0 })
+        Ok(Results { target, layout, echo: !self.output.no_echo, tokenizer: bdh.model().tokenizer.clone(), written: 0 })
     }
 
     /// Says what is left to say after a text.
@@ -353,7 +353,7 @@ fn write_text(
     live: bool,
 ) -> Result<Outcome, Failure> {
     let echo = if results.echo { run.prompt } else { &[] };
-    let mut writer = TextWriter::new(&mut results.target, live);
+    let mut writer = TextWriter::new(&mut results.target, results.tokenizer.stream(), live);
     let mut begun = false;
     let outcome = run.generate(session, writing, |event| match event {
         Event::PromptRead => {
@@ -390,14 +390,14 @@ fn write_object(
 
 impl PromptArgs {
     /// The prompts; an empty one stands for a start from nothing, or for going on where a state stopped.
-    fn read(&self, config: &Config) -> Result<Prompts, Failure> {
+    fn read(&self, model: &Model) -> Result<Prompts, Failure> {
         let prompt = match self {
-            Self { prompts: Some(path), .. } => return Prompts::read(path, config),
-            Self { prompt: Some(text), .. } => input::encode(text.as_encoded_bytes(), config)?,
+            Self { prompts: Some(path), .. } => return Prompts::read(path, model),
+            Self { prompt: Some(text), .. } => input::encode(text.as_encoded_bytes(), model)?,
             Self { prompt_file: Some(path), .. } => {
-                input::encode(input::without_mark(&input::read_file(path)?), config)?
+                input::encode(input::without_mark(&input::read_file(path)?), model)?
             }
-            Self { tokens: Some(source), .. } => source.read(config)?,
+            Self { tokens: Some(source), .. } => source.read(&model.config)?,
             _ => Vec::new(),
         };
         Ok(Prompts::one(prompt))

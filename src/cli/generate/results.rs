@@ -4,7 +4,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use bdh_gpu::files::PendingFile;
 use bdh_gpu::generation::FinishReason;
-use bdh_gpu::generation::text::decode;
+use bdh_gpu::tokenizer::Tokenizer;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -88,6 +88,8 @@ pub struct Results {
     pub layout: Layout,
     /// Whether texts begin with their prompts.
     pub echo: bool,
+    /// What turns tokens into text.
+    pub tokenizer: Tokenizer,
     /// How many texts have been written.
     pub written: usize,
 }
@@ -99,24 +101,28 @@ impl Results {
             Layout::Plain => self.body(text) + "\n",
             Layout::Blocks => {
                 let gap = if self.written > 0 { "\n" } else { "" };
-                format!("{gap}Prompt: {}\nGenerated: {}\n", decode(text.prompt), self.body(text))
+                format!("{gap}Prompt: {}\nGenerated: {}\n", self.tokenizer.decode(text.prompt), self.body(text))
             }
-            Layout::Jsonl => format!("{}\n", object(text)),
+            Layout::Jsonl => format!("{}\n", object(&self.tokenizer, text)),
         };
         self.written += 1;
         self.target.write(&shown)
     }
 
     fn body(&self, text: &Text<'_>) -> String {
-        if self.echo { decode(&[text.prompt, text.tokens].concat()) } else { decode(text.tokens) }
+        if self.echo {
+            self.tokenizer.decode(&[text.prompt, text.tokens].concat())
+        } else {
+            self.tokenizer.decode(text.tokens)
+        }
     }
 }
 
-fn object(text: &Text<'_>) -> serde_json::Value {
+fn object(tokenizer: &Tokenizer, text: &Text<'_>) -> serde_json::Value {
     serde_json::json!({
-        "prompt": decode(text.prompt),
+        "prompt": tokenizer.decode(text.prompt),
         "index": text.index,
-        "text": decode(text.tokens),
+        "text": tokenizer.decode(text.tokens),
         "tokens": text.tokens,
         "finish_reason": text.finish_reason.to_string(),
         "seed": text.seed,

@@ -7,8 +7,8 @@ use crate::cli::failure::Failure;
 use crate::cli::interrupt::Writing;
 use crate::cli::output::Notices;
 use crate::cli::settings::Settings;
-use bdh_gpu::generation::text::TextStream;
 use bdh_gpu::generation::{BeamProgress, FinishReason, Session};
+use bdh_gpu::tokenizer::TextStream;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -141,8 +141,8 @@ pub struct TextWriter<'a> {
 }
 
 impl<'a> TextWriter<'a> {
-    pub fn new(target: &'a mut Target, live: bool) -> Self {
-        Self { target, stream: TextStream::default(), text: String::new(), live }
+    pub fn new(target: &'a mut Target, stream: TextStream, live: bool) -> Self {
+        Self { target, stream, text: String::new(), live }
     }
 
     pub fn push(&mut self, tokens: &[u32]) -> Result<(), Failure> {

@@ -22,7 +22,6 @@ use super::interrupt::Writing;
 use super::output::{Notices, Output};
 use super::settings::{Settings, SettingsArgs};
 use bdh_gpu::generation::Bdh;
-use bdh_gpu::generation::text::TextStream;
 use clap::Args;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -231,7 +230,7 @@ impl Loop<'_> {
     /// Goes on with what was typed.
     fn turn(&mut self, prompt: Vec<u32>, seed: u64) -> Result<(), Failure> {
         self.writing.restart();
-        let (mut stream, mut text) = (TextStream::default(), String::new());
+        let (mut stream, mut text) = (self.bdh.text_stream(), String::new());
         let output = &mut self.output;
         let ended = self.conversation.turn(prompt, &self.settings, seed, &self.writing, &mut |tokens| {
             for &token in tokens {
