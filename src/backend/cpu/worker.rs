@@ -7,6 +7,7 @@
 use super::barrier::Barrier;
 use super::dense::tile_product;
 use super::encode::{self, ActivePair, Attend, BlockMemory, Phases, Settle};
+use super::probe::{Phase, Probe};
 use super::project::Project;
 use super::residual::{Accumulate, Embed, Finish, LayerNorm};
 use super::simd::Level;
@@ -160,6 +161,8 @@ pub struct Worker {
     pub active: Vec<usize>,
     /// Those of them that draw a token.
     drawing: Vec<usize>,
+    /// Measures the run, where it is profiled.
+    pub probe: Option<Box<Probe>>,
 }
 
 impl Worker {
@@ -176,6 +179,7 @@ impl Worker {
             recent: vec![0.0; slots * g.layers * WINDOW * g.row],
             active: Vec::with_capacity(slots),
             drawing: Vec::with_capacity(slots),
+            probe: None,
             share,
         }
     }
@@ -195,8 +199,10 @@ impl Worker {
     }
 
     fn run_typed<E: Half>(&mut self, job: &Job, weights: &Weights<E>, memory: &mut OwnMemory) {
+        self.lap(Phase::Wait);
         for steps in &job.plan.steps {
             self.start(job, weights, steps);
+            self.lap(Phase::Embed);
             for (slot, step) in steps.iter().enumerate() {
                 if let Some(factor) = step.rescale.filter(|_| self.active.contains(&slot)) {
                     memory[slot].iter_mut().for_each(|layer| rescale(layer.state, factor));
@@ -204,23 +210,59 @@ impl Worker {
                 }
             }
             for layer in 0..job.model.geometry.layers {
+                self.count_settled(steps, layer, memory);
                 self.encode(job, weights, steps, layer, memory);
+                self.lap(Phase::Attend);
+                self.count_neurons(Probe::neurons);
                 if job.exchange.heads_split {
                     job.exchange.barrier.wait();
+                    self.lap(Phase::Wait);
                 }
                 self.project(job, weights, layer);
+                self.lap(Phase::Project);
+                self.count_neurons(Probe::gates);
                 job.exchange.barrier.wait();
+                self.lap(Phase::Wait);
                 self.finish(job, layer);
+                self.lap(Phase::Finish);
             }
             if steps.iter().any(|step| step.output > Output::State) {
                 self.logits(job, weights, steps);
+                self.lap(Phase::Logits);
                 job.exchange.barrier.wait();
+                self.lap(Phase::Wait);
                 self.sample(job);
+                self.lap(Phase::Sample);
                 job.exchange.barrier.wait();
+                self.lap(Phase::Wait);
             }
             if self.share.index == 0 {
                 self.record(job, steps);
             }
+        }
+    }
+
+    /// Where the run is profiled: what has passed since the last lap was `phase`.
+    fn lap(&mut self, phase: Phase) {
+        if let Some(probe) = &mut self.probe {
+            probe.lap(phase);
+        }
+    }
+
+    /// Where the run is profiled: counts the activations or gates of the own blocks.
+    fn count_neurons(&mut self, count: fn(&mut Probe, &[f32], usize, &[usize])) {
+        if let Some(probe) = &mut self.probe {
+            count(probe, &self.u, self.u.len() / self.slots, &self.active);
+        }
+    }
+
+    /// Where the run is profiled: counts the step, and the pairs whose window is about to enter the state.
+    fn count_settled(&mut self, steps: &[SlotStep], layer: usize, memory: &OwnMemory) {
+        if let Some(probe) = &mut self.probe {
+            if self.share.index == 0 && layer == 0 {
+                probe.step(self.active.len(), steps.iter().any(|step| step.output > Output::State));
+            }
+            self.active.iter().for_each(|&slot| probe.settled(&memory[slot][layer], steps[slot].position));
         }
     }
 
@@ -281,6 +323,7 @@ impl Worker {
             let tiles = &weights.encoder[block * g.block * g.width..][..g.block * g.width];
             let offset = own * g.block;
             encode::activate(job.level, tiles, g.width, &self.x, g.row, &self.active, &mut self.u, stride, offset);
+            self.lap(Phase::Encode);
             for &slot in &self.active {
                 let phases = slot * g.padded_neurons() + block % g.blocks_per_head * g.block;
                 let LayerMemory { state, rotated } = &mut memory[slot][layer];
@@ -299,6 +342,9 @@ impl Worker {
                     y: &mut attention[(own * self.slots + slot) * g.row..][..g.row],
                     pairs: &mut self.pairs,
                 });
+            }
+            if let Some(probe) = &mut self.probe {
+                probe.lap(Phase::Attend);
             }
         }
         for &slot in &self.active {
