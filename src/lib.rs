@@ -12,6 +12,7 @@
 //! | [`backend`] | what a device must do, and the two that do it: [`backend::cpu`] and [`backend::gpu`] |
 //! | [`generation`] | sessions, batches, beam search, scores, text |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |
+//! | [`bench`] | how fast a model runs, and the bytes that a token moves |
 //!
 //! ```
 //! # #[cfg(feature = "embedded-model")]
@@ -35,6 +36,7 @@
 //! ```
 
 pub mod backend;
+pub mod bench;
 pub mod generation;
 pub mod model;
 pub mod sampling;

@@ -2,8 +2,9 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `generate`, `score`, `verify`, `info`, `devices` | one command each: its options, and what it does |
+//! | `generate`, `score`, `verify`, `bench`, `info`, `devices` | one command each: its options, and what it does |
 //! | `args` | options that commands share |
+//! | `bench_report` | the tables of `bench` |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
 //! | `output` | standard output, and notices on standard error |
 //! | `failure` | why a command stopped, and the exit code for it |
@@ -13,6 +14,8 @@
 //! Results go to standard output and everything else to standard error.
 
 mod args;
+mod bench;
+mod bench_report;
 mod devices;
 mod failure;
 mod format;
@@ -64,6 +67,7 @@ enum Command {
     Generate(Box<generate::Generate>),
     Score(score::Score),
     Verify(verify::Verify),
+    Bench(bench::Bench),
     Info(info::Info),
     Devices(devices::Devices),
 }
@@ -74,6 +78,7 @@ impl Command {
             Self::Generate(command) => command.run(),
             Self::Score(command) => command.run(),
             Self::Verify(command) => command.run(),
+            Self::Bench(command) => command.run(),
             Self::Info(command) => command.run(),
             Self::Devices(command) => command.run(),
         }
