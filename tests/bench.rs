@@ -2,8 +2,8 @@
 
 use assert_cmd::Command;
 use bdh_gpu::backend::profile::Activity;
-use bdh_gpu::backend::{Input, Output, Plan, SlotStep, WeightType};
-use bdh_gpu::bench::{self, BenchOptions, Speed, density, traffic};
+use bdh_gpu::backend::{BackendError, Input, Output, Plan, SlotStep, WeightType};
+use bdh_gpu::bench::{self, BenchError, BenchOptions, Speed, density, traffic};
 use bdh_gpu::generation::{Bdh, DeviceChoice, WeightChoice};
 use bdh_gpu::model::{Model, SyntheticSpec};
 use serde_json::Value;
@@ -168,6 +168,23 @@ fn a_profile_covers_the_whole_run() {
         let activity = profile.profile.activity.expect("the CPU counts");
         assert_eq!((activity.steps, activity.tokens), (8, 8 * profile.batch as u64));
     }
+}
+
+#[test]
+fn a_gpus_profile_has_every_kernel_of_a_step() {
+    let bdh = Bdh::new(model(0.3), &DeviceChoice::Gpu, WeightChoice::F16)
+        .expect("an adapter to test on; install mesa-vulkan-drivers");
+    let options = BenchOptions { new_tokens: 8, depths: vec![100], ..Default::default() };
+    let profiles = match bench::profile(&bdh, &options) {
+        Err(BenchError::Backend(BackendError::NoTimestamps { .. })) => return,
+        profiles => profiles.expect("a profile"),
+    };
+    let parts = &profiles[0].profile.parts;
+    let runs: Vec<(&str, Option<u64>)> = parts.iter().map(|part| (part.name, part.dispatches)).collect();
+    // Two layers, of which the first embeds the token.
+    let expected = [("embed", 8), ("project", 16), ("encode", 8), ("logits", 8), ("sample", 8)];
+    assert_eq!(runs, expected.map(|(name, runs)| (name, Some(runs))));
+    assert!(parts.iter().any(|part| !part.time.is_zero()), "{parts:?}");
 }
 
 /// Runs the program on a small random model.
