@@ -14,6 +14,7 @@
 //! | [`generation`] | sessions, batches, beam search, scores |
 //! | [`tokenizer`] | text to tokens and back, as it comes |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |
+//! | [`bench`] | how fast a model runs, and the bytes that a token moves |
 //!
 //! ```
 //! # #[cfg(feature = "embedded-model")]
@@ -37,6 +38,7 @@
 //! ```
 
 pub mod backend;
+pub mod bench;
 pub mod files;
 pub mod generation;
 pub mod model;

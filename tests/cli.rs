@@ -314,7 +314,9 @@ fn an_interrupt_stops_the_text_and_keeps_it() {
 #[test]
 fn help_teaches() {
     insta::assert_snapshot!("help", run(&["--help"]).ok());
-    for command in ["generate", "interactive", "score", "verify", "info", "devices", "completions"] {
+    let commands =
+        ["generate", "interactive", "score", "verify", "bench", "info", "devices", "convert", "merge", "completions"];
+    for command in commands {
         insta::assert_snapshot!(format!("help-{command}"), run(&[command, "--help"]).ok());
     }
     let nothing = run(&[]);
@@ -399,6 +401,24 @@ fn bad_usage_is_one_line_and_exit_code_2() {
         &["verify", "--format", "csv"],
         &["verify", "--device", "cpu"],
         &["verify", "--corrupt", "nonsense"],
+        &["bench", "--synthetic", "4,128,4,32"],
+        &["bench", "--synthetic", "4,128,4,32,0"],
+        &["bench", "--synthetic", "4,128,4,-32,256"],
+        &["bench", "--synthetic", "4,128,200,1,256"],
+        &["bench", "--synthetic", "4,99999999,4,32,256"],
+        &["bench", "--synthetic", "4,128,4,32,256", "--density", "1.5"],
+        &["bench", "--synthetic", "4,128,4,32,256", "--density", "nan"],
+        &["bench", "--synthetic", "4,128,4,32,256", "--model", "m"],
+        &["bench", "--density", "0.5"],
+        &["bench", "--batch", "1,0"],
+        &["bench", "--batch", "1,,2"],
+        &["bench", "--batch", "-1"],
+        &["bench", "--depth", "4294967296"],
+        &["bench", "--depth", "0,4294967295"],
+        &["bench", "--repetitions", "0"],
+        &["bench", "--prompt-tokens", "0", "--new-tokens", "0"],
+        &["bench", "--new-tokens", "18446744073709551615", "--depth", "1"],
+        &["bench", "--format", "xml"],
         &["info", "--format", "csv"],
         &["devices", "--nonsense"],
     ];
@@ -453,11 +473,12 @@ fn failures_are_one_line_and_exit_code_1() {
         &["score", "--file", path(&empty)],
         &["info", "--model", &missing],
         &["verify", "--model", &missing],
+        &["bench", "--model", &missing],
     ];
     let transcript = transcript(cases, 1).replace(path(directory.path()), "DIR");
     insta::assert_snapshot!("failures", transcript);
     // What adapters there are depends on the machine.
-    for arguments in [&["generate", "-p", "a"][..], &["score", "--text", "ab"], &["verify"]] {
+    for arguments in [&["generate", "-p", "a"][..], &["score", "--text", "ab"], &["verify"], &["bench"]] {
         for device in ["no such adapter", "999"] {
             let error = run(&[arguments, &["--device", device]].concat()).error(1);
             assert!(error.contains(device), "{error}");

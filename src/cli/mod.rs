@@ -2,8 +2,9 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `generate`, `interactive`, `score`, `verify`, `info`, `devices`, `convert`, `merge`, `completions` | one command each: its options, and what it does |
+//! | `generate`, `interactive`, `score`, `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions` | one command each: its options, and what it does |
 //! | `args`, `settings` | options that commands share: model, device and context; how to generate |
+//! | `bench_report` | the tables of `bench` |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
 //! | `output` | standard output, and notices on standard error |
 //! | `failure` | why a command stopped, and the exit code for it |
@@ -13,6 +14,8 @@
 //! Results go to standard output and everything else to standard error.
 
 mod args;
+mod bench;
+mod bench_report;
 mod completions;
 mod convert;
 mod devices;
@@ -72,6 +75,7 @@ enum Command {
     Interactive(Box<interactive::Interactive>),
     Score(score::Score),
     Verify(verify::Verify),
+    Bench(bench::Bench),
     Info(info::Info),
     Devices(devices::Devices),
     Completions(completions::Completions),
@@ -86,6 +90,7 @@ impl Command {
             Self::Interactive(command) => command.run(),
             Self::Score(command) => command.run(),
             Self::Verify(command) => command.run(),
+            Self::Bench(command) => command.run(),
             Self::Info(command) => command.run(),
             Self::Devices(command) => command.run(),
             Self::Completions(command) => command.run(),

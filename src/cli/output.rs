@@ -106,4 +106,14 @@ impl Notices {
         let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} tokens, {eta} left");
         style.map_or(bar.clone(), |style| bar.with_style(style))
     }
+
+    /// A bar of a thousand steps for work that says how much of it is done, if a person is looking.
+    pub fn share_bar(&self) -> ProgressBar {
+        if self.quiet || !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(1000);
+        let style = ProgressStyle::with_template("{wide_bar} {percent} %, {eta} left  {msg}");
+        style.map_or(bar.clone(), |style| bar.with_style(style))
+    }
 }

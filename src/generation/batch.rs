@@ -19,7 +19,7 @@ const LONGEST_BURST: usize = 64;
 const SHORTEST_CHUNK: usize = 8;
 
 /// Several sequences that read and write side by side on one device.
-pub(super) struct Batch<S = Box<dyn Slots>> {
+pub(crate) struct Batch<S = Box<dyn Slots>> {
     slots: S,
     sequences: Vec<Sequence>,
     forgetting: Forgetting,
@@ -44,7 +44,7 @@ struct Sequence {
 
 /// What a burst did for one sequence.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// Tokens that entered the state.
     pub read: usize,
     /// Tokens drawn, in order.
@@ -171,7 +171,13 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
 
     /// Empties a sequence.
     pub fn clear(&mut self, slot: usize) -> Result<(), GenerationError> {
-        self.sequences[slot] = Sequence { clock: Clock::new(self.forgetting), unread: VecDeque::new(), wanted: 0 };
+        self.clear_at(slot, 0)
+    }
+
+    /// Empties a sequence, whose next token then has the given position.
+    pub fn clear_at(&mut self, slot: usize, position: u32) -> Result<(), GenerationError> {
+        let clock = Clock::at(self.forgetting, position);
+        self.sequences[slot] = Sequence { clock, unread: VecDeque::new(), wanted: 0 };
         Ok(self.slots.clear(slot)?)
     }
 

@@ -1,6 +1,6 @@
 //! From prompts to text: sessions, the token loop, stopping, scores. No GPU types here.
 
-mod batch;
+pub(crate) mod batch;
 pub mod beam;
 mod beams;
 mod error;

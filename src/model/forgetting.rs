@@ -78,7 +78,12 @@ pub struct Clock {
 impl Clock {
     /// The clock of an empty conversation.
     pub fn new(forgetting: Forgetting) -> Self {
-        Self { forgetting, position: 0, reference: 0.0 }
+        Self::at(forgetting, 0)
+    }
+
+    /// The clock of an empty conversation whose first token has the given position.
+    pub fn at(forgetting: Forgetting, position: u32) -> Self {
+        Self { forgetting, position: position.into(), reference: 0.0 }
     }
 
     /// The clock of a state that has `position` tokens in it, at most 2^32, and the reference exponent

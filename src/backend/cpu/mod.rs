@@ -16,6 +16,7 @@ mod chunk_kernels;
 mod dense;
 mod encode;
 mod pages;
+mod probe;
 mod project;
 mod residual;
 mod rows;
@@ -26,12 +27,14 @@ mod worker;
 
 use super::beams::{BeamStages, Beams};
 use super::memory::{self, Memory, WINDOW};
+use super::profile::Profile;
 use super::{Backend, BackendError, Chunk, DeviceInfo, DeviceKind, Plan, RunOutput, Slots, WeightType, stage};
 use crate::model::Model;
 use crate::sampling::{Control, NO_TOKEN, Sampler, SamplerParams, Status};
 use beams::CpuBeams;
 use chunk::ChunkReader;
 use pages::Pages;
+use probe::Probe;
 use simd::{LANES, Level};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weights::{AnyWeights, CpuModel};
@@ -277,6 +280,13 @@ impl Slots for CpuSlots {
         let mut output = job.output.into_inner().unwrap_or_else(PoisonError::into_inner);
         output.control = self.samplers.iter().map(|sampler| lock(sampler).control).collect();
         Ok(output)
+    }
+
+    fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
+        self.workers.iter().for_each(|own| lock(own).probe = Some(Box::new(Probe::start())));
+        let run = self.run(plan);
+        let probes: Vec<Probe> = self.workers.iter().filter_map(|own| lock(own).probe.take()).map(|p| *p).collect();
+        run.map(|_| Probe::merge(&probes))
     }
 
     fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {

@@ -8,6 +8,7 @@ use super::barrier::Barrier;
 use super::dense::{Ahead, tile_product};
 use super::encode::{self, Attend, BlockMemory, Phases, Rotate, Settle};
 use super::pages::Pages;
+use super::probe::{Phase, Probe};
 use super::project::Project;
 use super::residual::{Accumulate, Embed, Finish, LayerNorm};
 use super::rows::Weighted;
@@ -172,6 +173,8 @@ pub struct Worker {
     pub active: Vec<usize>,
     /// Those of them that draw a token.
     drawing: Vec<usize>,
+    /// Measures the run, where it is profiled.
+    pub probe: Option<Box<Probe>>,
 }
 
 impl Worker {
@@ -188,6 +191,7 @@ impl Worker {
             recent: vec![0.0; slots * g.layers * WINDOW * g.row],
             active: Vec::with_capacity(slots),
             drawing: Vec::with_capacity(slots),
+            probe: None,
             share,
         }
     }
@@ -207,8 +211,10 @@ impl Worker {
     }
 
     fn run_typed<E: Half>(&mut self, job: &Job, weights: &Weights<E>, memory: &mut OwnMemory) {
+        self.lap(Phase::Wait);
         for steps in &job.plan.steps {
             self.start(job, weights, steps);
+            self.lap(Phase::Embed);
             for (slot, step) in steps.iter().enumerate() {
                 if let Some(factor) = step.rescale.filter(|_| self.active.contains(&slot)) {
                     memory[slot].iter_mut().for_each(|layer| rescale(layer.state, factor));
@@ -216,23 +222,59 @@ impl Worker {
                 }
             }
             for layer in 0..job.model.geometry.layers {
+                self.count_settled(steps, layer, memory);
                 self.encode(job, weights, steps, layer, memory);
+                self.lap(Phase::Attend);
+                self.count_neurons(Probe::neurons);
                 if job.exchange.heads_split {
                     job.exchange.barrier.wait();
+                    self.lap(Phase::Wait);
                 }
                 self.project(job, weights, layer);
+                self.lap(Phase::Project);
+                self.count_neurons(Probe::gates);
                 job.exchange.barrier.wait();
+                self.lap(Phase::Wait);
                 self.finish(job, layer);
+                self.lap(Phase::Finish);
             }
             if steps.iter().any(|step| step.output > Output::State) {
                 self.logits(job, weights, steps);
+                self.lap(Phase::Logits);
                 job.exchange.barrier.wait();
+                self.lap(Phase::Wait);
                 self.sample(job);
+                self.lap(Phase::Sample);
                 job.exchange.barrier.wait();
+                self.lap(Phase::Wait);
             }
             if self.share.index == 0 {
                 self.record(job, steps);
             }
+        }
+    }
+
+    /// Where the run is profiled: what has passed since the last lap was `phase`.
+    fn lap(&mut self, phase: Phase) {
+        if let Some(probe) = &mut self.probe {
+            probe.lap(phase);
+        }
+    }
+
+    /// Where the run is profiled: counts the activations or gates of the own blocks.
+    fn count_neurons(&mut self, count: fn(&mut Probe, &[f32], usize, &[usize])) {
+        if let Some(probe) = &mut self.probe {
+            count(probe, &self.u, self.u.len() / self.slots, &self.active);
+        }
+    }
+
+    /// Where the run is profiled: counts the step, and the pairs whose window is about to enter the state.
+    fn count_settled(&mut self, steps: &[SlotStep], layer: usize, memory: &OwnMemory) {
+        if let Some(probe) = &mut self.probe {
+            if self.share.index == 0 && layer == 0 {
+                probe.step(self.active.len(), steps.iter().any(|step| step.output > Output::State));
+            }
+            self.active.iter().for_each(|&slot| probe.settled(&memory[slot][layer], steps[slot].position));
         }
     }
 
@@ -320,6 +362,9 @@ impl Worker {
             };
             let (x, active) = (&self.x, &self.active);
             encode::activate(job.level, tiles, g.width, x, g.row, active, &mut self.u, stride, offset, &mut rows);
+            if let Some(probe) = &mut self.probe {
+                probe.lap(Phase::Encode);
+            }
             if let Some((own, slot)) = last.take() {
                 attend(own, slot, waiting, false, memory);
             }
@@ -337,6 +382,9 @@ impl Worker {
                     std::mem::swap(list, waiting);
                     last = Some((own, slot));
                 }
+            }
+            if let Some(probe) = &mut self.probe {
+                probe.lap(Phase::Attend);
             }
         }
         if let Some((own, slot)) = last {

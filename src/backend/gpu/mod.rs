@@ -9,6 +9,7 @@
 //! | `slots` | buffers of a set of sequences, the schedule of a step, readback |
 //! | `beam_encode`, `beam_attend`, `beam_fold`, `beam_select`, `beam_counts` | the same for the beam search |
 //! | `beams` | beams: one base state, nodes, the schedule of a step |
+//! | `profile` | time per kernel |
 //! | `stages`, `beam_stages` | the kernels one at a time |
 
 mod beam_attend;
@@ -23,6 +24,7 @@ mod encode;
 mod kernels;
 mod layout;
 mod logits;
+mod profile;
 mod project;
 mod rescale;
 mod sample;

@@ -6,6 +6,7 @@ use super::kernels::{Bound, Pipeline, Pipelines};
 use super::logits::LogitsParams;
 use super::project::ProjectParams;
 use super::rescale::{self, RescaleParams};
+use crate::backend::profile::Profile;
 use crate::backend::{BackendError, Chunk, Input, Output, Plan, RunOutput, SlotStep, Slots};
 use crate::sampling::{Control, NO_TOKEN, SamplerParams};
 use std::ops::Range;
@@ -564,6 +565,10 @@ pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 impl Slots for GpuSlots {
+    fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
+        self.profile_plan(plan)
+    }
+
     fn read_chunk(&mut self, _slot: usize, _chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
         unimplemented!()
     }
