@@ -5,7 +5,8 @@
 //! | `device` | adapters, the open device, its faults |
 //! | `layout` | how a model lies in an adapter's memory |
 //! | `kernels` | sources, bindings and pipelines |
-//! | `encode`, `project`, `logits`, `sample`, `rescale` | the host side of each kernel |
+//! | `encode`, `project`, `logits`, `sample`, `rescale`, `settle` | the host side of each kernel |
+//! | `memory` | a sequence's memory between the device's layout and the host's |
 //! | `slots` | buffers of a set of sequences, the schedule of a step, readback |
 //! | `beam_encode`, `beam_attend`, `beam_fold`, `beam_select`, `beam_counts` | the same for the beam search |
 //! | `beams` | beams: one base state, nodes, the schedule of a step |
@@ -23,9 +24,11 @@ mod encode;
 mod kernels;
 mod layout;
 mod logits;
+mod memory;
 mod project;
 mod rescale;
 mod sample;
+mod settle;
 mod slots;
 mod stages;
 
