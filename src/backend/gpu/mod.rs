@@ -40,7 +40,7 @@ use super::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, WeightType, st
 use crate::model::{Model, rotary::Rotary};
 use beams::GpuBeams;
 use device::Gpu;
-use kernels::{BEAM_KERNELS, BeamPipelines, CompileOptions, KERNELS, Pipelines};
+use kernels::{BEAM_KERNELS, BeamPipelines, CompileOptions, KERNELS, Pipelines, WeightStore};
 use layout::{Allowance, Layout};
 use slots::GpuSlots;
 use std::collections::HashMap;
@@ -55,7 +55,7 @@ pub struct GpuOptions {
     pub max_binding: Option<u64>,
     /// Lay a software adapter's work out as on a hardware one: that layout then has its tests everywhere.
     pub hardware_layout: bool,
-    /// Invocations per workgroup, a power of two from 16 to 256.
+    /// Invocations per workgroup, a power of two from 8 to 256.
     pub workgroup: Option<u32>,
     /// Break this kernel on purpose (of [`kernel_names`] or [`beam_kernel_names`]): a self-test of the verification.
     pub corrupt: Option<String>,
@@ -92,11 +92,11 @@ struct Shared {
 struct Weights {
     embed: wgpu::Buffer,
     /// Per segment.
-    encoder: Vec<wgpu::Buffer>,
-    encoder_v: Vec<wgpu::Buffer>,
-    decoder: Vec<wgpu::Buffer>,
+    encoder: Vec<WeightStore>,
+    encoder_v: Vec<WeightStore>,
+    decoder: Vec<WeightStore>,
     /// Per segment of the vocabulary.
-    head: Vec<wgpu::Buffer>,
+    head: Vec<WeightStore>,
     /// Rotary frequencies.
     turns: wgpu::Buffer,
     /// Tables of the sampling kernel.
@@ -123,13 +123,20 @@ impl GpuBackend {
         options: GpuOptions,
     ) -> Result<Self, BackendError> {
         let gpu = Gpu::open(&device::choose(choice)?)?;
+        let software = gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout;
+        // Where weights lie in textures, a segment of them must fit one.
+        let largest_texture = match software {
+            true => 16 * kernels::TEXELS as u64 * gpu.limits.max_texture_dimension_2d as u64,
+            false => u64::MAX,
+        };
         let allowance = Allowance {
             device: gpu.info.name.clone(),
-            software: gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout,
+            software,
             max_binding: gpu
                 .limits
                 .max_storage_buffer_binding_size
                 .min(gpu.limits.max_buffer_size)
+                .min(largest_texture)
                 .min(options.max_binding.unwrap_or(u64::MAX)),
             workgroup_memory: gpu.limits.max_compute_workgroup_storage_size as u64,
             invocations: gpu.limits.max_compute_invocations_per_workgroup.min(gpu.limits.max_compute_workgroup_size_x),
@@ -191,7 +198,7 @@ impl Weights {
         let block = g.block * g.row;
         let split = |what, packed: Vec<E>| -> Result<Vec<_>, BackendError> {
             let part = |s: &std::ops::Range<usize>| bytemuck::cast_slice(&packed[s.start * block..s.end * block]);
-            layout.segments.iter().map(|segment| gpu.filled(what, part(segment))).collect()
+            layout.segments.iter().map(|segment| WeightStore::new(gpu, what, part(segment), layout.textures)).collect()
         };
         let head = pack::tiles::<E>(g.head_of(&w.lm_head), g.row, layout.padded_vocab(), layout.vocab_block);
         let head_block = layout.vocab_block * g.row;
@@ -215,7 +222,7 @@ impl Weights {
             head: layout
                 .head_segments
                 .iter()
-                .map(|segment| gpu.filled("the head", head_part(segment)))
+                .map(|segment| WeightStore::new(gpu, "the head", head_part(segment), layout.textures))
                 .collect::<Result<_, _>>()?,
             turns: gpu.filled("the rotary frequencies", bytemuck::cast_slice(&turns))?,
             tables,
@@ -240,7 +247,7 @@ impl Backend for GpuBackend {
     fn weight_bytes(&self) -> u64 {
         let w = &self.shared.weights;
         let buffers = [&w.encoder, &w.encoder_v, &w.decoder, &w.head].into_iter().flatten();
-        buffers.chain([&w.embed]).map(|buffer| buffer.size()).sum()
+        buffers.map(WeightStore::size).sum::<u64>() + w.embed.size()
     }
 
     fn preferred_slots(&self, state_bytes: u64) -> usize {

@@ -135,7 +135,7 @@ impl ParamTable {
 }
 
 pub(super) fn whole(buffer: &wgpu::Buffer) -> Bound<'_> {
-    (buffer, 0, None)
+    Bound::Buffer(buffer, 0, None)
 }
 
 impl GpuSlots {
@@ -246,10 +246,10 @@ impl GpuSlots {
             BufferUsages::UNIFORM | BufferUsages::COPY_DST,
         )?;
         gpu.upload(&uniforms, 0, &table.bytes)?;
-        let uniform = |offset: u64| (&uniforms, offset, Some(32.min(ALIGNMENT)));
+        let uniform = |offset: u64| Bound::Buffer(&uniforms, offset, Some(32.min(ALIGNMENT)));
 
         let group = |pipeline: &Pipeline, bound: &[Bound]| pipeline.bind(gpu, bound);
-        let step_table: Bound = (&steps, 0, Some(slots * size_of::<GpuStep>() as u64));
+        let step_table = Bound::Buffer(&steps, 0, Some(slots * size_of::<GpuStep>() as u64));
         let weights = &shared.weights;
 
         let mut offsets = encode_params.into_iter();
@@ -269,7 +269,7 @@ impl GpuSlots {
                             whole(&control),
                             whole(source),
                             whole(&residual),
-                            whole(&weights.encoder[segment_index(page)]),
+                            weights.encoder[segment_index(page)].bound(),
                             whole(&weights.turns),
                             whole(&page.buffer),
                             whole(&neurons),
@@ -293,8 +293,8 @@ impl GpuSlots {
                         step_table,
                         whole(&control),
                         whole(&neurons),
-                        whole(&weights.encoder_v[index]),
-                        whole(&weights.decoder[index]),
+                        weights.encoder_v[index].bound(),
+                        weights.decoder[index].bound(),
                         whole(&updates),
                     ],
                 ),
@@ -315,7 +315,7 @@ impl GpuSlots {
                         whole(&control),
                         whole(&updates),
                         whole(&residual),
-                        whole(&weights.head[index]),
+                        weights.head[index].bound(),
                         whole(&logits),
                     ],
                 ),
@@ -331,7 +331,7 @@ impl GpuSlots {
                     whole(&counts),
                     whole(&control),
                     step_table,
-                    (&ring, 0, Some(slots * 4)),
+                    Bound::Buffer(&ring, 0, Some(slots * 4)),
                     whole(&weights.tables),
                 ],
             ),
