@@ -162,7 +162,9 @@ impl Bench {
         };
         spec.check().map_err(|error| Failure::Usage(error.to_string()))?;
         let name = format!("synthetic {layers},{width},{heads},{multiplier},{vocab}");
-        Ok(Model { name, ..Model::synthetic(&spec) })
+        let mut model = Model::synthetic(&spec);
+        model.name = name;
+        Ok(model)
     }
 }
 

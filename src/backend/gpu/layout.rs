@@ -1,5 +1,6 @@
 //! How a model lies in the memory of an adapter: pure arithmetic, no device needed.
 
+use crate::backend::memory::WINDOW;
 use crate::backend::pack::Geometry;
 use crate::backend::{BackendError, WeightType};
 use crate::model::Config;
@@ -9,10 +10,19 @@ use std::ops::Range;
 const LANE: usize = 8;
 /// Most neurons in a block.
 const LARGEST_BLOCK: usize = 256;
+/// The same on a software adapter.
+const LARGEST_SOFTWARE_BLOCK: usize = 512;
 /// Fewest neurons in a block: two lines of half floats for a subgroup.
 const SMALLEST_BLOCK: usize = 32;
+/// Invocations per workgroup of a software adapter, one subgroup of llvmpipe's: what all of them read is read least
+/// often, and a barrier costs nothing.
+const SOFTWARE_WORKGROUP: u32 = 8;
+/// Fewest invocations of the kernels that sample or search, on any adapter.
+const SEARCH_WORKGROUP: u32 = 32;
 /// Tokens of the vocabulary that one invocation of a software adapter's sampling kernel may look at.
 const SOFTWARE_VOCAB: usize = 4096;
+/// Residuals that a window keeps: two for every token of it (see `shaders/memory.wgsl`).
+pub(super) const RECENT_ROWS: usize = 2 * WINDOW;
 /// Sequences that share one pass over a tile of weights in a batch.
 const SLOT_TILE: usize = 4;
 
@@ -48,6 +58,9 @@ pub(super) struct Layout {
     pub segments: Vec<Range<usize>>,
     /// Blocks of the vocabulary whose part of the head fits one binding.
     pub head_segments: Vec<Range<usize>>,
+    /// Whether weights lie in textures. llvmpipe reads a texel of four words in fewer instructions than four words
+    /// of a buffer; on hardware there is nothing to gain.
+    pub textures: bool,
     allowance: Allowance,
 }
 
@@ -62,14 +75,16 @@ impl Layout {
         let neurons = config.neurons_per_head.next_power_of_two();
         // A software adapter has few cores: large blocks mean less repeated work. A GPU wants a hundred
         // workgroups or more.
-        let wanted = if allowance.software { LARGEST_BLOCK } else { (config.neurons() / 128).next_power_of_two() };
-        let block = wanted.min(neurons).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
+        let largest = if allowance.software { LARGEST_SOFTWARE_BLOCK } else { LARGEST_BLOCK };
+        let wanted = if allowance.software { largest } else { (config.neurons() / 128).next_power_of_two() };
+        let block = wanted.min(neurons).clamp(SMALLEST_BLOCK, largest);
         let geometry = Geometry::new(config, LANE, block);
         let vocab_block = if allowance.software { LARGEST_BLOCK } else { (config.vocab_size / 64).next_power_of_two() };
         let vocab_block = vocab_block.min(config.vocab_size.next_power_of_two()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
 
         let most = 1 << allowance.invocations.min(256).ilog2();
-        let mut workgroup = workgroup.unwrap_or(if allowance.software { 32 } else { 256 }).clamp(16, most);
+        let mut workgroup =
+            workgroup.unwrap_or(if allowance.software { SOFTWARE_WORKGROUP } else { 256 }).clamp(8, most);
         while workgroup > 32 && memory(&geometry, vocab_block, workgroup, 1) > allowance.workgroup_memory {
             workgroup /= 2;
         }
@@ -84,8 +99,12 @@ impl Layout {
         }
 
         let row_bytes = |numbers: usize, bytes: u64| numbers as u64 * geometry.row as u64 * bytes;
-        let segments =
-            split(geometry.blocks(), row_bytes(block, 4), &allowance, "bytes in one binding for a block of neurons")?;
+        let segments = split(
+            geometry.blocks(),
+            block_bytes(&geometry),
+            &allowance,
+            "bytes in one binding for a block of neurons",
+        )?;
         let vocab_blocks = config.vocab_size.div_ceil(vocab_block);
         let element = element_bytes(weight_type);
         let head_segments = split(
@@ -112,7 +131,18 @@ impl Layout {
             });
         }
         let row_lanes = if allowance.software { 1 } else { 16.min(workgroup) };
-        Ok(Self { geometry, weight_type, workgroup, row_lanes, vocab_block, segments, head_segments, allowance })
+        let textures = allowance.software;
+        Ok(Self {
+            textures,
+            geometry,
+            weight_type,
+            workgroup,
+            row_lanes,
+            vocab_block,
+            segments,
+            head_segments,
+            allowance,
+        })
     }
 
     /// Vocabulary padded to whole blocks.
@@ -120,19 +150,24 @@ impl Layout {
         self.geometry.vocab.next_multiple_of(self.vocab_block)
     }
 
+    /// Invocations per workgroup of the other kernels of a beam search.
+    pub fn search_workgroup(&self) -> u32 {
+        self.workgroup.max(SEARCH_WORKGROUP)
+    }
+
     /// Invocations per workgroup of the sampling kernel. llvmpipe ends an invocation's loops, silently,
     /// after 65,535 turns: there, a large vocabulary takes more invocations.
     pub fn sample_workgroup(&self) -> u32 {
         let needed = if self.allowance.software { self.geometry.vocab.div_ceil(SOFTWARE_VOCAB) as u32 } else { 1 };
-        self.workgroup.max(needed.next_power_of_two())
+        self.search_workgroup().max(needed.next_power_of_two())
     }
 
     /// Invocations per workgroup of the kernels that select beams. One of them may look at its tokens once
     /// per candidate, and llvmpipe ends an invocation's loops, silently, after 65,535 turns.
     pub fn select_workgroup(&self) -> u32 {
         match self.allowance.software {
-            true => (self.geometry.vocab as u32).div_ceil(64).next_power_of_two().clamp(self.workgroup, 256),
-            false => self.workgroup,
+            true => (self.geometry.vocab as u32).div_ceil(64).next_power_of_two().clamp(self.search_workgroup(), 256),
+            false => self.search_workgroup(),
         }
     }
 
@@ -159,14 +194,24 @@ impl Layout {
         limit("loop turns to select so many candidates", turns, 65_000)
     }
 
-    /// Bytes of one slot's state in one layer's segment.
+    /// Bytes of one slot's state and window in one layer's segment.
     pub fn state_bytes(&self, segment: &Range<usize>) -> u64 {
-        segment.len() as u64 * self.block_state_bytes()
+        segment.len() as u64 * block_bytes(&self.geometry)
     }
 
-    /// Bytes of one block's state.
-    pub fn block_state_bytes(&self) -> u64 {
-        (self.geometry.block * self.geometry.row * 4) as u64
+    /// Bytes of the residuals of one slot's window in one layer.
+    pub fn recent_bytes(&self) -> u64 {
+        (RECENT_ROWS * self.geometry.row * 4 + 16) as u64
+    }
+
+    /// Bytes of the residual streams of all slots and of their windows in `layers` layers.
+    pub fn residual_bytes(&self, slots: usize, layers: usize) -> u64 {
+        slots as u64 * ((2 * self.geometry.row * 4) as u64 + layers as u64 * self.recent_bytes())
+    }
+
+    /// Where in them the windows of a layer start, in bytes; slots follow one another.
+    pub fn recent_begin(&self, slots: usize, layer: usize) -> u64 {
+        self.residual_bytes(slots, layer)
     }
 
     /// Ranges of slots whose states of a segment share a buffer.
@@ -197,7 +242,8 @@ impl Layout {
     /// Checks that what grows with the number of slots fits.
     pub fn check_slots(&self, slots: usize) -> Result<(), BackendError> {
         let logits = (self.padded_vocab() * 4) as u64;
-        let largest = self.slot_neuron_bytes().max(self.slot_update_bytes()).max(logits);
+        let residual = self.residual_bytes(1, self.geometry.layers);
+        let largest = self.slot_neuron_bytes().max(self.slot_update_bytes()).max(logits).max(residual);
         let needed = largest * slots as u64;
         if needed > self.allowance.max_binding {
             return Err(BackendError::Limit {
@@ -219,6 +265,11 @@ impl Layout {
     }
 }
 
+/// Bytes of one block's rows of the state and its part of the window.
+fn block_bytes(g: &Geometry) -> u64 {
+    (g.block * (g.row + WINDOW) * 4) as u64
+}
+
 fn element_bytes(weight_type: WeightType) -> u64 {
     match weight_type {
         WeightType::F32 => 4,
@@ -228,9 +279,9 @@ fn element_bytes(weight_type: WeightType) -> u64 {
 
 /// Workgroup memory of the most demanding kernel, bytes; see the `var<workgroup>` of `shaders/`.
 fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, slot_tile: usize) -> u64 {
-    let (w, block) = (workgroup as usize, g.block.max(vocab_block));
-    let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w / 16 * 4 + block / 8 + block * 4;
-    let encode = slot_tile * block * 4 + block / 2 * 8;
+    let (w, block) = (workgroup.max(SEARCH_WORKGROUP) as usize, g.block.max(vocab_block));
+    let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w.div_ceil(16) * 4 + block / 8 + block * 4;
+    let encode = slot_tile * block * 4 + block / 2 * 8 + block * 4 + WINDOW * 4;
     let project = block * 4 + block * 4 + w * 4 + 16;
     (common + encode.max(project)) as u64
 }
@@ -283,8 +334,8 @@ mod tests {
     fn the_default_model_fits_the_base_limits() {
         let layout = Layout::new(&config(), WeightType::F16, allowance(128 << 20), None).unwrap();
         assert_eq!((layout.geometry.block, layout.workgroup, layout.segments.len()), (256, 256, 1));
-        // A layer's state is 32 MiB, so four sequences share a page.
-        assert_eq!(layout.pages(&layout.segments[0], 6), [0..4, 4..6]);
+        // A layer's state and window are 34 MiB, so three sequences share a page.
+        assert_eq!(layout.pages(&layout.segments[0], 5), [0..3, 3..5]);
     }
 
     #[test]
