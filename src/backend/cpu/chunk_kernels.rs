@@ -3,7 +3,7 @@
 //! Their arithmetic is that of the kernels over one token, in another order.
 
 use super::encode::Phases;
-use super::rows::{Weighted, select, weighted_sum};
+use super::rows::{Weighted, weighted_sum};
 use super::simd::{Isa, Kernel, LANES};
 use super::weights::{Half, TILE};
 
@@ -36,13 +36,18 @@ impl<E: Half> Kernel for ChunkProduct<'_, E> {
         let tokens = self.x.len() / self.row;
         for first in (0..TILE / LANES).step_by(I::TILE_VECTORS) {
             let mut token = 0;
-            while token + TOKENS <= tokens {
-                self.tokens::<I, TOKENS>(isa, token, first);
-                token += TOKENS;
-            }
             while token < tokens {
-                self.tokens::<I, 1>(isa, token, first);
-                token += 1;
+                match tokens - token {
+                    TOKENS.. => self.tokens::<I, TOKENS>(isa, token, first),
+                    4.. => self.tokens::<I, 4>(isa, token, first),
+                    2.. => self.tokens::<I, 2>(isa, token, first),
+                    _ => self.tokens::<I, 1>(isa, token, first),
+                }
+                token += match tokens - token {
+                    TOKENS.. => TOKENS,
+                    4.. => 4,
+                    rest => rest.min(2),
+                };
             }
         }
     }
@@ -98,15 +103,7 @@ pub struct ChunkScratch {
     q: Vec<f32>,
     /// `[block][T padded]`
     transposed: Vec<f32>,
-    list: Vec<Weighted>,
-    pair_tokens: Vec<PairToken>,
-}
-
-/// A token in which a pair is active.
-#[derive(Clone, Copy, Debug, Default)]
-struct PairToken {
-    token: u32,
-    q: [f32; 2],
+    masks: Vec<u32>,
 }
 
 /// A block of neurons meets the state and the chunk's own tokens, which then enter the state.
@@ -146,7 +143,7 @@ impl Kernel for ChunkAttend<'_> {
         let (row, block) = (self.row, self.state.len() / self.row);
         let tokens = self.attention.len() / row;
         let padded = padded_tokens(tokens);
-        let ChunkScratch { q, transposed, list, pair_tokens } = self.scratch;
+        let ChunkScratch { q, transposed, masks } = self.scratch;
         q.resize(tokens * block, 0.0);
         transposed.clear();
         transposed.resize(block * padded, 0.0);
@@ -168,13 +165,12 @@ impl Kernel for ChunkAttend<'_> {
             let rows = ROWS.min(block - first);
             let lines = &lines[first * lines_per_row..][..rows * lines_per_row];
             for t in 0..tokens {
-                let (q, _) = q[t * block + first..][..rows].as_chunks::<2>();
-                let pairs = q.iter().enumerate().map(|(i, q)| {
-                    let entry = |k: usize| Weighted { row: (2 * i + k) as u32, weight: q[k] };
-                    ([entry(0), entry(1)], q[0] != 0.0 || q[1] != 0.0)
-                });
-                select(list, pairs, Weighted::default());
-                weighted_sum(isa, list, lines, false, &mut self.attention[t * row..][..row]);
+                let active = nonzero(&self.u[t * self.stride + first..][..rows]);
+                // Both neurons of a pair in which one is active.
+                let even = (active | active >> 1) & 0x5555_5555;
+                let pairs = even | even << 1;
+                let q = &q[t * block + first..][..rows];
+                masked_sum(isa, &[pairs], q, lines, &mut self.attention[t * row..][..row]);
             }
         }
 
@@ -184,23 +180,89 @@ impl Kernel for ChunkAttend<'_> {
         for first in (0..tokens).step_by(ROWS) {
             let count = ROWS.min(tokens - first);
             let x = &x[first * lines_per_row..][..count * lines_per_row];
-            for pair in 0..block / 2 {
-                let [q0, q1] = [0, 1].map(|k| &transposed[(2 * pair + k) * padded + first..][..count]);
-                let both = q0
-                    .iter()
-                    .zip(q1)
-                    .enumerate()
-                    .map(|(t, (&q0, &q1))| ([PairToken { token: t as u32, q: [q0, q1] }], q0 != 0.0 || q1 != 0.0));
-                select(pair_tokens, both, PairToken::default());
-                write_pair(isa, pair_tokens, x, &mut self.state[2 * pair * row..][..2 * row]);
+            token_masks(&self.u[first * self.stride..], self.stride, count, block, masks);
+            for (pair, masks) in masks.as_chunks::<2>().0.iter().enumerate() {
+                let q = [0, 1].map(|k| &transposed[(2 * pair + k) * padded + first..][..count]);
+                write_pair(isa, masks[0] | masks[1], q, x, &mut self.state[2 * pair * row..][..2 * row]);
             }
         }
     }
 }
 
+/// Which of at most 32 numbers are not zero, bit by bit.
+#[inline(always)]
+fn nonzero(values: &[f32]) -> u32 {
+    values.iter().enumerate().fold(0, |mask, (i, &x)| mask | u32::from(x != 0.0) << i)
+}
+
+/// masks[i] ← in which of `count` tokens, at most 32, neuron i of a block is active; `u` is `[count][stride]`.
+#[inline(always)]
+fn token_masks(u: &[f32], stride: usize, count: usize, block: usize, masks: &mut Vec<u32>) {
+    masks.clear();
+    masks.resize(block, 0);
+    for t in 0..count {
+        for (mask, &u) in masks.iter_mut().zip(&u[t * stride..][..block]) {
+            *mask |= u32::from(u != 0.0) << t;
+        }
+    }
+}
+
+/// out ← out + Σ weight · row over the rows whose bit is set; 32 rows to a mask.
+#[inline(always)]
+fn masked_sum<I: Isa, E: Half>(isa: I, masks: &[u32], weights: &[f32], lines: &[[E; LANES]], out: &mut [f32]) {
+    let (out, _) = out.as_chunks_mut::<LANES>();
+    let row = out.len();
+    let mut at = 0;
+    while at < row {
+        let count = (row - at).min(I::ACCUMULATORS);
+        let count = 1 << count.ilog2();
+        let out = &mut out[at..at + count];
+        match count {
+            16 => masked_columns::<I, E, 16>(isa, masks, weights, lines, row, at, out),
+            8 => masked_columns::<I, E, 8>(isa, masks, weights, lines, row, at, out),
+            4 => masked_columns::<I, E, 4>(isa, masks, weights, lines, row, at, out),
+            2 => masked_columns::<I, E, 2>(isa, masks, weights, lines, row, at, out),
+            _ => masked_columns::<I, E, 1>(isa, masks, weights, lines, row, at, out),
+        }
+        at += count;
+    }
+}
+
+/// [`masked_sum`] for the `V` vectors of columns from `at` on, which stay in registers.
+#[inline(always)]
+fn masked_columns<I: Isa, E: Half, const V: usize>(
+    isa: I,
+    masks: &[u32],
+    weights: &[f32],
+    lines: &[[E; LANES]],
+    row: usize,
+    at: usize,
+    out: &mut [[f32; LANES]],
+) {
+    let mut sums = [isa.splat(0.0); V];
+    for (sum, out) in sums.iter_mut().zip(out.iter()) {
+        *sum = isa.load(out);
+    }
+    for (word, &mask) in masks.iter().enumerate() {
+        let mut mask = mask;
+        while mask != 0 {
+            let index = 32 * word + mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            let columns = lines[index * row + at..].first_chunk::<V>().expect("a row");
+            let weight = isa.splat(weights[index]);
+            for v in 0..V {
+                sums[v] = isa.mul_add(weight, E::load(isa, &columns[v]), sums[v]);
+            }
+        }
+    }
+    for (sum, out) in sums.into_iter().zip(out) {
+        isa.store(sum, out);
+    }
+}
+
 /// ρ[i, :] ← ρ[i, :] + Σ_t q[t][i] x[t] for both rows of a pair, over the tokens in which it is active.
 #[inline(always)]
-fn write_pair<I: Isa>(isa: I, tokens: &[PairToken], x: &[[f32; LANES]], rows: &mut [f32]) {
+fn write_pair<I: Isa>(isa: I, tokens: u32, q: [&[f32]; 2], x: &[[f32; LANES]], rows: &mut [f32]) {
     let (rows, _) = rows.as_chunks_mut::<LANES>();
     let row = rows.len() / 2;
     let mut at = 0;
@@ -208,10 +270,10 @@ fn write_pair<I: Isa>(isa: I, tokens: &[PairToken], x: &[[f32; LANES]], rows: &m
         let count = (row - at).min(I::ACCUMULATORS / 2);
         let count = 1 << count.ilog2();
         match count {
-            8 => write_columns::<I, 8>(isa, tokens, x, rows, at),
-            4 => write_columns::<I, 4>(isa, tokens, x, rows, at),
-            2 => write_columns::<I, 2>(isa, tokens, x, rows, at),
-            _ => write_columns::<I, 1>(isa, tokens, x, rows, at),
+            8 => write_columns::<I, 8>(isa, tokens, q, x, rows, at),
+            4 => write_columns::<I, 4>(isa, tokens, q, x, rows, at),
+            2 => write_columns::<I, 2>(isa, tokens, q, x, rows, at),
+            _ => write_columns::<I, 1>(isa, tokens, q, x, rows, at),
         }
         at += count;
     }
@@ -221,7 +283,8 @@ fn write_pair<I: Isa>(isa: I, tokens: &[PairToken], x: &[[f32; LANES]], rows: &m
 #[inline(always)]
 fn write_columns<I: Isa, const V: usize>(
     isa: I,
-    tokens: &[PairToken],
+    mut tokens: u32,
+    q: [&[f32]; 2],
     x: &[[f32; LANES]],
     rows: &mut [[f32; LANES]],
     at: usize,
@@ -233,9 +296,11 @@ fn write_columns<I: Isa, const V: usize>(
             *sum = isa.load(&rows[k * row + at + v]);
         }
     }
-    for item in tokens {
-        let x = x[item.token as usize * row + at..].first_chunk::<V>().expect("a row");
-        let (q0, q1) = (isa.splat(item.q[0]), isa.splat(item.q[1]));
+    while tokens != 0 {
+        let token = tokens.trailing_zeros() as usize;
+        tokens &= tokens - 1;
+        let x = x[token * row + at..].first_chunk::<V>().expect("a row");
+        let (q0, q1) = (isa.splat(q[0][token]), isa.splat(q[1][token]));
         for v in 0..V {
             let x = isa.load(&x[v]);
             sums[0][v] = isa.mul_add(q0, x, sums[0][v]);
@@ -346,7 +411,7 @@ impl Kernel for ChunkRead<'_> {
 pub struct GateScratch {
     /// Gates, `[T][block]`.
     gates: Vec<f32>,
-    list: Vec<Weighted>,
+    masks: Vec<u32>,
 }
 
 /// [`super::project::Project`] for all tokens of a chunk.
@@ -376,7 +441,7 @@ impl<E: Half> Kernel for ChunkProject<'_, E> {
     fn run<I: Isa>(self, isa: I) {
         let (row, block) = (self.row, self.encoder_v.len() / self.row);
         let tokens = self.y.len() / row;
-        let GateScratch { gates, list } = self.scratch;
+        let GateScratch { gates, masks } = self.scratch;
         gates.clear();
         gates.resize(tokens * block, 0.0);
         let (y, _) = self.y.as_chunks::<LANES>();
@@ -385,73 +450,81 @@ impl<E: Half> Kernel for ChunkProject<'_, E> {
         for first in (0..tokens).step_by(ROWS) {
             let count = ROWS.min(tokens - first);
             let y = &y[first * lines_per_row..][..count * lines_per_row];
-            for (i, value) in values.chunks_exact(lines_per_row).enumerate() {
-                let active = (0..count).map(|t| {
-                    let u = self.u[(first + t) * self.stride + i];
-                    ([Weighted { row: t as u32, weight: u }], u != 0.0)
+            let u = &self.u[first * self.stride..];
+            token_masks(u, self.stride, count, block, masks);
+            for (i, (value, &mask)) in values.chunks_exact(lines_per_row).zip(masks.iter()).enumerate() {
+                gate_tokens(isa, value, y, mask, |t, z| {
+                    gates[(first + t) * block + i] = u[t * self.stride + i] * if z < 0.0 { 0.0 } else { z };
                 });
-                select(list, active, Weighted::default());
-                gate_tokens(isa, value, y, list);
-                for item in list.iter() {
-                    gates[(first + item.row as usize) * block + i] = item.weight;
-                }
             }
         }
         let (decoder, _) = self.decoder.as_chunks::<LANES>();
         for (gates, update) in gates.chunks_exact(block).zip(self.update.chunks_exact_mut(row)) {
-            let open = gates.iter().enumerate().map(|(i, &g)| ([Weighted { row: i as u32, weight: g }], g != 0.0));
-            select(list, open, Weighted::default());
-            weighted_sum(isa, list, decoder, false, update);
+            masks.clear();
+            masks.extend(gates.chunks(32).map(nonzero));
+            masked_sum(isa, masks, gates, decoder, update);
         }
     }
 }
 
-/// g ← u · relu(y · row) of one neuron for the listed tokens, whose weight is u before and g after.
+/// Calls `each` with y · row of one neuron, for the tokens whose bit is set.
 #[inline(always)]
-fn gate_tokens<I: Isa, E: Half>(isa: I, value: &[[E; LANES]], y: &[[f32; LANES]], list: &mut [Weighted]) {
+fn gate_tokens<I: Isa, E: Half>(
+    isa: I,
+    value: &[[E; LANES]],
+    y: &[[f32; LANES]],
+    tokens: u32,
+    mut each: impl FnMut(usize, f32),
+) {
     let mut sums = [[0.0; LANES]; ROWS];
     let mut at = 0;
     while at < value.len() {
         let count = (value.len() - at).min(I::ACCUMULATORS);
         let count = 1 << count.ilog2();
+        let last = at + count == value.len();
+        let mut each = |t: usize, sum: I::V| {
+            let sum = if at > 0 { isa.add(isa.load(&sums[t]), sum) } else { sum };
+            if last {
+                each(t, isa.sum(sum));
+            } else {
+                isa.store(sum, &mut sums[t]);
+            }
+        };
         match count {
-            16 => product_columns::<I, E, 16>(isa, value, y, at, list, &mut sums),
-            8 => product_columns::<I, E, 8>(isa, value, y, at, list, &mut sums),
-            4 => product_columns::<I, E, 4>(isa, value, y, at, list, &mut sums),
-            2 => product_columns::<I, E, 2>(isa, value, y, at, list, &mut sums),
-            _ => product_columns::<I, E, 1>(isa, value, y, at, list, &mut sums),
+            16 => product_columns::<I, E, 16>(isa, value, y, at, tokens, &mut each),
+            8 => product_columns::<I, E, 8>(isa, value, y, at, tokens, &mut each),
+            4 => product_columns::<I, E, 4>(isa, value, y, at, tokens, &mut each),
+            2 => product_columns::<I, E, 2>(isa, value, y, at, tokens, &mut each),
+            _ => product_columns::<I, E, 1>(isa, value, y, at, tokens, &mut each),
         }
         at += count;
     }
-    for (item, sum) in list.iter_mut().zip(&sums) {
-        let z = isa.sum(isa.load(sum));
-        item.weight *= if z < 0.0 { 0.0 } else { z };
-    }
 }
 
-/// sums[k] ← sums[k] + row · y of the k-th listed token, over the `V` vectors of columns from `at` on.
+/// row · y over the `V` vectors of columns from `at` on, for each token whose bit is set.
 #[inline(always)]
 fn product_columns<I: Isa, E: Half, const V: usize>(
     isa: I,
     value: &[[E; LANES]],
     y: &[[f32; LANES]],
     at: usize,
-    list: &[Weighted],
-    sums: &mut [[f32; LANES]; ROWS],
+    mut tokens: u32,
+    each: &mut impl FnMut(usize, I::V),
 ) {
     let mut weights = [isa.splat(0.0); V];
     for v in 0..V {
         weights[v] = E::load(isa, &value[at + v]);
     }
-    for (item, sum) in list.iter().zip(sums) {
-        let y = y[item.row as usize * value.len() + at..].first_chunk::<V>().expect("a row");
+    while tokens != 0 {
+        let token = tokens.trailing_zeros() as usize;
+        tokens &= tokens - 1;
+        let y = y[token * value.len() + at..].first_chunk::<V>().expect("a row");
         // Four chains hide the latency of a multiply-add.
         let mut parts = [isa.splat(0.0); 4];
-        parts[0] = isa.load(sum);
         for v in 0..V {
             parts[v % 4] = isa.mul_add(weights[v], isa.load(&y[v]), parts[v % 4]);
         }
-        isa.store(isa.add(isa.add(parts[0], parts[1]), isa.add(parts[2], parts[3])), sum);
+        each(token, isa.add(isa.add(parts[0], parts[1]), isa.add(parts[2], parts[3])));
     }
 }
 
