@@ -11,6 +11,7 @@ mod beam_fold;
 mod beam_select;
 mod beam_stages;
 mod beams;
+mod chunk_stages;
 mod dense;
 mod encode;
 mod project;
@@ -21,6 +22,7 @@ mod weights;
 mod worker;
 
 use super::beams::{BeamStages, Beams};
+use super::chunk::ChunkStages;
 use super::memory::{self, Memory, WINDOW};
 use super::{Backend, BackendError, Chunk, DeviceInfo, DeviceKind, Plan, RunOutput, Slots, WeightType, stage};
 use crate::model::Model;
@@ -119,6 +121,10 @@ impl Backend for CpuBackend {
     }
 
     fn beam_stages(&self) -> &dyn BeamStages {
+        self
+    }
+
+    fn chunk_stages(&self) -> &dyn ChunkStages {
         self
     }
 }

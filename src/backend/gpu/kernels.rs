@@ -2,6 +2,7 @@
 
 use super::device::Gpu;
 use super::layout::Layout;
+use super::chunk_kernels;
 use super::{beam_attend, beam_counts, beam_encode, beam_fold, beam_select};
 use super::{encode, logits, project, rescale, sample};
 use crate::backend::{BackendError, WeightType};
@@ -155,7 +156,8 @@ impl BeamPipelines {
 /// A kernel's whole WGSL text: the header of constants and its sources.
 pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, options: &CompileOptions) -> String {
     let g = &layout.geometry;
-    let block = if spec.name == logits::KERNEL.name { layout.vocab_block } else { g.block };
+    let heads = [logits::KERNEL.name, chunk_kernels::LOGITS.name];
+    let block = if heads.contains(&spec.name) { layout.vocab_block } else { g.block };
     let workgroup = match spec.name {
         name if name == sample::KERNEL.name => layout.sample_workgroup(),
         name if name == beam_select::KERNEL.name || name == beam_select::MERGE.name => layout.select_workgroup(),
@@ -174,6 +176,11 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
         ("VOCAB_BLOCKS", layout.padded_vocab() / layout.vocab_block),
         ("V", g.vocab),
         ("LOGITS_STRIDE", layout.padded_vocab()),
+        ("CHUNK", layout.chunk.tokens),
+        ("TILE", layout.chunk.tile),
+        ("COLUMNS", layout.chunk.columns),
+        ("PART_BLOCKS", layout.chunk.part_blocks),
+        ("PARTS", layout.chunk.all_parts()),
     ];
     for (name, value) in constants {
         // Writing to a String cannot fail.
@@ -210,13 +217,24 @@ fn corrupt(spec: &KernelSpec, text: &str) -> String {
         "beam_counts" => ("beams[beam].parent * V", "beam * V"),
         "beam_select" => ("a.y < b.y", "a.y > b.y"),
         "beam_merge" => ("candidates[best.y].y, 0u)", "candidates[best.y].y ^ 1u, 0u)"),
+        "chunk_embed" => ("scaled = x * tokens[t].write_scale", "scaled = x"),
+        "chunk_finish" => ("rows[c] += residual[t * ROW4 + c];", "rows[c] += 0.99 * residual[t * ROW4 + c];"),
+        "chunk_encode" => ("column] = relu(sum)", "column] = relu(sum * 1.001)"),
+        "chunk_rotate" => ("params.position + group.y", "params.position + group.y + 1u"),
+        "chunk_scores" => ("sums[t][s] += dot(q, keys[s])", "sums[t][s] += dot(q.yxzw, keys[s])"),
+        "chunk_read" => ("sums[t][c] = add_scaled(sum, q.w, r3[c])", "sums[t][c] = add_scaled(sum, q.w, r2[c])"),
+        "chunk_attend" => ("s < t; s++", "s <= t; s++"),
+        "chunk_write" => ("rows[f][3][c] = add_scaled(rows[f][3][c], q.w,", "rows[f][3][c] = add_scaled(rows[f][3][c], -q.w,"),
+        "chunk_gate" => ("u * relu(vec4(sums[t][n])).x", "u * vec4(sums[t][n]).x"),
+        "chunk_decode" => ("bits &= bits - 1u;", "bits &= (bits - 1u) & 0x7fffffffu;"),
+        "chunk_logits" => ("column] = sum;", "column] = sum.yxzw;"),
         _ => ("control[slot].token =", "control[slot].token = 1u ^"),
     };
     assert!(text.contains(right), "kernel {} has nothing to corrupt", spec.name);
     text.replace(right, wrong)
 }
 
-fn compile(gpu: &Gpu, spec: &KernelSpec, source: &str, checked: bool) -> Result<Pipeline, BackendError> {
+pub(super) fn compile(gpu: &Gpu, spec: &KernelSpec, source: &str, checked: bool) -> Result<Pipeline, BackendError> {
     let device = &gpu.device;
     let descriptor =
         wgpu::ShaderModuleDescriptor { label: Some(spec.name), source: wgpu::ShaderSource::Wgsl(source.into()) };

@@ -1,5 +1,6 @@
 //! How a model lies in the memory of an adapter: pure arithmetic, no device needed.
 
+use super::chunk_layout::ChunkLayout;
 use crate::backend::pack::Geometry;
 use crate::backend::{BackendError, WeightType};
 use crate::model::Config;
@@ -48,7 +49,9 @@ pub(super) struct Layout {
     pub segments: Vec<Range<usize>>,
     /// Blocks of the vocabulary whose part of the head fits one binding.
     pub head_segments: Vec<Range<usize>>,
-    allowance: Allowance,
+    /// How a chunk of tokens is read.
+    pub chunk: ChunkLayout,
+    pub allowance: Allowance,
 }
 
 impl Layout {
@@ -112,7 +115,19 @@ impl Layout {
             });
         }
         let row_lanes = if allowance.software { 1 } else { 16.min(workgroup) };
-        Ok(Self { geometry, weight_type, workgroup, row_lanes, vocab_block, segments, head_segments, allowance })
+        let mut layout = Self {
+            geometry,
+            weight_type,
+            workgroup,
+            row_lanes,
+            vocab_block,
+            segments,
+            head_segments,
+            chunk: ChunkLayout::default(),
+            allowance,
+        };
+        layout.chunk = ChunkLayout::new(&layout);
+        Ok(layout)
     }
 
     /// Vocabulary padded to whole blocks.

@@ -1,12 +1,13 @@
 //! A set of sequences on the device: its buffers, the schedule of a step, and readback.
 
 use super::Shared;
+use super::chunk::ChunkReader;
 use super::encode::EncodeParams;
 use super::kernels::{Bound, Pipeline, Pipelines};
 use super::logits::LogitsParams;
 use super::project::ProjectParams;
 use super::rescale::{self, RescaleParams};
-use crate::backend::{BackendError, Chunk, Input, Output, Plan, RunOutput, SlotStep, Slots};
+use crate::backend::{BackendError, Chunk, ChunkToken, Input, Output, Plan, RunOutput, SlotStep, Slots};
 use crate::sampling::{Control, NO_TOKEN, SamplerParams};
 use std::ops::Range;
 use std::sync::Arc;
@@ -115,6 +116,8 @@ pub(super) struct GpuSlots {
     head: Vec<Dispatch>,
     sample: Dispatch,
     rescale: Vec<Dispatch>,
+    /// Made when a chunk is first read.
+    chunks: Option<ChunkReader>,
 }
 
 /// Kernel parameters, each in an entry of its own of one uniform buffer.
@@ -357,6 +360,7 @@ impl GpuSlots {
             head,
             sample,
             rescale,
+            chunks: None,
             shared,
         })
     }
@@ -520,6 +524,37 @@ impl GpuSlots {
         })
     }
 
+    /// Reads a chunk step by step: where a binding has no room for a tile of tokens.
+    fn read_one_by_one(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        let step = |(t, token): (usize, &ChunkToken)| {
+            let mut steps = vec![SlotStep::IDLE; self.count];
+            steps[slot] = SlotStep {
+                input: Input::Token(token.token),
+                output: if chunk.logits { Output::Logits } else { Output::State },
+                position: chunk.position.wrapping_add(t as u32),
+                read_scale: token.read_scale,
+                write_scale: token.write_scale,
+                rescale: chunk.rescale.filter(|_| t == 0),
+            };
+            steps
+        };
+        let steps = chunk.tokens.iter().enumerate().map(step).collect();
+        let output = self.run(&Plan { steps, trace_logits: chunk.logits })?;
+        Ok(output.logits.into_iter().flatten().flatten().collect())
+    }
+
+    /// What reads chunks, with a slot's state bound.
+    pub fn chunk_reader(&mut self, slot: usize) -> Result<&mut ChunkReader, BackendError> {
+        let mut reader = match self.chunks.take() {
+            Some(reader) => reader,
+            None => ChunkReader::new(self.shared.clone())?,
+        };
+        let rows: Vec<Bound> =
+            self.slot_pages(slot).map(|(page, offset, bytes)| (&page.buffer, offset, Some(bytes))).collect();
+        reader.bind_state(slot, &rows);
+        Ok(self.chunks.insert(reader))
+    }
+
     /// Reads a layer's state of a slot, `[H, N, D]`, and appends it.
     pub fn read_layer(&self, layer: usize, slot: usize, state: &mut Vec<f32>) -> Result<(), BackendError> {
         let g = &self.shared.layout.geometry;
@@ -564,8 +599,26 @@ pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 impl Slots for GpuSlots {
-    fn read_chunk(&mut self, _slot: usize, _chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
-        unimplemented!()
+    fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        if self.shared.layout.chunk.tokens == 0 {
+            return self.read_one_by_one(slot, chunk);
+        }
+        // Here the slot's window enters its state.
+        if chunk.rescale.is_some() {
+            let mut steps = vec![SlotStep::IDLE; self.count];
+            steps[slot] = SlotStep { input: Input::Token(0), rescale: chunk.rescale, ..SlotStep::IDLE };
+            self.rescale(steps)?;
+        }
+        let logits = self.chunk_reader(slot)?.start(chunk).and_then(|reader| reader.read(slot, chunk.logits))?;
+        if chunk.logits {
+            let reader = self.chunk_reader(slot)?;
+            let (from, row) = ((chunk.tokens.len() - 1) as u64 * reader.logits_row(), reader.logits_row());
+            let last = reader.logits.clone();
+            self.execute(|encoder| {
+                encoder.copy_buffer_to_buffer(&last, from, &self.logits, slot as u64 * row, row);
+            })?;
+        }
+        Ok(logits)
     }
 
     fn snapshot(&mut self, _slot: usize) -> Result<Vec<f32>, BackendError> {

@@ -1,0 +1,61 @@
+// state <- state + sum of q_t scaled_t over the tokens of a chunk, in their order.
+//
+// Invocation (tile of neurons, columns) of workgroup (…, block of the segment). Nobody else touches its part of
+// the state. Twin: `attend` in `src/backend/cpu/chunk_stages.rs`.
+
+// q [CHUNK][block_count][BLOCK / 4]
+@group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
+// x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
+@group(0) @binding(2) var<storage, read> residual: array<vec4<f32>>;
+// The slot's rows of the segment in this layer, [block_count][BLOCK][ROW4].
+@group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
+
+// Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
+const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
+// Neurons of one invocation, in fours.
+const FOURS: u32 = 2u;
+
+@compute @workgroup_size(W)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+    let job = group.x * W + i;
+    let tile = job / ROW_SHARE;
+    let lane = job % ROW_SHARE;
+    if (tile >= BLOCK / 4u / FOURS) {
+        return;
+    }
+    let at = (group.y * BLOCK + tile * FOURS * 4u) * ROW4;
+    var rows: array<array<array<vec4<f32>, COLUMNS>, 4>, FOURS>;
+    for (var f = 0u; f < FOURS; f++) {
+        for (var k = 0u; k < 4u; k++) {
+            for (var c = 0u; c < COLUMNS; c++) {
+                rows[f][k][c] = state[at + (4u * f + k) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u)];
+            }
+        }
+    }
+    for (var t = 0u; t < params.tokens; t++) {
+        var x: array<vec4<f32>, COLUMNS>;
+        for (var c = 0u; c < COLUMNS; c++) {
+            x[c] = residual[(CHUNK + t) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u)];
+        }
+        let q_at = (t * params.block_count + group.y) * (BLOCK / 4u) + tile * FOURS;
+        for (var f = 0u; f < FOURS; f++) {
+            let q = rotated[q_at + f];
+            for (var c = 0u; c < COLUMNS; c++) {
+                rows[f][0][c] = add_scaled(rows[f][0][c], q.x, x[c]);
+                rows[f][1][c] = add_scaled(rows[f][1][c], q.y, x[c]);
+                rows[f][2][c] = add_scaled(rows[f][2][c], q.z, x[c]);
+                rows[f][3][c] = add_scaled(rows[f][3][c], q.w, x[c]);
+            }
+        }
+    }
+    for (var f = 0u; f < FOURS; f++) {
+        for (var k = 0u; k < 4u; k++) {
+            for (var c = 0u; c < COLUMNS; c++) {
+                let column = lane + c * ROW_SHARE;
+                if (column < ROW4) {
+                    state[at + (4u * f + k) * ROW4 + column] = rows[f][k][c];
+                }
+            }
+        }
+    }
+}
