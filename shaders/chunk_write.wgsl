@@ -13,7 +13,9 @@
 // Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
 const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
 // Neurons of one invocation, in fours.
-const FOURS: u32 = 2u;
+const FOURS: u32 = TILE / 4u;
+// Tokens that are added at once.
+const STEP: u32 = 4u;
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -32,19 +34,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
     }
-    for (var t = 0u; t < params.tokens; t++) {
-        var x: array<vec4<f32>, COLUMNS>;
-        for (var c = 0u; c < COLUMNS; c++) {
-            x[c] = residual[(CHUNK + t) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u)];
-        }
-        let q_at = (t * params.block_count + group.y) * (BLOCK / 4u) + tile * FOURS;
-        for (var f = 0u; f < FOURS; f++) {
-            let q = rotated[q_at + f];
+    let stride = params.block_count * (BLOCK / 4u);
+    for (var t = 0u; t < params.tiles * TILE; t += STEP) {
+        var x: array<array<vec4<f32>, COLUMNS>, STEP>;
+        for (var k = 0u; k < STEP; k++) {
             for (var c = 0u; c < COLUMNS; c++) {
-                rows[f][0][c] = add_scaled(rows[f][0][c], q.x, x[c]);
-                rows[f][1][c] = add_scaled(rows[f][1][c], q.y, x[c]);
-                rows[f][2][c] = add_scaled(rows[f][2][c], q.z, x[c]);
-                rows[f][3][c] = add_scaled(rows[f][3][c], q.w, x[c]);
+                x[k][c] = residual[(CHUNK + t + k) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u)];
+            }
+        }
+        let q_at = t * stride + group.y * (BLOCK / 4u) + tile * FOURS;
+        for (var f = 0u; f < FOURS; f++) {
+            let q0 = rotated[q_at + f];
+            let q1 = rotated[q_at + stride + f];
+            let q2 = rotated[q_at + 2u * stride + f];
+            let q3 = rotated[q_at + 3u * stride + f];
+            for (var c = 0u; c < COLUMNS; c++) {
+                for (var k = 0u; k < 4u; k++) {
+                    var row = add_scaled(rows[f][k][c], q0[k], x[0][c]);
+                    row = add_scaled(row, q1[k], x[1][c]);
+                    row = add_scaled(row, q2[k], x[2][c]);
+                    rows[f][k][c] = add_scaled(row, q3[k], x[3][c]);
+                }
             }
         }
     }

@@ -6,13 +6,11 @@ mod common;
 mod gpu;
 
 use bdh_gpu::backend::gpu::{GpuBackend, GpuOptions, chunk_kernel_names};
-use bdh_gpu::backend::{
-    Backend, BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots, WeightType,
-};
+use bdh_gpu::backend::{Backend, BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots, WeightType};
 use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::{Clock, Forgetting};
 use bdh_gpu::verify::{self, CaseReport, Suite, chunk_suites};
-use common::{FOLDERS, Golden, assert_close, golden, model};
+use common::{FOLDERS, Golden, assert_close, model};
 
 const NMSE: f64 = 1e-8;
 const MAX_ABS: f64 = 1e-3;
@@ -251,7 +249,7 @@ fn small_bindings_and_other_layouts_change_nothing_that_matters() {
 
 #[test]
 fn a_corrupted_kernel_shows_in_the_logits() {
-    let golden = golden("odd-shapes");
+    let golden = Golden::read("odd-shapes", "golden.safetensors");
     for kernel in chunk_kernel_names() {
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
         let backend = gpu::backend(&model("odd-shapes"), WeightType::F32, options);

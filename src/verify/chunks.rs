@@ -129,8 +129,7 @@ fn attend(
     let mut pair = || if random.one_in(3) { [random.normal(), random.normal()] } else { [0.0; 2] };
     let rotated = (0..length * heads * neurons / 2).flat_map(|_| pair()).collect();
     let x = random.normals(length * width, 1.0);
-    let scaled =
-        x.chunks(width).zip(&tokens).flat_map(|(x, token)| x.iter().map(|x| x * token.write_scale)).collect();
+    let scaled = x.chunks(width).zip(&tokens).flat_map(|(x, token)| x.iter().map(|x| x * token.write_scale)).collect();
     // The past is as large as what the tokens add.
     let past = tokens[0].write_scale;
     let state = random.normals(heads * neurons * width, past);

@@ -24,12 +24,7 @@ fn add_scaled(to: &mut [f32], scale: f32, from: impl IntoIterator<Item = f32>) {
 }
 
 /// x ← LN(embedding), or LN(x + LN(update)); and x times its write scale.
-fn finish<E: Half>(
-    weights: &Weights<E>,
-    g: &Geometry,
-    level: Level,
-    input: &ChunkResidualInput,
-) -> ChunkResidual {
+fn finish<E: Half>(weights: &Weights<E>, g: &Geometry, level: Level, input: &ChunkResidualInput) -> ChunkResidual {
     let mut output = ChunkResidual { residual: Vec::new(), scaled: Vec::new() };
     for (t, token) in input.tokens.iter().enumerate() {
         let mut x = vec![0.0; g.row];

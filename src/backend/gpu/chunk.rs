@@ -77,8 +77,7 @@ impl ChunkReader {
         let (gpu, model, weights) = (&shared.gpu, &shared.layout, &shared.weights);
         let (g, layout) = (&model.geometry, model.chunk.clone());
         let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
-        let buffer =
-            |what, numbers: usize| gpu.buffer(what, 4 * numbers as u64 * layout.tokens as u64, storage);
+        let buffer = |what, numbers: usize| gpu.buffer(what, 4 * numbers as u64 * layout.tokens as u64, storage);
         let per_segment = |what| -> Result<Vec<wgpu::Buffer>, BackendError> {
             model.segments.iter().map(|segment| buffer(what, segment.len() * g.block)).collect()
         };
@@ -92,11 +91,8 @@ impl ChunkReader {
         let logits = buffer("a chunk's logits", model.padded_vocab())?;
         let tokens = buffer("a chunk's tokens", size_of::<GpuChunkToken>() / 4)?;
         let entries = (model.segments.len() + model.head_segments.len()) as u64;
-        let params = gpu.buffer(
-            "the chunk's parameters",
-            entries * ALIGNMENT,
-            BufferUsages::UNIFORM | BufferUsages::COPY_DST,
-        )?;
+        let params =
+            gpu.buffer("the chunk's parameters", entries * ALIGNMENT, BufferUsages::UNIFORM | BufferUsages::COPY_DST)?;
 
         let entry = |index: usize| uniform(&params, index);
         let bind = |pipeline: &Pipeline, bound: &[Bound]| pipeline.bind(gpu, bound);
@@ -191,11 +187,7 @@ impl ChunkReader {
             });
         }
         for segment in &model.head_segments {
-            table.push(ChunkParams {
-                block_begin: segment.start as u32,
-                block_count: segment.len() as u32,
-                ..common
-            });
+            table.push(ChunkParams { block_begin: segment.start as u32, block_count: segment.len() as u32, ..common });
         }
         gpu.upload(&self.params, 0, &table.bytes)?;
         let token = |token: &crate::backend::ChunkToken| GpuChunkToken {
@@ -342,7 +334,7 @@ impl ChunkReader {
 
     /// The tokens enter a slot's state in a layer.
     pub fn write_state(&self, slot: usize, layer: usize) -> Vec<Op<'_>> {
-        let jobs = self.shared.layout.geometry.block / 8 * self.row_share();
+        let jobs = self.shared.layout.geometry.block / self.layout.tile * self.row_share();
         self.blocks(&self.pipelines.write, &self.state(slot).write[layer], jobs)
     }
 

@@ -1,8 +1,8 @@
 //! The kernels: their sources, their bindings, and the pipelines made of them.
 
+use super::chunk_kernels;
 use super::device::Gpu;
 use super::layout::Layout;
-use super::chunk_kernels;
 use super::{beam_attend, beam_counts, beam_encode, beam_fold, beam_select};
 use super::{encode, logits, project, rescale, sample};
 use crate::backend::{BackendError, WeightType};
@@ -219,12 +219,12 @@ fn corrupt(spec: &KernelSpec, text: &str) -> String {
         "beam_merge" => ("candidates[best.y].y, 0u)", "candidates[best.y].y ^ 1u, 0u)"),
         "chunk_embed" => ("scaled = x * tokens[t].write_scale", "scaled = x"),
         "chunk_finish" => ("rows[c] += residual[t * ROW4 + c];", "rows[c] += 0.99 * residual[t * ROW4 + c];"),
-        "chunk_encode" => ("column] = relu(sum)", "column] = relu(sum * 1.001)"),
+        "chunk_encode" => ("column] = relu(sum)", "column] = relu(sum.yxzw)"),
         "chunk_rotate" => ("params.position + group.y", "params.position + group.y + 1u"),
         "chunk_scores" => ("sums[t][s] += dot(q, keys[s])", "sums[t][s] += dot(q.yxzw, keys[s])"),
         "chunk_read" => ("sums[t][c] = add_scaled(sum, q.w, r3[c])", "sums[t][c] = add_scaled(sum, q.w, r2[c])"),
         "chunk_attend" => ("s < t; s++", "s <= t; s++"),
-        "chunk_write" => ("rows[f][3][c] = add_scaled(rows[f][3][c], q.w,", "rows[f][3][c] = add_scaled(rows[f][3][c], -q.w,"),
+        "chunk_write" => ("add_scaled(row, q1[k], x[1][c])", "add_scaled(row, -q1[k], x[1][c])"),
         "chunk_gate" => ("u * relu(vec4(sums[t][n])).x", "u * vec4(sums[t][n]).x"),
         "chunk_decode" => ("bits &= bits - 1u;", "bits &= (bits - 1u) & 0x7fffffffu;"),
         "chunk_logits" => ("column] = sum;", "column] = sum.yxzw;"),
