@@ -18,7 +18,7 @@ struct BeamAttendParams {
 @group(0) @binding(3) var<storage, read> paths: array<vec2<u32>>;
 // The nodes of this layer, each q [BLOCKS][BLOCK / 4], then x [ROW4].
 @group(0) @binding(4) var<storage, read> nodes: array<vec4<f32>>;
-// The segment's rows of this layer's base state, [block_count][BLOCK][ROW4].
+// The segment's memory of this layer's base, [block_count][BLOCK_MEMORY]; the window is empty.
 @group(0) @binding(5) var<storage, read> state: array<vec4<f32>>;
 // Per slot: activations [BLOCKS][BLOCK / 4], then partial attention outputs [BLOCKS][ROW4].
 @group(0) @binding(6) var<storage, read_write> neurons: array<vec4<f32>>;
@@ -78,7 +78,7 @@ fn attend_base(i: u32, slot: u32, local_block: u32, pairs: u32) {
             var y = vec4(0.0);
             for (var k = team; k < pairs; k += ROW_TEAMS) {
                 let pair = list[k];
-                let at = (local_block * BLOCK + pair * 2u) * ROW4 + c;
+                let at = local_block * BLOCK_MEMORY + pair * 2u * ROW4 + c;
                 let four = own_q[pair / 2u];
                 let q = select(four.xy, four.zw, pair % 2u == 1u);
                 y = add_scaled(add_scaled(y, q.x, state[at]), q.y, state[at + ROW4]);

@@ -1,4 +1,4 @@
-// Nodes that all beams agree on enter the base state, oldest first, as `encode.wgsl` would have written them:
+// Nodes that all beams agree on enter the base state, oldest first, as a window would have:
 //
 //   state <- state + write_scale_a q_a x_a
 //
@@ -14,7 +14,7 @@ struct BeamFoldParams {
 @group(0) @binding(1) var<storage, read> folds: array<vec2<u32>>;
 // The nodes of this layer, each q [BLOCKS][BLOCK / 4], then x [ROW4].
 @group(0) @binding(2) var<storage, read> nodes: array<vec4<f32>>;
-// The segment's rows of this layer's base state, [block_count][BLOCK][ROW4].
+// The segment's memory of this layer's base, [block_count][BLOCK_MEMORY]; the window is empty.
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
 
 const NODE: u32 = BLOCKS * (BLOCK / 4u) + ROW4;
@@ -43,7 +43,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var c = lane; c < ROW4; c += ROW_TEAM) {
             for (var k = team; k < firing; k += ROW_TEAMS) {
                 let n = list[k];
-                let at = (group.x * BLOCK + n) * ROW4 + c;
+                let at = group.x * BLOCK_MEMORY + n * ROW4 + c;
                 var row = state[at];
                 for (var a = 1u; a <= count; a++) {
                     let node = folds[a].x * NODE;

@@ -5,7 +5,7 @@
 
 // q [CHUNK][block_count][BLOCK / 4]
 @group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
-// The slot's rows of the segment in this layer, [block_count][BLOCK][ROW4].
+// The slot's memory of the segment in this layer, [block_count][BLOCK_MEMORY]: its rows of the state count.
 @group(0) @binding(2) var<storage, read> state: array<vec4<f32>>;
 // The blocks' shares, [CHUNK][BLOCKS][ROW4].
 @group(0) @binding(3) var<storage, read_write> attention: array<vec4<f32>>;
@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let stride = params.block_count * (BLOCK / 4u);
     let q_at = tile * TILE * stride + group.y * (BLOCK / 4u);
     for (var k = 0u; k < BLOCK / 4u; k++) {
-        let at = (group.y * BLOCK + 4u * k) * ROW4;
+        let at = group.y * BLOCK_MEMORY + 4u * k * ROW4;
         var r0 = row(at, lane);
         var r1 = row(at + ROW4, lane);
         var r2 = row(at + 2u * ROW4, lane);

@@ -7,7 +7,7 @@
 @group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
 // x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
 @group(0) @binding(2) var<storage, read> residual: array<vec4<f32>>;
-// The slot's rows of the segment in this layer, [block_count][BLOCK][ROW4].
+// The slot's memory of the segment in this layer, [block_count][BLOCK_MEMORY]: its rows of the state change.
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
 
 // Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
@@ -25,7 +25,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (tile >= BLOCK / 4u / FOURS) {
         return;
     }
-    let at = (group.y * BLOCK + tile * FOURS * 4u) * ROW4;
+    let at = group.y * BLOCK_MEMORY + tile * FOURS * 4u * ROW4;
     var rows: array<array<array<vec4<f32>, COLUMNS>, 4>, FOURS>;
     for (var f = 0u; f < FOURS; f++) {
         for (var k = 0u; k < 4u; k++) {

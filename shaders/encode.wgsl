@@ -1,19 +1,25 @@
-// A block of neurons of one head fires and meets its rows of the state.
+// A block of neurons of one head fires and meets its past: its rows of the state, and the window.
 //
 //   x <- LN(embedding) in the first layer, else LN(x + LN(update))     redundantly in every workgroup
 //   u <- relu(x . encoder)
 //   q <- rotary(u)
-//   y <- q . state            a partial result of this block
-//   state <- state + q x
+//   state <- state + q_w x_w  over the window, for the pairs whose turn it is
+//   y <- q . state + sum of (q . q_w) x_w over the window              a partial result of this block
+//   window <- window with q and x in it
 //
-// Workgroup (slot tile, block of the segment). Nobody else touches the block's rows of the state.
+// Workgroup (slot tile, block of the segment). Nobody else touches the block's memory.
 // Twin: `src/backend/cpu/encode.rs`.
 
-// The page's rows of this layer's states, [slots of the page][block_count][BLOCK][ROW4].
+// The page's memory of this layer, [slots of the page][block_count][BLOCK_MEMORY].
 @group(0) @binding(7) var<storage, read_write> state: array<vec4<f32>>;
 
 // q of the active pairs.
 var<workgroup> rotated: array<vec2<f32>, BLOCK / 2u>;
+// q . q_w over the block, for every token of the window.
+var<workgroup> scores: array<vec4<f32>, WINDOW / 4u>;
+
+// Teams of invocations, each with the whole window of a pair.
+const SCORE_TEAMS: u32 = W / (WINDOW / 4u);
 
 fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
     let u_at = s * (BLOCK / 4u);
@@ -42,24 +48,70 @@ fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
         let u = select(four.xy, four.zw, pair % 2u == 1u);
         rotated[k] = rotate(u, head_neuron + 2u * pair, position);
     }
-    workgroupBarrier();
+    let base = ((slot - params.slot_begin) * params.block_count + local_block) * BLOCK_MEMORY;
+    let recent = params.recent_begin + slot * RECENT;
+    fold_turn(i, base, recent, position % WINDOW, position);
+    score_window(i, base, pairs);
+    attend(i, base, recent, pairs, slot, block);
 
+    // Nobody reads these entries any more: they were empty.
+    let turn = position % WINDOW;
+    for (var k = i; k < pairs; k += W) {
+        let at = base + BLOCK_STATE + list[k] * PAIR_ENTRIES + turn / 4u;
+        state[at][turn % 4u] = rotated[k].x;
+        state[at + WINDOW / 4u][turn % 4u] = rotated[k].y;
+    }
+    if (block == 0u) {
+        let row = position % RECENT_ROWS;
+        for (var c = i; c < ROW4; c += W) {
+            residual[recent + row * ROW4 + c] = rows[s * ROW4 + c] * steps[slot].write_scale;
+        }
+        if (i == 0u) {
+            residual[recent + RECENT_ROWS * ROW4] = vec4(f32(row));
+        }
+    }
+    workgroupBarrier();
+}
+
+// scores[w] <- q . q_w over the block's active pairs. Ends with a barrier.
+fn score_window(i: u32, base: u32, pairs: u32) {
+    let lane = i % (WINDOW / 4u);
+    var sum = vec4(0.0);
+    for (var k = i / (WINDOW / 4u); k < pairs; k += SCORE_TEAMS) {
+        let at = base + BLOCK_STATE + list[k] * PAIR_ENTRIES + lane;
+        let q = rotated[k];
+        sum = add_scaled(add_scaled(sum, q.x, state[at]), q.y, state[at + WINDOW / 4u]);
+    }
+    pool[i] = sum;
+    workgroupBarrier();
+    for (var teams = SCORE_TEAMS / 2u; teams > 0u; teams /= 2u) {
+        if (i < teams * (WINDOW / 4u)) {
+            pool[i] += pool[i + teams * (WINDOW / 4u)];
+        }
+        workgroupBarrier();
+    }
+    if (i < WINDOW / 4u) {
+        scores[i] = pool[i];
+    }
+    workgroupBarrier();
+}
+
+// y <- read_scale (q . state + sum of scores[w] x_w)
+fn attend(i: u32, base: u32, recent: u32, pairs: u32, slot: u32, block: u32) {
     let lane = i % ROW_TEAM;
     let team = i / ROW_TEAM;
-    let base = ((slot - params.slot_begin) * params.block_count + local_block) * BLOCK * ROW4;
     let y_at = slot * SLOT_NEURONS + BLOCKS * (BLOCK / 4u) + block * ROW4;
+    let position = steps[slot].position;
     if (team < ROW_TEAMS) {
         for (var c = lane; c < ROW4; c += ROW_TEAM) {
-            let x = rows[s * ROW4 + c] * steps[slot].write_scale;
             var y = vec4(0.0);
             for (var k = team; k < pairs; k += ROW_TEAMS) {
                 let at = base + list[k] * 2u * ROW4 + c;
                 let q = rotated[k];
-                let first_row = state[at];
-                let second_row = state[at + ROW4];
-                y = add_scaled(add_scaled(y, q.x, first_row), q.y, second_row);
-                state[at] = add_scaled(first_row, q.x, x);
-                state[at + ROW4] = add_scaled(second_row, q.y, x);
+                y = add_scaled(add_scaled(y, q.x, state[at]), q.y, state[at + ROW4]);
+            }
+            for (var w = team; w < WINDOW; w += ROW_TEAMS) {
+                y = add_scaled(y, scores[w / 4u][w % 4u], residual[recent + recent_row(w, position) * ROW4 + c]);
             }
             if (ROW_TEAMS == 1u) {
                 neurons[y_at + c] = y * steps[slot].read_scale;
@@ -68,11 +120,10 @@ fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
             }
         }
     }
-    workgroupBarrier();
     if (ROW_TEAMS > 1u) {
+        workgroupBarrier();
         if (team == 0u) {
             neurons[y_at + lane] = pool_sum(lane) * steps[slot].read_scale;
         }
-        workgroupBarrier();
     }
 }

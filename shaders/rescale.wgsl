@@ -1,20 +1,25 @@
-// state <- state * factor: forgetting's rare renormalisation, one factor per slot.
+// state <- state * factor, and the window's residuals too: forgetting's rare renormalisation, one factor per slot.
 //
 // Workgroup (stripe, slot of the page). Twin: `rescale` in `src/backend/cpu/mod.rs`.
 
 struct RescaleParams {
     // First slot of the page that is bound.
     slot_begin: u32,
-    // Numbers per slot in the page, in vec4.
-    slot_size: u32,
+    // The segment's number of blocks.
+    block_count: u32,
     // Workgroups that share a slot.
     stripes: u32,
+    // Where in `residual` the first slot's residuals of this layer are, in vec4.
+    recent_begin: u32,
+    // 1: this page's dispatch rescales the residuals.
+    with_recent: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: RescaleParams;
 @group(0) @binding(1) var<storage, read> steps: array<Step>;
 @group(0) @binding(2) var<storage, read> control: array<Control>;
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> residual: array<vec4<f32>>;
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -22,7 +27,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (!is_active(slot) || steps[slot].rescale == 1.0) {
         return;
     }
-    for (var k = group.x * W + i; k < params.slot_size; k += params.stripes * W) {
-        state[group.y * params.slot_size + k] *= steps[slot].rescale;
+    let factor = steps[slot].rescale;
+    for (var k = group.x * W + i; k < params.block_count * BLOCK_STATE; k += params.stripes * W) {
+        let at = (group.y * params.block_count + k / BLOCK_STATE) * BLOCK_MEMORY + k % BLOCK_STATE;
+        state[at] *= factor;
+    }
+    if (params.with_recent == 1u) {
+        let recent = params.recent_begin + slot * RECENT;
+        for (var k = group.x * W + i; k < RECENT_ROWS * ROW4; k += params.stripes * W) {
+            residual[recent + k] *= factor;
+        }
     }
 }

@@ -4,6 +4,7 @@
 //   D, ROW4         width of the residual stream; the same padded to a multiple of 8, in vec4
 //   BLOCK           neurons (or logits) in a workgroup's block, a power of two, at least 32
 //   BLOCKS_PER_HEAD, BLOCKS   blocks of a head and of all heads
+//   WINDOW          tokens in the window beside the state, 16
 //   SLOT_TILE       slots that one workgroup of a dense product serves
 //   ROW_LANES       invocations that share one row of weights in a sparse product
 //   F16             weights are half floats, two to a u32, else floats

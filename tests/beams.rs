@@ -8,6 +8,7 @@ mod gpu;
 use bdh_gpu::backend::beams::{BeamRead, BeamStep, Beams, PathEntry};
 use bdh_gpu::backend::cpu::CpuBackend;
 use bdh_gpu::backend::gpu::GpuOptions;
+use bdh_gpu::backend::memory::{WINDOW, snapshot_len};
 use bdh_gpu::backend::{Backend, BackendError, Input, Output, Plan, SlotStep, WeightType};
 use bdh_gpu::generation::beam::{self, BeamOptions, BeamSearch, Hypothesis, Step};
 use bdh_gpu::generation::{Bdh, BeamProgress, DeviceChoice, GenerationError, GenerationOptions, WeightChoice};
@@ -203,7 +204,7 @@ fn more_beams_find_likelier_texts() {
             };
             let mut found =
                 bdh.beam_search(&prompt, &SamplingOptions::greedy(), &beam, Forgetting::Full, listen).unwrap();
-            let states = largest as f64 / (4.0 * bdh.model().config.state_len() as f64);
+            let states = largest as f64 / (4.0 * snapshot_len(&bdh.model().config) as f64);
             println!("{num_beams} beams, {}: {states:.2} states, {:.2?}", bdh.device(), start.elapsed());
             // A node is about 1/128 of this state. One beam needs a few, eight some more; without folding and
             // freeing there would be 512, four states' worth.
@@ -346,7 +347,8 @@ fn beams_that_share_nothing_take_a_node_for_every_token() {
     let cpu = CpuBackend::new(&model, WeightType::F32, Some(1)).unwrap();
     let bytes = diverge(&mut *cpu.create_beams(8).unwrap(), 16).unwrap();
     println!("8 beams × 16 tokens: {:.1} MiB, the state among it", bytes as f64 / MIB);
-    assert_eq!(bytes, (192 << 20) + 8 * 16 * 4 * 6 * (32_768 + 256));
+    // The base's state, its window, the nodes.
+    assert_eq!(bytes, (192 << 20) + 4 * 6 * 32_768 * WINDOW as u64 + 8 * 16 * 4 * 6 * (32_768 + 256));
 }
 
 #[test]

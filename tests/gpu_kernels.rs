@@ -5,7 +5,7 @@ mod common;
 mod gpu;
 
 use bdh_gpu::backend::WeightType;
-use bdh_gpu::backend::gpu::{GpuOptions, beam_kernel_names, kernel_names};
+use bdh_gpu::backend::gpu::{GpuOptions, beam_kernel_names, chunk_kernel_names, kernel_names};
 use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, VerifyOptions, suites};
 
@@ -45,7 +45,7 @@ fn the_verification_passes() {
     let mut told = 0;
     let report = verify::run(&options, &mut |_| told += 1).unwrap();
     assert_passed(&report.cases);
-    for kernel in beam_kernel_names() {
+    for kernel in [beam_kernel_names(), chunk_kernel_names()].concat() {
         assert!(report.cases.iter().any(|row| row.kernel == kernel), "{kernel} was not run");
     }
     assert!(report.passed());
@@ -100,6 +100,8 @@ fn a_corrupted_kernel_shows_in_the_whole_model() {
         verify::check_model(&model, &device, tokens, &mut |row| rows.push(row)).unwrap();
         let passed: Vec<&str> = rows.iter().filter(|row| row.passed).map(|row| row.kernel.as_str()).collect();
         let may_pass: &[&str] = match kernel {
+            // Only between steps.
+            "settle" => &["prompt", "greedy", "sampled", "repeat", "forgetting", "batch"],
             // Only where something is forgotten.
             "rescale" => &["prompt", "greedy", "sampled", "repeat", "batch"],
             // The logits are right; and what is wrong is always wrong in the same way.
@@ -121,8 +123,9 @@ fn what_cannot_be_verified_is_an_error() {
     assert!(error.to_string().starts_with("the CPU backend is the reference"), "{error}");
     assert!(!error.to_string().contains('\n'), "{error}");
     let error = run(gpu::device(), Some("softmax"));
-    let kernels = "kernels are rescale, embed, encode, project, logits, sample, beam_fold, beam_counts, beam_embed, \
-        beam_encode, beam_attend, beam_select, beam_merge";
+    let kernels = "kernels are settle, rescale, embed, encode, project, logits, sample, beam_fold, beam_counts, beam_embed, \
+        beam_encode, beam_attend, beam_select, beam_merge, chunk_embed, chunk_finish, chunk_encode, chunk_rotate, \
+        chunk_scores, chunk_read, chunk_attend, chunk_write, chunk_gate, chunk_decode, chunk_logits";
     assert!(error.to_string().ends_with(kernels), "{error}");
     let error = run(DeviceChoice::Name("no such adapter".into()), None);
     assert!(error.to_string().contains("no such adapter"), "{error}");

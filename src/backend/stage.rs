@@ -95,4 +95,7 @@ pub trait Stages {
     fn sample(&self, input: &SampleInput) -> Result<SampleOutput, BackendError>;
     /// Multiplies a layer's state and the window's residuals by each sequence's factor `[S]`.
     fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError>;
+    /// Brings the window of one of `sequences` sequences into its state; nothing else changes but that its rotated
+    /// activations are zero.
+    fn settle(&self, memory: &Memory, sequence: usize, sequences: usize) -> Result<Memory, BackendError>;
 }

@@ -19,6 +19,7 @@ pub(super) fn check(
     each: &mut dyn FnMut(CaseReport),
 ) -> Result<(), BackendError> {
     let suite = bench.suite.clone();
+    each(settle(bench, device, twin)?);
     each(rescale(bench, device, twin)?);
     for tokens in [true, false] {
         for (turns, label) in turns(&suite) {
@@ -229,6 +230,27 @@ fn rescale(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<
         comparison.numbers("residuals", &got.recent, &expected.recent, 0.0);
     }
     Ok(comparison.report("rescale", bench.suite.to_string(), "factors e^-30, 1, e^-60, 0.3, 0".into(), false))
+}
+
+fn settle(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+    let slots = bench.suite.slots;
+    let mut comparison = Comparison::within(KERNEL);
+    for turn in 0..3 {
+        let (memory, _) = bench.rescale_input(turn * WINDOW / 3);
+        let sequence = turn % slots;
+        let got = device.settle(&memory, sequence, slots)?;
+        let expected = twin.settle(&memory, sequence, slots)?;
+        // Sums of at most WINDOW + 1 terms of size one.
+        comparison.numbers("state", &got.state, &expected.state, (WINDOW as f64 + 1.0).sqrt());
+        for (what, got, expected) in
+            [("window", &got.rotated, &expected.rotated), ("residuals", &got.recent, &memory.recent)]
+        {
+            if let Some(at) = first_changed(got, expected) {
+                comparison.fail(format!("sequence {sequence}: number {at} of the {what} is another"));
+            }
+        }
+    }
+    Ok(comparison.report("settle", bench.suite.to_string(), "3 inputs".into(), false))
 }
 
 fn sample(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {

@@ -205,4 +205,25 @@ impl Stages for CpuBackend {
         }
         Ok(memory)
     }
+
+    fn settle(&self, memory: &Memory, sequence: usize, sequences: usize) -> Result<Memory, BackendError> {
+        let g = &self.shared.model.geometry;
+        let all = Geometry { heads: sequences * g.heads, ..g.clone() };
+        let mut bench = Bench::new(self, 1);
+        let mut padded = Memory::zeros(1, sequences, g.all_neurons(), g.row);
+        all.pad(&memory.state, g.width, &mut padded.state, g.row);
+        all.pad(&memory.rotated, WINDOW, &mut padded.rotated, WINDOW);
+        let recent = &memory.recent[sequence * WINDOW * g.width..][..WINDOW * g.width];
+        let mut rows = vec![0.0; WINDOW * g.row];
+        bench.pad(recent, &mut rows);
+        bench.worker.recent_of(0)[..rows.len()].copy_from_slice(&rows);
+        let state = &mut padded.state[sequence * g.layer_state()..][..g.layer_state()];
+        let rotated = &mut padded.rotated[sequence * g.all_neurons() * WINDOW..][..g.all_neurons() * WINDOW];
+        bench.worker.settle(self.shared.level, g, 0, &mut [LayerMemory { state, rotated }]);
+        Ok(Memory {
+            state: all.unpad(&padded.state, g.row, g.width),
+            rotated: all.unpad(&padded.rotated, WINDOW, WINDOW),
+            recent: memory.recent.clone(),
+        })
+    }
 }

@@ -18,6 +18,7 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         include_str!("../../../shaders/step.wgsl"),
         include_str!("../../../shaders/vectors.wgsl"),
         include_str!("../../../shaders/compact.wgsl"),
+        include_str!("../../../shaders/memory.wgsl"),
         include_str!("../../../shaders/beam_attend.wgsl"),
     ],
     bindings: &[

@@ -20,6 +20,7 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
     sources: &[
         include_str!("../../../shaders/vectors.wgsl"),
         include_str!("../../../shaders/compact.wgsl"),
+        include_str!("../../../shaders/memory.wgsl"),
         include_str!("../../../shaders/beam_fold.wgsl"),
     ],
     bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::Write],

@@ -516,7 +516,8 @@ fn upload_params(
                 block_begin: segment.start as u32,
                 block_count: segment.len() as u32,
                 parity: index as u32 % 2,
-                padding: [0; 3],
+                recent_begin: 0,
+                padding: [0; 2],
             })
         });
         offsets.encode.push(params.collect());
@@ -551,6 +552,8 @@ impl Beams for GpuBeams {
     }
 
     fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError> {
+        // Folds and paths know the state alone.
+        self.base.settle(0)?;
         self.write_counts(params, &counts.repeat(self.count))
     }
 

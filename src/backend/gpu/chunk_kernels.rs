@@ -73,7 +73,7 @@ pub(super) const SCORES: KernelSpec = KernelSpec {
 pub(super) const READ: KernelSpec = KernelSpec {
     name: "chunk_read",
     entry: "main",
-    sources: sources!("chunk" "vectors" "chunk_read"),
+    sources: sources!("chunk" "vectors" "memory" "chunk_read"),
     bindings: &[Uniform, Read, Read, Write],
 };
 
@@ -89,7 +89,7 @@ pub(super) const ATTEND: KernelSpec = KernelSpec {
 pub(super) const WRITE: KernelSpec = KernelSpec {
     name: "chunk_write",
     entry: "main",
-    sources: sources!("chunk" "vectors" "chunk_write"),
+    sources: sources!("chunk" "vectors" "memory" "chunk_write"),
     bindings: &[Uniform, Read, Read, Write],
 };
 

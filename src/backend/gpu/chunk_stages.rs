@@ -133,9 +133,7 @@ impl ChunkStages for GpuBackend {
                 attention[(t * g.heads + head) * g.width..][..g.width].copy_from_slice(row);
             }
         }
-        let mut state = Vec::new();
-        bench.read_layer(0, 0, &mut state)?;
-        Ok(ChunkAttendOutput { attention, state })
+        Ok(ChunkAttendOutput { attention, state: bench.read_memory(0, 0)?.state })
     }
 
     fn chunk_project(&self, input: &ChunkProjectInput) -> Result<ChunkProjectOutput, BackendError> {

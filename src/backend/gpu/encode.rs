@@ -11,7 +11,8 @@ pub(super) struct EncodeParams {
     pub block_begin: u32,
     pub block_count: u32,
     pub parity: u32,
-    pub padding: [u32; 3],
+    pub recent_begin: u32,
+    pub padding: [u32; 2],
 }
 
 const SOURCES: &[&str] = &[
@@ -22,6 +23,8 @@ const SOURCES: &[&str] = &[
     include_str!("../../../shaders/dense.wgsl"),
     include_str!("../../../shaders/compact.wgsl"),
     include_str!("../../../shaders/rotary.wgsl"),
+    include_str!("../../../shaders/memory.wgsl"),
+    include_str!("../../../shaders/fold.wgsl"),
     include_str!("../../../shaders/activate.wgsl"),
     include_str!("../../../shaders/encode.wgsl"),
 ];

@@ -4,7 +4,8 @@ use super::chunk_kernels;
 use super::device::Gpu;
 use super::layout::Layout;
 use super::{beam_attend, beam_counts, beam_encode, beam_fold, beam_select};
-use super::{encode, logits, project, rescale, sample};
+use super::{encode, logits, project, rescale, sample, settle};
+use crate::backend::memory::WINDOW;
 use crate::backend::{BackendError, WeightType};
 use std::fmt::Write as _;
 
@@ -31,9 +32,16 @@ pub(super) struct KernelSpec {
     pub bindings: &'static [Binding],
 }
 
-/// Every kernel, in the order in which a step runs them.
-pub(super) const KERNELS: [&KernelSpec; 6] =
-    [&rescale::KERNEL, &encode::FIRST, &encode::KERNEL, &project::KERNEL, &logits::KERNEL, &sample::KERNEL];
+/// Every kernel, in the order in which a step runs them; `settle` runs between steps.
+pub(super) const KERNELS: [&KernelSpec; 7] = [
+    &settle::KERNEL,
+    &rescale::KERNEL,
+    &encode::FIRST,
+    &encode::KERNEL,
+    &project::KERNEL,
+    &logits::KERNEL,
+    &sample::KERNEL,
+];
 
 /// What a step of a beam search runs besides `project` and `logits`, in its order.
 pub(super) const BEAM_KERNELS: [&KernelSpec; 7] = [
@@ -54,6 +62,7 @@ pub(super) struct Pipeline {
 
 /// All kernels, compiled for a layout and a number of slots per tile.
 pub(super) struct Pipelines {
+    pub settle: Pipeline,
     pub rescale: Pipeline,
     pub first: Pipeline,
     pub encode: Pipeline,
@@ -121,6 +130,7 @@ impl Pipelines {
     ) -> Result<Self, BackendError> {
         let build = |spec| compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked);
         Ok(Self {
+            settle: build(&settle::KERNEL)?,
             rescale: build(&rescale::KERNEL)?,
             first: build(&encode::FIRST)?,
             encode: build(&encode::KERNEL)?,
@@ -171,6 +181,7 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
         ("BLOCK", block),
         ("BLOCKS_PER_HEAD", g.blocks_per_head),
         ("BLOCKS", g.blocks()),
+        ("WINDOW", WINDOW),
         ("SLOT_TILE", slot_tile),
         ("ROW_LANES", layout.row_lanes as usize),
         ("VOCAB_BLOCKS", layout.padded_vocab() / layout.vocab_block),
@@ -202,12 +213,13 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
 /// Breaks a kernel in one place, small enough to look plausible: what `verify` must notice.
 fn corrupt(spec: &KernelSpec, text: &str) -> String {
     let (right, wrong) = match spec.name {
-        "rescale" => ("*= steps[slot].rescale", "*= steps[slot].rescale * 1.01"),
+        "settle" => ("first_q.z, x[4u * v + 2u]", "first_q.z, x[4u * v + 1u]"),
+        "rescale" => ("state[at] *= factor", "state[at] *= 1.01 * factor"),
         "embed" => (
             "    layer_norm(i, at);\n}",
             "    layer_norm(i, at);\n    for (var c = i; c < ROW4; c += W) {\n        rows[at + c] *= 1.01;\n    }\n}",
         ),
-        "encode" => ("add_scaled(second_row, q.y, x)", "add_scaled(second_row, -q.y, x)"),
+        "encode" => ("q.y, state[at + WINDOW / 4u]", "-q.y, state[at + WINDOW / 4u]"),
         "project" => ("relu(vec4(sum)).x", "vec4(sum).x"),
         "logits" => ("products[s * (BLOCK / 4u) + p];", "products[s * (BLOCK / 4u) + p].yxzw;"),
         "beam_embed" => ("steps[slot].node * NODE", "(steps[slot].node ^ 1u) * NODE"),

@@ -1,6 +1,7 @@
 //! How a model lies in the memory of an adapter: pure arithmetic, no device needed.
 
 use super::chunk_layout::ChunkLayout;
+use crate::backend::memory::WINDOW;
 use crate::backend::pack::Geometry;
 use crate::backend::{BackendError, WeightType};
 use crate::model::Config;
@@ -14,6 +15,8 @@ const LARGEST_BLOCK: usize = 256;
 const SMALLEST_BLOCK: usize = 32;
 /// Tokens of the vocabulary that one invocation of a software adapter's sampling kernel may look at.
 const SOFTWARE_VOCAB: usize = 4096;
+/// Residuals that a window keeps: two for every token of it (see `shaders/memory.wgsl`).
+pub(super) const RECENT_ROWS: usize = 2 * WINDOW;
 /// Sequences that share one pass over a tile of weights in a batch.
 const SLOT_TILE: usize = 4;
 
@@ -87,8 +90,12 @@ impl Layout {
         }
 
         let row_bytes = |numbers: usize, bytes: u64| numbers as u64 * geometry.row as u64 * bytes;
-        let segments =
-            split(geometry.blocks(), row_bytes(block, 4), &allowance, "bytes in one binding for a block of neurons")?;
+        let segments = split(
+            geometry.blocks(),
+            block_bytes(&geometry),
+            &allowance,
+            "bytes in one binding for a block of neurons",
+        )?;
         let vocab_blocks = config.vocab_size.div_ceil(vocab_block);
         let element = element_bytes(weight_type);
         let head_segments = split(
@@ -174,14 +181,24 @@ impl Layout {
         limit("loop turns to select so many candidates", turns, 65_000)
     }
 
-    /// Bytes of one slot's state in one layer's segment.
+    /// Bytes of one slot's state and window in one layer's segment.
     pub fn state_bytes(&self, segment: &Range<usize>) -> u64 {
-        segment.len() as u64 * self.block_state_bytes()
+        segment.len() as u64 * block_bytes(&self.geometry)
     }
 
-    /// Bytes of one block's state.
-    pub fn block_state_bytes(&self) -> u64 {
-        (self.geometry.block * self.geometry.row * 4) as u64
+    /// Bytes of the residuals of one slot's window in one layer.
+    pub fn recent_bytes(&self) -> u64 {
+        (RECENT_ROWS * self.geometry.row * 4 + 16) as u64
+    }
+
+    /// Bytes of the residual streams of all slots and of their windows in `layers` layers.
+    pub fn residual_bytes(&self, slots: usize, layers: usize) -> u64 {
+        slots as u64 * ((2 * self.geometry.row * 4) as u64 + layers as u64 * self.recent_bytes())
+    }
+
+    /// Where in them the windows of a layer start, in bytes; slots follow one another.
+    pub fn recent_begin(&self, slots: usize, layer: usize) -> u64 {
+        self.residual_bytes(slots, layer)
     }
 
     /// Ranges of slots whose states of a segment share a buffer.
@@ -212,7 +229,8 @@ impl Layout {
     /// Checks that what grows with the number of slots fits.
     pub fn check_slots(&self, slots: usize) -> Result<(), BackendError> {
         let logits = (self.padded_vocab() * 4) as u64;
-        let largest = self.slot_neuron_bytes().max(self.slot_update_bytes()).max(logits);
+        let residual = self.residual_bytes(1, self.geometry.layers);
+        let largest = self.slot_neuron_bytes().max(self.slot_update_bytes()).max(logits).max(residual);
         let needed = largest * slots as u64;
         if needed > self.allowance.max_binding {
             return Err(BackendError::Limit {
@@ -234,6 +252,11 @@ impl Layout {
     }
 }
 
+/// Bytes of one block's rows of the state and its part of the window.
+fn block_bytes(g: &Geometry) -> u64 {
+    (g.block * (g.row + WINDOW) * 4) as u64
+}
+
 fn element_bytes(weight_type: WeightType) -> u64 {
     match weight_type {
         WeightType::F32 => 4,
@@ -245,7 +268,7 @@ fn element_bytes(weight_type: WeightType) -> u64 {
 fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, slot_tile: usize) -> u64 {
     let (w, block) = (workgroup as usize, g.block.max(vocab_block));
     let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w / 16 * 4 + block / 8 + block * 4;
-    let encode = slot_tile * block * 4 + block / 2 * 8;
+    let encode = slot_tile * block * 4 + block / 2 * 8 + block * 4 + WINDOW * 4;
     let project = block * 4 + block * 4 + w * 4 + 16;
     (common + encode.max(project)) as u64
 }
@@ -298,8 +321,8 @@ mod tests {
     fn the_default_model_fits_the_base_limits() {
         let layout = Layout::new(&config(), WeightType::F16, allowance(128 << 20), None).unwrap();
         assert_eq!((layout.geometry.block, layout.workgroup, layout.segments.len()), (256, 256, 1));
-        // A layer's state is 32 MiB, so four sequences share a page.
-        assert_eq!(layout.pages(&layout.segments[0], 6), [0..4, 4..6]);
+        // A layer's state and window are 34 MiB, so three sequences share a page.
+        assert_eq!(layout.pages(&layout.segments[0], 5), [0..3, 3..5]);
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! | `device` | adapters, the open device, its faults |
 //! | `layout` | how a model lies in an adapter's memory |
 //! | `kernels` | sources, bindings and pipelines |
-//! | `encode`, `project`, `logits`, `sample`, `rescale` | the host side of each kernel |
+//! | `encode`, `project`, `logits`, `sample`, `rescale`, `settle` | the host side of each kernel |
+//! | `memory` | a sequence's memory between the device's layout and the host's |
 //! | `slots` | buffers of a set of sequences, the schedule of a step, readback |
 //! | `beam_encode`, `beam_attend`, `beam_fold`, `beam_select`, `beam_counts` | the same for the beam search |
 //! | `beams` | beams: one base state, nodes, the schedule of a step |
-//! | `chunk`, `chunk_kernels`, `chunk_layout` | tokens of a prompt that are read together |
+//! | `chunk`, `chunk_kernels`, `chunk_layout`, `chunk_slots` | tokens of a prompt that are read together |
 //! | `stages`, `beam_stages`, `chunk_stages` | the kernels one at a time |
 
 mod beam_attend;
@@ -22,15 +23,18 @@ mod beams;
 mod chunk;
 mod chunk_kernels;
 mod chunk_layout;
+mod chunk_slots;
 mod chunk_stages;
 mod device;
 mod encode;
 mod kernels;
 mod layout;
 mod logits;
+mod memory;
 mod project;
 mod rescale;
 mod sample;
+mod settle;
 mod slots;
 mod stages;
 

@@ -7,20 +7,26 @@ use super::kernels::{Binding, KernelSpec};
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct RescaleParams {
     pub slot_begin: u32,
-    pub slot_size: u32,
+    pub block_count: u32,
     pub stripes: u32,
-    pub padding: u32,
+    pub recent_begin: u32,
+    pub with_recent: u32,
+    pub padding: [u32; 3],
 }
 
-/// Workgroups that share a slot's part of a page.
-pub(super) fn stripes(slot_size: u32, workgroup: u32) -> u32 {
-    slot_size.div_ceil(workgroup).clamp(1, 1024)
+/// Workgroups that share `size` vectors of a slot's part of a page.
+pub(super) fn stripes(size: u32, workgroup: u32) -> u32 {
+    size.div_ceil(workgroup).clamp(1, 1024)
 }
 
-/// Multiplies states by the forgetting's factors.
+/// Multiplies states and the windows' residuals by the forgetting's factors.
 pub(super) const KERNEL: KernelSpec = KernelSpec {
     name: "rescale",
     entry: "main",
-    sources: &[include_str!("../../../shaders/step.wgsl"), include_str!("../../../shaders/rescale.wgsl")],
-    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::Write],
+    sources: &[
+        include_str!("../../../shaders/step.wgsl"),
+        include_str!("../../../shaders/memory.wgsl"),
+        include_str!("../../../shaders/rescale.wgsl"),
+    ],
+    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::Write, Binding::Write],
 };

@@ -7,7 +7,9 @@ use super::kernels::{Bound, Pipeline, Pipelines};
 use super::logits::LogitsParams;
 use super::project::ProjectParams;
 use super::rescale::{self, RescaleParams};
-use crate::backend::{BackendError, Chunk, ChunkToken, Input, Output, Plan, RunOutput, SlotStep, Slots};
+use super::settle::SettleParams;
+use crate::backend::memory::{self, Memory, WINDOW};
+use crate::backend::{BackendError, Chunk, Input, Output, Plan, RunOutput, SlotStep, Slots};
 use crate::sampling::{Control, NO_TOKEN, SamplerParams};
 use std::ops::Range;
 use std::sync::Arc;
@@ -82,7 +84,7 @@ struct LayerDispatches {
     encode: Vec<Dispatch>,
 }
 
-/// States of some slots in one segment of one layer.
+/// States and windows of some slots in one segment of one layer.
 pub(super) struct Page {
     pub segment: Range<usize>,
     pub slots: Range<usize>,
@@ -116,8 +118,9 @@ pub(super) struct GpuSlots {
     head: Vec<Dispatch>,
     sample: Dispatch,
     rescale: Vec<Dispatch>,
+    settle: Vec<Dispatch>,
     /// Made when a chunk is first read.
-    chunks: Option<ChunkReader>,
+    pub chunks: Option<ChunkReader>,
 }
 
 /// Kernel parameters, each in an entry of its own of one uniform buffer.
@@ -169,7 +172,8 @@ impl GpuSlots {
         }
 
         let steps = buffer("the step table", step_stride * MAX_STEPS as u64)?;
-        let residual = buffer("the residual stream", slots * 2 * g.row as u64 * 4)?;
+        let residual = buffer("the residual stream", layout.residual_bytes(count, layers))?;
+        let recent_begin = |layer: usize| (layout.recent_begin(count, layer) / 16) as u32;
         let neurons = buffer("the activations", slots * layout.slot_neuron_bytes())?;
         let updates = buffer("the layers' updates", slots * layout.slot_update_bytes())?;
         let logits = buffer("the logits", slots * layout.padded_vocab() as u64 * 4)?;
@@ -199,7 +203,8 @@ impl GpuSlots {
                     block_begin: page.segment.start as u32,
                     block_count: page.segment.len() as u32,
                     parity: index as u32 % 2,
-                    padding: [0; 3],
+                    recent_begin: recent_begin(layer.state),
+                    padding: [0; 2],
                 }));
             }
         }
@@ -220,15 +225,23 @@ impl GpuSlots {
                 })
             })
             .collect();
-        let slot_size = |page: &Page| (layout.state_bytes(&page.segment) / 16) as u32;
-        let mut rescale_params = Vec::new();
-        for page in states.iter().flatten() {
-            rescale_params.push(table.push(RescaleParams {
-                slot_begin: page.slots.start as u32,
-                slot_size: slot_size(page),
-                stripes: rescale::stripes(slot_size(page), layout.workgroup),
-                padding: 0,
-            }));
+        let page_stripes =
+            |page: &Page| rescale::stripes((page.segment.len() * g.block * g.row / 4) as u32, layout.workgroup);
+        let mut memory_params = Vec::new();
+        for (layer, page) in states.iter().enumerate().flat_map(|(layer, pages)| pages.iter().map(move |p| (layer, p)))
+        {
+            let (slot_begin, block_count) = (page.slots.start as u32, page.segment.len() as u32);
+            let recent_begin = recent_begin(layer);
+            let rescale = table.push(RescaleParams {
+                slot_begin,
+                block_count,
+                stripes: page_stripes(page),
+                recent_begin,
+                with_recent: (page.segment.start == 0) as u32,
+                padding: [0; 3],
+            });
+            let settle = table.push(SettleParams { slot_begin, block_count, recent_begin, padding: 0 });
+            memory_params.push((rescale, settle));
         }
         let uniforms = gpu.buffer(
             "the kernels' parameters",
@@ -327,15 +340,25 @@ impl GpuSlots {
             ),
             workgroups: [count as u32, 1, 1],
         };
-        let rescale = states
-            .iter()
-            .flatten()
-            .zip(rescale_params)
-            .map(|(page, offset)| Dispatch {
-                group: group(&pipelines.rescale, &[uniform(offset), step_table, whole(&control), whole(&page.buffer)]),
-                workgroups: [rescale::stripes(slot_size(page), layout.workgroup), page.slots.len() as u32, 1],
-            })
-            .collect();
+        let (mut rescale, mut settle) = (Vec::new(), Vec::new());
+        for (page, (rescale_params, settle_params)) in states.iter().flatten().zip(memory_params) {
+            let (memory, residual) = (whole(&page.buffer), whole(&residual));
+            let slots = page.slots.len() as u32;
+            rescale.push(Dispatch {
+                group: group(
+                    &pipelines.rescale,
+                    &[uniform(rescale_params), step_table, whole(&control), memory, residual],
+                ),
+                workgroups: [page_stripes(page), slots, 1],
+            });
+            settle.push(Dispatch {
+                group: group(
+                    &pipelines.settle,
+                    &[uniform(settle_params), step_table, whole(&control), residual, memory],
+                ),
+                workgroups: [slots, page.segment.len() as u32, 1],
+            });
+        }
         gpu.check()?;
 
         Ok(Self {
@@ -360,6 +383,7 @@ impl GpuSlots {
             head,
             sample,
             rescale,
+            settle,
             chunks: None,
             shared,
         })
@@ -422,6 +446,19 @@ impl GpuSlots {
     /// Records the rescale kernel.
     pub fn record_rescale(&self, pass: &mut wgpu::ComputePass, step: usize) {
         self.dispatch(pass, &self.pipelines.rescale, &self.rescale, &[self.step_offset(step)]);
+    }
+
+    /// Records the settle kernel for the slots that take part in a step.
+    pub fn record_settle(&self, pass: &mut wgpu::ComputePass, step: usize) {
+        self.dispatch(pass, &self.pipelines.settle, &self.settle, &[self.step_offset(step)]);
+    }
+
+    /// Brings a slot's window into its state.
+    pub fn settle(&self, slot: usize) -> Result<(), BackendError> {
+        let mut step = vec![SlotStep::IDLE; self.count];
+        step[slot].input = Input::Token(0);
+        self.write_steps(&[step])?;
+        self.execute(|encoder| self.record_settle(&mut encoder.begin_compute_pass(&Default::default()), 0))
     }
 
     /// Records one step of the whole model.
@@ -515,82 +552,6 @@ impl GpuSlots {
         record(&mut encoder);
         gpu.wait(gpu.queue.submit([encoder.finish()]))
     }
-
-    /// The pages that hold a slot's state, and where in them it starts.
-    fn slot_pages(&self, slot: usize) -> impl Iterator<Item = (&Page, u64, u64)> {
-        self.states.iter().flatten().filter(move |page| page.slots.contains(&slot)).map(move |page| {
-            let bytes = self.shared.layout.state_bytes(&page.segment);
-            (page, (slot - page.slots.start) as u64 * bytes, bytes)
-        })
-    }
-
-    /// Reads a chunk step by step: where a binding has no room for a tile of tokens.
-    fn read_one_by_one(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
-        let step = |(t, token): (usize, &ChunkToken)| {
-            let mut steps = vec![SlotStep::IDLE; self.count];
-            steps[slot] = SlotStep {
-                input: Input::Token(token.token),
-                output: if chunk.logits { Output::Logits } else { Output::State },
-                position: chunk.position.wrapping_add(t as u32),
-                read_scale: token.read_scale,
-                write_scale: token.write_scale,
-                rescale: chunk.rescale.filter(|_| t == 0),
-            };
-            steps
-        };
-        let steps = chunk.tokens.iter().enumerate().map(step).collect();
-        let output = self.run(&Plan { steps, trace_logits: chunk.logits })?;
-        Ok(output.logits.into_iter().flatten().flatten().collect())
-    }
-
-    /// What reads chunks, with a slot's state bound.
-    pub fn chunk_reader(&mut self, slot: usize) -> Result<&mut ChunkReader, BackendError> {
-        let mut reader = match self.chunks.take() {
-            Some(reader) => reader,
-            None => ChunkReader::new(self.shared.clone())?,
-        };
-        let rows: Vec<Bound> =
-            self.slot_pages(slot).map(|(page, offset, bytes)| (&page.buffer, offset, Some(bytes))).collect();
-        reader.bind_state(slot, &rows);
-        Ok(self.chunks.insert(reader))
-    }
-
-    /// Reads a layer's state of a slot, `[H, N, D]`, and appends it.
-    pub fn read_layer(&self, layer: usize, slot: usize, state: &mut Vec<f32>) -> Result<(), BackendError> {
-        let g = &self.shared.layout.geometry;
-        let mut padded = Vec::with_capacity(g.layer_state());
-        for page in self.states[layer].iter().filter(|page| page.slots.contains(&slot)) {
-            let bytes = self.shared.layout.state_bytes(&page.segment);
-            let offset = (slot - page.slots.start) as u64 * bytes;
-            padded.extend(floats(&self.shared.gpu.download(&page.buffer, offset, bytes)?));
-        }
-        for head in padded.chunks_exact(g.padded_neurons() * g.row) {
-            for row in head.chunks_exact(g.row).take(g.neurons) {
-                state.extend_from_slice(&row[..g.width]);
-            }
-        }
-        Ok(())
-    }
-
-    /// Replaces a layer's state of a slot by `[H, N, D]` numbers.
-    pub fn write_layer(&self, layer: usize, slot: usize, state: &[f32]) -> Result<(), BackendError> {
-        let g = &self.shared.layout.geometry;
-        let mut padded = vec![0f32; g.layer_state()];
-        let heads = padded.chunks_exact_mut(g.padded_neurons() * g.row);
-        for (head, from) in heads.zip(state.chunks_exact(g.neurons * g.width)) {
-            for (row, from) in head.chunks_exact_mut(g.row).zip(from.chunks_exact(g.width)) {
-                row[..g.width].copy_from_slice(from);
-            }
-        }
-        for page in self.states[layer].iter().filter(|page| page.slots.contains(&slot)) {
-            let bytes = self.shared.layout.state_bytes(&page.segment);
-            let offset = (slot - page.slots.start) as u64 * bytes;
-            let block = g.block * g.row;
-            let part = &padded[page.segment.start * block..page.segment.end * block];
-            self.shared.gpu.upload(&page.buffer, offset, bytemuck::cast_slice(part))?;
-        }
-        Ok(())
-    }
 }
 
 /// Little-endian floats.
@@ -600,33 +561,7 @@ pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
 
 impl Slots for GpuSlots {
     fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
-        if self.shared.layout.chunk.tokens == 0 {
-            return self.read_one_by_one(slot, chunk);
-        }
-        // Here the slot's window enters its state.
-        if chunk.rescale.is_some() {
-            let mut steps = vec![SlotStep::IDLE; self.count];
-            steps[slot] = SlotStep { input: Input::Token(0), rescale: chunk.rescale, ..SlotStep::IDLE };
-            self.rescale(steps)?;
-        }
-        let logits = self.chunk_reader(slot)?.start(chunk).and_then(|reader| reader.read(slot, chunk.logits))?;
-        if chunk.logits {
-            let reader = self.chunk_reader(slot)?;
-            let (from, row) = ((chunk.tokens.len() - 1) as u64 * reader.logits_row(), reader.logits_row());
-            let last = reader.logits.clone();
-            self.execute(|encoder| {
-                encoder.copy_buffer_to_buffer(&last, from, &self.logits, slot as u64 * row, row);
-            })?;
-        }
-        Ok(logits)
-    }
-
-    fn snapshot(&mut self, _slot: usize) -> Result<Vec<f32>, BackendError> {
-        unimplemented!()
-    }
-
-    fn restore(&mut self, _slot: usize, _memory: &[f32]) -> Result<(), BackendError> {
-        unimplemented!()
+        self.read_tokens(slot, chunk)
     }
 
     fn count(&self) -> usize {
@@ -637,6 +572,9 @@ impl Slots for GpuSlots {
         self.execute(|encoder| {
             for (page, offset, bytes) in self.slot_pages(slot) {
                 encoder.clear_buffer(&page.buffer, offset, Some(bytes));
+            }
+            for (offset, bytes) in self.slot_recent(slot) {
+                encoder.clear_buffer(&self.residual, offset, Some(bytes));
             }
         })
     }
@@ -651,6 +589,9 @@ impl Slots for GpuSlots {
             .zip(self.slot_pages(to))
             .map(|((source, at, bytes), (target, to, _))| (&source.buffer, at, &target.buffer, to, bytes))
             .collect();
+        for ((at, bytes), (to, _)) in self.slot_recent(from).zip(self.slot_recent(to)) {
+            copies.push((&self.residual, at, &self.residual, to, bytes));
+        }
         let rows = [
             (&self.logits, layout.padded_vocab() * 4),
             (&self.params, size_of::<SamplerParams>()),
@@ -713,7 +654,7 @@ impl Slots for GpuSlots {
     fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
         let mut state = Vec::new();
         for layer in 0..self.states.len() {
-            self.read_layer(layer, slot, &mut state)?;
+            state.extend(self.read_memory(layer, slot)?.settled(1));
         }
         Ok(state)
     }
@@ -722,6 +663,27 @@ impl Slots for GpuSlots {
         let size = state.len() / self.states.len().max(1);
         for (layer, state) in state.chunks_exact(size).enumerate() {
             self.write_layer(layer, slot, state)?;
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+        let mut numbers = Vec::new();
+        for layer in 0..self.states.len() {
+            let Memory { state, rotated, recent } = self.read_memory(layer, slot)?;
+            [state, rotated, recent].iter().for_each(|part| numbers.extend_from_slice(part));
+        }
+        Ok(numbers)
+    }
+
+    fn restore(&mut self, slot: usize, memory: &[f32]) -> Result<(), BackendError> {
+        let g = &self.shared.layout.geometry;
+        let neurons = g.heads * g.neurons;
+        for (layer, numbers) in memory.chunks_exact(memory::layer_len(neurons, g.width)).enumerate() {
+            let (state, window) = numbers.split_at(neurons * g.width);
+            let (rotated, recent) = window.split_at(neurons * WINDOW);
+            let memory = Memory { state: state.into(), rotated: rotated.into(), recent: recent.into() };
+            self.write_memory(layer, slot, &memory)?;
         }
         Ok(())
     }

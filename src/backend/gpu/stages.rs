@@ -53,6 +53,32 @@ impl GpuBackend {
         Ok(())
     }
 
+    /// Writes every slot's memory.
+    fn write_memories(&self, bench: &GpuSlots, memory: &Memory) -> Result<(), BackendError> {
+        fn part(numbers: &[f32], slot: usize, slots: usize) -> Vec<f32> {
+            let size = numbers.len() / slots;
+            numbers[slot * size..][..size].to_vec()
+        }
+        for slot in 0..bench.count {
+            let part = |numbers: &[f32]| part(numbers, slot, bench.count);
+            let [state, rotated, recent] = [&memory.state, &memory.rotated, &memory.recent].map(|all| part(all));
+            bench.write_memory(0, slot, &Memory { state, rotated, recent })?;
+        }
+        Ok(())
+    }
+
+    /// Every slot's memory.
+    fn read_memories(&self, bench: &GpuSlots) -> Result<Memory, BackendError> {
+        let mut all = Memory::default();
+        for slot in 0..bench.count {
+            let Memory { state, rotated, recent } = bench.read_memory(0, slot)?;
+            all.state.extend(state);
+            all.rotated.extend(rotated);
+            all.recent.extend(recent);
+        }
+        Ok(all)
+    }
+
     /// Numbers per slot in the buffer of activations and partial attention outputs.
     pub(super) fn slot_neurons(&self) -> usize {
         (self.shared.layout.slot_neuron_bytes() / 4) as usize
@@ -66,10 +92,7 @@ impl Stages for GpuBackend {
         let slots = input.steps.len();
         let bench = self.bench(slots)?;
         self.write_residual(&bench.residual, &bench.updates, &input.residual, &input.update)?;
-        let per_slot = g.heads * g.neurons * g.width;
-        for (slot, state) in input.memory.state.chunks_exact(per_slot).enumerate() {
-            bench.write_layer(0, slot, state)?;
-        }
+        self.write_memories(&bench, &input.memory)?;
         // One step for the slots that start from a token, one for those that go on.
         let only = |wanted: fn(&Input) -> bool| -> Vec<SlotStep> {
             input.steps.iter().map(|step| if wanted(&step.input) { *step } else { SlotStep::IDLE }).collect()
@@ -107,8 +130,8 @@ impl Stages for GpuBackend {
                 let sum = |d: usize| head.chunks_exact(g.row).map(|block| block[d]).sum::<f32>();
                 output.attention.extend((0..g.width).map(sum));
             }
-            bench.read_layer(0, slot, &mut output.memory.state)?;
         }
+        output.memory = self.read_memories(&bench)?;
         Ok(output)
     }
 
@@ -184,20 +207,18 @@ impl Stages for GpuBackend {
     }
 
     fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError> {
-        let state = &memory.state;
-        let slots = factors.len();
-        let bench = self.bench(slots)?;
-        let size = state.len() / slots.max(1);
-        for (slot, state) in state.chunks_exact(size).enumerate() {
-            bench.write_layer(0, slot, state)?;
-        }
+        let bench = self.bench(factors.len())?;
+        self.write_memories(&bench, memory)?;
         let step = |&factor: &f32| SlotStep { input: Input::Previous, rescale: Some(factor), ..SlotStep::IDLE };
         bench.write_steps(&[factors.iter().map(step).collect()])?;
         bench.execute(|encoder| bench.record_rescale(&mut encoder.begin_compute_pass(&Default::default()), 0))?;
-        let mut rescaled = Vec::with_capacity(state.len());
-        for slot in 0..slots {
-            bench.read_layer(0, slot, &mut rescaled)?;
-        }
-        Ok(Memory { state: rescaled, ..memory.clone() })
+        self.read_memories(&bench)
+    }
+
+    fn settle(&self, memory: &Memory, sequence: usize, sequences: usize) -> Result<Memory, BackendError> {
+        let bench = self.bench(sequences)?;
+        self.write_memories(&bench, memory)?;
+        bench.settle(sequence)?;
+        self.read_memories(&bench)
     }
 }
