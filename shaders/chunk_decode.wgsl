@@ -9,12 +9,10 @@
 // The parts' shares, [CHUNK][PARTS][ROW4].
 @group(0) @binding(3) var<storage, read_write> updates: array<vec4<f32>>;
 
-// Packed vectors in a row of weights, and how many of them an invocation adds at once.
+// Packed vectors in a row of weights; invocations that share a row, and how many rows are added at once.
 const ROW_VECTORS: u32 = ROW4 * 4u / PER_VECTOR;
-const VECTORS: u32 = select(1u, COLUMNS / 2u, ROW_VECTORS % 2u == 0u);
-// Invocations that share a row, and how many rows are added at once.
-const LANES: u32 = min(ROW_VECTORS / VECTORS, W);
-const TEAMS: u32 = max(W / LANES / VECTORS, 1u);
+const LANES: u32 = min(ROW_VECTORS, W);
+const TEAMS: u32 = W / LANES;
 
 // The part's open gates, a bit each. A part has at most 32 W neurons.
 var<workgroup> open: array<u32, W>;
@@ -40,39 +38,29 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let team = i / LANES;
     let to = (t * PARTS + params.part_begin + group.y) * ROW4;
     if (team < TEAMS) {
-        for (var v = lane; v < ROW_VECTORS / VECTORS; v += LANES) {
-            var low: array<vec4<f32>, VECTORS>;
-            var high: array<vec4<f32>, VECTORS>;
-            for (var k = 0u; k < VECTORS; k++) {
-                low[k] = vec4(0.0);
-                high[k] = vec4(0.0);
-            }
+        for (var v = lane; v < ROW_VECTORS; v += LANES) {
+            var low = vec4(0.0);
+            var high = vec4(0.0);
             for (var word = team; word < words; word += TEAMS) {
                 var bits = open[word];
                 while (bits != 0u) {
                     let n = 32u * word + countTrailingZeros(bits);
                     bits &= bits - 1u;
                     let g = gates[gates_at + n / 4u][n % 4u];
-                    let row = (first_block * BLOCK + n) * ROW_VECTORS + v;
-                    for (var k = 0u; k < VECTORS; k++) {
-                        let packed = decoder_rows[row + k * (ROW_VECTORS / VECTORS)];
-                        low[k] = add_scaled(low[k], g, weights_low(packed));
-                        if (F16) {
-                            high[k] = add_scaled(high[k], g, weights_high(packed));
-                        }
+                    let packed = decoder_rows[(first_block * BLOCK + n) * ROW_VECTORS + v];
+                    low = add_scaled(low, g, weights_low(packed));
+                    if (F16) {
+                        high = add_scaled(high, g, weights_high(packed));
                     }
                 }
             }
-            for (var k = 0u; k < VECTORS; k++) {
-                let vector = v + k * (ROW_VECTORS / VECTORS);
-                if (TEAMS == 1u) {
-                    store_update(to, vector, low[k], high[k]);
-                } else if (F16) {
-                    pool[(team * ROW_VECTORS + vector) * 2u] = low[k];
-                    pool[(team * ROW_VECTORS + vector) * 2u + 1u] = high[k];
-                } else {
-                    pool[team * ROW_VECTORS + vector] = low[k];
-                }
+            if (TEAMS == 1u) {
+                store_update(to, v, low, high);
+            } else if (F16) {
+                pool[(team * ROW_VECTORS + v) * 2u] = low;
+                pool[(team * ROW_VECTORS + v) * 2u + 1u] = high;
+            } else {
+                pool[team * ROW_VECTORS + v] = low;
             }
         }
     }
