@@ -4,7 +4,7 @@
 //!
 //! Prints, for every 1,000 tokens, the rate and the resident memory; then the start and the end of the text.
 
-use bdh_gpu::generation::{Bdh, DeviceChoice, GenerationOptions, WeightChoice, text};
+use bdh_gpu::generation::{Bdh, DeviceChoice, GenerationOptions, WeightChoice};
 use bdh_gpu::model::{Model, forgetting::Forgetting};
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -31,8 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ControlFlow::Continue(())
     })?;
     let end = generated.tokens.len().saturating_sub(400);
-    println!("--- start ---\n{}", text::decode(&generated.tokens[..generated.tokens.len().min(400)]));
-    println!("--- end ---\n{}", text::decode(&generated.tokens[end..]));
+    println!("--- start ---\n{}", bdh.decode(&generated.tokens[..generated.tokens.len().min(400)]));
+    println!("--- end ---\n{}", bdh.decode(&generated.tokens[end..]));
     Ok(())
 }
 

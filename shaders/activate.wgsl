@@ -26,6 +26,9 @@ struct EncodeParams {
 @group(0) @binding(4) var<storage, read_write> residual: array<vec4<f32>>;
 // The segment's tiles [block_count][ROW][BLOCK].
 @group(0) @binding(5) var<storage, read> dense_weights: array<vec4<u32>>;
+fn dense_weight(at: u32) -> vec4<u32> {
+    return dense_weights[at];
+}
 // Frequencies in 2^-64 turns per position (low, high), [BLOCKS_PER_HEAD * BLOCK].
 @group(0) @binding(6) var<storage, read> turns: array<vec2<u32>>;
 // Per slot: activations [BLOCKS][BLOCK / 4], then partial attention outputs [BLOCKS][ROW4].

@@ -6,6 +6,9 @@
 @group(0) @binding(1) var<storage, read> gates: array<vec4<f32>>;
 // The segment's rows of the decoder, [block_count][BLOCK][ROW].
 @group(0) @binding(2) var<storage, read> decoder_rows: array<vec4<u32>>;
+fn decoder_row(at: u32) -> vec4<u32> {
+    return decoder_rows[at];
+}
 // The parts' shares, [CHUNK][PARTS][ROW4].
 @group(0) @binding(3) var<storage, read_write> updates: array<vec4<f32>>;
 
@@ -14,8 +17,8 @@ const ROW_VECTORS: u32 = ROW4 * 4u / PER_VECTOR;
 const LANES: u32 = min(ROW_VECTORS, W);
 const TEAMS: u32 = W / LANES;
 
-// The part's open gates, a bit each. A part has at most 32 W neurons.
-var<workgroup> open: array<u32, W>;
+// The part's open gates, a bit each.
+var<workgroup> open: array<u32, PART_BLOCKS * BLOCK / 32u>;
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -23,14 +26,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first_block = group.y * PART_BLOCKS;
     let words = min(PART_BLOCKS, params.block_count - first_block) * (BLOCK / 32u);
     let gates_at = (t * params.block_count + first_block) * (BLOCK / 4u);
-    if (i < words) {
+    for (var word = i; word < words; word += W) {
         var bits = 0u;
         for (var k = 0u; k < 8u; k++) {
-            let g = gates[gates_at + 8u * i + k];
+            let g = gates[gates_at + 8u * word + k];
             let four = select(vec4(0u), vec4(1u, 2u, 4u, 8u), g != vec4(0.0));
             bits |= ((four.x | four.y) | (four.z | four.w)) << (4u * k);
         }
-        open[i] = bits;
+        open[word] = bits;
     }
     workgroupBarrier();
 
@@ -47,7 +50,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     let n = 32u * word + countTrailingZeros(bits);
                     bits &= bits - 1u;
                     let g = gates[gates_at + n / 4u][n % 4u];
-                    let packed = decoder_rows[(first_block * BLOCK + n) * ROW_VECTORS + v];
+                    let packed = decoder_row((first_block * BLOCK + n) * ROW_VECTORS + v);
                     low = add_scaled(low, g, weights_low(packed));
                     if (F16) {
                         high = add_scaled(high, g, weights_high(packed));

@@ -7,6 +7,9 @@
 @group(0) @binding(1) var<storage, read> residual: array<vec4<f32>>;
 // The segment's tiles [block_count][ROW][BLOCK].
 @group(0) @binding(2) var<storage, read> dense_weights: array<vec4<u32>>;
+fn dense_weight(at: u32) -> vec4<u32> {
+    return dense_weights[at];
+}
 @group(0) @binding(3) var<storage, read_write> results: array<vec4<f32>>;
 
 // Packed vectors in a line of the tile; how many an invocation multiplies; invocations that share a line.
@@ -20,7 +23,7 @@ alias Line = array<vec4<f32>, COLUMNS>;
 fn line(at: u32) -> Line {
     var weights: Line;
     for (var v = 0u; v < VECTORS; v++) {
-        let packed = dense_weights[at + v * LINE_LANES];
+        let packed = dense_weight(at + v * LINE_LANES);
         if (F16) {
             weights[2u * v] = weights_low(packed);
             weights[2u * v + 1u] = weights_high(packed);

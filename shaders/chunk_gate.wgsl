@@ -7,6 +7,9 @@
 @group(0) @binding(1) var<storage, read> attention: array<vec4<f32>>;
 // The segment's rows of encoder_v, [block_count][BLOCK][ROW].
 @group(0) @binding(2) var<storage, read> value_rows: array<vec4<u32>>;
+fn value_row(at: u32) -> vec4<u32> {
+    return value_rows[at];
+}
 // u, then g, [CHUNK][block_count][BLOCK]
 @group(0) @binding(3) var<storage, read_write> activations: array<f32>;
 
@@ -37,7 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var low: array<vec4<f32>, NEURONS>;
         var high: array<vec4<f32>, NEURONS>;
         for (var n = 0u; n < NEURONS; n++) {
-            let packed = value_rows[(group.y * BLOCK + lane + n * LANES) * ROW_VECTORS + v];
+            let packed = value_row((group.y * BLOCK + lane + n * LANES) * ROW_VECTORS + v);
             low[n] = weights_low(packed);
             high[n] = weights_high(packed);
         }

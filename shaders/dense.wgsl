@@ -1,5 +1,5 @@
 // A dense product of a tile of weights [ROW][BLOCK] with the vectors of SLOT_TILE slots: each weight is
-// read once for all of them. `dense_weights` holds the tiles.
+// read once for all of them. `dense_weight` reads the tiles.
 
 // Vectors in a line of the tile, and how many invocations split its depth among them.
 const LINE: u32 = BLOCK / PER_VECTOR;
@@ -20,10 +20,10 @@ fn dense_product(i: u32, tile: u32) {
         }
         for (var d = split; d < ROW4; d += SPLITS) {
             let at = (tile * ROW4 + d) * 4u * LINE + v;
-            let w0 = dense_weights[at];
-            let w1 = dense_weights[at + LINE];
-            let w2 = dense_weights[at + 2u * LINE];
-            let w3 = dense_weights[at + 3u * LINE];
+            let w0 = dense_weight(at);
+            let w1 = dense_weight(at + LINE);
+            let w2 = dense_weight(at + 2u * LINE);
+            let w3 = dense_weight(at + 3u * LINE);
             for (var s = 0u; s < SLOT_TILE; s++) {
                 let x = rows[s * ROW4 + d];
                 low[s] = add_scaled(low[s], x.x, weights_low(w0));

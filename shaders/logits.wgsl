@@ -18,6 +18,9 @@ struct LogitsParams {
 @group(0) @binding(4) var<storage, read> residual: array<vec4<f32>>;
 // The segment's tiles [blocks][ROW][BLOCK].
 @group(0) @binding(5) var<storage, read> dense_weights: array<vec4<u32>>;
+fn dense_weight(at: u32) -> vec4<u32> {
+    return dense_weights[at];
+}
 // [slots][VOCAB_BLOCKS * BLOCK / 4]
 @group(0) @binding(6) var<storage, read_write> logits: array<vec4<f32>>;
 

@@ -18,7 +18,13 @@ struct ProjectParams {
 @group(0) @binding(3) var<storage, read> partials: array<vec4<f32>>;
 // The segment's rows of encoder_v and decoder, [block_count][BLOCK][ROW].
 @group(0) @binding(4) var<storage, read> value_rows: array<vec4<u32>>;
+fn value_row(at: u32) -> vec4<u32> {
+    return value_rows[at];
+}
 @group(0) @binding(5) var<storage, read> decoder_rows: array<vec4<u32>>;
+fn decoder_row(at: u32) -> vec4<u32> {
+    return decoder_rows[at];
+}
 // The blocks' updates, [slots][BLOCKS][ROW4].
 @group(0) @binding(6) var<storage, read_write> updates: array<vec4<f32>>;
 
@@ -89,7 +95,7 @@ fn gate(i: u32, local_block: u32, firing: u32) {
         if (k < firing) {
             let at = (local_block * BLOCK + list[k]) * ROW_VECTORS;
             for (var v = lane; v < ROW_VECTORS; v += ROW_LANES) {
-                let packed = value_rows[at + v];
+                let packed = value_row(at + v);
                 if (F16) {
                     sum += dot(weights_low(packed), rows[2u * v]) + dot(weights_high(packed), rows[2u * v + 1u]);
                 } else {
@@ -126,7 +132,7 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
             var high = vec4(0.0);
             for (var k = team; k < open; k += DECODER_TEAMS) {
                 let n = list[k];
-                let packed = decoder_rows[(local_block * BLOCK + n) * ROW_VECTORS + v];
+                let packed = decoder_row((local_block * BLOCK + n) * ROW_VECTORS + v);
                 low = add_scaled(low, gates[n], weights_low(packed));
                 if (F16) {
                     high = add_scaled(high, gates[n], weights_high(packed));

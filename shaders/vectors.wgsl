@@ -1,6 +1,6 @@
 // What the model's kernels share: reductions and layer norm over a workgroup, packed weights. The host prepends a header of constants to every kernel:
 //
-//   W               invocations in a workgroup, a power of two, at least 16
+//   W               invocations in a workgroup, a power of two, at least 8
 //   D, ROW4         width of the residual stream; the same padded to a multiple of 8, in vec4
 //   BLOCK           neurons (or logits) in a workgroup's block, a power of two, at least 32
 //   BLOCKS_PER_HEAD, BLOCKS   blocks of a head and of all heads
@@ -18,7 +18,7 @@ var<workgroup> rows: array<vec4<f32>, SLOT_TILE * ROW4>;
 // Partial results of invocations.
 var<workgroup> pool: array<vec4<f32>, 2u * W>;
 
-const SUM_GROUP: u32 = 16u;
+const SUM_GROUP: u32 = min(16u, W);
 var<workgroup> sums: array<f32, W>;
 var<workgroup> group_sums: array<f32, W / SUM_GROUP>;
 

@@ -10,8 +10,11 @@
 //! | [`model`] | bytes on disk to typed weights: configuration, checkpoints, rotary phases, forgetting |
 //! | [`sampling`] | options, the integer pipeline that draws tokens, random numbers |
 //! | [`backend`] | what a device must do, and the two that do it: [`backend::cpu`] and [`backend::gpu`] |
-//! | [`generation`] | sessions, batches, beam search, scores, text |
+//! | [`files`] | files that are complete or not there |
+//! | [`generation`] | sessions, batches, beam search, scores |
+//! | [`tokenizer`] | text to tokens and back, as it comes |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |
+//! | [`bench`] | how fast a model runs, and the bytes that a token moves |
 //!
 //! ```
 //! # #[cfg(feature = "embedded-model")]
@@ -35,7 +38,10 @@
 //! ```
 
 pub mod backend;
+pub mod bench;
+pub mod files;
 pub mod generation;
 pub mod model;
 pub mod sampling;
+pub mod tokenizer;
 pub mod verify;

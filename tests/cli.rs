@@ -2,100 +2,12 @@
 
 #![cfg(feature = "embedded-model")]
 
-use assert_cmd::Command;
+#[path = "common/program.rs"]
+mod program;
+
+use program::{file_with, generate, golden, model_with, path, program, repository, run, run_command, score};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-
-/// What a run of the program left behind.
-#[derive(Debug)]
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    /// Asserts success and returns what was printed.
-    #[track_caller]
-    fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{self:?}");
-        self.stdout
-    }
-
-    /// Asserts success and reads what was printed as JSON.
-    #[track_caller]
-    fn json(self) -> Value {
-        serde_json::from_str(&self.ok()).expect("one JSON value")
-    }
-
-    /// Asserts an exit code and a single line of error, and returns it.
-    #[track_caller]
-    fn error(self, code: i32) -> String {
-        assert_eq!(self.code, code, "{self:?}");
-        assert!(self.stderr.starts_with("error: "), "{self:?}");
-        assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
-        assert_eq!(self.stdout, "", "{self:?}");
-        self.stderr
-    }
-}
-
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bdh-gpu"));
-    // What a terminal or a shell may add would show in the snapshots.
-    command.env_remove("COLUMNS").env_remove("CLICOLOR_FORCE").env("NO_COLOR", "1");
-    command
-}
-
-fn run_command(command: &mut Command) -> Run {
-    let output = command.output().expect("the program starts");
-    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
-    Run { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
-}
-
-fn run(arguments: &[&str]) -> Run {
-    run_command(program().args(arguments))
-}
-
-/// `generate` on the CPU.
-fn generate(arguments: &[&str]) -> Run {
-    run_command(program().args(["generate", "--device", "cpu"]).args(arguments))
-}
-
-/// `score` on the CPU.
-fn score(arguments: &[&str]) -> Run {
-    run_command(program().args(["score", "--device", "cpu"]).args(arguments))
-}
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn golden(folder: &str) -> String {
-    repository().join("tests/golden").join(folder).to_str().expect("a UTF-8 path").to_string()
-}
-
-/// A copy of the shipped model with a generation_config.json of one's own.
-fn model_with(generation_config: &str) -> TempDir {
-    let directory = TempDir::new().expect("a directory");
-    let shipped = repository().join("models/bdh-shakespeare");
-    for file in ["config.json", "model.safetensors"] {
-        std::fs::copy(shipped.join(file), directory.path().join(file)).expect("a copy");
-    }
-    std::fs::write(directory.path().join("generation_config.json"), generation_config).expect("a file");
-    directory
-}
-
-fn file_with(content: &[u8]) -> (TempDir, PathBuf) {
-    let directory = TempDir::new().expect("a directory");
-    let path = directory.path().join("input");
-    std::fs::write(&path, content).expect("a file");
-    (directory, path)
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().expect("a UTF-8 path")
-}
 
 #[test]
 fn text_is_the_prompt_and_its_continuation() {
@@ -402,7 +314,9 @@ fn an_interrupt_stops_the_text_and_keeps_it() {
 #[test]
 fn help_teaches() {
     insta::assert_snapshot!("help", run(&["--help"]).ok());
-    for command in ["generate", "score", "verify", "info", "devices"] {
+    let commands =
+        ["generate", "interactive", "score", "verify", "bench", "info", "devices", "convert", "merge", "completions"];
+    for command in commands {
         insta::assert_snapshot!(format!("help-{command}"), run(&[command, "--help"]).ok());
     }
     let nothing = run(&[]);
@@ -422,6 +336,25 @@ fn bad_usage_is_one_line_and_exit_code_2() {
         &["generate", "-p", "a", "--tokens", "1"],
         &["generate", "-p", "a", "-p", "b"],
         &["generate", "a"],
+        &["generate", "-p", "a", "--stop", ""],
+        &["generate", "-p", "a", "--num-beams", "0"],
+        &["generate", "-p", "a", "--num-beams", "1025"],
+        &["generate", "-p", "a", "--num-beams", "2", "--temperature", "0.5"],
+        &["generate", "-p", "a", "--num-beams", "2", "--greedy"],
+        &["generate", "-p", "a", "--num-beams", "2", "--num-return-sequences", "3"],
+        &["generate", "-p", "a", "--length-penalty", "2"],
+        &["generate", "-p", "a", "--num-beams", "2", "--length-penalty", "inf"],
+        &["generate", "-p", "a", "--num-beams", "2", "--early-stopping=maybe"],
+        &["generate", "-p", "a", "--num-return-sequences", "0"],
+        &["generate", "-p", "a", "--num-return-sequences", "2", "--save-state", "s"],
+        &["generate", "--load-state", "s", "--num-return-sequences", "2"],
+        &["generate", "--prompts", "a", "--load-state", "s"],
+        &["generate", "--prompts", "a", "--prompt", "b"],
+        &["generate", "-p", "a", "--output", "o", "--stream"],
+        &["interactive", "--temperature", "-1"],
+        &["interactive", "--prompt", "a"],
+        &["completions"],
+        &["completions", "tcsh"],
         &["generate", "--prompt"],
         &["generate", "-p", "a", "--top_x", "1"],
         &["generate", "-p", "a", "--max-new-tokens", "many"],
@@ -468,6 +401,24 @@ fn bad_usage_is_one_line_and_exit_code_2() {
         &["verify", "--format", "csv"],
         &["verify", "--device", "cpu"],
         &["verify", "--corrupt", "nonsense"],
+        &["bench", "--synthetic", "4,128,4,32"],
+        &["bench", "--synthetic", "4,128,4,32,0"],
+        &["bench", "--synthetic", "4,128,4,-32,256"],
+        &["bench", "--synthetic", "4,128,200,1,256"],
+        &["bench", "--synthetic", "4,99999999,4,32,256"],
+        &["bench", "--synthetic", "4,128,4,32,256", "--density", "1.5"],
+        &["bench", "--synthetic", "4,128,4,32,256", "--density", "nan"],
+        &["bench", "--synthetic", "4,128,4,32,256", "--model", "m"],
+        &["bench", "--density", "0.5"],
+        &["bench", "--batch", "1,0"],
+        &["bench", "--batch", "1,,2"],
+        &["bench", "--batch", "-1"],
+        &["bench", "--depth", "4294967296"],
+        &["bench", "--depth", "0,4294967295"],
+        &["bench", "--repetitions", "0"],
+        &["bench", "--prompt-tokens", "0", "--new-tokens", "0"],
+        &["bench", "--new-tokens", "18446744073709551615", "--depth", "1"],
+        &["bench", "--format", "xml"],
         &["info", "--format", "csv"],
         &["devices", "--nonsense"],
     ];
@@ -522,11 +473,12 @@ fn failures_are_one_line_and_exit_code_1() {
         &["score", "--file", path(&empty)],
         &["info", "--model", &missing],
         &["verify", "--model", &missing],
+        &["bench", "--model", &missing],
     ];
     let transcript = transcript(cases, 1).replace(path(directory.path()), "DIR");
     insta::assert_snapshot!("failures", transcript);
     // What adapters there are depends on the machine.
-    for arguments in [&["generate", "-p", "a"][..], &["score", "--text", "ab"], &["verify"]] {
+    for arguments in [&["generate", "-p", "a"][..], &["score", "--text", "ab"], &["verify"], &["bench"]] {
         for device in ["no such adapter", "999"] {
             let error = run(&[arguments, &["--device", device]].concat()).error(1);
             assert!(error.contains(device), "{error}");

@@ -10,7 +10,7 @@ mod common;
 use bdh_gpu::backend::cpu::CpuBackend;
 use bdh_gpu::backend::memory::Memory;
 use bdh_gpu::backend::stage::{EncodeInput, LogitsInput, ProjectInput};
-use bdh_gpu::backend::{Backend, Input, Output, Plan, SlotStep, WeightType};
+use bdh_gpu::backend::{Backend, Chunk, ChunkToken, Input, Output, Plan, SlotStep, WeightType};
 use bdh_gpu::model::forgetting::{Clock, Forgetting};
 use common::{FOLDERS, Golden, assert_close, model, naive};
 
@@ -49,8 +49,96 @@ fn logits_and_state_match_the_reference() {
             let backend = backend(folder, weights, threads);
             let (logits, state) = logits(&backend, &golden.tokens("tokens"), Forgetting::Full);
             assert_close(folder, &logits, &golden.values("logits"), NMSE, MAX_ABS);
-            if !folder.starts_with("st-") {
+            if common::has_state(folder) {
                 assert_close(&format!("{folder} state"), &state, &golden.values("state"), NMSE, MAX_ABS);
+            }
+        }
+    }
+}
+
+/// Logits after every token, read in pieces of the given lengths in turn: a piece of one token as a step, a longer
+/// one as a chunk. After every piece the sequence moves to another slot by a snapshot.
+fn logits_in_pieces(
+    backend: &dyn Backend,
+    tokens: &[u32],
+    forgetting: Forgetting,
+    lengths: &[usize],
+) -> (Vec<f32>, Vec<f32>) {
+    let mut slots = backend.create_slots(2).unwrap();
+    let mut clock = Clock::new(forgetting);
+    let (mut logits, mut rest, mut slot) = (Vec::new(), tokens, 0);
+    let mut lengths = lengths.iter().cycle();
+    while !rest.is_empty() {
+        let wanted = *lengths.next().unwrap();
+        let mut chunk = Chunk { position: clock.position() as u32, logits: true, ..Chunk::default() };
+        while chunk.tokens.len() < wanted.min(backend.chunk_tokens()) && !rest.is_empty() {
+            let mut next = clock;
+            let tick = next.tick();
+            if tick.rescale.is_some() && !chunk.tokens.is_empty() {
+                break;
+            }
+            chunk.rescale = chunk.rescale.or(tick.rescale);
+            clock = next;
+            let token = ChunkToken { token: rest[0], read_scale: tick.read_scale, write_scale: tick.write_scale };
+            chunk.tokens.push(token);
+            rest = &rest[1..];
+        }
+        if wanted == 1 {
+            let ChunkToken { token, read_scale, write_scale } = chunk.tokens[0];
+            let (position, rescale) = (chunk.position, chunk.rescale);
+            let (input, output) = (Input::Token(token), Output::Logits);
+            let mut steps = vec![SlotStep::IDLE; 2];
+            steps[slot] = SlotStep { input, output, position, read_scale, write_scale, rescale };
+            let run = slots.run(&Plan { steps: vec![steps], trace_logits: true }).unwrap();
+            logits.extend_from_slice(&run.logits[0][slot]);
+        } else {
+            logits.extend(slots.read_chunk(slot, &chunk).unwrap());
+        }
+        let snapshot = slots.snapshot(slot).unwrap();
+        slot = 1 - slot;
+        slots.restore(slot, &snapshot).unwrap();
+    }
+    (logits, slots.read_state(slot).unwrap())
+}
+
+#[test]
+fn chunks_of_any_length_match_the_reference() {
+    for folder in FOLDERS {
+        let golden = Golden::read(folder, "golden.safetensors");
+        let tokens = golden.tokens("tokens");
+        let mut by_threads = Vec::new();
+        for threads in [1, 3] {
+            let backend = backend(folder, WeightType::F32, threads);
+            for lengths in [&[usize::MAX][..], &[2], &[7], &[1, 5], &[1, 1, 1, 30, 1, 2], &[17, 1]] {
+                let (logits, state) = logits_in_pieces(&backend, &tokens, Forgetting::Full, lengths);
+                assert_close(&format!("{folder} {lengths:?}"), &logits, &golden.values("logits"), NMSE, MAX_ABS);
+                if !folder.starts_with("st-") {
+                    assert_close(&format!("{folder} state"), &state, &golden.values("state"), NMSE, MAX_ABS);
+                }
+                by_threads.push((logits, state));
+            }
+        }
+        let (one, three) = by_threads.split_at(by_threads.len() / 2);
+        assert!(one == three, "{folder}: results depend on the number of threads");
+    }
+}
+
+#[test]
+fn chunks_forget_as_steps_do() {
+    for folder in ["micro", "deep", "odd-shapes"] {
+        let golden = Golden::read(folder, "golden.safetensors");
+        let tokens: Vec<u32> = golden.tokens("tokens").into_iter().cycle().take(150).collect();
+        let backend = backend(folder, WeightType::F32, 2);
+        for forgetting in [
+            Forgetting::After { context: 16, tau: 8.0 },
+            Forgetting::After { context: 0, tau: 0.4 },
+            Forgetting::After { context: 3, tau: 0.01 },
+        ] {
+            let (expected, _) = logits(&backend, &tokens, forgetting);
+            let expected: Vec<f64> = expected.iter().map(|&x| x.into()).collect();
+            for lengths in [&[usize::MAX][..], &[13], &[1, 20]] {
+                let (got, _) = logits_in_pieces(&backend, &tokens, forgetting, lengths);
+                assert_close(&format!("{folder} {forgetting:?} {lengths:?}"), &got, &expected, NMSE, MAX_ABS);
             }
         }
     }

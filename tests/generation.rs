@@ -18,7 +18,7 @@ fn bdh(device: DeviceChoice) -> Bdh {
 }
 
 fn options(max_new_tokens: usize, sampling: SamplingOptions) -> GenerationOptions {
-    GenerationOptions { max_new_tokens, sampling, seed: Some(42), eos_token_ids: Vec::new() }
+    GenerationOptions { max_new_tokens, sampling, seed: Some(42), ..GenerationOptions::default() }
 }
 
 /// A session's continuation of a prompt.
@@ -142,6 +142,20 @@ fn nothing_to_do_is_done_at_once() {
     let got = together(&bdh, &prompts(&bdh, 3), &none, 2, 2, 64);
     assert!(got.iter().flatten().all(|g| g.tokens.is_empty() && g.finish_reason == FinishReason::Length));
     assert!(together(&bdh, &[], &none, 1, 4, 64).is_empty());
+}
+
+#[test]
+fn the_first_token_comes_alone() {
+    let bdh = bdh(DeviceChoice::Cpu);
+    let mut session = bdh.session(Forgetting::Full).unwrap();
+    session.feed(&bdh.encode(b"KING:").unwrap(), |_| ControlFlow::Continue(())).unwrap();
+    let mut bursts = Vec::new();
+    let generated = session.generate(&options(50, SamplingOptions::default()), |tokens| {
+        bursts.push(tokens.len());
+        ControlFlow::Continue(())
+    });
+    assert_eq!(bursts[0], 1, "{bursts:?}");
+    assert_eq!(bursts.iter().sum::<usize>(), generated.unwrap().tokens.len());
 }
 
 #[test]

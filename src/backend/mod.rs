@@ -10,11 +10,13 @@ pub mod cpu;
 pub mod gpu;
 pub mod memory;
 pub mod pack;
+pub mod profile;
 pub mod stage;
 
 #[cfg(doc)]
 use crate::sampling::NO_TOKEN;
 use crate::sampling::{Control, SamplerParams};
+pub use memory::snapshot_len;
 
 /// What a step reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +206,12 @@ pub enum BackendError {
         /// What the driver said.
         reason: String,
     },
+    /// The adapter cannot say how long a kernel took.
+    #[error("{device}: cannot time its kernels: the adapter has no timestamp queries; leave out --profile")]
+    NoTimestamps {
+        /// The device.
+        device: String,
+    },
     /// The driver refused a command or a shader: a defect of the driver or of this program.
     #[error("{device}: {message}; `bdh-gpu verify` checks this device, --device cpu avoids it")]
     Driver {
@@ -266,6 +274,9 @@ pub trait Slots: Send {
     ) -> Result<(), BackendError>;
     /// Runs a plan to its end.
     fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError>;
+    /// Runs a plan as [`Slots::run`] does, but slower, and says where its time went. Fails with
+    /// [`BackendError::NoTimestamps`] on adapters that cannot tell.
+    fn profile(&mut self, plan: &Plan) -> Result<profile::Profile, BackendError>;
     /// Reads a chunk: y = tril(Q Qᵀ) X + Q ρ, then ρ ← ρ + Qᵀ X. The window enters the state first and is empty
     /// afterwards. Returns the logits `[T, V]` where they are asked for.
     fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError>;

@@ -70,14 +70,19 @@ pub enum Weights {
 }
 
 impl DeviceArgs {
-    /// Puts the model on the device and says which it is.
-    pub fn open(&self, model: Model, notices: &Notices) -> Result<Bdh, Failure> {
+    /// Puts the model on the device.
+    pub fn open_silently(&self, model: Model) -> Result<Bdh, Failure> {
         let weights = match self.weights {
             Weights::Auto => WeightChoice::Auto,
             Weights::F32 => WeightChoice::F32,
             Weights::F16 => WeightChoice::F16,
         };
-        let bdh = Bdh::new(model, &self.device, weights)?;
+        Ok(Bdh::new(model, &self.device, weights)?)
+    }
+
+    /// Puts the model on the device and says which it is.
+    pub fn open(&self, model: Model, notices: &Notices) -> Result<Bdh, Failure> {
+        let bdh = self.open_silently(model)?;
         let model = bdh.model();
         let parameters = format::short(model.config.parameters() as u64);
         let weights = bdh.backend().weight_type();
@@ -141,6 +146,11 @@ pub enum Context {
 }
 
 impl ContextArgs {
+    /// Whether anything was given.
+    pub fn is_given(&self) -> bool {
+        self.context.is_some() || self.forget_tau.is_some()
+    }
+
     /// What the options mean for a model.
     pub fn forgetting(&self, config: &Config) -> Result<Forgetting, Failure> {
         let context = match self.context {
@@ -161,7 +171,8 @@ impl ContextArgs {
     }
 }
 
-fn context(text: &str) -> Result<Context, String> {
+/// Reads `--context`.
+pub fn context(text: &str) -> Result<Context, String> {
     if text.eq_ignore_ascii_case("full") {
         return Ok(Context::Full);
     }

@@ -1,7 +1,7 @@
 //! Why a command stopped, and the exit code for it.
 
 use bdh_gpu::backend::BackendError;
-use bdh_gpu::generation::GenerationError;
+use bdh_gpu::generation::{BeamError, GenerationError, StateError};
 use bdh_gpu::model::ModelError;
 use bdh_gpu::verify::VerifyError;
 use clap::error::ErrorKind;
@@ -69,6 +69,11 @@ fn one_line(rendered: &str) -> String {
     line
 }
 
+/// Says what went wrong where the work goes on all the same.
+pub fn complain(message: &str) {
+    let _ = print(message, FAILED);
+}
+
 /// Prints in the style of the parser's own errors: `error:` is red on a terminal, unless NO_COLOR is set.
 fn print(message: &str, code: u8) -> ExitCode {
     let error = clap::Error::raw(ErrorKind::Io, format!("{message}\n"));
@@ -100,13 +105,27 @@ impl From<VerifyError> for Failure {
     }
 }
 
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<BeamError> for Failure {
+    fn from(error: BeamError) -> Self {
+        GenerationError::from(error).into()
+    }
+}
+
 impl From<GenerationError> for Failure {
     fn from(error: GenerationError) -> Self {
         let message = error.to_string();
         match error {
             GenerationError::Options(_)
+            | GenerationError::Beams(_)
+            | GenerationError::EmptyStop
             | GenerationError::TokenOutOfRange { .. }
-            | GenerationError::ByteOutOfRange { .. }
+            | GenerationError::Encode(_)
             | GenerationError::EmptyPrompt
             | GenerationError::TooShort(_)
             | GenerationError::NoSequences => Self::Usage(message),

@@ -1,6 +1,8 @@
 //! Numbers, options and tables for people.
 
+use super::settings::Settings;
 use bdh_gpu::generation::GenerationOptions;
+use bdh_gpu::model::EarlyStopping;
 
 /// A number with its thousands separated.
 pub fn thousands(number: u64) -> String {
@@ -34,6 +36,32 @@ fn scaled(mut number: f64, base: f64, units: &[&str]) -> String {
     }
     let decimals = if unit == 0 || number >= 99.95 { 0 } else { 1 };
     format!("{number:.decimals$}{}", units[unit])
+}
+
+/// The settings that have an effect, as generation_config.json names them.
+pub fn settings(settings: &Settings) -> String {
+    if !settings.uses_beams() {
+        return generation_options(&settings.options);
+    }
+    let mut options = settings.options.clone();
+    // What draws has no effect.
+    options.sampling.do_sample = false;
+    options.seed = None;
+    format!(
+        "{}, length_penalty {}, early_stopping {}",
+        generation_options(&options).replacen("greedy", &format!("num_beams {}", settings.num_beams), 1),
+        settings.length_penalty,
+        early_stopping(settings.early_stopping)
+    )
+}
+
+/// A value as generation_config.json spells it.
+pub fn early_stopping(value: EarlyStopping) -> &'static str {
+    match value {
+        EarlyStopping::WhenEnoughEnded => "true",
+        EarlyStopping::WhenUnlikely => "false",
+        EarlyStopping::Never => "never",
+    }
 }
 
 /// The generation options that have an effect, as generation_config.json names them.
@@ -73,6 +101,9 @@ pub fn generation_options(options: &GenerationOptions) -> String {
     }
     if !options.eos_token_ids.is_empty() {
         parts.push(format!("eos_token_id {}", ids(&options.eos_token_ids)));
+    }
+    for stop in &options.stop {
+        parts.push(format!("stop {stop:?}"));
     }
     parts.join(", ")
 }

@@ -67,6 +67,7 @@ fn text(model: &Model) -> String {
         ("neurons", format!("{} ({} per head)", number(config.neurons()), number(config.neurons_per_head))),
         ("vocabulary", number(config.vocab_size)),
         ("weights", format!("{}, {}", model.weights_dtype(), format::bytes(weight_bytes(model)))),
+        ("layout", model.source.map_or("none".to_string(), |(format, layout)| format!("{layout}, {format}"))),
         ("rotary frequencies", freqs.to_string()),
         (
             "state",
@@ -76,7 +77,7 @@ fn text(model: &Model) -> String {
                 format::bytes(state_bytes(config))
             ),
         ),
-        ("tokenizer", "raw bytes".to_string()),
+        ("tokenizer", model.tokenizer.to_string()),
         ("bos token", id(config.bos_token_id.as_slice())),
         ("eos tokens", id(&config.eos_token_ids)),
         ("trained context", config.trained_context.map_or("not declared".to_string(), tokens)),
@@ -128,7 +129,9 @@ fn object(model: &Model) -> Value {
         "weights": { "dtype": model.weights_dtype().to_string(), "bytes": weight_bytes(model) },
         "stored_frequencies": model.stored_freqs,
         "state": { "numbers": config.state_len(), "bytes": state_bytes(config) },
-        "tokenizer": "bytes",
+        "layout": model.source.map(|(_, layout)| layout.to_string()),
+        "format": model.source.map(|(format, _)| format.to_string()),
+        "tokenizer": model.tokenizer.to_string(),
         "bos_token_id": config.bos_token_id,
         "eos_token_ids": config.eos_token_ids,
         "trained_context": config.trained_context,

@@ -1,8 +1,8 @@
 //! Prompts, texts and token lists, from the command line, files or standard input.
 
 use super::failure::Failure;
-use bdh_gpu::generation::{GenerationError, text};
-use bdh_gpu::model::Config;
+use bdh_gpu::generation::GenerationError;
+use bdh_gpu::model::{Config, Model};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -70,6 +70,55 @@ fn check_vocabulary(tokens: &[u32], config: &Config) -> Result<(), GenerationErr
     }
 }
 
+/// Prompts to be continued, as token ids.
+#[derive(Debug, Default)]
+pub struct Prompts {
+    pub tokens: Vec<Vec<u32>>,
+    /// Where each of them comes from, if there is more than one source: the file, and line numbers from 1.
+    source: Option<(String, Vec<usize>)>,
+}
+
+impl Prompts {
+    /// A single prompt.
+    pub fn one(tokens: Vec<u32>) -> Self {
+        Self { tokens: vec![tokens], source: None }
+    }
+
+    /// The lines of a file that are not blank (see [`prompt_lines`]).
+    pub fn read(path: &Path, model: &Model) -> Result<Self, Failure> {
+        let bytes = read_file(path)?;
+        let name = path.display().to_string();
+        let (mut tokens, mut lines) = (Vec::new(), Vec::new());
+        for (number, line) in prompt_lines(&bytes) {
+            let encoded = model.tokenizer.encode(line);
+            tokens.push(encoded.map_err(|error| Failure::Usage(format!("{name}: line {number}: {error}")))?);
+            lines.push(number);
+        }
+        Ok(Self { tokens, source: Some((name, lines)) })
+    }
+
+    /// What to call a prompt in an error.
+    pub fn name(&self, index: usize) -> String {
+        match &self.source {
+            Some((name, lines)) => format!("{name}: line {}", lines[index]),
+            None => "the prompt".to_string(),
+        }
+    }
+}
+
+/// The lines of a prompts file with their numbers, from 1. Blank ones are left out. A byte order mark at the
+/// start and the line ends of any system are no part of them; everything else is, spaces at the end and bytes
+/// that are not valid UTF-8 included.
+fn prompt_lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let lines = without_mark(bytes).split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    (1..).zip(lines).filter(|(_, line)| !line.trim_ascii().is_empty())
+}
+
+/// A text without the byte order mark that some editors begin it with.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
 /// A whole file; `-` is standard input.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let read = || {
@@ -86,9 +135,9 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     })
 }
 
-/// Token ids of a text, checked against the model's vocabulary.
-pub fn encode(text: &[u8], config: &Config) -> Result<Vec<u32>, Failure> {
-    Ok(text::encode(text, config.vocab_size)?)
+/// Token ids of a text by the model's tokenizer.
+pub fn encode(text: &[u8], model: &Model) -> Result<Vec<u32>, Failure> {
+    Ok(model.tokenizer.encode(text).map_err(GenerationError::from)?)
 }
 
 #[cfg(test)]
@@ -102,6 +151,20 @@ mod tests {
         }
         assert_eq!("".parse(), Ok(TokenSource::Ids(vec![])));
         assert_eq!("@ids.txt".parse(), Ok(TokenSource::File("ids.txt".into())));
+    }
+
+    #[test]
+    fn prompts_are_the_lines_that_are_not_blank() {
+        let lines = |bytes: &'static [u8]| prompt_lines(bytes).collect::<Vec<_>>();
+        let expected: [(usize, &[u8]); 2] = [(1, b"one "), (4, b" tw\xffo")];
+        for text in
+            [&b"one \n\n \t\n tw\xffo\n"[..], b"one \r\n\r\n \t\r\n tw\xffo", b"\xef\xbb\xbfone \n\n\r\n tw\xffo\n\n\n"]
+        {
+            assert_eq!(lines(text), expected, "{text:?}");
+        }
+        assert!(lines(b"").is_empty() && lines(b"\xef\xbb\xbf\r\n \n").is_empty());
+        // Within a line, a carriage return is a byte like any other.
+        assert_eq!(lines(b"a\rb\r\r\n"), [(1, &b"a\rb\r"[..])]);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `generate`, `score`, `verify`, `info`, `devices` | one command each: its options, and what it does |
-//! | `args` | options that commands share |
+//! | `generate`, `interactive`, `score`, `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions` | one command each: its options, and what it does |
+//! | `args`, `settings` | options that commands share: model, device and context; how to generate |
+//! | `bench_report` | the tables of `bench` |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
 //! | `output` | standard output, and notices on standard error |
 //! | `failure` | why a command stopped, and the exit code for it |
@@ -13,15 +14,22 @@
 //! Results go to standard output and everything else to standard error.
 
 mod args;
+mod bench;
+mod bench_report;
+mod completions;
+mod convert;
 mod devices;
 mod failure;
 mod format;
 mod generate;
 mod info;
 mod input;
+mod interactive;
 mod interrupt;
+mod merge;
 mod output;
 mod score;
+mod settings;
 mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -35,6 +43,8 @@ const EXAMPLES: &str = "\
 Examples:
   bdh-gpu generate --prompt \"To be or not to be\"
   bdh-gpu generate --prompt \"KING:\" --max-new-tokens 500 --temperature 0.7 --seed 1
+  bdh-gpu generate --prompts prompts.txt --output texts.txt --num-return-sequences 3
+  bdh-gpu interactive
   bdh-gpu score --text \"The king is dead.\"
   bdh-gpu verify --device gpu
 
@@ -62,20 +72,30 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<generate::Generate>),
+    Interactive(Box<interactive::Interactive>),
     Score(score::Score),
     Verify(verify::Verify),
+    Bench(bench::Bench),
     Info(info::Info),
     Devices(devices::Devices),
+    Completions(completions::Completions),
+    Convert(convert::Convert),
+    Merge(merge::Merge),
 }
 
 impl Command {
     fn run(&self) -> Result<(), Failure> {
         match self {
             Self::Generate(command) => command.run(),
+            Self::Interactive(command) => command.run(),
             Self::Score(command) => command.run(),
             Self::Verify(command) => command.run(),
+            Self::Bench(command) => command.run(),
             Self::Info(command) => command.run(),
             Self::Devices(command) => command.run(),
+            Self::Completions(command) => command.run(),
+            Self::Convert(command) => command.run(),
+            Self::Merge(command) => command.run(),
         }
     }
 }

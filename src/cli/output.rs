@@ -1,7 +1,7 @@
 //! Standard output, and notices on standard error.
 
 use super::failure::Failure;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, StdoutLock, Write};
 
@@ -45,10 +45,10 @@ impl Output {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Notices {
     /// Say nothing beside results and errors
-    #[arg(short, long, conflicts_with = "verbose")]
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
     quiet: bool,
     /// Say more: the options in effect and how long things took
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "Output")]
     verbose: bool,
 }
 
@@ -59,6 +59,11 @@ impl Notices {
             // Where standard error is closed there is nobody to tell.
             let _ = writeln!(std::io::stderr(), "{text}");
         }
+    }
+
+    /// Whether --quiet was given.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// Whether --verbose was given.
@@ -73,6 +78,25 @@ impl Notices {
         }
     }
 
+    /// A bar for reading and writing `tokens` tokens that make up `texts` texts, if a person is looking. Its
+    /// message is the number of texts that are done.
+    pub fn batch_progress(&self, tokens: usize, texts: usize) -> ProgressBar {
+        if self.quiet || !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let template = "{msg}/{texts} texts {wide_bar} {human_pos}/{human_len} tokens, {rate}, {eta} left";
+        let bar = ProgressBar::new(tokens as u64).with_message("0");
+        let Ok(style) = ProgressStyle::with_template(template) else { return bar };
+        let style = style
+            .with_key("texts", move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = write!(out, "{texts}");
+            })
+            .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = write!(out, "{:.0} tokens/s", state.per_sec());
+            });
+        bar.with_style(style)
+    }
+
     /// A bar for reading `tokens` tokens, if there are many of them and a person is looking.
     pub fn progress(&self, what: &'static str, tokens: usize) -> ProgressBar {
         if self.quiet || tokens < WORTH_A_BAR || !std::io::stderr().is_terminal() {
@@ -80,6 +104,16 @@ impl Notices {
         }
         let bar = ProgressBar::new(tokens as u64).with_message(what);
         let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} tokens, {eta} left");
+        style.map_or(bar.clone(), |style| bar.with_style(style))
+    }
+
+    /// A bar of a thousand steps for work that says how much of it is done, if a person is looking.
+    pub fn share_bar(&self) -> ProgressBar {
+        if self.quiet || !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(1000);
+        let style = ProgressStyle::with_template("{wide_bar} {percent} %, {eta} left  {msg}");
         style.map_or(bar.clone(), |style| bar.with_style(style))
     }
 }

@@ -6,7 +6,7 @@ use super::format;
 use super::input::{self, TokenSource};
 use super::output::{Notices, Output};
 use bdh_gpu::generation::GenerationError;
-use bdh_gpu::model::Config;
+use bdh_gpu::model::{Model, Tokenizer};
 use clap::{Args, ValueEnum, ValueHint};
 use serde_json::json;
 use std::ffi::OsString;
@@ -89,7 +89,7 @@ impl Score {
         self.input.check()?;
         let model = self.model.load(&self.notices)?;
         let forgetting = self.context.forgetting(&model.config)?;
-        let tokens = self.input.read(&model.config)?;
+        let tokens = self.input.read(&model)?;
         if tokens.len() < 2 {
             return Err(GenerationError::TooShort(tokens.len()).into());
         }
@@ -101,16 +101,17 @@ impl Score {
         let score = score?;
         let time = start.elapsed().as_secs_f64();
         self.notices.detail(format_args!("{:.2} s ({:.1} tokens/s)", time, tokens.len() as f64 / time.max(1e-9)));
+        let tokenizer = &bdh.model().tokenizer;
         let blocks = self.output.blocks.map(|size| (size, score.blocks(size)));
         match self.output.format {
-            Format::Text => Output::new().write(&report(&score, blocks.as_ref())),
+            Format::Text => Output::new().write(&report(&score, tokenizer, blocks.as_ref())),
             Format::Json => {
                 let mut object = json!({
                     "tokens": score.tokens,
                     "logprobs": score.logprobs,
                     "total": score.total(),
                     "perplexity": score.perplexity(),
-                    "bits_per_byte": are_bytes(&score.tokens).then(|| score.bits_per_token()),
+                    "bits_per_byte": are_bytes(&score.tokens, tokenizer).then(|| score.bits_per_token()),
                 });
                 if let Some((_, losses)) = blocks {
                     object["blocks"] = losses.into();
@@ -122,11 +123,11 @@ impl Score {
 }
 
 impl InputArgs {
-    fn read(&self, config: &Config) -> Result<Vec<u32>, Failure> {
+    fn read(&self, model: &Model) -> Result<Vec<u32>, Failure> {
         match self {
-            Self { text: Some(text), .. } => input::encode(text.as_encoded_bytes(), config),
-            Self { file: Some(path), .. } => input::encode(&input::read_file(path)?, config),
-            Self { tokens: Some(source), .. } => source.read(config),
+            Self { text: Some(text), .. } => input::encode(text.as_encoded_bytes(), model),
+            Self { file: Some(path), .. } => input::encode(&input::read_file(path)?, model),
+            Self { tokens: Some(source), .. } => source.read(&model.config),
             _ => Err(no_input()),
         }
     }
@@ -142,13 +143,13 @@ fn no_input() -> Failure {
 }
 
 /// Whether every token is a byte, so that bits per token are bits per byte.
-fn are_bytes(tokens: &[u32]) -> bool {
-    tokens.iter().all(|&token| token < 256)
+fn are_bytes(tokens: &[u32], tokenizer: &Tokenizer) -> bool {
+    tokens.iter().all(|&token| tokenizer.byte(token).is_some())
 }
 
 /// The result for people.
-fn report(score: &bdh_gpu::generation::Score, blocks: Option<&(usize, Vec<f64>)>) -> String {
-    let unit = if are_bytes(&score.tokens) { "bits per byte" } else { "bits per token" };
+fn report(score: &bdh_gpu::generation::Score, tokenizer: &Tokenizer, blocks: Option<&(usize, Vec<f64>)>) -> String {
+    let unit = if are_bytes(&score.tokens, tokenizer) { "bits per byte" } else { "bits per token" };
     let mut text = format::pairs(&[
         ("tokens", format::thousands(score.tokens.len() as u64)),
         ("log-probability", format!("{:.4}", score.total())),
@@ -181,12 +182,12 @@ mod tests {
             tokens: vec![1, 2, 3, 300],
             logprobs: vec![None, Some(-1.0), Some(-1.0), Some(-2.0)],
         };
-        let text = report(&score, Some(&(2, score.blocks(2))));
+        let text = report(&score, &Tokenizer::bytes(256), Some(&(2, score.blocks(2))));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "tokens           4");
         assert_eq!(lines[1], "log-probability  -4.0000");
         assert_eq!(lines[5..], ["tokens  loss    bits per token", "1-2     1.0000  1.4427", "3-3     2.0000  2.8854"]);
-        let whole = report(&score, Some(&(usize::MAX, score.blocks(usize::MAX))));
+        let whole = report(&score, &Tokenizer::bytes(256), Some(&(usize::MAX, score.blocks(usize::MAX))));
         assert!(whole.contains("1-3 "), "{whole}");
     }
 }

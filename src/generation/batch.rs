@@ -2,7 +2,7 @@
 //! drawn, positions and forgetting.
 
 use super::GenerationError;
-use crate::backend::{Backend, Input, Output, Plan, RunOutput, SlotStep, Slots};
+use crate::backend::{Backend, Chunk, ChunkToken, Input, Output, Plan, RunOutput, SlotStep, Slots};
 use crate::model::Config;
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::sampling::{NO_TOKEN, SamplerParams, Status};
@@ -15,12 +15,17 @@ const BURST_TIME: Duration = Duration::from_millis(50);
 /// Most steps in one burst.
 const LONGEST_BURST: usize = 64;
 
+/// Fewest tokens that are read as a chunk rather than one by one.
+const SHORTEST_CHUNK: usize = 8;
+
 /// Several sequences that read and write side by side on one device.
-pub(super) struct Batch<S = Box<dyn Slots>> {
+pub(crate) struct Batch<S = Box<dyn Slots>> {
     slots: S,
     sequences: Vec<Sequence>,
     forgetting: Forgetting,
     vocab: usize,
+    /// Most tokens that the device reads at once.
+    chunk_tokens: usize,
     /// Steps in the next burst.
     burst: usize,
     /// Steps in the longest burst.
@@ -39,7 +44,7 @@ struct Sequence {
 
 /// What a burst did for one sequence.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// Tokens that entered the state.
     pub read: usize,
     /// Tokens drawn, in order.
@@ -65,19 +70,20 @@ impl Batch {
         count: usize,
         forgetting: Forgetting,
     ) -> Result<Self, GenerationError> {
-        Ok(Self::on(backend.create_slots(count)?, config, count, forgetting))
+        Ok(Self::on(backend.create_slots(count)?, backend.chunk_tokens(), config, count, forgetting))
     }
 }
 
 impl<S: DerefMut<Target: Slots>> Batch<S> {
-    /// As [`Batch::new`], on `count` empty slots that exist already.
-    pub fn on(slots: S, config: &Config, count: usize, forgetting: Forgetting) -> Self {
+    /// As [`Batch::new`], on `count` empty slots that exist already and read `chunk_tokens` tokens at once.
+    pub fn on(slots: S, chunk_tokens: usize, config: &Config, count: usize, forgetting: Forgetting) -> Self {
         let sequence = Sequence { clock: Clock::new(forgetting), unread: VecDeque::new(), wanted: 0 };
         Self {
             slots,
             sequences: vec![sequence; count],
             forgetting,
             vocab: config.vocab_size,
+            chunk_tokens,
             burst: 1,
             longest: LONGEST_BURST,
         }
@@ -101,6 +107,11 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         self.burst = self.burst.min(self.longest);
     }
 
+    /// Makes the next burst a single step, so that what it draws is seen at once.
+    pub fn hurry(&mut self) {
+        self.burst = 1;
+    }
+
     /// Tokens of a sequence so far, those still to be read included.
     pub fn position(&self, slot: usize) -> u64 {
         let sequence = &self.sequences[slot];
@@ -117,9 +128,56 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         self.sequences[slot].unread.len() > 1
     }
 
+    /// What a sequence has still to read, the token that the next draw follows included.
+    pub fn unread(&self, slot: usize) -> Vec<u32> {
+        self.sequences[slot].unread.iter().copied().collect()
+    }
+
+    /// Everything the device remembers of a sequence: what was read before [`Batch::unread`].
+    pub fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, GenerationError> {
+        Ok(self.slots.snapshot(slot)?)
+    }
+
+    /// Replaces a sequence by one that has `memory` behind it and `unread` before it.
+    pub fn restore(
+        &mut self,
+        slot: usize,
+        clock: Clock,
+        unread: &[u32],
+        memory: &[f32],
+    ) -> Result<(), GenerationError> {
+        self.forgetting = clock.forgetting();
+        self.sequences[slot] = Sequence { clock, unread: unread.iter().copied().collect(), wanted: 0 };
+        Ok(self.slots.restore(slot, memory)?)
+    }
+
+    /// Changes how much of the past counts, for a sequence from its next token on.
+    pub fn set_forgetting(&mut self, slot: usize, forgetting: Forgetting) {
+        self.forgetting = forgetting;
+        let clock = &mut self.sequences[slot].clock;
+        *clock = clock.with_forgetting(forgetting);
+    }
+
+    /// Reads tokens as they were read when they were drawn: one at a time.
+    pub fn replay(&mut self, slot: usize, tokens: &[u32]) -> Result<(), GenerationError> {
+        for token in tokens {
+            self.push(slot, std::slice::from_ref(token))?;
+            while self.is_reading(slot) {
+                self.advance()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Empties a sequence.
     pub fn clear(&mut self, slot: usize) -> Result<(), GenerationError> {
-        self.sequences[slot] = Sequence { clock: Clock::new(self.forgetting), unread: VecDeque::new(), wanted: 0 };
+        self.clear_at(slot, 0)
+    }
+
+    /// Empties a sequence, whose next token then has the given position.
+    pub fn clear_at(&mut self, slot: usize, position: u32) -> Result<(), GenerationError> {
+        let clock = Clock::at(self.forgetting, position);
+        self.sequences[slot] = Sequence { clock, unread: VecDeque::new(), wanted: 0 };
         Ok(self.slots.clear(slot)?)
     }
 
@@ -142,17 +200,19 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         Ok(())
     }
 
-    /// Makes a sequence draw `wanted` tokens in the bursts to come, once it has read everything.
+    /// Makes a sequence draw `wanted` tokens in the bursts to come, once it has read everything; `drawn` is
+    /// the step of the sampler.
     pub fn draw(
         &mut self,
         slot: usize,
         params: &SamplerParams,
         counts: &[u32],
         wanted: usize,
+        drawn: u32,
     ) -> Result<(), GenerationError> {
         self.check_room(slot, wanted)?;
         self.sequences[slot].wanted = wanted;
-        Ok(self.slots.set_sampler(slot, params, counts, 0)?)
+        Ok(self.slots.set_sampler(slot, params, counts, drawn)?)
     }
 
     /// Stops a sequence from drawing.
@@ -166,10 +226,24 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     /// # Errors
     /// Where the device fails; a sequence whose logits allow no draw fails alone, in its [`Progress`].
     pub fn advance(&mut self) -> Result<Vec<Progress>, GenerationError> {
+        let mut read = vec![0; self.sequences.len()];
+        for (slot, read) in read.iter_mut().enumerate() {
+            if let Some(chunk) = self.next_chunk(slot) {
+                self.slots.read_chunk(slot, &chunk)?;
+                *read = chunk.tokens.len();
+            }
+        }
         let before = self.sequences.clone();
         let (plan, planned) = self.plan(Output::State);
+        if plan.steps.is_empty() {
+            return Ok(read.into_iter().map(|read| Progress { read, ..Progress::default() }).collect());
+        }
         let run = self.run(&plan)?;
-        Ok((0..planned.len()).map(|slot| self.collect(slot, &before[slot], planned[slot], &run)).collect())
+        let collect = |(slot, read): (usize, usize)| {
+            let progress = self.collect(slot, &before[slot], planned[slot], &run);
+            Progress { read: progress.read + read, ..progress }
+        };
+        Ok(read.into_iter().enumerate().map(collect).collect())
     }
 
     /// As [`Batch::advance`] for a sequence that only reads: `each` receives the logits after every token
@@ -179,10 +253,44 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         slot: usize,
         mut each: impl FnMut(&[f32]) -> Result<(), GenerationError>,
     ) -> Result<(), GenerationError> {
+        if let Some(mut chunk) = self.next_chunk(slot) {
+            chunk.logits = true;
+            let logits = self.slots.read_chunk(slot, &chunk)?;
+            return logits.chunks_exact(self.vocab).try_for_each(each);
+        }
         let (mut plan, _) = self.plan(Output::Logits);
         plan.trace_logits = true;
         let run = self.run(&plan)?;
         run.logits.iter().try_for_each(|step| each(&step[slot]))
+    }
+
+    /// Whether a sequence has enough to read for a chunk.
+    fn has_chunk(&self, slot: usize) -> bool {
+        self.chunk_tokens >= SHORTEST_CHUNK && self.sequences[slot].unread.len() > SHORTEST_CHUNK
+    }
+
+    /// Takes the next chunk off what a sequence has to read. Where chunks begin and end depends on nothing but the
+    /// sequence.
+    fn next_chunk(&mut self, slot: usize) -> Option<Chunk> {
+        if !self.has_chunk(slot) {
+            return None;
+        }
+        let sequence = &mut self.sequences[slot];
+        let mut chunk = Chunk { position: sequence.clock.position() as u32, ..Chunk::default() };
+        while chunk.tokens.len() < self.chunk_tokens && sequence.unread.len() > 1 {
+            let mut clock = sequence.clock;
+            let tick = clock.tick();
+            match tick.rescale {
+                Some(factor) if chunk.tokens.is_empty() => chunk.rescale = Some(factor),
+                // The next chunk starts with it.
+                Some(_) => break,
+                None => {}
+            }
+            sequence.clock = clock;
+            let token = sequence.unread.pop_front().expect("more than one");
+            chunk.tokens.push(ChunkToken { token, read_scale: tick.read_scale, write_scale: tick.write_scale });
+        }
+        Some(chunk)
     }
 
     /// Lays out a burst and takes what it reads off the sequences' lists; tokens that only pass through
@@ -192,7 +300,11 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         let mut planned = vec![Planned::default(); self.sequences.len()];
         for _ in 0..self.burst {
             let mut steps = vec![SlotStep::IDLE; self.sequences.len()];
-            for ((sequence, planned), step) in self.sequences.iter_mut().zip(&mut planned).zip(&mut steps) {
+            for (slot, (planned, step)) in planned.iter_mut().zip(&mut steps).enumerate() {
+                if self.has_chunk(slot) {
+                    continue;
+                }
+                let sequence = &mut self.sequences[slot];
                 let last = sequence.unread.len() <= 1;
                 if last && sequence.wanted == 0 {
                     continue;

@@ -8,8 +8,10 @@
 
 use std::cmp::Ordering;
 
+use super::stop::StopScan;
 use crate::model::EarlyStopping;
 use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT, SamplerParams, SamplingError};
+use crate::tokenizer::TextStream;
 
 /// Largest number of beams.
 pub const MAX_BEAMS: usize = 1024;
@@ -33,6 +35,8 @@ pub struct BeamOptions {
     pub max_new_tokens: usize,
     /// Tokens that end a text.
     pub eos_token_ids: Vec<u32>,
+    /// Texts that end a text, none of them empty. They count for its score, and are cut off in the end.
+    pub stop: Vec<String>,
 }
 
 impl Default for BeamOptions {
@@ -44,6 +48,7 @@ impl Default for BeamOptions {
             early_stopping: EarlyStopping::WhenUnlikely,
             max_new_tokens: 100,
             eos_token_ids: Vec::new(),
+            stop: Vec::new(),
         }
     }
 }
@@ -64,6 +69,9 @@ impl BeamOptions {
         if !length_penalty.is_finite() {
             return Err(BeamError::LengthPenalty(length_penalty));
         }
+        if self.stop.iter().any(String::is_empty) {
+            return Err(BeamError::EmptyStop);
+        }
         Ok(())
     }
 }
@@ -82,6 +90,9 @@ pub enum BeamError {
         /// What it must not exceed.
         num_beams: usize,
     },
+    /// A stop text without text.
+    #[error("a stop text must not be empty")]
+    EmptyStop,
     /// An infinite length penalty, or NaN.
     #[error("--length-penalty must be finite, got {0}")]
     LengthPenalty(f64),
@@ -119,11 +130,11 @@ pub enum Step {
 /// A text that was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hypothesis {
-    /// The new tokens, an end-of-sequence token included.
+    /// The new tokens, an end-of-sequence token included, a stop text left out.
     pub tokens: Vec<u32>,
-    /// Summed log-probabilities over length^length_penalty.
+    /// Summed log-probabilities over length^length_penalty, those of a stop text included.
     pub score: f64,
-    /// Whether an end-of-sequence token ended it.
+    /// Whether an end-of-sequence token or a stop text ended it.
     pub ended: bool,
 }
 
@@ -142,6 +153,8 @@ pub struct BeamSearch {
     /// Tokens generated in each live beam.
     generated: usize,
     over: bool,
+    /// How tokens become the text that stop texts are looked for in.
+    stream: TextStream,
 }
 
 /// A token and the one before it.
@@ -188,8 +201,14 @@ impl BeamSearch {
             done: if nothing_to_do { vec![empty] } else { Vec::new() },
             generated: 0,
             over: nothing_to_do,
+            stream: TextStream::default(),
             options,
         })
+    }
+
+    /// Looks for stop texts in what `stream` makes of the tokens, instead of in bytes.
+    pub fn with_text(self, stream: TextStream) -> Self {
+        Self { stream, ..self }
     }
 
     /// How many candidates [`BeamSearch::advance`] needs: enough that `num_beams` of them go on however
@@ -230,7 +249,7 @@ impl BeamSearch {
         for (rank, &Candidate { score, beam, token }) in candidates.iter().enumerate() {
             let parent = self.live[beam as usize];
             let real = parent.real && score > f32::NEG_INFINITY;
-            let ended = self.options.eos_token_ids.binary_search(&token).is_ok();
+            let ended = self.options.eos_token_ids.binary_search(&token).is_ok() || self.stops(parent.node, token);
             if ended || full_length {
                 // The candidates after these are there only to fill the live beams.
                 if real && rank < places {
@@ -307,8 +326,28 @@ impl BeamSearch {
         Some(self.nodes.len() - 1)
     }
 
-    /// The tokens up to a node.
+    /// Whether a token after a node completes a stop text.
+    fn stops(&self, before: Option<usize>, token: u32) -> bool {
+        let mut scan = StopScan::new(&self.options.stop, self.stream.clone());
+        scan.is_active() && {
+            let mut tokens = self.path(before);
+            tokens.push(token);
+            scan.push(&tokens, &mut Vec::new())
+        }
+    }
+
+    /// The tokens up to a node, those of a stop text left out.
     fn text(&self, last: Option<usize>) -> Vec<u32> {
+        let mut scan = StopScan::new(&self.options.stop, self.stream.clone());
+        let mut kept = Vec::new();
+        if !scan.push(&self.path(last), &mut kept) {
+            scan.finish(&mut kept);
+        }
+        kept
+    }
+
+    /// The tokens up to a node.
+    fn path(&self, last: Option<usize>) -> Vec<u32> {
         let node = |index: Option<usize>| index.map(|index| self.nodes[index]);
         let backwards = std::iter::successors(node(last), |last| node(last.before));
         let mut tokens: Vec<u32> = backwards.map(|node| node.token).collect();
@@ -793,6 +832,7 @@ mod tests {
             early_stopping: [WhenEnoughEnded, WhenUnlikely, Never][random.random_range(0..3)],
             max_new_tokens: random.random_range(1..LONGEST),
             eos_token_ids: (0..random.random_range(0..3)).map(|_| random.random_range(0..vocab)).collect(),
+            stop: Vec::new(),
         }
     }
 
@@ -890,6 +930,7 @@ mod tests {
                 early_stopping: EarlyStopping::Never,
                 max_new_tokens: length as usize,
                 eos_token_ids: eos_token_ids.clone(),
+                stop: Vec::new(),
             };
             // Every text that ends, or has the full length.
             let (mut texts, mut open) = (Vec::new(), vec![Vec::new()]);

@@ -6,7 +6,7 @@ use super::lineage::{Lineage, NextReads};
 use super::session::mark_eos;
 use super::{Bdh, GenerationError};
 use crate::backend::beams::{BeamSelection, BeamStep, Beams};
-use crate::model::forgetting::Forgetting;
+use crate::model::forgetting::{Clock, Forgetting};
 use crate::sampling::{PROMPT_BIT, SamplerParams, SamplingError, SamplingOptions, Status};
 use std::ops::ControlFlow;
 
@@ -43,13 +43,13 @@ impl Bdh {
         mut progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
     ) -> Result<Vec<Hypothesis>, GenerationError> {
         sampling.validate()?;
-        let mut search = BeamSearch::new(beam.clone())?;
+        let search = BeamSearch::new(beam.clone())?.with_text(self.text_stream());
         let prompt = if prompt.is_empty() { self.default_prompt()? } else { prompt.to_vec() };
         let config = &self.model().config;
         let mut beams = self.backend().create_beams(beam.num_beams)?;
 
         // The state reads all but the last token, which every search starts from.
-        let mut batch = Batch::on(beams.base()?, config, 1, forgetting);
+        let mut batch = Batch::on(beams.base()?, self.backend.chunk_tokens(), config, 1, forgetting);
         batch.push(0, &prompt)?;
         batch.check_room(0, beam.max_new_tokens)?;
         if search.is_over() {
@@ -62,28 +62,39 @@ impl Bdh {
                 return Ok(search.finish());
             }
         }
-        let mut lineage = Lineage::new(batch.clock(0), forgetting, beam.num_beams);
-
+        let clock = batch.clock(0);
         let mut counts = vec![0; config.vocab_size];
         prompt.iter().for_each(|&token| counts[token as usize] |= PROMPT_BIT);
-        beams.start(&SamplerParams::new(sampling, 0, 0), &mark_eos(counts, &beam.eos_token_ids))?;
-
-        let mut next = lineage.read_once(prompt[prompt.len() - 1]);
-        let mut parents = None;
-        loop {
-            let candidates = step(&mut *beams, &search, next, parents)?;
-            let Step::Continue(extensions) = search.advance(&candidates) else { break };
-            let (tokens, state_bytes) = (search.generated(), beams.state_bytes());
-            if progress(BeamProgress::Generated { tokens, state_bytes }).is_break() {
-                break;
-            }
-            let (folds, reads) = lineage.extend(&extensions);
-            beams.fold(&folds)?;
-            parents = Some(extensions.iter().map(|extension| extension.parent as usize).collect());
-            next = reads;
-        }
-        Ok(search.finish())
+        let params = SamplerParams::new(sampling, 0, 0);
+        beams.start(&params, &mark_eos(counts, &beam.eos_token_ids))?;
+        run(&mut *beams, search, clock, prompt[prompt.len() - 1], progress)
     }
+}
+
+/// Searches from beams whose base state has read everything up to `last`; `clock` is the base state's.
+pub(super) fn run(
+    beams: &mut dyn Beams,
+    mut search: BeamSearch,
+    clock: Clock,
+    last: u32,
+    mut progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
+) -> Result<Vec<Hypothesis>, GenerationError> {
+    let mut lineage = Lineage::new(clock, beams.count());
+    let mut next = lineage.read_once(last);
+    let mut parents = None;
+    loop {
+        let candidates = step(beams, &search, next, parents)?;
+        let Step::Continue(extensions) = search.advance(&candidates) else { break };
+        let (tokens, state_bytes) = (search.generated(), beams.state_bytes());
+        if progress(BeamProgress::Generated { tokens, state_bytes }).is_break() {
+            break;
+        }
+        let (folds, reads) = lineage.extend(&extensions);
+        beams.fold(&folds)?;
+        parents = Some(extensions.iter().map(|extension| extension.parent as usize).collect());
+        next = reads;
+    }
+    Ok(search.finish())
 }
 
 /// Reads a token for every beam and finds the best candidates.

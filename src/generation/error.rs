@@ -3,6 +3,7 @@
 use super::beam::BeamError;
 use crate::backend::BackendError;
 use crate::sampling::SamplingError;
+use crate::tokenizer::EncodeError;
 
 /// Why a generation or a score failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,25 +37,24 @@ pub enum GenerationError {
         /// V.
         vocab: usize,
     },
-    /// A byte of a text has no token.
-    #[error("byte {byte:#04x} (at offset {offset}) has no token: the model's vocabulary has {vocab} ids")]
-    ByteOutOfRange {
-        /// Offset in the text.
-        offset: usize,
-        /// The byte.
-        byte: u8,
-        /// V.
-        vocab: usize,
-    },
+    /// A text has no tokens.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     /// There is nothing to continue.
     #[error("the prompt is empty and the model names no bos_token_id to start from; give a prompt")]
     EmptyPrompt,
     /// Scoring needs something to predict.
     #[error("scoring needs at least 2 tokens, got {0}: the first has no prediction")]
     TooShort(usize),
+    /// A stop text without text.
+    #[error("a stop text must not be empty")]
+    EmptyStop,
     /// A batch without sequences.
     #[error("--num-return-sequences must be at least 1, got 0")]
     NoSequences,
+    /// A snapshot was taken of another model.
+    #[error("the snapshot is of a model of other sizes")]
+    ForeignSnapshot,
     /// A conversation has used up every position.
     #[error("the conversation is at its last position (4294967295); start a new one")]
     PositionsExhausted,

@@ -2,12 +2,11 @@
 
 use super::beam::Extension;
 use crate::backend::beams::{BeamFold, BeamRead, PathEntry};
-use crate::model::forgetting::{Clock, Forgetting};
+use crate::model::forgetting::Clock;
 
 /// The paths of the live beams. All are of one length: beams advance together.
 #[derive(Debug)]
 pub(super) struct Lineage {
-    forgetting: Forgetting,
     /// The base state's clock.
     clock: Clock,
     /// Nodes of each beam, oldest first.
@@ -26,8 +25,8 @@ pub(super) struct NextReads {
 
 impl Lineage {
     /// `beams` copies of a base state that has read all but the last token of a prompt.
-    pub fn new(clock: Clock, forgetting: Forgetting, beams: usize) -> Self {
-        Self { forgetting, clock, paths: vec![Vec::new(); beams], used: Vec::new() }
+    pub fn new(clock: Clock, beams: usize) -> Self {
+        Self { clock, paths: vec![Vec::new(); beams], used: Vec::new() }
     }
 
     /// Makes all beams read the same token, as one: the last of the prompt.
@@ -75,7 +74,7 @@ impl Lineage {
         let now = (oldest + self.paths[beam].len() as u64) as u32;
         let entry = |(at, &node): (usize, &usize)| PathEntry {
             node,
-            weight: self.forgetting.weight((oldest + at as u64) as u32, now),
+            weight: self.clock.forgetting().weight((oldest + at as u64) as u32, now),
         };
         self.paths[beam].iter().enumerate().map(entry).collect()
     }
@@ -98,6 +97,7 @@ impl Lineage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::forgetting::Forgetting;
 
     fn extensions(parents: &[u32]) -> Vec<Extension> {
         parents.iter().map(|&parent| Extension { parent, token: 7 }).collect()
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_all_beams_share_is_folded_and_its_nodes_are_used_again() {
-        let mut lineage = Lineage::new(Clock::new(Forgetting::Full), Forgetting::Full, 2);
+        let mut lineage = Lineage::new(Clock::new(Forgetting::Full), 2);
         let first = lineage.read_once(3);
         assert_eq!((first.position, first.reads.len(), first.reads[0].node), (0, 1, 0));
         // Both continue the prompt: its last token is folded.
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn weights_are_those_of_forgetting() {
         let forgetting = Forgetting::After { context: 1, tau: 2.0 };
-        let mut lineage = Lineage::new(Clock::new(forgetting), forgetting, 2);
+        let mut lineage = Lineage::new(Clock::new(forgetting), 2);
         lineage.read_once(3);
         lineage.extend(&extensions(&[0, 0]));
         for _ in 0..4 {

@@ -1,6 +1,6 @@
 //! From prompts to text: sessions, the token loop, stopping, scores. No GPU types here.
 
-mod batch;
+pub(crate) mod batch;
 pub mod beam;
 mod beams;
 mod error;
@@ -9,7 +9,9 @@ mod options;
 mod requests;
 mod score;
 mod session;
-pub mod text;
+mod snapshot;
+mod state_file;
+mod stop;
 
 pub use beam::{BeamError, BeamOptions, Hypothesis};
 pub use beams::BeamProgress;
@@ -18,13 +20,16 @@ pub use options::{FinishReason, Generated, GenerationOptions};
 pub use requests::{BatchEvent, BatchOptions, Completion};
 pub use score::Score;
 pub use session::Session;
+pub use snapshot::Snapshot;
+pub use state_file::StateError;
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend};
 use crate::backend::{Backend, BackendError, DeviceInfo, WeightType};
 use crate::model::Model;
 use crate::model::forgetting::Forgetting;
-use std::sync::Arc;
+use crate::tokenizer::TextStream;
+use std::sync::{Arc, OnceLock};
 
 /// Which device to run on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +91,7 @@ impl WeightChoice {
 pub struct Bdh {
     model: Arc<Model>,
     backend: Arc<dyn Backend>,
+    fingerprint: Arc<OnceLock<[u8; 32]>>,
 }
 
 impl Bdh {
@@ -108,12 +114,17 @@ impl Bdh {
                 other => other?,
             },
         };
-        Ok(Self { model: Arc::new(model), backend })
+        Ok(Self { model: Arc::new(model), backend, fingerprint: Arc::default() })
     }
 
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// What tells the model from others; computed when first asked for.
+    fn fingerprint(&self) -> &[u8; 32] {
+        self.fingerprint.get_or_init(|| snapshot::fingerprint(&self.model))
     }
 
     /// The device that runs it.
@@ -134,15 +145,25 @@ impl Bdh {
         Session::new(self.clone(), forgetting)
     }
 
-    /// Token ids of a text: its UTF-8 bytes.
+    /// Token ids of a text, which is UTF-8 unless the tokens are bytes.
     ///
     /// # Errors
-    /// [`GenerationError::ByteOutOfRange`] for a byte that the model has no token for.
+    /// [`GenerationError::Encode`] for a text that the model has no tokens for.
     pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, GenerationError> {
-        text::encode(text, self.model.config.vocab_size)
+        Ok(self.model.tokenizer.encode(text)?)
     }
 
-    /// The prompt that an empty prompt stands for: the model's bos token, or a newline for byte models.
+    /// The text of a sequence of tokens.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        self.model.tokenizer.decode(tokens)
+    }
+
+    /// Starts to turn tokens into text as they come.
+    pub fn text_stream(&self) -> TextStream {
+        self.model.tokenizer.stream()
+    }
+
+    /// The prompt that an empty prompt stands for: the model's bos token, or a newline.
     ///
     /// # Errors
     /// [`GenerationError::EmptyPrompt`] where the model has neither.
@@ -150,8 +171,10 @@ impl Bdh {
         let config = &self.model.config;
         match config.bos_token_id {
             Some(bos) => Ok(vec![bos]),
-            None if config.vocab_size > b'\n' as usize => Ok(vec![b'\n' as u32]),
-            None => Err(GenerationError::EmptyPrompt),
+            None => match self.encode(b"\n") {
+                Ok(newline) if !newline.is_empty() => Ok(newline),
+                _ => Err(GenerationError::EmptyPrompt),
+            },
         }
     }
 }

@@ -15,11 +15,20 @@ pub struct GenerationOptions {
     pub seed: Option<u64>,
     /// Tokens that end a sequence.
     pub eos_token_ids: Vec<u32>,
+    /// Texts that end a sequence, none of them empty. The sequence is cut before the first that appears,
+    /// whatever tokens it is spread over.
+    pub stop: Vec<String>,
 }
 
 impl Default for GenerationOptions {
     fn default() -> Self {
-        Self { max_new_tokens: 100, sampling: SamplingOptions::default(), seed: None, eos_token_ids: Vec::new() }
+        Self {
+            max_new_tokens: 100,
+            sampling: SamplingOptions::default(),
+            seed: None,
+            eos_token_ids: Vec::new(),
+            stop: Vec::new(),
+        }
     }
 }
 
@@ -45,6 +54,7 @@ impl GenerationOptions {
             },
             seed: given.seed,
             eos_token_ids: model.config.eos_token_ids.clone(),
+            stop: Vec::new(),
         }
     }
 
@@ -53,8 +63,14 @@ impl GenerationOptions {
     /// # Errors
     /// [`GenerationError::Options`] naming the option, the value and the range.
     pub fn validate(&self) -> Result<(), GenerationError> {
-        Ok(self.sampling.validate()?)
+        self.sampling.validate()?;
+        check_stops(&self.stop)
     }
+}
+
+/// Refuses a stop text that would stop every text.
+pub(super) fn check_stops(stops: &[String]) -> Result<(), GenerationError> {
+    if stops.iter().any(String::is_empty) { Err(GenerationError::EmptyStop) } else { Ok(()) }
 }
 
 /// Why a sequence ended.
@@ -64,7 +80,7 @@ pub enum FinishReason {
     Length,
     /// It drew an end-of-sequence token.
     Eos,
-    /// The caller had enough.
+    /// It came to a stop text, or the caller had enough.
     Stop,
 }
 
@@ -81,7 +97,7 @@ impl std::fmt::Display for FinishReason {
 /// A generated sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generated {
-    /// The new tokens, an end-of-sequence token included.
+    /// The new tokens, an end-of-sequence token included, a stop text left out.
     pub tokens: Vec<u32>,
     /// Why there are no more.
     pub finish_reason: FinishReason,

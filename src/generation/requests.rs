@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::session::mark_eos;
+use super::stop::StopScan;
 use super::{Bdh, FinishReason, Generated, GenerationError, GenerationOptions};
 use crate::model::forgetting::Forgetting;
 use crate::sampling::{PROMPT_BIT, SamplerParams};
@@ -36,10 +37,12 @@ pub struct Completion {
 /// What the caller of [`Bdh::generate_batch`] hears.
 #[derive(Debug)]
 pub enum BatchEvent {
-    /// Some tokens were drawn, over all sequences.
+    /// Something was done, over all sequences.
     Progress {
-        /// How many.
-        tokens: usize,
+        /// Tokens of prompts that were read.
+        read: usize,
+        /// Tokens that were drawn.
+        drawn: usize,
     },
     /// A sequence is finished. They finish in any order.
     Done(Completion),
@@ -49,6 +52,10 @@ pub enum BatchEvent {
 struct Running {
     prompt: usize,
     index: usize,
+    /// How many tokens were drawn.
+    drawn: usize,
+    scan: StopScan,
+    /// The tokens that are certain to stay.
     tokens: Vec<u32>,
 }
 
@@ -146,18 +153,32 @@ impl<'a> Scheduler<'a> {
                 return Ok(());
             }
             let progress = self.batch.advance()?;
-            let tokens: usize = progress.iter().map(|progress| progress.drawn.len()).sum();
-            if tokens > 0 && each(BatchEvent::Progress { tokens }).is_break() {
+            let drawn = progress.iter().map(|progress| progress.drawn.len()).sum();
+            let read = progress.iter().zip(&self.work).map(|(progress, work)| match work {
+                // The first token that is read was drawn in the burst before.
+                Work::Drawing(running) if running.drawn > 0 => 0,
+                _ => progress.read,
+            });
+            if each(BatchEvent::Progress { read: read.sum(), drawn }).is_break() {
                 return Ok(());
             }
             for (slot, progress) in progress.into_iter().enumerate() {
                 let Work::Drawing(running) = &mut self.work[slot] else { continue };
-                running.tokens.extend_from_slice(&progress.drawn);
-                let full = running.tokens.len() >= self.options.max_new_tokens;
-                if !(full || progress.ended || progress.failure.is_some()) {
+                running.drawn += progress.drawn.len();
+                let stopped = running.scan.push(&progress.drawn, &mut running.tokens);
+                let full = running.drawn >= self.options.max_new_tokens;
+                if !(stopped || full || progress.ended || progress.failure.is_some()) {
                     continue;
                 }
-                let finish_reason = if progress.ended { FinishReason::Eos } else { FinishReason::Length };
+                let finish_reason = match (stopped, progress.ended) {
+                    (true, _) => FinishReason::Stop,
+                    (false, true) => FinishReason::Eos,
+                    (false, false) => FinishReason::Length,
+                };
+                if !stopped {
+                    running.scan.finish(&mut running.tokens);
+                }
+                self.batch.rest(slot);
                 let tokens = std::mem::take(&mut running.tokens);
                 let result = match progress.failure {
                     Some(failure) => Err(failure),
@@ -220,8 +241,9 @@ impl<'a> Scheduler<'a> {
                 }
                 let index = first + offset;
                 let params = SamplerParams::new(&self.options.sampling, self.seed, index as u32);
-                self.batch.draw(slot, &params, &counts, self.options.max_new_tokens)?;
-                self.work[slot] = Work::Drawing(Running { prompt, index, tokens: Vec::new() });
+                self.batch.draw(slot, &params, &counts, self.options.max_new_tokens, 0)?;
+                let scan = StopScan::new(&self.options.stop, self.bdh.text_stream());
+                self.work[slot] = Work::Drawing(Running { prompt, index, drawn: 0, scan, tokens: Vec::new() });
             }
         }
         Ok(())

@@ -1,10 +1,18 @@
 //! A conversation: one sequence's state, from its first token to its last.
 
 use super::batch::Batch;
-use super::{Bdh, FinishReason, Generated, GenerationError, GenerationOptions};
+use super::beam::BeamSearch;
+use super::snapshot::Snapshot;
+use super::stop::StopScan;
+use super::{
+    Bdh, BeamOptions, BeamProgress, FinishReason, Generated, GenerationError, GenerationOptions, Hypothesis, beams,
+};
 use crate::model::forgetting::Forgetting;
-use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT, SamplerParams};
+use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT, SamplerParams, SamplingOptions};
 use std::ops::ControlFlow;
+
+/// With stop texts, the state is kept every so many tokens: what lies between is read again after a stop.
+const CHECKPOINT_TOKENS: usize = 512;
 
 /// A conversation whose state stays on the device from turn to turn.
 pub struct Session {
@@ -13,12 +21,19 @@ pub struct Session {
     /// Ids that have occurred, `[V]`: [`PROMPT_BIT`] for those read as a prompt, and the number of times
     /// generated.
     counts: Vec<u32>,
+    /// Tokens drawn in the whole conversation: the step of the random numbers.
+    drawn: u32,
+    /// Tokens drawn since something was read.
+    generated: u32,
+    /// The seed of the last generation.
+    seed: Option<u64>,
 }
 
 impl Session {
     pub(super) fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, GenerationError> {
         let batch = Batch::new(bdh.backend(), &bdh.model().config, 1, forgetting)?;
-        Ok(Self { counts: vec![0; bdh.model().config.vocab_size], bdh, batch })
+        let counts = vec![0; bdh.model().config.vocab_size];
+        Ok(Self { counts, bdh, batch, drawn: 0, generated: 0, seed: None })
     }
 
     /// Tokens read and generated so far.
@@ -26,9 +41,78 @@ impl Session {
         self.batch.position(0)
     }
 
+    /// The seed of the last generation, in this session or in the one that its state comes from.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
+    /// How much of the past counts.
+    pub fn forgetting(&self) -> Forgetting {
+        self.batch.clock(0).forgetting()
+    }
+
+    /// Changes how much of the past counts, from the next token on. What has been forgotten stays so, and
+    /// what has not keeps its weight of the moment.
+    pub fn set_forgetting(&mut self, forgetting: Forgetting) {
+        self.batch.set_forgetting(0, forgetting);
+    }
+
     /// Limits the number of tokens per submission to the device. Results do not depend on it.
     pub fn limit_burst(&mut self, tokens: usize) {
         self.batch.limit_burst(tokens);
+    }
+
+    /// Forgets the whole conversation.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn reset(&mut self) -> Result<(), GenerationError> {
+        self.batch.clear(0)?;
+        self.counts.fill(0);
+        (self.drawn, self.generated, self.seed) = (0, 0, None);
+        Ok(())
+    }
+
+    /// Everything that the conversation's continuation depends on. The state passes through the host.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn snapshot(&mut self) -> Result<Snapshot, GenerationError> {
+        Ok(Snapshot {
+            clock: self.batch.clock(0),
+            unread: self.batch.unread(0),
+            counts: self.counts.clone(),
+            drawn: self.drawn,
+            generated: self.generated,
+            seed: self.seed,
+            memory: self.batch.snapshot(0)?,
+        })
+    }
+
+    /// Replaces the conversation by the one of a snapshot of the same model. On the device that it was taken
+    /// on, the conversation continues as it would have then, bit for bit.
+    ///
+    /// # Errors
+    /// [`GenerationError::ForeignSnapshot`] for a model of other sizes; a device that fails.
+    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), GenerationError> {
+        if !snapshot.fits(&self.bdh.model().config) {
+            return Err(GenerationError::ForeignSnapshot);
+        }
+        self.batch.restore(0, snapshot.clock, &snapshot.unread, &snapshot.memory)?;
+        self.counts.clone_from(&snapshot.counts);
+        (self.drawn, self.generated, self.seed) = (snapshot.drawn, snapshot.generated, snapshot.seed);
+        Ok(())
+    }
+
+    /// A second conversation with the same past.
+    ///
+    /// # Errors
+    /// As [`Bdh::session`].
+    pub fn fork(&mut self) -> Result<Self, GenerationError> {
+        let snapshot = self.snapshot()?;
+        let mut fork = self.bdh.session(self.forgetting())?;
+        fork.restore(&snapshot)?;
+        Ok(fork)
     }
 
     /// Reads tokens; `progress` hears how many of them have been read so far, and may end the reading.
@@ -45,6 +129,9 @@ impl Session {
         for &token in tokens {
             self.counts[token as usize] |= PROMPT_BIT;
         }
+        if !tokens.is_empty() {
+            self.generated = 0;
+        }
         let mut read = 0;
         while self.batch.is_reading(0) {
             read += self.batch.advance()?.remove(0).read;
@@ -56,9 +143,11 @@ impl Session {
     }
 
     /// Continues the conversation. `each` receives the new tokens in bursts, as the device delivers
-    /// them, and may end the generation.
+    /// them, and may end the generation. Tokens that may be part of a stop text wait until that is known.
     ///
-    /// An empty conversation starts from [`Bdh::default_prompt`].
+    /// An empty conversation starts from [`Bdh::default_prompt`]. A generation that follows another one
+    /// directly goes on with it: penalties and `min_new_tokens` count its tokens too. The random numbers go on
+    /// in any case, so that the same seed never repeats them within a conversation.
     ///
     /// # Errors
     /// As [`Session::feed`]; options out of range, before any work starts; and logits that allow no draw.
@@ -69,29 +158,38 @@ impl Session {
     ) -> Result<Generated, GenerationError> {
         options.validate()?;
         let seed = options.seed.unwrap_or_else(rand::random);
-        if self.batch.is_empty(0) {
-            let start = self.bdh.default_prompt()?;
-            self.feed(&start, |_| ControlFlow::Continue(()))?;
-        }
-        // Presence and frequency count what this generation draws; earlier turns are its prompt.
-        for count in &mut self.counts {
-            let occurred = *count & (PROMPT_BIT | COUNT_MASK) != 0;
-            *count = if occurred { PROMPT_BIT } else { 0 };
+        self.start()?;
+        self.seed = Some(seed);
+        if self.generated == 0 {
+            // Presence and frequency count what this generation draws; earlier turns are its prompt.
+            self.counts = self.occurred();
         }
         let counts = mark_eos(self.counts.clone(), &options.eos_token_ids);
-        let params = SamplerParams::new(&options.sampling, seed, 0);
-        self.batch.draw(0, &params, &counts, options.max_new_tokens)?;
+        let mut params = SamplerParams::new(&options.sampling, seed, 0);
+        params.min_new_tokens = params.min_new_tokens.saturating_add(self.drawn - self.generated);
+        let mut scan = StopScan::new(&options.stop, self.bdh.text_stream());
+        let mut checkpoint = if scan.is_active() { Some((self.snapshot()?, 0)) } else { None };
+        self.batch.draw(0, &params, &counts, options.max_new_tokens, self.drawn)?;
+        self.batch.hurry();
         let mut tokens = Vec::new();
+        let mut drawn = 0;
         let mut finish_reason = FinishReason::Length;
-        while tokens.len() < options.max_new_tokens {
+        while drawn < options.max_new_tokens {
             let progress = self.batch.advance()?.remove(0);
-            for &token in &progress.drawn {
-                self.counts[token as usize] += 1;
-            }
-            tokens.extend_from_slice(&progress.drawn);
-            let flow = if progress.drawn.is_empty() { ControlFlow::Continue(()) } else { each(&progress.drawn) };
+            drawn += progress.drawn.len();
+            self.count(&progress.drawn);
+            let known = tokens.len();
+            let stopped = scan.push(&progress.drawn, &mut tokens);
+            let flow = if tokens.len() > known { each(&tokens[known..]) } else { ControlFlow::Continue(()) };
             if let Some(failure) = progress.failure {
                 return Err(failure);
+            }
+            if stopped {
+                if let Some((snapshot, position)) = &checkpoint {
+                    self.rewind(snapshot, &tokens[*position..])?;
+                }
+                self.batch.rest(0);
+                return Ok(Generated { tokens, finish_reason: FinishReason::Stop, seed });
             }
             if progress.ended {
                 finish_reason = FinishReason::Eos;
@@ -101,9 +199,83 @@ impl Session {
                 finish_reason = FinishReason::Stop;
                 break;
             }
+            if let Some((_, position)) = checkpoint
+                && tokens.len() == drawn
+                && drawn - position >= CHECKPOINT_TOKENS
+            {
+                checkpoint = Some((self.snapshot()?, drawn));
+            }
         }
         self.batch.rest(0);
+        let known = tokens.len();
+        scan.finish(&mut tokens);
+        if tokens.len() > known {
+            let _ = each(&tokens[known..]);
+        }
         Ok(Generated { tokens, finish_reason, seed })
+    }
+
+    /// Finds the likeliest continuations of the conversation, which itself stays as it is. Options, progress
+    /// and errors are those of [`Bdh::beam_search`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn beam_search(
+        &mut self,
+        sampling: &SamplingOptions,
+        beam: &BeamOptions,
+        progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
+    ) -> Result<Vec<Hypothesis>, GenerationError> {
+        sampling.validate()?;
+        let search = BeamSearch::new(beam.clone())?.with_text(self.bdh.text_stream());
+        self.start()?;
+        self.batch.check_room(0, beam.max_new_tokens)?;
+        if search.is_over() {
+            return Ok(search.finish());
+        }
+        while self.batch.is_reading(0) {
+            self.batch.advance()?;
+        }
+        let mut beams = self.bdh.backend().create_beams(beam.num_beams)?;
+        beams.base()?.restore(0, &self.batch.snapshot(0)?)?;
+        let counts = mark_eos(self.occurred(), &beam.eos_token_ids);
+        beams.start(&SamplerParams::new(sampling, 0, 0), &counts)?;
+        let unread = self.batch.unread(0);
+        beams::run(&mut *beams, search, self.batch.clock(0), unread[unread.len() - 1], progress)
+    }
+
+    /// Gives an empty conversation its beginning.
+    fn start(&mut self) -> Result<(), GenerationError> {
+        if self.batch.is_empty(0) {
+            let start = self.bdh.default_prompt()?;
+            self.feed(&start, |_| ControlFlow::Continue(()))?;
+        }
+        Ok(())
+    }
+
+    /// Counts of a generation that everything so far is the prompt of.
+    fn occurred(&self) -> Vec<u32> {
+        let occurred = |&count: &u32| if count & (PROMPT_BIT | COUNT_MASK) != 0 { PROMPT_BIT } else { 0 };
+        self.counts.iter().map(occurred).collect()
+    }
+
+    /// Counts drawn tokens.
+    fn count(&mut self, tokens: &[u32]) {
+        for &token in tokens {
+            self.counts[token as usize] += 1;
+        }
+        let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+        self.drawn = self.drawn.saturating_add(count);
+        self.generated = self.generated.saturating_add(count);
+    }
+
+    /// Makes the conversation end with `tokens`, all that is to be kept after a snapshot of the same
+    /// generation.
+    fn rewind(&mut self, snapshot: &Snapshot, tokens: &[u32]) -> Result<(), GenerationError> {
+        self.restore(snapshot)?;
+        self.batch.replay(0, tokens)?;
+        self.count(tokens);
+        Ok(())
     }
 
     /// Reads tokens and hands out the logits `[V]` after each of them but the last, with its index.

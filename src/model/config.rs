@@ -18,6 +18,9 @@ pub(super) const TIED: &str = "tie_word_embeddings";
 /// What the Hugging Face port calls n_layer, n_embd and n_head.
 const HUGGING_FACE_KEYS: [&str; 3] = ["num_hidden_layers", "hidden_size", "num_attention_heads"];
 
+/// Keys of which every configuration has one, by either set of names.
+pub(super) const SIZE_KEYS: [&str; 2] = ["n_layer", HUGGING_FACE_KEYS[0]];
+
 /// The sizes of a model and its special tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -42,6 +45,28 @@ pub struct Config {
 }
 
 impl Config {
+    /// A configuration without any sizes, to be filled in.
+    pub(super) fn unset() -> Self {
+        Self {
+            n_layer: 0,
+            n_embd: 0,
+            n_head: 0,
+            neurons_per_head: 0,
+            vocab_size: 0,
+            trained_context: None,
+            bos_token_id: None,
+            eos_token_ids: Vec::new(),
+            tied_embeddings: false,
+        }
+    }
+
+    /// The multiplier M of which floor(M·D / H) is the number of neurons per head, if there is one.
+    pub fn multiplier(&self) -> Option<usize> {
+        let per_head = self.neurons_per_head;
+        let multiplier = (per_head * self.n_head).div_ceil(self.n_embd.max(1));
+        (multiplier * self.n_embd / self.n_head.max(1) == per_head).then_some(multiplier)
+    }
+
     /// Neurons of all heads, H·N.
     pub fn neurons(&self) -> usize {
         self.n_head * self.neurons_per_head

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::error::ModelError;
 use super::json::JsonFile;
 use super::storage::Storage;
+use super::tokenizer_files::TokenizerFiles;
 use super::{CONFIG, GENERATION_CONFIG, ModelFiles, TRAINING_ARGS};
 
 macro_rules! file {
@@ -26,5 +27,6 @@ pub(super) fn files() -> Result<ModelFiles, ModelError> {
         config_path: directory.join(CONFIG),
         generation: json(GENERATION_CONFIG, file!("generation_config.json"))?,
         training_args: json(TRAINING_ARGS, file!("training_args.json"))?,
+        tokenizer: TokenizerFiles::default(),
     })
 }

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::tensor::Dtype;
+use crate::tokenizer::TokenizerError;
+
 /// Why a model could not be loaded. Every message is one line: the file, what was found, what was
 /// expected, and where it is not obvious, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -34,14 +37,14 @@ pub enum ModelError {
     },
 
     /// A model directory without weights.
-    #[error("{path}: holds no weights, expected model.safetensors in this directory", path = path.display())]
+    #[error("{path}: holds no weights, expected model.safetensors, model.pt or model.npz in this directory", path = path.display())]
     NoWeights {
         /// The directory.
         path: PathBuf,
     },
 
     /// The weights have no configuration beside them.
-    #[error("{path}: not found; expected the model's configuration beside its weights", path = path.display())]
+    #[error("{path}: not found; expected the model's configuration beside its weights, which carry none of their own (`bdh-gpu convert --n-layer N` makes one from the tensors)", path = path.display())]
     NoConfig {
         /// Where config.json should be.
         path: PathBuf,
@@ -92,12 +95,63 @@ pub enum ModelError {
     },
 
     /// A format or layout that is known but not read.
-    #[error("{path}: {what}, which this version does not read; expected safetensors with the official tensor names or those of the Hugging Face port", path = path.display())]
+    #[error("{path}: {what}, which this version does not read; expected safetensors, a PyTorch checkpoint or a NumPy archive", path = path.display())]
     Unsupported {
         /// The weights file.
         path: PathBuf,
         /// The format or layout.
         what: String,
+    },
+
+    /// A checkpoint's pickle names something that could do harm, had it been called.
+    #[error("{path}: its pickle calls for {name:?}, which no checkpoint needs and which was not run; this file may be an attack: do not open it with Python", path = path.display())]
+    Forbidden {
+        /// The weights file.
+        path: PathBuf,
+        /// The name, with its module.
+        name: String,
+    },
+
+    /// The model's tokenizer cannot be used.
+    #[error("{path}: {source}", path = path.display())]
+    Tokenizer {
+        /// tokenizer.json.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TokenizerError,
+    },
+
+    /// A model cannot be written.
+    #[error("{path}: cannot be written: {reason}", path = path.display())]
+    Save {
+        /// The directory or file.
+        path: PathBuf,
+        /// What stands in the way.
+        reason: String,
+    },
+
+    /// A weight is too large for the type it is to be stored as.
+    #[error("tensor {tensor:?} holds {value} at index {index:?}, which {dtype} cannot hold; choose another --dtype")]
+    Overflow {
+        /// The tensor.
+        tensor: &'static str,
+        /// Where in the tensor, one index per dimension.
+        index: Vec<usize>,
+        /// The value.
+        value: f32,
+        /// The type asked for.
+        dtype: Dtype,
+    },
+
+    /// Two models cannot be joined.
+    #[error("{first} and {second} cannot be merged: {reason}")]
+    Merge {
+        /// Name of the first model.
+        first: String,
+        /// Name of the second model.
+        second: String,
+        /// What differs, and what is expected.
+        reason: String,
     },
 
     /// The file has weights for each layer: a different model.

@@ -78,7 +78,35 @@ pub struct Clock {
 impl Clock {
     /// The clock of an empty conversation.
     pub fn new(forgetting: Forgetting) -> Self {
-        Self { forgetting, position: 0, reference: 0.0 }
+        Self::at(forgetting, 0)
+    }
+
+    /// The clock of an empty conversation whose first token has the given position.
+    pub fn at(forgetting: Forgetting, position: u32) -> Self {
+        Self { forgetting, position: position.into(), reference: 0.0 }
+    }
+
+    /// The clock of a state that has `position` tokens in it, at most 2^32, and the reference exponent
+    /// `reference`.
+    pub fn resume(forgetting: Forgetting, position: u64, reference: f64) -> Self {
+        Self { forgetting, position, reference }
+    }
+
+    /// The same state from now on under another setting. What is in it keeps the weight that it has now.
+    pub fn with_forgetting(self, forgetting: Forgetting) -> Self {
+        let now = u32::try_from(self.position).unwrap_or(u32::MAX);
+        let ahead = self.forgetting.exponent(now) - self.reference;
+        Self { forgetting, position: self.position, reference: forgetting.exponent(now) - ahead }
+    }
+
+    /// The setting in effect.
+    pub fn forgetting(&self) -> Forgetting {
+        self.forgetting
+    }
+
+    /// The reference exponent c of the state.
+    pub fn reference(&self) -> f64 {
+        self.reference
     }
 
     /// Position of the next token: the number of tokens in the state.
@@ -145,6 +173,31 @@ mod tests {
                 }
                 assert!(tick.write_scale.is_finite() && tick.read_scale > 0.0);
                 contributions.push(tick.write_scale as f64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_of_setting_keeps_the_weights_of_the_moment() {
+        let settings = [
+            Forgetting::Full,
+            Forgetting::After { context: 3, tau: 5.0 },
+            Forgetting::After { context: 100, tau: 0.4 },
+            Forgetting::Full,
+            Forgetting::After { context: 0, tau: 50.0 },
+        ];
+        let mut clock = Clock::new(settings[0]);
+        // The weight of a token at position 0, and the number that stands for it in the state.
+        let (mut weight, mut state) = (1.0, 1.0);
+        for (index, &forgetting) in settings.iter().enumerate() {
+            clock = clock.with_forgetting(forgetting);
+            for t in 40 * index as u32..40 * (index as u32 + 1) {
+                assert_eq!(clock.position(), u64::from(t));
+                let tick = clock.tick();
+                state *= tick.rescale.map_or(1.0, f64::from);
+                let got = state * f64::from(tick.read_scale);
+                assert!((got - weight).abs() <= 1e-5 * weight, "{forgetting:?} at {t}: {got} {weight}");
+                weight *= f64::from(forgetting.weight(t, t + 1));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Default generation options that come with a model.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::ModelError;
 use super::json::JsonFile;
@@ -56,6 +56,38 @@ pub struct GenerationConfig {
 }
 
 impl GenerationConfig {
+    /// The keys that are set, as generation_config.json has them.
+    pub(crate) fn to_json(&self) -> Map<String, Value> {
+        // 0.8 rather than the nearest f32 in all its digits.
+        let decimal = |number: f32| number.to_string().parse::<f64>().map_or(Value::Null, Value::from);
+        let stopping = self.early_stopping.map(|stopping| match stopping {
+            EarlyStopping::WhenEnoughEnded => Value::from(true),
+            EarlyStopping::WhenUnlikely => Value::from(false),
+            EarlyStopping::Never => Value::from("never"),
+        });
+        let pairs = [
+            ("max_new_tokens", self.max_new_tokens.map(Value::from)),
+            ("min_new_tokens", self.min_new_tokens.map(Value::from)),
+            ("do_sample", self.do_sample.map(Value::from)),
+            ("temperature", self.temperature.map(decimal)),
+            ("top_k", self.top_k.map(Value::from)),
+            ("top_p", self.top_p.map(decimal)),
+            ("min_p", self.min_p.map(decimal)),
+            ("repetition_penalty", self.repetition_penalty.map(decimal)),
+            ("presence_penalty", self.presence_penalty.map(decimal)),
+            ("frequency_penalty", self.frequency_penalty.map(decimal)),
+            ("num_beams", self.num_beams.map(Value::from)),
+            ("length_penalty", self.length_penalty.map(decimal)),
+            ("early_stopping", stopping),
+            ("num_return_sequences", self.num_return_sequences.map(Value::from)),
+            ("eos_token_id", self.eos_token_id.clone().map(Value::from)),
+            ("bos_token_id", self.bos_token_id.map(Value::from)),
+            ("seed", self.seed.map(Value::from)),
+        ];
+        let set = pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        set.collect()
+    }
+
     /// Reads the known keys of a file. Unknown keys are ignored.
     pub(crate) fn from_json(json: &JsonFile) -> Result<Self, ModelError> {
         let count = |key, least| {

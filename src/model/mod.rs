@@ -5,8 +5,13 @@
 //! | `config` | the sizes of a model |
 //! | `tensor` | weights, converted to f32 when read |
 //! | `generation_config` | default generation options |
-//! | `layout` | names and formats of weights files |
-//! | `safetensors` | the reader of that format |
+//! | `weights_file` | formats of weights files |
+//! | `safetensors`, `torch`, `npz` | the reader of each |
+//! | `archive`, `pickle` | what torch.save and NumPy wrap their tensors in |
+//! | `layout` | names and shapes of the tensors in them |
+//! | `tokenizer_files` | the tokenizer that comes with a model |
+//! | `save` | writing a model directory |
+//! | `merge` | joining two models |
 //! | `storage` | files mapped into memory |
 //! | `json` | JSON files, read key by key |
 //! | `embedded` | the model inside the program |
@@ -14,6 +19,7 @@
 //! | `rotary` | phases of the rotary embedding |
 //! | `forgetting` | how old tokens fade |
 
+mod archive;
 pub mod config;
 mod embedded;
 pub mod error;
@@ -21,11 +27,18 @@ pub mod forgetting;
 pub mod generation_config;
 mod json;
 mod layout;
+mod merge;
+mod npz;
+mod pickle;
 pub mod rotary;
 mod safetensors;
+mod save;
 mod storage;
 pub mod synthetic;
 pub mod tensor;
+mod tokenizer_files;
+mod torch;
+mod weights_file;
 
 use std::path::{Path, PathBuf};
 
@@ -34,20 +47,26 @@ use serde_json::{Map, Value};
 pub use self::config::Config;
 pub use self::error::ModelError;
 pub use self::generation_config::{EarlyStopping, GenerationConfig};
+pub use self::layout::Layout;
+pub use self::save::SaveOptions;
 pub use self::synthetic::SyntheticSpec;
 pub use self::tensor::{Dtype, Tensor};
+pub use self::weights_file::Format;
+pub use crate::tokenizer::Tokenizer;
 
 use self::config::declared_context;
 use self::json::JsonFile;
 use self::layout::WeightsFile;
 use self::storage::Storage;
+use self::tokenizer_files::TokenizerFiles;
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TRAINING_ARGS: &str = "training_args.json";
-/// Names of weights files, the preferred one first; some are only recognised, not read.
-const WEIGHTS: [&str; 6] =
-    ["model.safetensors", "model.pt", "model.npz", "weights.npz", "pytorch_model.bin", SHARD_INDEX];
+const WEIGHTS_FILE: &str = "model.safetensors";
+/// Names of weights files, the preferred one first; the last is only recognised, not read.
+const WEIGHTS: [&str; 7] =
+    [WEIGHTS_FILE, "model.pt", "model.npz", "weights.npz", "weights.safetensors", "pytorch_model.bin", SHARD_INDEX];
 const SHARD_INDEX: &str = "model.safetensors.index.json";
 
 /// The weights that all layers share. Sizes as in [`Config`]: D `n_embd`, H `n_head`, N
@@ -85,6 +104,20 @@ pub struct Model {
     pub notes: Vec<String>,
     /// Whether the rotary frequencies were stored with the weights rather than computed.
     pub stored_freqs: bool,
+    /// How the weights file is written and whose names it uses; `None` for a model made in memory.
+    pub source: Option<(Format, Layout)>,
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// The files that the tokenizer was read from, if any.
+    tokenizer_files: TokenizerFiles,
+}
+
+/// What to put in the place of what a model's files say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Layers. With it, a weights file without any configuration loads: the other sizes are those of its
+    /// tensors.
+    pub n_layer: Option<usize>,
 }
 
 /// The files of a model, opened.
@@ -96,6 +129,7 @@ struct ModelFiles {
     config_path: PathBuf,
     generation: Option<JsonFile>,
     training_args: Option<JsonFile>,
+    tokenizer: TokenizerFiles,
 }
 
 impl Model {
@@ -106,7 +140,15 @@ impl Model {
     /// Anything that is missing, unreadable, damaged, of an unknown format, or at odds with the
     /// configuration; see [`ModelError`].
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, ModelError> {
-        Self::from_files(ModelFiles::open(path.as_ref())?)
+        Self::from_path_with(path, &LoadOptions::default())
+    }
+
+    /// As [`Model::from_path`], with some of what the files say replaced.
+    ///
+    /// # Errors
+    /// As [`Model::from_path`].
+    pub fn from_path_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, ModelError> {
+        Self::from_files(ModelFiles::open(path.as_ref())?, options)
     }
 
     /// The model inside the program.
@@ -115,7 +157,7 @@ impl Model {
     /// As [`Model::from_path`]; none in a program that was built from sound files.
     #[cfg(feature = "embedded-model")]
     pub fn embedded() -> Result<Self, ModelError> {
-        Self::from_files(embedded::files()?)
+        Self::from_files(embedded::files()?, &LoadOptions::default())
     }
 
     /// Makes a model from weights in memory.
@@ -131,12 +173,15 @@ impl Model {
         let stored_freqs = weights.freqs != rotary::default_freqs(config.neurons_per_head);
         Ok(Self {
             name,
+            tokenizer: Tokenizer::bytes(config.vocab_size),
             config,
             weights,
             generation: GenerationConfig::default(),
             training_args: None,
             notes: Vec::new(),
             stored_freqs,
+            source: None,
+            tokenizer_files: TokenizerFiles::default(),
         })
     }
 
@@ -145,11 +190,36 @@ impl Model {
         self.weights.encoder.dtype()
     }
 
-    fn from_files(files: ModelFiles) -> Result<Self, ModelError> {
+    fn from_files(files: ModelFiles, options: &LoadOptions) -> Result<Self, ModelError> {
         // What the weights are decides how the configuration is to be read, so they come first.
-        let weights_file = WeightsFile::open(&files.weights, &files.weights_path)?;
-        let config_json = files.config.ok_or(ModelError::NoConfig { path: files.config_path })?;
-        let mut config = Config::from_json(&config_json, weights_file.ties_embeddings())?;
+        let mut weights_file = WeightsFile::open(&files.weights, &files.weights_path)?;
+        let source = Some((weights_file.format(), weights_file.layout()));
+        let mut notes = Vec::new();
+        let inner = weights_file.take_config();
+        if let (Some(inner), Some(outer)) = (&inner, &files.config)
+            && let (Some(inside), Some(beside)) = (inner.get(N_LAYER), outer.get(N_LAYER))
+            && inside != beside
+        {
+            notes.push(format!(
+                "{}: its own configuration has {N_LAYER} {inside}; {CONFIG} has {beside}, which counts",
+                inner.path.display()
+            ));
+        }
+        let mut config = match (files.config.or(inner), options.n_layer) {
+            (Some(mut json), n_layer) => {
+                if let Some(n_layer) = n_layer {
+                    json.map.insert(N_LAYER.to_owned(), n_layer.into());
+                }
+                Config::from_json(&json, weights_file.ties_embeddings())?
+            }
+            (None, Some(n_layer)) => {
+                let config = weights_file.config_by_shapes(n_layer);
+                let config = config.ok_or_else(|| ModelError::NoConfig { path: files.config_path.clone() })?;
+                config.check(&files.weights_path, None)?;
+                config
+            }
+            (None, None) => return Err(ModelError::NoConfig { path: files.config_path }),
+        };
         let generation = match &files.generation {
             Some(json) => GenerationConfig::from_json(json)?,
             None => GenerationConfig::default(),
@@ -159,11 +229,14 @@ impl Model {
         {
             config.trained_context = declared_context(json)?;
         }
-        config.bos_token_id = generation.bos_token_id.or(config.bos_token_id);
+        let tokenizer = files.tokenizer.load(config.vocab_size)?;
+        config.bos_token_id = generation.bos_token_id.or(config.bos_token_id).or(tokenizer.bos_token_id);
         if let Some(ids) = &generation.eos_token_id {
             config.eos_token_ids.clone_from(ids);
+        } else if config.eos_token_ids.is_empty() {
+            config.eos_token_ids.extend(tokenizer.eos_token_id);
         }
-        let mut notes = drop_ids_outside_vocabulary(&mut config);
+        notes.extend(drop_ids_outside_vocabulary(&mut config));
         let loaded = weights_file.weights(&config)?;
         notes.extend(loaded.notes);
         Ok(Self {
@@ -174,9 +247,15 @@ impl Model {
             training_args: files.training_args.map(|json| json.map),
             notes,
             stored_freqs: loaded.stored_freqs,
+            source,
+            tokenizer: tokenizer.tokenizer,
+            tokenizer_files: files.tokenizer,
         })
     }
 }
+
+/// The one size that no tensor tells.
+const N_LAYER: &str = "n_layer";
 
 impl ModelFiles {
     fn open(path: &Path) -> Result<Self, ModelError> {
@@ -199,6 +278,7 @@ impl ModelFiles {
             config_path,
             generation: JsonFile::read(directory.join(GENERATION_CONFIG))?,
             training_args: JsonFile::read(directory.join(TRAINING_ARGS))?,
+            tokenizer: TokenizerFiles::open(directory)?,
         })
     }
 }

@@ -5,29 +5,17 @@
 //! up the tensors' lengths without a check.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::error::{ModelError, clip};
 use super::storage::Storage;
 use super::tensor::{Dtype, Tensor};
+use super::weights_file::{Entry, Format, NamedTensors};
 
 /// Longest header read, in bytes: enough for tens of thousands of tensors.
 const MAX_HEADER: u64 = 4 << 20;
-
-/// A file's tensors by name.
-pub(crate) struct NamedTensors {
-    pub(crate) path: PathBuf,
-    pub(crate) entries: BTreeMap<String, Entry>,
-}
-
-/// A tensor of a file.
-pub(crate) enum Entry {
-    Tensor(Tensor),
-    /// One whose elements cannot be weights, with its dtype as the file spells it.
-    Other(String),
-}
 
 /// Reads the header and checks it against the file's length. No weight is looked at.
 pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
@@ -109,7 +97,7 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         let found = format!("the last tensor ends at byte {covered} of {} of the data", data.len());
         return Err(malformed(found, "it at the end"));
     }
-    Ok(NamedTensors { path: path.to_owned(), entries })
+    Ok(NamedTensors { path: path.to_owned(), format: Format::Safetensors, entries, config: None, notes: Vec::new() })
 }
 
 /// Dtype, shape and begin and end of the bytes from a tensor's description.

@@ -1,4 +1,4 @@
-//! Bytes of a weights file, mapped from disk or built into the program.
+//! Bytes of a weights file: mapped from disk, built into the program, or unpacked.
 
 use std::fs::{File, FileType};
 use std::io;
@@ -15,6 +15,8 @@ pub(crate) enum Storage {
     Mapped(Arc<Mmap>),
     #[cfg_attr(not(feature = "embedded-model"), allow(dead_code, reason = "only embedded models are static"))]
     Static(&'static [u8]),
+    /// Unpacked or copied, because it does not lie in its file as it is needed.
+    Owned(Arc<Vec<u8>>),
 }
 
 impl Storage {
@@ -36,6 +38,7 @@ impl Storage {
         match self {
             Self::Mapped(map) => map,
             Self::Static(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::config::Config;
 use super::error::ModelError;
 use super::rotary::default_freqs;
 use super::tensor::Tensor;
-use super::{GenerationConfig, Model, Weights};
+use super::{Model, Weights};
 
 /// Share of an embedding row's length that lies along the shared direction; the rest is noise.
 const EMBEDDING_SHARE: f64 = 0.75;
@@ -100,14 +100,9 @@ impl Model {
             lm_head: noise(&[spec.n_embd, spec.vocab_size], spec.n_embd, &mut random),
             freqs: default_freqs(spec.neurons_per_head),
         };
-        Self {
-            name: NAME.to_owned(),
-            config,
-            weights,
-            generation: GenerationConfig::default(),
-            training_args: None,
-            notes: Vec::new(),
-            stored_freqs: false,
+        match Self::from_parts(NAME, config, weights) {
+            Ok(model) => model,
+            Err(error) => panic!("{error}"),
         }
     }
 }

@@ -83,6 +83,48 @@ impl Tensor {
         Some(Self { shape: shape.into(), len, data: Data::Stored { storage, offset, dtype } })
     }
 
+    /// Copies a view with strides into row-major order. Offset and strides count elements of `bytes`, which
+    /// are little-endian. `None` if the view reaches beyond them.
+    pub(crate) fn gather(
+        bytes: &[u8],
+        dtype: Dtype,
+        offset: usize,
+        shape: &[usize],
+        strides: &[usize],
+    ) -> Option<Self> {
+        let len = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
+        let mut copy = Vec::new();
+        if len > 0 {
+            let last = shape.iter().zip(strides).try_fold(offset, |last, (&size, &stride)| {
+                (size - 1).checked_mul(stride).and_then(|reach| last.checked_add(reach))
+            })?;
+            if last >= bytes.len() / dtype.size() {
+                return None;
+            }
+            copy = vec![0; len.checked_mul(dtype.size())?];
+            match dtype.size() {
+                2 => gather::<2>(bytes, &mut copy, offset, shape, strides),
+                4 => gather::<4>(bytes, &mut copy, offset, shape, strides),
+                _ => gather::<8>(bytes, &mut copy, offset, shape, strides),
+            }
+        }
+        Self::stored(Storage::Owned(Arc::new(copy)), 0, dtype, shape)
+    }
+
+    /// The transpose of a matrix, of the same element type.
+    ///
+    /// # Panics
+    /// If the tensor is not of rank 2.
+    pub(crate) fn transposed(&self) -> Self {
+        let &[rows, columns] = self.shape() else { panic!("a transpose of shape {:?}", self.shape) };
+        let (shape, strides) = ([columns, rows], [1, columns]);
+        let copy = match &self.data {
+            Data::Stored { dtype, .. } => Self::gather(self.bytes(), *dtype, 0, &shape, &strides),
+            Data::Owned(values) => Self::gather(bytemuck::cast_slice(values), Dtype::F32, 0, &shape, &strides),
+        };
+        copy.unwrap_or_else(|| unreachable!("every element of a matrix is in it"))
+    }
+
     /// Element type in the file.
     pub fn dtype(&self) -> Dtype {
         match self.data {
@@ -208,6 +250,38 @@ impl fmt::Debug for Tensor {
     }
 }
 
+/// Copies elements of `SIZE` bytes. Offset, sizes and strides fit into `bytes`.
+fn gather<const SIZE: usize>(bytes: &[u8], copy: &mut [u8], offset: usize, shape: &[usize], strides: &[usize]) {
+    /// Columns at a time, so that neighbours in the source, where a matrix is transposed, stay in the cache.
+    const TILE: usize = 32;
+    let (from, to) = (bytes.as_chunks::<SIZE>().0, copy.as_chunks_mut::<SIZE>().0);
+    // The two innermost dimensions make planes, which are copied in strips of a few columns.
+    let outer = shape.len().saturating_sub(2);
+    let (rows, row_stride) = if shape.len() > 1 { (shape[outer], strides[outer]) } else { (1, 0) };
+    let (columns, column_stride) = shape.last().zip(strides.last()).map_or((1, 0), |(&size, &stride)| (size, stride));
+    let mut index = vec![0; outer];
+    for plane in to.chunks_mut(rows * columns) {
+        let start: usize = offset + index.iter().zip(strides).map(|(&index, &stride)| index * stride).sum::<usize>();
+        for first in (0..columns).step_by(TILE) {
+            let strip = first..columns.min(first + TILE);
+            for (row, to) in plane.chunks_mut(columns).enumerate() {
+                let start = start + row * row_stride;
+                for (column, to) in strip.clone().zip(&mut to[strip.clone()]) {
+                    *to = from[start + column * column_stride];
+                }
+            }
+        }
+        // Advances like an odometer.
+        for (place, &size) in index.iter_mut().zip(shape).rev() {
+            *place += 1;
+            if *place < size {
+                break;
+            }
+            *place = 0;
+        }
+    }
+}
+
 fn convert<const SIZE: usize>(bytes: &[u8], out: &mut [f32], element: impl Fn([u8; SIZE]) -> f32) {
     for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks::<SIZE>().0) {
         *out = element(bytes);
@@ -297,6 +371,38 @@ mod tests {
         let brains = [0x7f7fu16, 0x7f80].map(u16::to_le_bytes).concat();
         assert_eq!(stored(Dtype::BF16, brains).first_non_finite(), Some((1, f64::INFINITY)));
         assert_eq!(Tensor::from_f32(&[2, 3], vec![0.0; 6]).index(5), [1, 2]);
+    }
+
+    #[test]
+    fn views_with_strides_are_copied() {
+        let values: Vec<f32> = (0..24).map(|value| value as f32).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let gather = |offset, shape: &[usize], strides: &[usize]| {
+            Tensor::gather(&bytes, Dtype::F32, offset, shape, strides).map(|tensor| tensor.to_vec())
+        };
+        // As numpy.lib.stride_tricks.as_strided gives them.
+        assert_eq!(gather(0, &[2, 3], &[1, 2]).unwrap(), [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
+        assert_eq!(gather(1, &[2, 2, 2], &[12, 1, 4]).unwrap(), [1.0, 5.0, 2.0, 6.0, 13.0, 17.0, 14.0, 18.0]);
+        assert_eq!(gather(5, &[3], &[0]).unwrap(), [5.0; 3]);
+        assert_eq!(gather(23, &[], &[]).unwrap(), [23.0]);
+        assert_eq!(gather(99, &[0, 3], &[1, 2]).unwrap(), [0.0; 0]);
+        assert!(gather(24, &[], &[]).is_none() && gather(0, &[2, 3], &[12, 6]).is_none());
+        assert!(gather(0, &[2, 2], &[usize::MAX, 1]).is_none() && gather(usize::MAX, &[2], &[1]).is_none());
+    }
+
+    #[test]
+    fn transposes_of_any_size_are_right() {
+        for (rows, columns) in [(1, 1), (3, 5), (33, 70), (100, 31)] {
+            let values: Vec<f32> = (0..rows * columns).map(|value| value as f32).collect();
+            let tensor = Tensor::from_f32(&[rows, columns], values.clone());
+            let transposed = tensor.transposed();
+            assert_eq!(transposed.shape(), [columns, rows]);
+            let found = transposed.to_vec();
+            for (place, value) in values.iter().enumerate() {
+                assert_eq!(found[place % columns * rows + place / columns], *value);
+            }
+            assert_eq!(transposed.transposed().to_vec(), values);
+        }
     }
 
     #[test]

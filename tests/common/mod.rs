@@ -2,13 +2,29 @@
 #![allow(dead_code, reason = "every test crate uses a part")]
 
 pub mod naive;
+pub mod zip;
 
 use bdh_gpu::model::Model;
 use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
 
 /// Golden folders whose models this test suite loads.
-pub const FOLDERS: [&str; 6] = ["micro", "odd-shapes", "one-head", "deep", "st-bf16", "st-f16"];
+pub const FOLDERS: [&str; 9] = [
+    "micro",
+    "odd-shapes",
+    "one-head",
+    "deep",
+    "st-bf16",
+    "st-f16",
+    "pt-state-dict",
+    "pt-compiled",
+    "pt-training-checkpoint",
+];
+
+/// Whether a folder's golden holds the state: those about a file's format hold tokens and logits only.
+pub fn has_state(folder: &str) -> bool {
+    !folder.starts_with("st-") && !folder.starts_with("pt-")
+}
 
 /// Path of a golden folder.
 pub fn golden(folder: &str) -> PathBuf {

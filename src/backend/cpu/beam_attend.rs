@@ -1,7 +1,7 @@
 //! Twin of `shaders/beam_attend.wgsl`: a block of neurons meets a beam's past.
 
 use super::beam_encode::OwnNodes;
-use super::encode::{ActivePair, read_rows};
+use super::rows::{Weighted, select, weighted_sum};
 use super::simd::{Isa, Kernel, LANES};
 use crate::backend::beams::PathEntry;
 
@@ -23,8 +23,8 @@ pub struct BeamAttend<'a> {
     pub read_scale: f32,
     /// Attention output of this block, `[row]`.
     pub y: &'a mut [f32],
-    /// Scratch: the active pairs, capacity block / 2.
-    pub pairs: &'a mut Vec<ActivePair>,
+    /// Scratch.
+    pub list: &'a mut Vec<Weighted>,
 }
 
 impl Kernel for BeamAttend<'_> {
@@ -36,15 +36,11 @@ impl Kernel for BeamAttend<'_> {
         let block = self.state.len() / row;
         let (q, _) = self.nodes.get(self.node, self.layer);
         let q = &q[self.first..][..block];
-        let (pairs, _) = q.as_chunks::<2>();
-        self.pairs.clear();
-        for (i, &q) in pairs.iter().enumerate() {
-            if q[0] != 0.0 || q[1] != 0.0 {
-                self.pairs.push(ActivePair { first: 2 * i as u32, q });
-            }
-        }
+        let entry = |(i, &q): (usize, &f32)| ([Weighted { row: i as u32, weight: q }], q != 0.0);
+        select(self.list, q.iter().enumerate().map(entry), Weighted::default());
         let (lines, _) = self.state.as_chunks::<LANES>();
-        read_rows(isa, self.pairs, lines, false, self.y);
+        self.y.fill(0.0);
+        weighted_sum(isa, self.list, lines, true, self.y);
         let (y, _) = self.y.as_chunks_mut::<LANES>();
         for y in y.iter_mut().flatten() {
             *y *= self.read_scale;

@@ -4,7 +4,7 @@
 use super::simd::{Isa, Kernel};
 
 /// q ← rotary(u) for every neuron of a block.
-pub struct Rotate<'a> {
+pub struct RotateAll<'a> {
     /// Activations, `[block]`.
     pub u: &'a [f32],
     /// Cosines, `[block]`.
@@ -15,7 +15,7 @@ pub struct Rotate<'a> {
     pub q: &'a mut [f32],
 }
 
-impl Kernel for Rotate<'_> {
+impl Kernel for RotateAll<'_> {
     type Output = ();
 
     #[inline(always)]

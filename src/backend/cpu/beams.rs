@@ -1,10 +1,12 @@
 //! Beams on the CPU: one base state that all threads only read, and each thread's part of the nodes.
 
 use super::beam_attend::BeamAttend;
-use super::beam_encode::{OwnNodes, Rotate};
+use super::beam_encode::{OwnNodes, RotateAll};
 use super::beam_fold::Fold;
 use super::beam_select::{self, BeamBest};
+use super::dense::Ahead;
 use super::encode;
+use super::pages::Pages;
 use super::residual::Embed;
 use super::weights::{AnyWeights, Half, Weights};
 use super::worker::{self, Exchange, Job, LayerMemory, Worker, write};
@@ -61,14 +63,20 @@ impl BeamWorker {
     }
 
     /// Runs this thread's share of a step up to the logits.
-    fn run(&mut self, job: &Job, step: &BeamStep, base: &[LayerMemory<Vec<f32>>]) {
+    fn run(&mut self, job: &Job, step: &BeamStep, base: &[LayerMemory<Pages<f32>>]) {
         match &job.model.weights {
             AnyWeights::F32(weights) => self.run_typed(job, weights, step, base),
             AnyWeights::F16(weights) => self.run_typed(job, weights, step, base),
         }
     }
 
-    fn run_typed<E: Half>(&mut self, job: &Job, weights: &Weights<E>, step: &BeamStep, base: &[LayerMemory<Vec<f32>>]) {
+    fn run_typed<E: Half>(
+        &mut self,
+        job: &Job,
+        weights: &Weights<E>,
+        step: &BeamStep,
+        base: &[LayerMemory<Pages<f32>>],
+    ) {
         let g = &job.model.geometry;
         self.worker.active = (0..step.reads.len()).collect();
         for (slot, read) in step.reads.iter().enumerate() {
@@ -101,11 +109,12 @@ impl BeamWorker {
         for (own, block) in share.blocks.clone().enumerate() {
             let tiles = &weights.encoder[block * g.block * g.width..][..g.block * g.width];
             let offset = own * g.block;
-            encode::activate(job.level, tiles, g.width, x, g.row, active, u, stride, offset);
+            let ahead = &mut Ahead::default();
+            encode::activate(job.level, tiles, g.width, x, g.row, active, u, stride, offset, ahead);
             for &slot in active.iter() {
                 let phases = slot * g.padded_neurons() + block % g.blocks_per_head * g.block;
                 let (q, _) = self.nodes.get_mut(nodes[slot], layer);
-                job.level.run(Rotate {
+                job.level.run(RotateAll {
                     u: &u[slot * stride + offset..][..g.block],
                     cosines: &cosines[phases..][..g.block],
                     sines: &sines[phases..][..g.block],
@@ -135,7 +144,7 @@ impl BeamWorker {
                     state: &state[block * g.block * g.row..][..g.block * g.row],
                     read_scale: step.read_scale,
                     y: &mut attention[(own * worker.slots + slot) * g.row..][..g.row],
-                    pairs: &mut worker.pairs,
+                    list: &mut worker.lists[0],
                 });
             }
         }

@@ -1,6 +1,7 @@
-//! Twin of `shaders/encode.wgsl`: a block of neurons of one head fires, and meets its rows of the state.
+//! Twin of `shaders/encode.wgsl`: a block of neurons of one head fires, and meets its memory.
 
-use super::dense::tile_product;
+use super::dense::{Ahead, tile_product};
+use super::rows::{Weighted, select, weighted_sum};
 use super::simd::{Isa, Kernel, LANES, Level};
 use super::weights::{Half, TILE};
 use crate::backend::memory::WINDOW;
@@ -21,9 +22,11 @@ pub fn activate<E: Half>(
     u: &mut [f32],
     stride: usize,
     offset: usize,
+    ahead: &mut Ahead,
 ) {
+    ahead.spread(encoder.len() / TILE);
     for (index, tile) in encoder.chunks_exact(width * TILE).enumerate() {
-        tile_product(level, tile, x, row, active, |slot, sums| {
+        tile_product(level, tile, x, row, active, ahead, |slot, sums| {
             let to = &mut u[slot * stride + offset + index * TILE..][..TILE];
             for (to, &sum) in to.iter_mut().zip(sums) {
                 // A NaN stays a NaN, so that it reaches the logits and is reported.
@@ -56,13 +59,33 @@ impl Kernel for Phases<'_> {
     }
 }
 
-/// A pair of neurons of which at least one is active, after rotation.
-#[derive(Clone, Copy, Debug)]
-pub struct ActivePair {
-    /// Index of the first neuron within the block.
-    pub first: u32,
-    /// q of both.
-    pub q: [f32; 2],
+/// q ← rotary(u) for a block, and a list of the neurons of its active pairs.
+pub struct Rotate<'a> {
+    /// Activations, `[block]`.
+    pub u: &'a [f32],
+    /// Cosines, `[block]`.
+    pub cosines: &'a [f32],
+    /// Sines, `[block]`.
+    pub sines: &'a [f32],
+    /// The neurons of all pairs in which at least one is active, in order, with their q.
+    pub list: &'a mut Vec<Weighted>,
+}
+
+impl Kernel for Rotate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let (u, _) = self.u.as_chunks::<2>();
+        let (cosines, _) = self.cosines.as_chunks::<2>();
+        let (sines, _) = self.sines.as_chunks::<2>();
+        let pairs = u.iter().zip(cosines).zip(sines).enumerate().map(|(i, ((u, c), s))| {
+            let q = [u[0] * c[0] - u[1] * s[0], u[1] * c[1] + u[0] * s[1]];
+            let entry = |k: usize| Weighted { row: (2 * i + k) as u32, weight: q[k] };
+            ([entry(0), entry(1)], u[0] != 0.0 || u[1] != 0.0)
+        });
+        select(self.list, pairs, Weighted::default());
+    }
 }
 
 /// A block of neurons of one sequence as it stands in memory.
@@ -75,31 +98,22 @@ pub struct BlockMemory<'a> {
     pub recent: &'a [f32],
 }
 
-/// Rotates a block, lets a share of its window enter the state, reads the state's rows of its active pairs and
-/// what else is in the window (y), and leaves its own rotated activations there (see [`crate::backend::memory`]).
+/// Lets a share of a block's window enter the state, reads the state's rows of the active pairs and what else is in
+/// the window (y), and leaves the token's own q there (see [`crate::backend::memory`]).
 pub struct Attend<'a> {
-    /// Activations, `[block]`.
-    pub u: &'a [f32],
-    /// Cosines, `[block]`.
-    pub cosines: &'a [f32],
-    /// Sines, `[block]`.
-    pub sines: &'a [f32],
+    /// What [`Rotate`] listed.
+    pub list: &'a [Weighted],
     /// Position of the token.
     pub position: u32,
     /// Factor on q where the state is read.
     pub read_scale: f32,
     /// The past.
     pub memory: BlockMemory<'a>,
-    /// Whether the state comes from memory rather than from a cache.
-    pub streams: bool,
+    /// Whether the state's rows have to be asked for ahead of time.
+    pub ahead: bool,
     /// Attention output of this block, `[row]`.
     pub y: &'a mut [f32],
-    /// Scratch: the active pairs, capacity block / 2.
-    pub pairs: &'a mut Vec<ActivePair>,
 }
-
-/// Pairs ahead of their use at which their rows are asked for.
-const AHEAD: usize = 2;
 
 impl Kernel for Attend<'_> {
     type Output = ();
@@ -107,38 +121,30 @@ impl Kernel for Attend<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let row = self.y.len();
-        self.pairs.clear();
-        let (u, _) = self.u.as_chunks::<2>();
-        let (cosines, _) = self.cosines.as_chunks::<2>();
-        let (sines, _) = self.sines.as_chunks::<2>();
-        for (i, ((u, c), s)) in u.iter().zip(cosines).zip(sines).enumerate() {
-            if u[0] != 0.0 || u[1] != 0.0 {
-                let q = [u[0] * c[0] - u[1] * s[0], u[1] * c[1] + u[0] * s[1]];
-                self.pairs.push(ActivePair { first: 2 * i as u32, q });
-            }
-        }
         let BlockMemory { state, rotated, recent } = self.memory;
         let turn = self.position as usize % WINDOW;
-        for pair in (turn..u.len()).step_by(WINDOW) {
+        for pair in (turn..rotated.len() / (2 * WINDOW)).step_by(WINDOW) {
             settle_pair(isa, pair, state, rotated, recent, row);
         }
 
         let (lines, _) = state.as_chunks::<LANES>();
-        read_rows(isa, self.pairs, lines, self.streams, self.y);
+        self.y.fill(0.0);
+        weighted_sum(isa, self.list, lines, self.ahead, self.y);
 
         let (window, _) = rotated.as_chunks_mut::<WINDOW>();
-        let mut scores = isa.splat(0.0);
-        for pair in self.pairs.iter() {
-            let [first, second] = pair_of(window, pair);
-            let sum = isa.mul_add(isa.splat(pair.q[0]), isa.load(first), scores);
-            scores = isa.mul_add(isa.splat(pair.q[1]), isa.load(second), sum);
-            first[turn] = pair.q[0];
-            second[turn] = pair.q[1];
+        let (pairs, _) = self.list.as_chunks::<2>();
+        let mut scores = [isa.splat(0.0); 2];
+        for pair in pairs {
+            for (score, item) in scores.iter_mut().zip(pair) {
+                let entries = &mut window[item.row as usize];
+                *score = isa.mul_add(isa.splat(item.weight), isa.load(entries), *score);
+                entries[turn] = item.weight;
+            }
         }
         let mut weights = [0.0; WINDOW];
-        isa.store(scores, &mut weights);
+        isa.store(isa.add(scores[0], scores[1]), &mut weights);
         let (y, _) = self.y.as_chunks_mut::<LANES>();
-        for (&weight, x) in weights.iter().zip(recent.chunks_exact(row)).filter(|(weight, _)| **weight != 0.0) {
+        for (&weight, x) in weights.iter().zip(recent.chunks_exact(row)) {
             let (x, _) = x.as_chunks::<LANES>();
             for (y, x) in y.iter_mut().zip(x) {
                 isa.store(isa.mul_add(isa.splat(weight), isa.load(x), isa.load(y)), y);
@@ -147,65 +153,6 @@ impl Kernel for Attend<'_> {
         for y in y.as_flattened_mut() {
             *y *= self.read_scale;
         }
-    }
-}
-
-/// A pair's two entries of the window.
-#[inline(always)]
-fn pair_of<'a>(window: &'a mut [[f32; WINDOW]], pair: &ActivePair) -> &'a mut [[f32; WINDOW]; 2] {
-    window[pair.first as usize..].first_chunk_mut().expect("two neurons")
-}
-
-/// y ← Σ q · state over the active pairs of a block.
-///
-/// `lines` are the block's rows of the state; they are asked for ahead of time where `streams` is set.
-#[inline(always)]
-pub fn read_rows<I: Isa>(isa: I, pairs: &[ActivePair], lines: &[[f32; LANES]], streams: bool, y: &mut [f32]) {
-    let (y, _) = y.as_chunks_mut::<LANES>();
-    let row = y.len();
-    let mut at = 0;
-    while at < row {
-        let count = (row - at).min(I::ACCUMULATORS);
-        let count = 1 << count.ilog2();
-        let out = &mut y[at..at + count];
-        match count {
-            16 => read_columns::<I, 16>(isa, pairs, lines, row, at, streams, out),
-            8 => read_columns::<I, 8>(isa, pairs, lines, row, at, streams, out),
-            4 => read_columns::<I, 4>(isa, pairs, lines, row, at, streams, out),
-            2 => read_columns::<I, 2>(isa, pairs, lines, row, at, streams, out),
-            _ => read_columns::<I, 1>(isa, pairs, lines, row, at, streams, out),
-        }
-        at += count;
-    }
-}
-
-/// [`read_rows`] for the `V` vectors of columns from `at` on, which stay in registers.
-#[inline(always)]
-fn read_columns<I: Isa, const V: usize>(
-    isa: I,
-    pairs: &[ActivePair],
-    lines: &[[f32; LANES]],
-    row: usize,
-    at: usize,
-    streams: bool,
-    y: &mut [[f32; LANES]],
-) {
-    let columns = |neuron: usize| lines[neuron * row + at..].first_chunk::<V>().expect("a row of the state");
-    let mut sums = [isa.splat(0.0); V];
-    for (i, pair) in pairs.iter().enumerate() {
-        let neuron = pair.first as usize;
-        if streams && let Some(later) = pairs.get(i + AHEAD) {
-            let later = later.first as usize;
-            columns(later).iter().chain(columns(later + 1)).for_each(|line| isa.prefetch(line));
-        }
-        let (first, second) = (columns(neuron), columns(neuron + 1));
-        let (q0, q1) = (isa.splat(pair.q[0]), isa.splat(pair.q[1]));
-        for v in 0..V {
-            sums[v] = isa.mul_add(q1, isa.load(&second[v]), isa.mul_add(q0, isa.load(&first[v]), sums[v]));
-        }
-    }
-    for (sum, y) in sums.into_iter().zip(y) {
-        isa.store(sum, y);
     }
 }
 

@@ -11,11 +11,16 @@ mod beam_fold;
 mod beam_select;
 mod beam_stages;
 mod beams;
+mod chunk;
+mod chunk_kernels;
 mod chunk_stages;
 mod dense;
 mod encode;
+mod pages;
+mod probe;
 mod project;
 mod residual;
+mod rows;
 pub mod simd;
 mod stages;
 mod weights;
@@ -24,10 +29,14 @@ mod worker;
 use super::beams::{BeamStages, Beams};
 use super::chunk::ChunkStages;
 use super::memory::{self, Memory, WINDOW};
+use super::profile::Profile;
 use super::{Backend, BackendError, Chunk, DeviceInfo, DeviceKind, Plan, RunOutput, Slots, WeightType, stage};
 use crate::model::Model;
 use crate::sampling::{Control, NO_TOKEN, Sampler, SamplerParams, Status};
 use beams::CpuBeams;
+use chunk::ChunkReader;
+use pages::Pages;
+use probe::Probe;
 use simd::{LANES, Level};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weights::{AnyWeights, CpuModel};
@@ -55,7 +64,7 @@ impl CpuBackend {
     /// [`BackendError::Driver`] if the threads cannot be started.
     pub fn new(model: &Model, weight_type: WeightType, threads: Option<usize>) -> Result<Self, BackendError> {
         let available = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let model = CpuModel::new(model, weight_type);
+        let model = CpuModel::new(model, weight_type)?;
         let threads = threads.unwrap_or(available).clamp(1, model.geometry.blocks());
         let level = Level::detect();
         let name = "CPU".to_string();
@@ -105,7 +114,7 @@ impl Backend for CpuBackend {
     }
 
     fn chunk_tokens(&self) -> usize {
-        128
+        chunk::CHUNK_TOKENS
     }
 
     fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
@@ -166,12 +175,14 @@ impl SlotSampler {
 struct CpuSlots {
     shared: Arc<Shared>,
     /// `[slots][layers]`
-    memory: Vec<Vec<LayerMemory<Vec<f32>>>>,
+    memory: Vec<Vec<LayerMemory<Pages<f32>>>>,
     samplers: Vec<Mutex<SlotSampler>>,
     /// `[slots]`, each `[V]`.
     logits: Vec<Mutex<Vec<f32>>>,
     workers: Vec<Mutex<Worker>>,
     exchange: Exchange,
+    /// Made when first needed.
+    chunks: Option<ChunkReader>,
 }
 
 /// Locks a mutex; a panic elsewhere does not make its contents unusable here.
@@ -184,8 +195,8 @@ impl CpuSlots {
         let g = &shared.model.geometry;
         let layer = |_| {
             Ok(LayerMemory {
-                state: zeros(g.layer_state(), "a sequence's state")?,
-                rotated: zeros(g.all_neurons() * WINDOW, "a sequence's window")?,
+                state: Pages::zeroed(g.layer_state(), "a sequence's state")?,
+                rotated: Pages::zeroed(g.all_neurons() * WINDOW, "a sequence's window")?,
             })
         };
         let memory = (0..count).map(|_| (0..g.layers).map(layer).collect()).collect::<Result<_, BackendError>>()?;
@@ -198,22 +209,10 @@ impl CpuSlots {
             logits: (0..count).map(|_| Mutex::new(vec![0.0; g.vocab])).collect(),
             workers: workers.into_iter().map(|share| Mutex::new(Worker::new(g, share, count))).collect(),
             exchange,
+            chunks: None,
             shared,
         })
     }
-}
-
-/// Zeroed numbers, or an error instead of an abort where memory does not suffice.
-fn zeros(len: usize, what: &'static str) -> Result<Vec<f32>, BackendError> {
-    let mut numbers: Vec<f32> = Vec::new();
-    numbers.try_reserve_exact(len).map_err(|_| BackendError::OutOfMemory {
-        device: "CPU".into(),
-        what,
-        bytes: 4 * len as u64,
-    })?;
-    drop(numbers);
-    // Zeroed pages are taken only when they are touched.
-    Ok(vec![0.0; len])
 }
 
 impl Slots for CpuSlots {
@@ -289,8 +288,20 @@ impl Slots for CpuSlots {
         Ok(output)
     }
 
-    fn read_chunk(&mut self, _slot: usize, _chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
-        unimplemented!()
+    fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
+        self.workers.iter().for_each(|own| lock(own).probe = Some(Box::new(Probe::start())));
+        let run = self.run(plan);
+        let probes: Vec<Probe> = self.workers.iter().filter_map(|own| lock(own).probe.take()).map(|p| *p).collect();
+        run.map(|_| Probe::merge(&probes))
+    }
+
+    fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        self.settle(slot);
+        let reader = match &mut self.chunks {
+            Some(reader) => reader,
+            none => none.insert(ChunkReader::new(&self.shared)?),
+        };
+        Ok(reader.read(&self.shared, &mut self.memory[slot], &self.exchange.barrier, chunk))
     }
 
     fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
@@ -316,8 +327,7 @@ impl Slots for CpuSlots {
 
     fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
-        let mut numbers = zeros(g.layers * memory::layer_len(g.heads * g.neurons, g.width), "a snapshot")?;
-        numbers.clear();
+        let mut numbers = Vec::with_capacity(g.layers * memory::layer_len(g.heads * g.neurons, g.width));
         for layer in 0..g.layers {
             let Memory { state, rotated, recent } = self.read_memory(slot, layer);
             [state, rotated, recent].iter().for_each(|part| numbers.extend_from_slice(part));
@@ -379,7 +389,7 @@ impl CpuSlots {
 fn each_thread(
     shared: &Shared,
     workers: &[Mutex<Worker>],
-    memory: &mut [Vec<LayerMemory<Vec<f32>>>],
+    memory: &mut [Vec<LayerMemory<Pages<f32>>>],
     run: impl Fn(&mut Worker, &mut OwnMemory) + Sync,
 ) {
     let _turn = lock(&shared.turn);

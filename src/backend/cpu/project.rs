@@ -1,6 +1,7 @@
 //! Twin of `shaders/project.wgsl`: attention output through the gated neurons of a block, back to the
 //! residual width.
 
+use super::rows::{Weighted, drop_zeros, select, weighted_sum};
 use super::simd::{Isa, Kernel, LANES};
 use super::weights::Half;
 
@@ -18,38 +19,64 @@ pub struct Project<'a, E> {
     pub decoder: &'a [E],
     /// The block's share of the decoder output, `[row]`.
     pub update: &'a mut [f32],
+    /// Whether the weights have to be asked for ahead of time.
+    pub ahead: bool,
+    /// Scratch.
+    pub list: &'a mut Vec<Weighted>,
 }
+
+/// Rows of encoder_v ahead of their use at which they are asked for.
+const AHEAD: usize = 16;
 
 impl<E: Half> Kernel for Project<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let row = self.y.len();
+        let (list, u) = (self.list, self.u);
+        let entry = |(i, &u): (usize, &f32)| ([Weighted { row: i as u32, weight: u }], u != 0.0);
+        select(list, u.iter().enumerate().map(entry), Weighted::default());
+        let (decoder, _) = self.decoder.as_chunks::<LANES>();
+        gate(isa, list, self.y, self.encoder_v, if self.ahead { Some(decoder) } else { None });
+        for item in list.iter() {
+            u[item.row as usize] = item.weight;
+        }
+        drop_zeros(list);
         self.update.fill(0.0);
-        let (y, _) = self.y.as_chunks::<LANES>();
-        let (update, _) = self.update.as_chunks_mut::<LANES>();
-        let rows = self.encoder_v.chunks_exact(row).zip(self.decoder.chunks_exact(row));
-        for (u, (value, decoder)) in self.u.iter_mut().zip(rows) {
-            if *u == 0.0 {
-                continue;
-            }
-            let (value, _) = value.as_chunks::<LANES>();
-            let mut sums = [isa.splat(0.0); 2];
-            for (i, (value, y)) in value.iter().zip(y).enumerate() {
-                sums[i % 2] = isa.mul_add(E::load(isa, value), isa.load(y), sums[i % 2]);
-            }
-            let z = isa.sum(isa.add(sums[0], sums[1]));
-            if z <= 0.0 {
-                *u = 0.0;
-                continue;
-            }
-            *u *= z;
-            let g = isa.splat(*u);
-            let (decoder, _) = decoder.as_chunks::<LANES>();
-            for (update, decoder) in update.iter_mut().zip(decoder) {
-                isa.store(isa.mul_add(g, E::load(isa, decoder), isa.load(update)), update);
-            }
+        weighted_sum(isa, list, decoder, false, self.update);
+    }
+}
+
+/// g ← u · relu(y · encoder_v) for listed neurons, whose weight is u before and g after.
+///
+/// Where rows of the decoder are given, they and those of encoder_v are asked for ahead of time.
+#[inline(always)]
+pub fn gate<I: Isa, E: Half>(
+    isa: I,
+    list: &mut [Weighted],
+    y: &[f32],
+    encoder_v: &[E],
+    decoder: Option<&[[E; LANES]]>,
+) {
+    let (y, _) = y.as_chunks::<LANES>();
+    let (values, _) = encoder_v.as_chunks::<LANES>();
+    let row = |index: u32| index as usize * y.len()..(index as usize + 1) * y.len();
+    for i in 0..list.len() {
+        if decoder.is_some()
+            && let Some(later) = list.get(i + AHEAD)
+        {
+            // Two vectors of halves share a line.
+            values[row(later.row)].iter().step_by(2).for_each(|line| isa.prefetch(line));
+        }
+        let item = &mut list[i];
+        let mut sums = [isa.splat(0.0); 2];
+        for (k, (value, y)) in values[row(item.row)].iter().zip(y).enumerate() {
+            sums[k % 2] = isa.mul_add(E::load(isa, value), isa.load(y), sums[k % 2]);
+        }
+        let z = isa.sum(isa.add(sums[0], sums[1]));
+        item.weight *= if z < 0.0 { 0.0 } else { z };
+        if let Some(decoder) = decoder.filter(|_| item.weight != 0.0) {
+            decoder[row(item.row)].iter().step_by(2).for_each(|line| isa.prefetch(line));
         }
     }
 }

@@ -12,6 +12,8 @@ pub trait Isa: Copy {
     type V: Copy;
     /// Vectors that stay in registers while others pass through them; a power of two, at most 16.
     const ACCUMULATORS: usize;
+    /// Vectors of a tile that a product over many tokens keeps at a time; divides [`super::weights::TILE`].
+    const TILE_VECTORS: usize;
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
     /// Reads sixteen floats.
@@ -24,8 +26,8 @@ pub trait Isa: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// a·b + c, lane by lane.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// Asks for a line of memory that is read once and soon.
-    fn prefetch(self, line: &[f32; LANES]);
+    /// Asks for the line of memory in which `value` starts.
+    fn prefetch<T>(self, value: &T);
     /// Sum of all lanes in a fixed order.
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
@@ -113,9 +115,10 @@ pub struct Portable;
 impl Isa for Portable {
     type V = [f32; LANES];
     const ACCUMULATORS: usize = 2;
+    const TILE_VECTORS: usize = 1;
 
     #[inline(always)]
-    fn prefetch(self, _: &[f32; LANES]) {}
+    fn prefetch<T>(self, _: &T) {}
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -181,11 +184,12 @@ mod x86 {
     impl Isa for Avx2 {
         type V = [__m256; 2];
         const ACCUMULATORS: usize = 4;
+        const TILE_VECTORS: usize = 1;
 
         #[inline(always)]
-        fn prefetch(self, line: &[f32; LANES]) {
-            // SAFETY: see the module.
-            unsafe { _mm_prefetch::<_MM_HINT_NTA>(line.as_ptr().cast()) }
+        fn prefetch<T>(self, value: &T) {
+            // SAFETY: a hint, which faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast()) }
         }
 
         #[inline(always)]
@@ -237,11 +241,12 @@ mod x86 {
     impl Isa for Avx512 {
         type V = __m512;
         const ACCUMULATORS: usize = 16;
+        const TILE_VECTORS: usize = 4;
 
         #[inline(always)]
-        fn prefetch(self, line: &[f32; LANES]) {
-            // SAFETY: see the module.
-            unsafe { _mm_prefetch::<_MM_HINT_NTA>(line.as_ptr().cast()) }
+        fn prefetch<T>(self, value: &T) {
+            // SAFETY: a hint, which faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast()) }
         }
 
         #[inline(always)]
@@ -278,6 +283,12 @@ mod x86 {
         fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
             // SAFETY: see the module.
             unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn sum(self, v: Self::V) -> f32 {
+            // SAFETY: see the module.
+            unsafe { _mm512_reduce_add_ps(v) }
         }
     }
 }

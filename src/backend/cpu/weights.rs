@@ -1,16 +1,18 @@
 //! Weights in the CPU's layout.
 
+use super::pages::Pages;
 use super::simd::{Isa, LANES};
-use crate::backend::WeightType;
 use crate::backend::pack::{self, Element, Geometry};
+use crate::backend::{BackendError, WeightType};
 use crate::model::{Model, rotary::Rotary};
+use bytemuck::Pod;
 
 /// Outputs in a tile of a dense product: four vectors, enough independent sums to hide the latency of
 /// a multiply-add.
 pub const TILE: usize = 4 * LANES;
 
 /// A weight that loads sixteen at a time.
-pub trait Half: Element {
+pub trait Half: Element + Pod {
     /// Reads sixteen weights as f32.
     fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V;
 }
@@ -32,29 +34,33 @@ impl Half for u16 {
 /// A model's weights, packed (see [`pack`]) as numbers of type `E`.
 pub struct Weights<E> {
     /// Rows `[V][row]`.
-    pub embed: Vec<E>,
+    pub embed: Pages<E>,
     /// Tiles `[blocks][block / TILE][D][TILE]`.
-    pub encoder: Vec<E>,
+    pub encoder: Pages<E>,
     /// Rows `[neurons][row]`.
-    pub encoder_v: Vec<E>,
+    pub encoder_v: Pages<E>,
     /// Rows `[neurons][row]`.
-    pub decoder: Vec<E>,
+    pub decoder: Pages<E>,
     /// Tiles `[V / TILE][D][TILE]`.
-    pub head: Vec<E>,
+    pub head: Pages<E>,
 }
 
 impl<E: Half> Weights<E> {
     /// Packs a model's weights.
-    pub fn pack(model: &Model, g: &Geometry) -> Self {
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] where they do not fit.
+    pub fn pack(model: &Model, g: &Geometry) -> Result<Self, BackendError> {
         let w = &model.weights;
         let padded = g.padded_neurons();
-        Self {
-            embed: pack::rows(&w.embed, 1, g.vocab, g.width, g.vocab, g.row),
-            encoder: pack::tiles(g.heads_of(&w.encoder), g.width, padded, TILE),
-            encoder_v: pack::columns_as_rows(g.heads_of(&w.encoder_v), padded, g.row),
-            decoder: pack::rows(&w.decoder, g.heads, g.neurons, g.width, padded, g.row),
-            head: pack::tiles(g.head_of(&w.lm_head), g.width, g.vocab.next_multiple_of(TILE), TILE),
-        }
+        let keep = |packed: Vec<E>| Pages::copied(&packed, "the weights");
+        Ok(Self {
+            embed: keep(pack::rows(&w.embed, 1, g.vocab, g.width, g.vocab, g.row))?,
+            encoder: keep(pack::tiles(g.heads_of(&w.encoder), g.width, padded, TILE))?,
+            encoder_v: keep(pack::columns_as_rows(g.heads_of(&w.encoder_v), padded, g.row))?,
+            decoder: keep(pack::rows(&w.decoder, g.heads, g.neurons, g.width, padded, g.row))?,
+            head: keep(pack::tiles(g.head_of(&w.lm_head), g.width, g.vocab.next_multiple_of(TILE), TILE))?,
+        })
     }
 
     /// Bytes held.
@@ -85,7 +91,10 @@ pub enum AnyWeights {
 
 impl CpuModel {
     /// Packs a model.
-    pub fn new(model: &Model, weight_type: WeightType) -> Self {
+    ///
+    /// # Errors
+    /// As [`Weights::pack`].
+    pub fn new(model: &Model, weight_type: WeightType) -> Result<Self, BackendError> {
         let neurons = model.config.neurons();
         let largest = if neurons <= 16_384 { 256 } else { 512 };
         let block = model.config.neurons_per_head.next_multiple_of(TILE).min(largest);
@@ -93,9 +102,9 @@ impl CpuModel {
         let mut turns = Rotary::new(&model.weights.freqs).turns().to_vec();
         turns.resize(geometry.padded_neurons(), 0);
         let weights = match weight_type {
-            WeightType::F32 => AnyWeights::F32(Weights::pack(model, &geometry)),
-            WeightType::F16 => AnyWeights::F16(Weights::pack(model, &geometry)),
+            WeightType::F32 => AnyWeights::F32(Weights::pack(model, &geometry)?),
+            WeightType::F16 => AnyWeights::F16(Weights::pack(model, &geometry)?),
         };
-        Self { geometry, turns, weights }
+        Ok(Self { geometry, turns, weights })
     }
 }

@@ -5,10 +5,13 @@
 //! is split between threads) and their partial decoder outputs, and meet at a barrier after each.
 
 use super::barrier::Barrier;
-use super::dense::tile_product;
-use super::encode::{self, ActivePair, Attend, BlockMemory, Phases, Settle};
+use super::dense::{Ahead, tile_product};
+use super::encode::{self, Attend, BlockMemory, Phases, Rotate, Settle};
+use super::pages::Pages;
+use super::probe::{Phase, Probe};
 use super::project::Project;
 use super::residual::{Accumulate, Embed, Finish, LayerNorm};
+use super::rows::Weighted;
 use super::simd::Level;
 use super::weights::{AnyWeights, CpuModel, Half, TILE, Weights};
 use super::{SlotSampler, lock, rescale, running};
@@ -48,22 +51,31 @@ pub type OwnMemory<'a> = Vec<Vec<LayerMemory<&'a mut [f32]>>>;
 
 /// Splits every memory by the threads' numbers of blocks: `[threads][slots][layers]`.
 pub fn split_memory<'a>(
-    memory: &'a mut [Vec<LayerMemory<Vec<f32>>>],
+    memory: &'a mut [Vec<LayerMemory<Pages<f32>>>],
     g: &Geometry,
     shares: &[usize],
 ) -> Vec<OwnMemory<'a>> {
     let mut parts: Vec<OwnMemory> = shares.iter().map(|_| Vec::with_capacity(memory.len())).collect();
     for slot in memory {
-        parts.iter_mut().for_each(|part| part.push(Vec::with_capacity(slot.len())));
-        for layer in slot {
-            let (mut state, mut rotated) = (layer.state.as_mut_slice(), layer.rotated.as_mut_slice());
-            for (part, blocks) in parts.iter_mut().zip(shares) {
-                let own = LayerMemory {
-                    state: state.split_off_mut(..blocks * g.block * g.row).expect("a share of the blocks"),
-                    rotated: rotated.split_off_mut(..blocks * g.block * WINDOW).expect("a share of the blocks"),
-                };
-                part.last_mut().expect("pushed above").push(own);
-            }
+        parts.iter_mut().zip(split_layers(slot, g, shares)).for_each(|(part, own)| part.push(own));
+    }
+    parts
+}
+
+/// Splits one sequence's memory by numbers of blocks: `[shares][layers]`.
+pub fn split_layers<'a>(
+    memory: &'a mut [LayerMemory<Pages<f32>>],
+    g: &Geometry,
+    shares: &[usize],
+) -> Vec<Vec<LayerMemory<&'a mut [f32]>>> {
+    let mut parts: Vec<Vec<_>> = shares.iter().map(|_| Vec::with_capacity(memory.len())).collect();
+    for layer in memory {
+        let (mut state, mut rotated) = (&mut layer.state[..], &mut layer.rotated[..]);
+        for (part, blocks) in parts.iter_mut().zip(shares) {
+            part.push(LayerMemory {
+                state: state.split_off_mut(..blocks * g.block * g.row).expect("a share of the blocks"),
+                rotated: rotated.split_off_mut(..blocks * g.block * WINDOW).expect("a share of the blocks"),
+            });
         }
     }
     parts
@@ -153,13 +165,16 @@ pub struct Worker {
     /// Cosines and sines, `[slots][padded N]`.
     pub cosines: Vec<f32>,
     pub sines: Vec<f32>,
-    pub pairs: Vec<ActivePair>,
+    /// The active pairs of the block at hand and of the one before.
+    pub lists: [Vec<Weighted>; 2],
     /// The windows' residuals, the same in every thread, `[slots][layers][WINDOW][row]`.
     pub recent: Vec<f32>,
     /// Sequences that take part in the current step.
     pub active: Vec<usize>,
     /// Those of them that draw a token.
     drawing: Vec<usize>,
+    /// Measures the run, where it is profiled.
+    pub probe: Option<Box<Probe>>,
 }
 
 impl Worker {
@@ -172,10 +187,11 @@ impl Worker {
             attention: vec![0.0; g.heads * slots * g.row],
             cosines: vec![0.0; slots * g.padded_neurons()],
             sines: vec![0.0; slots * g.padded_neurons()],
-            pairs: Vec::with_capacity(g.block / 2),
+            lists: Default::default(),
             recent: vec![0.0; slots * g.layers * WINDOW * g.row],
             active: Vec::with_capacity(slots),
             drawing: Vec::with_capacity(slots),
+            probe: None,
             share,
         }
     }
@@ -195,8 +211,10 @@ impl Worker {
     }
 
     fn run_typed<E: Half>(&mut self, job: &Job, weights: &Weights<E>, memory: &mut OwnMemory) {
+        self.lap(Phase::Wait);
         for steps in &job.plan.steps {
             self.start(job, weights, steps);
+            self.lap(Phase::Embed);
             for (slot, step) in steps.iter().enumerate() {
                 if let Some(factor) = step.rescale.filter(|_| self.active.contains(&slot)) {
                     memory[slot].iter_mut().for_each(|layer| rescale(layer.state, factor));
@@ -204,23 +222,59 @@ impl Worker {
                 }
             }
             for layer in 0..job.model.geometry.layers {
+                self.count_settled(steps, layer, memory);
                 self.encode(job, weights, steps, layer, memory);
+                self.lap(Phase::Attend);
+                self.count_neurons(Probe::neurons);
                 if job.exchange.heads_split {
                     job.exchange.barrier.wait();
+                    self.lap(Phase::Wait);
                 }
                 self.project(job, weights, layer);
+                self.lap(Phase::Project);
+                self.count_neurons(Probe::gates);
                 job.exchange.barrier.wait();
+                self.lap(Phase::Wait);
                 self.finish(job, layer);
+                self.lap(Phase::Finish);
             }
             if steps.iter().any(|step| step.output > Output::State) {
                 self.logits(job, weights, steps);
+                self.lap(Phase::Logits);
                 job.exchange.barrier.wait();
+                self.lap(Phase::Wait);
                 self.sample(job);
+                self.lap(Phase::Sample);
                 job.exchange.barrier.wait();
+                self.lap(Phase::Wait);
             }
             if self.share.index == 0 {
                 self.record(job, steps);
             }
+        }
+    }
+
+    /// Where the run is profiled: what has passed since the last lap was `phase`.
+    fn lap(&mut self, phase: Phase) {
+        if let Some(probe) = &mut self.probe {
+            probe.lap(phase);
+        }
+    }
+
+    /// Where the run is profiled: counts the activations or gates of the own blocks.
+    fn count_neurons(&mut self, count: fn(&mut Probe, &[f32], usize, &[usize])) {
+        if let Some(probe) = &mut self.probe {
+            count(probe, &self.u, self.u.len() / self.slots, &self.active);
+        }
+    }
+
+    /// Where the run is profiled: counts the step, and the pairs whose window is about to enter the state.
+    fn count_settled(&mut self, steps: &[SlotStep], layer: usize, memory: &OwnMemory) {
+        if let Some(probe) = &mut self.probe {
+            if self.share.index == 0 && layer == 0 {
+                probe.step(self.active.len(), steps.iter().any(|step| step.output > Output::State));
+            }
+            self.active.iter().for_each(|&slot| probe.settled(&memory[slot][layer], steps[slot].position));
         }
     }
 
@@ -277,29 +331,64 @@ impl Worker {
         let recent = |slot: usize| (slot * g.layers + layer) * WINDOW * g.row;
         let mut attention = write(&job.exchange.attention[self.share.index]);
         let stride = self.share.blocks.len() * g.block;
+        let [list, waiting] = &mut self.lists;
+        // The last sequence of each block waits until the next block has fired, while its rows come from memory.
+        let mut last = None;
+        let mut attend = |own: usize, slot: usize, list: &[Weighted], ahead: bool, memory: &mut OwnMemory| {
+            let LayerMemory { state, rotated } = &mut memory[slot][layer];
+            job.level.run(Attend {
+                list,
+                position: steps[slot].position,
+                read_scale: steps[slot].read_scale,
+                memory: BlockMemory {
+                    state: &mut state[own * g.block * g.row..][..g.block * g.row],
+                    rotated: &mut rotated[own * g.block * WINDOW..][..g.block * WINDOW],
+                    recent: &self.recent[recent(slot)..][..WINDOW * g.row],
+                },
+                ahead,
+                y: &mut attention[(own * self.slots + slot) * g.row..][..g.row],
+            });
+        };
         for (own, block) in self.share.blocks.clone().enumerate() {
             let tiles = &weights.encoder[block * g.block * g.width..][..g.block * g.width];
             let offset = own * g.block;
-            encode::activate(job.level, tiles, g.width, &self.x, g.row, &self.active, &mut self.u, stride, offset);
-            for &slot in &self.active {
+            let mut rows = match last.filter(|_| job.streams) {
+                Some((own, slot)) => {
+                    let state: &[f32] = memory[slot as usize][layer].state;
+                    let own: usize = own;
+                    Ahead::new(waiting, &state[own * g.block * g.row..][..g.block * g.row], g.row)
+                }
+                None => Ahead::default(),
+            };
+            let (x, active) = (&self.x, &self.active);
+            encode::activate(job.level, tiles, g.width, x, g.row, active, &mut self.u, stride, offset, &mut rows);
+            if let Some(probe) = &mut self.probe {
+                probe.lap(Phase::Encode);
+            }
+            if let Some((own, slot)) = last.take() {
+                attend(own, slot, waiting, false, memory);
+            }
+            for (index, &slot) in self.active.iter().enumerate() {
                 let phases = slot * g.padded_neurons() + block % g.blocks_per_head * g.block;
-                let LayerMemory { state, rotated } = &mut memory[slot][layer];
-                job.level.run(Attend {
+                job.level.run(Rotate {
                     u: &self.u[slot * stride + offset..][..g.block],
                     cosines: &self.cosines[phases..][..g.block],
                     sines: &self.sines[phases..][..g.block],
-                    position: steps[slot].position,
-                    read_scale: steps[slot].read_scale,
-                    memory: BlockMemory {
-                        state: &mut state[own * g.block * g.row..][..g.block * g.row],
-                        rotated: &mut rotated[own * g.block * WINDOW..][..g.block * WINDOW],
-                        recent: &self.recent[recent(slot)..][..WINDOW * g.row],
-                    },
-                    streams: job.streams,
-                    y: &mut attention[(own * self.slots + slot) * g.row..][..g.row],
-                    pairs: &mut self.pairs,
+                    list,
                 });
+                if index + 1 < self.active.len() {
+                    attend(own, slot, list, job.streams, memory);
+                } else {
+                    std::mem::swap(list, waiting);
+                    last = Some((own, slot));
+                }
             }
+            if let Some(probe) = &mut self.probe {
+                probe.lap(Phase::Attend);
+            }
+        }
+        if let Some((own, slot)) = last {
+            attend(own, slot, waiting, job.streams, memory);
         }
         for &slot in &self.active {
             let step = &steps[slot];
@@ -369,6 +458,8 @@ impl Worker {
                     encoder_v: &weights.encoder_v[rows.clone()],
                     decoder: &weights.decoder[rows.clone()],
                     update: &mut update[(own * self.slots + slot) * g.row..][..g.row],
+                    ahead: job.streams,
+                    list: &mut self.lists[0],
                 });
             }
         }
@@ -409,7 +500,7 @@ impl Worker {
         self.active.retain(|&slot| steps[slot].output >= Output::Logits);
         for index in self.share.head_tiles.clone() {
             let tile = &weights.head[index * TILE * g.width..][..TILE * g.width];
-            tile_product(job.level, tile, &self.x, g.row, &self.active, |slot, sums| {
+            tile_product(job.level, tile, &self.x, g.row, &self.active, &mut Ahead::default(), |slot, sums| {
                 let mut logits = lock(&job.logits[slot]);
                 let to = &mut logits[index * TILE..];
                 let count = to.len().min(TILE);

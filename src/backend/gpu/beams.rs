@@ -6,7 +6,7 @@ use super::beam_counts::{self, BeamCountsParams};
 use super::beam_fold::{BeamFoldParams, MOST_FOLDS};
 use super::beam_select::{BeamRecord, BeamSelectParams, SELECTED};
 use super::encode::EncodeParams;
-use super::kernels::{BeamPipelines, Pipeline};
+use super::kernels::{BeamPipelines, Bound, Pipeline};
 use super::logits::LogitsParams;
 use super::project::ProjectParams;
 use super::slots::{ALIGNMENT, Dispatch, GpuSlots, GpuStep, INPUT_IDLE, ParamTable, ScheduledLayer, whole};
@@ -211,8 +211,8 @@ impl GpuBeams {
     fn bind(&self) -> Dispatches {
         let shared = &self.shared;
         let (gpu, layout, weights, pipelines) = (&shared.gpu, &shared.layout, &shared.weights, &self.pipelines);
-        let uniform = |offset: u64| (&self.uniforms, offset, Some(32));
-        let steps = (&self.steps, 0, Some((self.count * size_of::<GpuStep>()) as u64));
+        let uniform = |offset: u64| Bound::Buffer(&self.uniforms, offset, Some(32));
+        let steps = Bound::Buffer(&self.steps, 0, Some((self.count * size_of::<GpuStep>()) as u64));
         let control = whole(&self.control);
         let count = self.count as u32;
         let tiles = self.count.div_ceil(self.slot_tile) as u32;
@@ -224,7 +224,7 @@ impl GpuBeams {
                 true => (&pipelines.first, &weights.embed),
                 false => (&pipelines.encode, &self.updates),
             };
-            let dispatch = |(index, blocks)| Dispatch {
+            let dispatch = |(index, blocks): (usize, u32)| Dispatch {
                 group: pipeline.bind(
                     gpu,
                     &[
@@ -233,7 +233,7 @@ impl GpuBeams {
                         control,
                         whole(source),
                         whole(&self.residual),
-                        whole(&weights.encoder[index]),
+                        weights.encoder[index].bound(),
                         whole(&weights.turns),
                         whole(&self.nodes[layer.state]),
                         whole(&self.neurons),
@@ -267,7 +267,7 @@ impl GpuBeams {
                     gpu,
                     &[
                         uniform(self.offsets.segments[index]),
-                        (&self.folds, 0, Some(ALIGNMENT)),
+                        Bound::Buffer(&self.folds, 0, Some(ALIGNMENT)),
                         whole(nodes),
                         whole(&pages[index].buffer),
                     ],
@@ -284,8 +284,8 @@ impl GpuBeams {
                     steps,
                     control,
                     whole(&self.neurons),
-                    whole(&weights.encoder_v[index]),
-                    whole(&weights.decoder[index]),
+                    weights.encoder_v[index].bound(),
+                    weights.decoder[index].bound(),
                     whole(&self.updates),
                 ],
             ),
@@ -300,7 +300,7 @@ impl GpuBeams {
                     control,
                     whole(&self.updates),
                     whole(&self.residual),
-                    whole(&weights.head[index]),
+                    weights.head[index].bound(),
                     whole(&self.logits),
                 ],
             ),

@@ -96,24 +96,16 @@ impl ChunkReader {
 
         let entry = |index: usize| uniform(&params, index);
         let bind = |pipeline: &Pipeline, bound: &[Bound]| pipeline.bind(gpu, bound);
-        let each = |pipeline: &Pipeline, bound: &dyn Fn(usize) -> Vec<wgpu::Buffer>| -> Vec<wgpu::BindGroup> {
-            let group = |segment: usize| {
-                let buffers = bound(segment);
-                let bound: Vec<Bound> = std::iter::once(entry(segment)).chain(buffers.iter().map(whole)).collect();
-                bind(pipeline, &bound)
-            };
-            (0..model.segments.len()).map(group).collect()
-        };
         let groups = Groups {
             embed: bind(&pipelines.embed, &[entry(0), whole(&tokens), whole(&weights.embed), whole(&residual)]),
             finish: bind(&pipelines.finish, &[entry(0), whole(&tokens), whole(&updates), whole(&residual)]),
-            encode: each(&pipelines.encode, &|segment| {
-                vec![residual.clone(), weights.encoder[segment].clone(), activations[segment].clone()]
+            encode: each(&shared, &params, &pipelines.encode, |s| {
+                [whole(&residual), weights.encoder[s].bound(), whole(&activations[s])]
             }),
-            rotate: each(&pipelines.rotate, &|segment| {
-                vec![weights.turns.clone(), activations[segment].clone(), rotated[segment].clone()]
+            rotate: each(&shared, &params, &pipelines.rotate, |s| {
+                [whole(&weights.turns), whole(&activations[s]), whole(&rotated[s])]
             }),
-            scores: each(&pipelines.scores, &|segment| vec![rotated[segment].clone(), scores.clone()]),
+            scores: each(&shared, &params, &pipelines.scores, |s| [whole(&rotated[s]), whole(&scores)]),
             attend: bind(
                 &pipelines.attend,
                 &[
@@ -125,16 +117,16 @@ impl ChunkReader {
                     whole(&attention),
                 ],
             ),
-            gate: each(&pipelines.gate, &|segment| {
-                vec![attention.clone(), weights.encoder_v[segment].clone(), activations[segment].clone()]
+            gate: each(&shared, &params, &pipelines.gate, |s| {
+                [whole(&attention), weights.encoder_v[s].bound(), whole(&activations[s])]
             }),
-            decode: each(&pipelines.decode, &|segment| {
-                vec![activations[segment].clone(), weights.decoder[segment].clone(), updates.clone()]
+            decode: each(&shared, &params, &pipelines.decode, |s| {
+                [whole(&activations[s]), weights.decoder[s].bound(), whole(&updates)]
             }),
             logits: (0..model.head_segments.len())
                 .map(|segment| {
                     let params = entry(model.segments.len() + segment);
-                    bind(&pipelines.logits, &[params, whole(&residual), whole(&weights.head[segment]), whole(&logits)])
+                    bind(&pipelines.logits, &[params, whole(&residual), weights.head[segment].bound(), whole(&logits)])
                 })
                 .collect(),
         };
@@ -404,5 +396,19 @@ impl ChunkReader {
 
 /// A segment's parameters.
 fn uniform(params: &wgpu::Buffer, index: usize) -> Bound<'_> {
-    (params, index as u64 * ALIGNMENT, Some(size_of::<ChunkParams>() as u64))
+    Bound::Buffer(params, index as u64 * ALIGNMENT, Some(size_of::<ChunkParams>() as u64))
+}
+
+/// A kernel's bindings for every segment: its parameters, then what `bound` gives.
+fn each<'a, const N: usize>(
+    shared: &Shared,
+    params: &wgpu::Buffer,
+    pipeline: &Pipeline,
+    bound: impl Fn(usize) -> [Bound<'a>; N],
+) -> Vec<wgpu::BindGroup> {
+    let group = |segment| {
+        let bound: Vec<Bound> = std::iter::once(uniform(params, segment)).chain(bound(segment)).collect();
+        pipeline.bind(&shared.gpu, &bound)
+    };
+    (0..shared.layout.segments.len()).map(group).collect()
 }

@@ -4,7 +4,7 @@ use super::device::Gpu;
 use super::kernels::{Binding, CompileOptions, KernelSpec, Pipeline, compile, source};
 use super::layout::Layout;
 use crate::backend::BackendError;
-use Binding::{Read, Uniform, Write};
+use Binding::{Read, Uniform, Weights, Write};
 
 /// Mirrors `ChunkParams`; one for every segment serves all kernels.
 #[repr(C)]
@@ -50,7 +50,7 @@ pub(super) const ENCODE: KernelSpec = KernelSpec {
     name: "chunk_encode",
     entry: "main",
     sources: sources!("chunk" "vectors" "chunk_dense" "chunk_encode"),
-    bindings: &[Uniform, Read, Read, Write],
+    bindings: &[Uniform, Read, Weights, Write],
 };
 
 /// Activations to rotated activations.
@@ -98,7 +98,7 @@ pub(super) const GATE: KernelSpec = KernelSpec {
     name: "chunk_gate",
     entry: "main",
     sources: sources!("chunk" "vectors" "chunk_gate"),
-    bindings: &[Uniform, Read, Read, Write],
+    bindings: &[Uniform, Read, Weights, Write],
 };
 
 /// Gates to updates.
@@ -106,7 +106,7 @@ pub(super) const DECODE: KernelSpec = KernelSpec {
     name: "chunk_decode",
     entry: "main",
     sources: sources!("chunk" "vectors" "chunk_decode"),
-    bindings: &[Uniform, Read, Read, Write],
+    bindings: &[Uniform, Read, Weights, Write],
 };
 
 /// Residual stream to logits.
@@ -114,7 +114,7 @@ pub(super) const LOGITS: KernelSpec = KernelSpec {
     name: "chunk_logits",
     entry: "main",
     sources: sources!("chunk" "vectors" "chunk_dense" "chunk_logits"),
-    bindings: &[Uniform, Read, Read, Write],
+    bindings: &[Uniform, Read, Weights, Write],
 };
 
 /// Every kernel that reads a chunk, in the order in which a layer runs them.
@@ -138,7 +138,7 @@ pub(super) struct ChunkPipelines {
 
 impl ChunkPipelines {
     pub fn compile(gpu: &Gpu, layout: &Layout, options: &CompileOptions) -> Result<Self, BackendError> {
-        let build = |spec| compile(gpu, spec, &source(spec, layout, 1, options), options.checked);
+        let build = |spec| compile(gpu, spec, &source(spec, layout, 1, options), options.checked, layout.textures);
         Ok(Self {
             embed: build(&EMBED)?,
             finish: build(&FINISH_LAYER)?,

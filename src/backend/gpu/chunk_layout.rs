@@ -7,6 +7,10 @@ use std::ops::Range;
 const TILE: usize = 8;
 /// Parts of the neurons whose shares of an update are added up by the layer after, about.
 const PARTS: usize = 32;
+/// Most neurons in a part: its kernel holds a bit of each in workgroup memory.
+const PART_NEURONS: usize = 8192;
+/// Workgroup memory of the most demanding kernel of a chunk, besides what all kernels share, bytes.
+pub(super) const WORKGROUP_MEMORY: usize = PART_NEURONS / 8;
 
 /// The sizes that the kernels of a chunk are compiled for; see `shaders/chunk.wgsl`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,8 +33,7 @@ impl ChunkLayout {
         let g = &layout.geometry;
         // Sums that fit a processor's vector registers, or what a hardware invocation has.
         let (most, columns) = if layout.allowance.software { (64, 4) } else { (128, 2) };
-        // An invocation marks the open gates of 32 neurons.
-        let part_blocks = (g.blocks() / PARTS).clamp(1, 32 * layout.workgroup as usize / g.block);
+        let part_blocks = (g.blocks() / PARTS).clamp(1, (PART_NEURONS / g.block).max(1));
         let mut parts = Vec::with_capacity(layout.segments.len());
         for segment in &layout.segments {
             let first = parts.last().map_or(0, |last: &Range<usize>| last.end);

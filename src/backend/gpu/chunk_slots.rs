@@ -53,7 +53,7 @@ impl GpuSlots {
             Some(reader) => reader,
             None => ChunkReader::new(self.shared.clone())?,
         };
-        let pages = self.slot_pages(slot).map(|(page, offset, bytes)| (&page.buffer, offset, Some(bytes)));
+        let pages = self.slot_pages(slot).map(|(page, offset, bytes)| Bound::Buffer(&page.buffer, offset, Some(bytes)));
         reader.bind_state(slot, &pages.collect::<Vec<Bound>>());
         Ok(self.chunks.insert(reader))
     }

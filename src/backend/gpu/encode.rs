@@ -36,7 +36,7 @@ pub(super) const BINDINGS: &[Binding] = &[
     Binding::Read,
     Binding::Read,
     Binding::Write,
-    Binding::Read,
+    Binding::Weights,
     Binding::Read,
     Binding::Write,
     Binding::Write,

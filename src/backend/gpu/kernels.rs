@@ -9,6 +9,9 @@ use crate::backend::memory::WINDOW;
 use crate::backend::{BackendError, WeightType};
 use std::fmt::Write as _;
 
+/// Vectors in a row of a texture of weights.
+pub(super) const TEXELS: u32 = 4096;
+
 /// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Binding {
@@ -16,6 +19,8 @@ pub(super) enum Binding {
     Uniform,
     /// A storage buffer that is read.
     Read,
+    /// Weights: a storage buffer that is read, or a texture (see [`Layout::textures`]).
+    Weights,
     /// A storage buffer that is read and written.
     Write,
     /// As `Read`, at an offset given with every dispatch.
@@ -77,13 +82,16 @@ impl Pipeline {
         let entries: Vec<wgpu::BindGroupEntry> = bound
             .iter()
             .enumerate()
-            .map(|(binding, &(buffer, offset, size))| wgpu::BindGroupEntry {
+            .map(|(binding, &bound)| wgpu::BindGroupEntry {
                 binding: binding as u32,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer,
-                    offset,
-                    size: size.and_then(std::num::NonZero::new),
-                }),
+                resource: match bound {
+                    Bound::Buffer(buffer, offset, size) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer,
+                        offset,
+                        size: size.and_then(std::num::NonZero::new),
+                    }),
+                    Bound::Texture(view) => wgpu::BindingResource::TextureView(view),
+                },
             })
             .collect();
         gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -94,8 +102,79 @@ impl Pipeline {
     }
 }
 
-/// What a bind group binds: a buffer, an offset, and a size where it is not the rest of the buffer.
-pub(super) type Bound<'a> = (&'a wgpu::Buffer, u64, Option<u64>);
+/// What a bind group binds.
+#[derive(Clone, Copy)]
+pub(super) enum Bound<'a> {
+    /// A buffer, an offset, and a size where it is not the rest of the buffer.
+    Buffer(&'a wgpu::Buffer, u64, Option<u64>),
+    /// Weights in a texture.
+    Texture(&'a wgpu::TextureView),
+}
+
+/// Weights as the kernels bind them.
+pub(super) enum WeightStore {
+    /// In a storage buffer.
+    Buffer(wgpu::Buffer),
+    /// In a texture of [`TEXELS`] vectors per row.
+    Texture(wgpu::TextureView, u64),
+}
+
+impl WeightStore {
+    /// Uploads packed weights, whole vectors of 16 bytes.
+    pub fn new(gpu: &Gpu, what: &'static str, contents: &[u8], texture: bool) -> Result<Self, BackendError> {
+        if !texture {
+            return Ok(Self::Buffer(gpu.filled(what, contents)?));
+        }
+        let row = 16 * TEXELS as usize;
+        let rows = contents.len().div_ceil(row);
+        let texture = gpu.device.create_texture(&wgpu::TextureDescriptor {
+            label: Some(what),
+            size: wgpu::Extent3d { width: TEXELS, height: rows as u32, depth_or_array_layers: 1 },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: wgpu::TextureFormat::Rgba32Uint,
+            usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST,
+            view_formats: &[],
+        });
+        gpu.check_allocation(what, (rows * row) as u64)?;
+        const ROWS: usize = 256;
+        for (index, piece) in contents.chunks(ROWS * row).enumerate() {
+            let mut piece = piece.to_vec();
+            piece.resize(piece.len().next_multiple_of(row), 0);
+            gpu.queue.write_texture(
+                wgpu::TexelCopyTextureInfo {
+                    texture: &texture,
+                    mip_level: 0,
+                    origin: wgpu::Origin3d { x: 0, y: (index * ROWS) as u32, z: 0 },
+                    aspect: wgpu::TextureAspect::All,
+                },
+                &piece,
+                wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(row as u32), rows_per_image: None },
+                wgpu::Extent3d { width: TEXELS, height: (piece.len() / row) as u32, depth_or_array_layers: 1 },
+            );
+            gpu.wait(gpu.queue.submit([]))?;
+        }
+        gpu.check()?;
+        Ok(Self::Texture(texture.create_view(&Default::default()), (rows * row) as u64))
+    }
+
+    /// Bytes on the device.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Buffer(buffer) => buffer.size(),
+            Self::Texture(_, bytes) => *bytes,
+        }
+    }
+
+    /// What a bind group binds.
+    pub fn bound(&self) -> Bound<'_> {
+        match self {
+            Self::Buffer(buffer) => Bound::Buffer(buffer, 0, None),
+            Self::Texture(view, _) => Bound::Texture(view),
+        }
+    }
+}
 
 /// All kernels of a beam search, compiled for a layout and a number of slots per tile.
 pub(super) struct BeamPipelines {
@@ -128,7 +207,8 @@ impl Pipelines {
         slot_tile: usize,
         options: &CompileOptions,
     ) -> Result<Self, BackendError> {
-        let build = |spec| compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked);
+        let build =
+            |spec| compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked, layout.textures);
         Ok(Self {
             settle: build(&settle::KERNEL)?,
             rescale: build(&rescale::KERNEL)?,
@@ -148,7 +228,9 @@ impl BeamPipelines {
         slot_tile: usize,
         options: &CompileOptions,
     ) -> Result<Self, BackendError> {
-        let build = |spec, slot_tile| compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked);
+        let build = |spec, slot_tile| {
+            compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked, layout.textures)
+        };
         Ok(Self {
             fold: build(&beam_fold::KERNEL, 1)?,
             counts: build(&beam_counts::KERNEL, 1)?,
@@ -171,6 +253,7 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
     let workgroup = match spec.name {
         name if name == sample::KERNEL.name => layout.sample_workgroup(),
         name if name == beam_select::KERNEL.name || name == beam_select::MERGE.name => layout.select_workgroup(),
+        name if name.starts_with("beam_") => layout.search_workgroup(),
         _ => layout.workgroup,
     };
     let mut text = String::new();
@@ -204,8 +287,24 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
     for source in spec.sources {
         text.push_str(source);
     }
+    if layout.textures {
+        text = with_textures(text);
+    }
     if options.corrupt.as_deref() == Some(spec.name) {
         text = corrupt(spec, &text);
+    }
+    text
+}
+
+/// A kernel with its weights in textures: the bindings that are [`Binding::Weights`] and the functions that read them
+/// are declared one to a line, `NAME` and `return NAME[at];`.
+fn with_textures(mut text: String) -> String {
+    for name in ["dense_weights", "value_rows", "decoder_rows"] {
+        let buffer = format!("var<storage, read> {name}: array<vec4<u32>>;");
+        let read = format!("return {name}[at];");
+        let load = format!("return textureLoad({name}, vec2(at % {TEXELS}u, at / {TEXELS}u), 0);");
+        assert_eq!(text.contains(&buffer), text.contains(&read), "{name} is bound and read, or neither");
+        text = text.replace(&buffer, &format!("var {name}: texture_2d<u32>;")).replace(&read, &load);
     }
     text
 }
@@ -246,7 +345,13 @@ fn corrupt(spec: &KernelSpec, text: &str) -> String {
     text.replace(right, wrong)
 }
 
-pub(super) fn compile(gpu: &Gpu, spec: &KernelSpec, source: &str, checked: bool) -> Result<Pipeline, BackendError> {
+pub(super) fn compile(
+    gpu: &Gpu,
+    spec: &KernelSpec,
+    source: &str,
+    checked: bool,
+    textures: bool,
+) -> Result<Pipeline, BackendError> {
     let device = &gpu.device;
     let descriptor =
         wgpu::ShaderModuleDescriptor { label: Some(spec.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
@@ -258,7 +363,7 @@ pub(super) fn compile(gpu: &Gpu, spec: &KernelSpec, source: &str, checked: bool)
         unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     };
     let entries: Vec<wgpu::BindGroupLayoutEntry> =
-        spec.bindings.iter().enumerate().map(|(index, &binding)| entry(index as u32, binding)).collect();
+        spec.bindings.iter().enumerate().map(|(index, &binding)| entry(index as u32, binding, textures)).collect();
     let layout =
         device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(spec.name), entries: &entries });
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -282,17 +387,24 @@ pub(super) fn compile(gpu: &Gpu, spec: &KernelSpec, source: &str, checked: bool)
     Ok(Pipeline { pipeline, layout })
 }
 
-fn entry(binding: u32, kind: Binding) -> wgpu::BindGroupLayoutEntry {
+fn entry(binding: u32, kind: Binding, textures: bool) -> wgpu::BindGroupLayoutEntry {
     let ty = match kind {
         Binding::Uniform => wgpu::BufferBindingType::Uniform,
-        Binding::Read | Binding::ReadStep => wgpu::BufferBindingType::Storage { read_only: true },
+        Binding::Read | Binding::ReadStep | Binding::Weights => wgpu::BufferBindingType::Storage { read_only: true },
         Binding::Write | Binding::WriteStep => wgpu::BufferBindingType::Storage { read_only: false },
     };
     let has_dynamic_offset = matches!(kind, Binding::ReadStep | Binding::WriteStep);
     wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+        ty: match kind {
+            Binding::Weights if textures => wgpu::BindingType::Texture {
+                sample_type: wgpu::TextureSampleType::Uint,
+                view_dimension: wgpu::TextureViewDimension::D2,
+                multisampled: false,
+            },
+            _ => wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+        },
         count: None,
     }
 }

@@ -1,6 +1,6 @@
 //! How a model lies in the memory of an adapter: pure arithmetic, no device needed.
 
-use super::chunk_layout::ChunkLayout;
+use super::chunk_layout::{self, ChunkLayout};
 use crate::backend::memory::WINDOW;
 use crate::backend::pack::Geometry;
 use crate::backend::{BackendError, WeightType};
@@ -11,8 +11,15 @@ use std::ops::Range;
 const LANE: usize = 8;
 /// Most neurons in a block.
 const LARGEST_BLOCK: usize = 256;
+/// The same on a software adapter.
+const LARGEST_SOFTWARE_BLOCK: usize = 512;
 /// Fewest neurons in a block: two lines of half floats for a subgroup.
 const SMALLEST_BLOCK: usize = 32;
+/// Invocations per workgroup of a software adapter, one subgroup of llvmpipe's: what all of them read is read least
+/// often, and a barrier costs nothing.
+const SOFTWARE_WORKGROUP: u32 = 8;
+/// Fewest invocations of the kernels that sample or search, on any adapter.
+const SEARCH_WORKGROUP: u32 = 32;
 /// Tokens of the vocabulary that one invocation of a software adapter's sampling kernel may look at.
 const SOFTWARE_VOCAB: usize = 4096;
 /// Residuals that a window keeps: two for every token of it (see `shaders/memory.wgsl`).
@@ -54,6 +61,9 @@ pub(super) struct Layout {
     pub head_segments: Vec<Range<usize>>,
     /// How a chunk of tokens is read.
     pub chunk: ChunkLayout,
+    /// Whether weights lie in textures. llvmpipe reads a texel of four words in fewer instructions than four words
+    /// of a buffer; on hardware there is nothing to gain.
+    pub textures: bool,
     pub allowance: Allowance,
 }
 
@@ -68,14 +78,16 @@ impl Layout {
         let neurons = config.neurons_per_head.next_power_of_two();
         // A software adapter has few cores: large blocks mean less repeated work. A GPU wants a hundred
         // workgroups or more.
-        let wanted = if allowance.software { LARGEST_BLOCK } else { (config.neurons() / 128).next_power_of_two() };
-        let block = wanted.min(neurons).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
+        let largest = if allowance.software { LARGEST_SOFTWARE_BLOCK } else { LARGEST_BLOCK };
+        let wanted = if allowance.software { largest } else { (config.neurons() / 128).next_power_of_two() };
+        let block = wanted.min(neurons).clamp(SMALLEST_BLOCK, largest);
         let geometry = Geometry::new(config, LANE, block);
         let vocab_block = if allowance.software { LARGEST_BLOCK } else { (config.vocab_size / 64).next_power_of_two() };
         let vocab_block = vocab_block.min(config.vocab_size.next_power_of_two()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
 
         let most = 1 << allowance.invocations.min(256).ilog2();
-        let mut workgroup = workgroup.unwrap_or(if allowance.software { 32 } else { 256 }).clamp(16, most);
+        let mut workgroup =
+            workgroup.unwrap_or(if allowance.software { SOFTWARE_WORKGROUP } else { 256 }).clamp(8, most);
         while workgroup > 32 && memory(&geometry, vocab_block, workgroup, 1) > allowance.workgroup_memory {
             workgroup /= 2;
         }
@@ -122,7 +134,9 @@ impl Layout {
             });
         }
         let row_lanes = if allowance.software { 1 } else { 16.min(workgroup) };
+        let textures = allowance.software;
         let mut layout = Self {
+            textures,
             geometry,
             weight_type,
             workgroup,
@@ -142,19 +156,24 @@ impl Layout {
         self.geometry.vocab.next_multiple_of(self.vocab_block)
     }
 
+    /// Invocations per workgroup of the other kernels of a beam search.
+    pub fn search_workgroup(&self) -> u32 {
+        self.workgroup.max(SEARCH_WORKGROUP)
+    }
+
     /// Invocations per workgroup of the sampling kernel. llvmpipe ends an invocation's loops, silently,
     /// after 65,535 turns: there, a large vocabulary takes more invocations.
     pub fn sample_workgroup(&self) -> u32 {
         let needed = if self.allowance.software { self.geometry.vocab.div_ceil(SOFTWARE_VOCAB) as u32 } else { 1 };
-        self.workgroup.max(needed.next_power_of_two())
+        self.search_workgroup().max(needed.next_power_of_two())
     }
 
     /// Invocations per workgroup of the kernels that select beams. One of them may look at its tokens once
     /// per candidate, and llvmpipe ends an invocation's loops, silently, after 65,535 turns.
     pub fn select_workgroup(&self) -> u32 {
         match self.allowance.software {
-            true => (self.geometry.vocab as u32).div_ceil(64).next_power_of_two().clamp(self.workgroup, 256),
-            false => self.workgroup,
+            true => (self.geometry.vocab as u32).div_ceil(64).next_power_of_two().clamp(self.search_workgroup(), 256),
+            false => self.search_workgroup(),
         }
     }
 
@@ -266,11 +285,11 @@ fn element_bytes(weight_type: WeightType) -> u64 {
 
 /// Workgroup memory of the most demanding kernel, bytes; see the `var<workgroup>` of `shaders/`.
 fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, slot_tile: usize) -> u64 {
-    let (w, block) = (workgroup as usize, g.block.max(vocab_block));
-    let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w / 16 * 4 + block / 8 + block * 4;
+    let (w, block) = (workgroup.max(SEARCH_WORKGROUP) as usize, g.block.max(vocab_block));
+    let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w.div_ceil(16) * 4 + block / 8 + block * 4;
     let encode = slot_tile * block * 4 + block / 2 * 8 + block * 4 + WINDOW * 4;
     let project = block * 4 + block * 4 + w * 4 + 16;
-    (common + encode.max(project)) as u64
+    (common + encode.max(project).max(chunk_layout::WORKGROUP_MEMORY)) as u64
 }
 
 /// Divides `count` blocks of `bytes` into ranges that fit a binding.

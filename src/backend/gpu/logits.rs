@@ -30,7 +30,7 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         Binding::Read,
         Binding::Read,
         Binding::Read,
-        Binding::Read,
+        Binding::Weights,
         Binding::Write,
     ],
 };

@@ -11,6 +11,7 @@
 //! | `beam_encode`, `beam_attend`, `beam_fold`, `beam_select`, `beam_counts` | the same for the beam search |
 //! | `beams` | beams: one base state, nodes, the schedule of a step |
 //! | `chunk`, `chunk_kernels`, `chunk_layout`, `chunk_slots` | tokens of a prompt that are read together |
+//! | `profile` | time per kernel |
 //! | `stages`, `beam_stages`, `chunk_stages` | the kernels one at a time |
 
 mod beam_attend;
@@ -31,6 +32,7 @@ mod kernels;
 mod layout;
 mod logits;
 mod memory;
+mod profile;
 mod project;
 mod rescale;
 mod sample;
@@ -48,7 +50,7 @@ use crate::model::{Model, rotary::Rotary};
 use beams::GpuBeams;
 use chunk_kernels::{CHUNK_KERNELS, ChunkPipelines};
 use device::Gpu;
-use kernels::{BEAM_KERNELS, BeamPipelines, CompileOptions, KERNELS, Pipelines};
+use kernels::{BEAM_KERNELS, BeamPipelines, CompileOptions, KERNELS, Pipelines, WeightStore};
 use layout::{Allowance, Layout};
 use slots::GpuSlots;
 use std::collections::HashMap;
@@ -63,7 +65,7 @@ pub struct GpuOptions {
     pub max_binding: Option<u64>,
     /// Lay a software adapter's work out as on a hardware one: that layout then has its tests everywhere.
     pub hardware_layout: bool,
-    /// Invocations per workgroup, a power of two from 16 to 256.
+    /// Invocations per workgroup, a power of two from 8 to 256.
     pub workgroup: Option<u32>,
     /// Break this kernel on purpose (of [`kernel_names`], [`beam_kernel_names`] or [`chunk_kernel_names`]): a self-test of the verification.
     pub corrupt: Option<String>,
@@ -107,11 +109,11 @@ struct Shared {
 struct Weights {
     embed: wgpu::Buffer,
     /// Per segment.
-    encoder: Vec<wgpu::Buffer>,
-    encoder_v: Vec<wgpu::Buffer>,
-    decoder: Vec<wgpu::Buffer>,
+    encoder: Vec<WeightStore>,
+    encoder_v: Vec<WeightStore>,
+    decoder: Vec<WeightStore>,
     /// Per segment of the vocabulary.
-    head: Vec<wgpu::Buffer>,
+    head: Vec<WeightStore>,
     /// Rotary frequencies.
     turns: wgpu::Buffer,
     /// Tables of the sampling kernel.
@@ -138,13 +140,20 @@ impl GpuBackend {
         options: GpuOptions,
     ) -> Result<Self, BackendError> {
         let gpu = Gpu::open(&device::choose(choice)?)?;
+        let software = gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout;
+        // Where weights lie in textures, a segment of them must fit one.
+        let largest_texture = match software {
+            true => 16 * kernels::TEXELS as u64 * gpu.limits.max_texture_dimension_2d as u64,
+            false => u64::MAX,
+        };
         let allowance = Allowance {
             device: gpu.info.name.clone(),
-            software: gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout,
+            software,
             max_binding: gpu
                 .limits
                 .max_storage_buffer_binding_size
                 .min(gpu.limits.max_buffer_size)
+                .min(largest_texture)
                 .min(options.max_binding.unwrap_or(u64::MAX)),
             workgroup_memory: gpu.limits.max_compute_workgroup_storage_size as u64,
             invocations: gpu.limits.max_compute_invocations_per_workgroup.min(gpu.limits.max_compute_workgroup_size_x),
@@ -224,7 +233,7 @@ impl Weights {
         let block = g.block * g.row;
         let split = |what, packed: Vec<E>| -> Result<Vec<_>, BackendError> {
             let part = |s: &std::ops::Range<usize>| bytemuck::cast_slice(&packed[s.start * block..s.end * block]);
-            layout.segments.iter().map(|segment| gpu.filled(what, part(segment))).collect()
+            layout.segments.iter().map(|segment| WeightStore::new(gpu, what, part(segment), layout.textures)).collect()
         };
         let head = pack::tiles::<E>(g.head_of(&w.lm_head), g.row, layout.padded_vocab(), layout.vocab_block);
         let head_block = layout.vocab_block * g.row;
@@ -248,7 +257,7 @@ impl Weights {
             head: layout
                 .head_segments
                 .iter()
-                .map(|segment| gpu.filled("the head", head_part(segment)))
+                .map(|segment| WeightStore::new(gpu, "the head", head_part(segment), layout.textures))
                 .collect::<Result<_, _>>()?,
             turns: gpu.filled("the rotary frequencies", bytemuck::cast_slice(&turns))?,
             tables,
@@ -273,7 +282,7 @@ impl Backend for GpuBackend {
     fn weight_bytes(&self) -> u64 {
         let w = &self.shared.weights;
         let buffers = [&w.encoder, &w.encoder_v, &w.decoder, &w.head].into_iter().flatten();
-        buffers.chain([&w.embed]).map(|buffer| buffer.size()).sum()
+        buffers.map(WeightStore::size).sum::<u64>() + w.embed.size()
     }
 
     fn preferred_slots(&self, state_bytes: u64) -> usize {

@@ -26,8 +26,8 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         Binding::ReadStep,
         Binding::Read,
         Binding::Read,
-        Binding::Read,
-        Binding::Read,
+        Binding::Weights,
+        Binding::Weights,
         Binding::Write,
     ],
 };

@@ -9,6 +9,7 @@ use super::project::ProjectParams;
 use super::rescale::{self, RescaleParams};
 use super::settle::SettleParams;
 use crate::backend::memory::{self, Memory, WINDOW};
+use crate::backend::profile::Profile;
 use crate::backend::{BackendError, Chunk, Input, Output, Plan, RunOutput, SlotStep, Slots};
 use crate::sampling::{Control, NO_TOKEN, SamplerParams};
 use std::ops::Range;
@@ -138,7 +139,7 @@ impl ParamTable {
 }
 
 pub(super) fn whole(buffer: &wgpu::Buffer) -> Bound<'_> {
-    (buffer, 0, None)
+    Bound::Buffer(buffer, 0, None)
 }
 
 impl GpuSlots {
@@ -249,10 +250,10 @@ impl GpuSlots {
             BufferUsages::UNIFORM | BufferUsages::COPY_DST,
         )?;
         gpu.upload(&uniforms, 0, &table.bytes)?;
-        let uniform = |offset: u64| (&uniforms, offset, Some(32.min(ALIGNMENT)));
+        let uniform = |offset: u64| Bound::Buffer(&uniforms, offset, Some(32.min(ALIGNMENT)));
 
         let group = |pipeline: &Pipeline, bound: &[Bound]| pipeline.bind(gpu, bound);
-        let step_table: Bound = (&steps, 0, Some(slots * size_of::<GpuStep>() as u64));
+        let step_table = Bound::Buffer(&steps, 0, Some(slots * size_of::<GpuStep>() as u64));
         let weights = &shared.weights;
 
         let mut offsets = encode_params.into_iter();
@@ -272,7 +273,7 @@ impl GpuSlots {
                             whole(&control),
                             whole(source),
                             whole(&residual),
-                            whole(&weights.encoder[segment_index(page)]),
+                            weights.encoder[segment_index(page)].bound(),
                             whole(&weights.turns),
                             whole(&page.buffer),
                             whole(&neurons),
@@ -296,8 +297,8 @@ impl GpuSlots {
                         step_table,
                         whole(&control),
                         whole(&neurons),
-                        whole(&weights.encoder_v[index]),
-                        whole(&weights.decoder[index]),
+                        weights.encoder_v[index].bound(),
+                        weights.decoder[index].bound(),
                         whole(&updates),
                     ],
                 ),
@@ -318,7 +319,7 @@ impl GpuSlots {
                         whole(&control),
                         whole(&updates),
                         whole(&residual),
-                        whole(&weights.head[index]),
+                        weights.head[index].bound(),
                         whole(&logits),
                     ],
                 ),
@@ -334,7 +335,7 @@ impl GpuSlots {
                     whole(&counts),
                     whole(&control),
                     step_table,
-                    (&ring, 0, Some(slots * 4)),
+                    Bound::Buffer(&ring, 0, Some(slots * 4)),
                     whole(&weights.tables),
                 ],
             ),
@@ -560,6 +561,10 @@ pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 impl Slots for GpuSlots {
+    fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
+        self.profile_plan(plan)
+    }
+
     fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
         self.read_tokens(slot, chunk)
     }

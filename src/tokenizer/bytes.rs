@@ -1,47 +1,30 @@
-//! Between text and tokens, where a token is a byte.
+//! Tokens that are bytes.
 //!
-//! Ids below 256 are bytes; ids from 256 up are special and print nothing. Text is UTF-8. Bytes that
-//! can never become part of valid UTF-8 are shown as `\xNN`.
+//! Text is UTF-8. Bytes that can never become part of valid UTF-8 are shown as `\xNN`.
 
-use super::GenerationError;
 use std::fmt::Write;
 
-/// Token ids of a text: its bytes.
-///
-/// # Errors
-/// [`GenerationError::ByteOutOfRange`] for the first byte that a vocabulary of `vocab` ids does not have.
-pub fn encode(text: &[u8], vocab: usize) -> Result<Vec<u32>, GenerationError> {
-    match text.iter().position(|&byte| usize::from(byte) >= vocab) {
-        Some(offset) => Err(GenerationError::ByteOutOfRange { offset, byte: text[offset], vocab }),
-        None => Ok(text.iter().map(|&byte| u32::from(byte)).collect()),
+use super::EncodeError;
+
+/// Token ids of a text: its bytes, each plus `offset`.
+pub(super) fn encode(text: &[u8], vocab: usize, offset: u32) -> Result<Vec<u32>, EncodeError> {
+    let id = |byte: u8| u32::from(byte) + offset;
+    match text.iter().position(|&byte| id(byte) as usize >= vocab) {
+        Some(offset) => Err(EncodeError::ByteOutOfRange { offset, byte: text[offset], vocab }),
+        None => Ok(text.iter().map(|&byte| id(byte)).collect()),
     }
 }
 
-/// The text of a whole sequence of tokens.
-pub fn decode(tokens: &[u32]) -> String {
-    let mut text = String::with_capacity(tokens.len());
-    let mut stream = TextStream::default();
-    for &token in tokens {
-        stream.push(token, &mut text);
-    }
-    stream.finish(&mut text);
-    text
-}
-
-/// Turns tokens into text as they come.
-///
-/// A character of several bytes is held back until it is complete. The pieces together are what
-/// [`decode`] makes of all the tokens.
+/// Turns bytes into text as they come.
 #[derive(Clone, Debug, Default)]
-pub struct TextStream {
+pub(super) struct ByteStream {
     /// The start of a character that may yet become valid: at most three bytes between calls.
     held: Vec<u8>,
 }
 
-impl TextStream {
-    /// Takes a token and appends to `text` what can be shown by now.
-    pub fn push(&mut self, token: u32, text: &mut String) {
-        let Ok(byte) = u8::try_from(token) else { return };
+impl ByteStream {
+    /// Takes a byte and appends to `text` what can be shown by now.
+    pub(super) fn push(&mut self, byte: u8, text: &mut String) {
         self.held.push(byte);
         loop {
             let (valid, invalid) = match std::str::from_utf8(&self.held) {
@@ -60,8 +43,13 @@ impl TextStream {
         }
     }
 
-    /// Appends what is still held back: no more tokens will complete it.
-    pub fn finish(&mut self, text: &mut String) {
+    /// Whether a character is incomplete.
+    pub(super) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Appends what is still held back: no more bytes will complete it.
+    pub(super) fn finish(&mut self, text: &mut String) {
         escape(&self.held, text);
         self.held.clear();
     }
@@ -81,10 +69,15 @@ fn escape(bytes: &[u8], text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::{TextStream, Tokenizer};
     use proptest::prelude::*;
 
     fn bytes(text: &[u8]) -> Vec<u32> {
-        encode(text, 256).expect("every byte has a token")
+        Tokenizer::bytes(256).encode(text).expect("every byte has a token")
+    }
+
+    fn decode(tokens: &[u32]) -> String {
+        Tokenizer::bytes(256).decode(tokens)
     }
 
     /// What the standard library makes of all the bytes at once.
@@ -100,10 +93,21 @@ mod tests {
 
     #[test]
     fn bytes_are_tokens() {
-        assert_eq!(encode("é!".as_bytes(), 256).unwrap(), [0xc3, 0xa9, 0x21]);
-        assert_eq!(encode(b"", 1).unwrap(), [0u32; 0]);
-        let error = encode(b"ab~", 100).unwrap_err();
+        assert_eq!(encode("é!".as_bytes(), 256, 0).unwrap(), [0xc3, 0xa9, 0x21]);
+        assert_eq!(encode(b"", 1, 0).unwrap(), [0u32; 0]);
+        let error = encode(b"ab~", 100, 0).unwrap_err();
         assert_eq!(error.to_string(), "byte 0x7e (at offset 2) has no token: the model's vocabulary has 100 ids");
+    }
+
+    #[test]
+    fn byt5_shifts_every_byte_by_three() {
+        let tokenizer = Tokenizer::byt5(259);
+        assert_eq!(tokenizer.encode("é!".as_bytes()).unwrap(), [0xc6, 0xac, 0x24]);
+        assert_eq!(tokenizer.encode(b"\xff").unwrap(), [258]);
+        assert_eq!(tokenizer.decode(&[0, 0xc6, 1, 0xac, 2, 0x24, 259, 400]), "é!");
+        assert_eq!(tokenizer.special_id("</s>"), Some(1));
+        let error = Tokenizer::byt5(100).encode(b"ab").unwrap_err();
+        assert_eq!(error.to_string(), "byte 0x61 (at offset 0) has no token: the model's vocabulary has 100 ids");
     }
 
     #[test]

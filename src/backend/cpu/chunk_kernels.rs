@@ -1,0 +1,413 @@
+//! Kernels over the tokens of a chunk: every weight and every row of the state serves all of them.
+//!
+//! Their arithmetic is that of the kernels over one token, in another order.
+
+use super::encode::Phases;
+use super::project::gate;
+use super::rows::{Weighted, drop_zeros, select, weighted_sum};
+use super::simd::{Isa, Kernel, LANES};
+use super::weights::{Half, TILE};
+
+/// Tokens of a dense product that share a pass over the weights.
+const TOKENS: usize = 6;
+/// Rows of the state, or of tokens, that stay in the first-level cache while all that need them pass by.
+const ROWS: usize = 32;
+/// Rows of weights that stay in the second-level cache.
+const WEIGHT_ROWS: usize = 256;
+
+/// out[t] ← x[t] · tile for every token of a chunk.
+pub struct ChunkProduct<'a, E> {
+    /// `[D][TILE]`
+    pub tile: &'a [E],
+    /// `[T][row]`
+    pub x: &'a [f32],
+    /// Length of a row of `x`.
+    pub row: usize,
+    /// `[T][stride]`, of which the first TILE numbers are written.
+    pub out: &'a mut [f32],
+    /// Length of a row of `out`.
+    pub stride: usize,
+    /// Whether negative results become zero.
+    pub relu: bool,
+}
+
+impl<E: Half> Kernel for ChunkProduct<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let tokens = self.x.len() / self.row;
+        for first in (0..TILE / LANES).step_by(I::TILE_VECTORS) {
+            let mut token = 0;
+            while token + TOKENS <= tokens {
+                self.tokens::<I, TOKENS>(isa, token, first);
+                token += TOKENS;
+            }
+            while token < tokens {
+                self.tokens::<I, 1>(isa, token, first);
+                token += 1;
+            }
+        }
+    }
+}
+
+impl<E: Half> ChunkProduct<'_, E> {
+    /// `S` tokens from `token` on, and the vectors of the tile from `first` on.
+    #[inline(always)]
+    fn tokens<I: Isa, const S: usize>(&mut self, isa: I, token: usize, first: usize) {
+        match I::TILE_VECTORS {
+            4 => self.group::<I, S, 4>(isa, token, first),
+            _ => self.group::<I, S, 1>(isa, token, first),
+        }
+    }
+
+    #[inline(always)]
+    fn group<I: Isa, const S: usize, const V: usize>(&mut self, isa: I, token: usize, first: usize) {
+        let (lines, _) = self.tile.as_chunks::<LANES>();
+        let width = self.tile.len() / TILE;
+        let x: [&[f32]; S] = std::array::from_fn(|s| &self.x[(token + s) * self.row..][..width]);
+        let mut sums = [[isa.splat(0.0); V]; S];
+        for (d, line) in lines.chunks_exact(TILE / LANES).enumerate() {
+            let line = line[first..].first_chunk::<V>().expect("vectors of a tile");
+            let mut weights = [isa.splat(0.0); V];
+            for v in 0..V {
+                weights[v] = E::load(isa, &line[v]);
+            }
+            for s in 0..S {
+                let x = isa.splat(x[s][d]);
+                for v in 0..V {
+                    sums[s][v] = isa.mul_add(weights[v], x, sums[s][v]);
+                }
+            }
+        }
+        for (s, sums) in sums.iter().enumerate() {
+            let (out, _) = self.out[(token + s) * self.stride..].as_chunks_mut::<LANES>();
+            for (v, &sum) in sums.iter().enumerate() {
+                let out = &mut out[first + v];
+                isa.store(sum, out);
+                if self.relu {
+                    // A NaN stays a NaN, so that it reaches the logits and is reported.
+                    out.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x });
+                }
+            }
+        }
+    }
+}
+
+/// Scratch memory of [`ChunkAttend`].
+#[derive(Default)]
+pub struct ChunkScratch {
+    /// `[T][block]`
+    q: Vec<f32>,
+    /// `[block][T padded]`
+    transposed: Vec<f32>,
+    list: Vec<Weighted>,
+    pair_tokens: Vec<PairToken>,
+}
+
+/// A token in which a pair is active.
+#[derive(Clone, Copy, Debug, Default)]
+struct PairToken {
+    token: u32,
+    q: [f32; 2],
+}
+
+/// A block of neurons meets the state and the chunk's own tokens, which then enter the state.
+pub struct ChunkAttend<'a> {
+    /// Activations, `[T][stride]`, of which the first `block` count.
+    pub u: &'a [f32],
+    /// Length of a row of `u`.
+    pub stride: usize,
+    /// Cosines and sines, `[T][phase_stride]`, of which the first `block` count.
+    pub phases: [&'a [f32]; 2],
+    /// Length of a row of the phases.
+    pub phase_stride: usize,
+    /// Residuals times their write scale, `[T][row]`.
+    pub scaled_x: &'a [f32],
+    /// The block's rows of the state, `[block][row]`.
+    pub state: &'a mut [f32],
+    /// Length of a row.
+    pub row: usize,
+    /// q · state of all blocks of a unit, `[T][row]`; this block's share is added.
+    pub attention: &'a mut [f32],
+    /// q · q of all pairs of tokens, `[T][T padded]`, added likewise; only those of earlier tokens are right.
+    pub scores: &'a mut [f32],
+    /// Scratch.
+    pub scratch: &'a mut ChunkScratch,
+}
+
+/// The tokens of a chunk, padded to whole vectors.
+pub fn padded_tokens(tokens: usize) -> usize {
+    tokens.next_multiple_of(LANES)
+}
+
+impl Kernel for ChunkAttend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let (row, block) = (self.row, self.state.len() / self.row);
+        let tokens = self.attention.len() / row;
+        let padded = padded_tokens(tokens);
+        let ChunkScratch { q, transposed, list, pair_tokens } = self.scratch;
+        q.resize(tokens * block, 0.0);
+        transposed.clear();
+        transposed.resize(block * padded, 0.0);
+        for t in 0..tokens {
+            let (u, _) = self.u[t * self.stride..][..block].as_chunks::<2>();
+            let [cosines, sines] = self.phases.map(|table| table[t * self.phase_stride..][..block].as_chunks::<2>().0);
+            let (q, _) = q[t * block..][..block].as_chunks_mut::<2>();
+            for (((u, c), s), q) in u.iter().zip(cosines).zip(sines).zip(q.iter_mut()) {
+                *q = [u[0] * c[0] - u[1] * s[0], u[1] * c[1] + u[0] * s[1]];
+            }
+            for (i, &q) in q.as_flattened().iter().enumerate() {
+                transposed[i * padded + t] = q;
+            }
+        }
+
+        let (lines, _) = self.state.as_chunks::<LANES>();
+        let lines_per_row = row / LANES;
+        for first in (0..block).step_by(ROWS) {
+            let rows = ROWS.min(block - first);
+            let lines = &lines[first * lines_per_row..][..rows * lines_per_row];
+            for t in 0..tokens {
+                let (q, _) = q[t * block + first..][..rows].as_chunks::<2>();
+                let pairs = q.iter().enumerate().map(|(i, q)| {
+                    let entry = |k: usize| Weighted { row: (2 * i + k) as u32, weight: q[k] };
+                    ([entry(0), entry(1)], q[0] != 0.0 || q[1] != 0.0)
+                });
+                select(list, pairs, Weighted::default());
+                weighted_sum(isa, list, lines, false, &mut self.attention[t * row..][..row]);
+            }
+        }
+
+        add_scores(isa, q, transposed, block, padded, self.scores);
+
+        let (x, _) = self.scaled_x.as_chunks::<LANES>();
+        for first in (0..tokens).step_by(ROWS) {
+            let count = ROWS.min(tokens - first);
+            let x = &x[first * lines_per_row..][..count * lines_per_row];
+            for pair in 0..block / 2 {
+                let [q0, q1] = [0, 1].map(|k| &transposed[(2 * pair + k) * padded + first..][..count]);
+                let both = q0
+                    .iter()
+                    .zip(q1)
+                    .enumerate()
+                    .map(|(t, (&q0, &q1))| ([PairToken { token: t as u32, q: [q0, q1] }], q0 != 0.0 || q1 != 0.0));
+                select(pair_tokens, both, PairToken::default());
+                write_pair(isa, pair_tokens, x, &mut self.state[2 * pair * row..][..2 * row]);
+            }
+        }
+    }
+}
+
+/// ρ[i, :] ← ρ[i, :] + Σ_t q[t][i] x[t] for both rows of a pair, over the tokens in which it is active.
+#[inline(always)]
+fn write_pair<I: Isa>(isa: I, tokens: &[PairToken], x: &[[f32; LANES]], rows: &mut [f32]) {
+    let (rows, _) = rows.as_chunks_mut::<LANES>();
+    let row = rows.len() / 2;
+    let mut at = 0;
+    while at < row {
+        let count = (row - at).min(I::ACCUMULATORS / 2);
+        let count = 1 << count.ilog2();
+        match count {
+            8 => write_columns::<I, 8>(isa, tokens, x, rows, at),
+            4 => write_columns::<I, 4>(isa, tokens, x, rows, at),
+            2 => write_columns::<I, 2>(isa, tokens, x, rows, at),
+            _ => write_columns::<I, 1>(isa, tokens, x, rows, at),
+        }
+        at += count;
+    }
+}
+
+/// [`write_pair`] for the `V` vectors of columns from `at` on.
+#[inline(always)]
+fn write_columns<I: Isa, const V: usize>(
+    isa: I,
+    tokens: &[PairToken],
+    x: &[[f32; LANES]],
+    rows: &mut [[f32; LANES]],
+    at: usize,
+) {
+    let row = rows.len() / 2;
+    let mut sums = [[isa.splat(0.0); V]; 2];
+    for (k, sums) in sums.iter_mut().enumerate() {
+        for (v, sum) in sums.iter_mut().enumerate() {
+            *sum = isa.load(&rows[k * row + at + v]);
+        }
+    }
+    for item in tokens {
+        let x = x[item.token as usize * row + at..].first_chunk::<V>().expect("a row");
+        let (q0, q1) = (isa.splat(item.q[0]), isa.splat(item.q[1]));
+        for v in 0..V {
+            let x = isa.load(&x[v]);
+            sums[0][v] = isa.mul_add(q0, x, sums[0][v]);
+            sums[1][v] = isa.mul_add(q1, x, sums[1][v]);
+        }
+    }
+    for (k, sums) in sums.into_iter().enumerate() {
+        for (v, sum) in sums.into_iter().enumerate() {
+            isa.store(sum, &mut rows[k * row + at + v]);
+        }
+    }
+}
+
+/// scores[t][s] ← scores[t][s] + Σ_i q[t][i] q[s][i], at least for s < t.
+#[inline(always)]
+fn add_scores<I: Isa>(isa: I, q: &[f32], transposed: &[f32], block: usize, padded: usize, scores: &mut [f32]) {
+    let tokens = q.len() / block;
+    let mut token = 0;
+    while token < tokens {
+        let count = if token + TOKENS <= tokens { TOKENS } else { 1 };
+        // Columns before the group's last token.
+        let mut first = 0;
+        while first < token + count {
+            let vectors = if I::TILE_VECTORS == 4 && first + 2 * LANES < token + count && first + 4 * LANES <= padded {
+                4
+            } else {
+                1
+            };
+            match (count, vectors) {
+                (TOKENS, 4) => score_group::<I, TOKENS, 4>(isa, q, transposed, block, padded, token, first, scores),
+                (TOKENS, _) => score_group::<I, TOKENS, 1>(isa, q, transposed, block, padded, token, first, scores),
+                (_, 4) => score_group::<I, 1, 4>(isa, q, transposed, block, padded, token, first, scores),
+                _ => score_group::<I, 1, 1>(isa, q, transposed, block, padded, token, first, scores),
+            }
+            first += vectors * LANES;
+        }
+        token += count;
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "the corners of a register tile")]
+fn score_group<I: Isa, const S: usize, const V: usize>(
+    isa: I,
+    q: &[f32],
+    transposed: &[f32],
+    block: usize,
+    padded: usize,
+    token: usize,
+    first: usize,
+    scores: &mut [f32],
+) {
+    let q: [&[f32]; S] = std::array::from_fn(|s| &q[(token + s) * block..][..block]);
+    let mut sums = [[isa.splat(0.0); V]; S];
+    for (i, line) in transposed.chunks_exact(padded).enumerate() {
+        let (line, _) = line[first..].as_chunks::<LANES>();
+        let line = line.first_chunk::<V>().expect("tokens are padded");
+        for s in 0..S {
+            let q = isa.splat(q[s][i]);
+            for v in 0..V {
+                sums[s][v] = isa.mul_add(q, isa.load(&line[v]), sums[s][v]);
+            }
+        }
+    }
+    for (s, sums) in sums.iter().enumerate() {
+        let (out, _) = scores[(token + s) * padded + first..].as_chunks_mut::<LANES>();
+        for (out, &sum) in out.iter_mut().zip(sums) {
+            isa.store(isa.add(isa.load(out), sum), out);
+        }
+    }
+}
+
+/// y[t] ← read_scale[t] (y[t] + Σ_{s<t} scores[t][s] scaled_x[s]), for all tokens of a chunk.
+pub struct ChunkRead<'a> {
+    /// `[T][T padded]`
+    pub scores: &'a [f32],
+    /// `[T][row]`
+    pub scaled_x: &'a [f32],
+    /// `[T]`
+    pub read_scales: &'a [f32],
+    /// `[T][row]`
+    pub y: &'a mut [f32],
+    /// Scratch.
+    pub list: &'a mut Vec<Weighted>,
+}
+
+impl Kernel for ChunkRead<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let tokens = self.read_scales.len();
+        let row = self.y.len() / tokens;
+        let (x, _) = self.scaled_x.as_chunks::<LANES>();
+        let scores = self.scores.chunks_exact(padded_tokens(tokens));
+        for (t, (y, scores)) in self.y.chunks_exact_mut(row).zip(scores).enumerate() {
+            self.list.clear();
+            self.list
+                .extend(scores[..t].iter().enumerate().map(|(s, &score)| Weighted { row: s as u32, weight: score }));
+            weighted_sum(isa, self.list, x, false, y);
+            y.iter_mut().for_each(|y| *y *= self.read_scales[t]);
+        }
+    }
+}
+
+/// [`super::project::Project`] for all tokens of a chunk.
+pub struct ChunkProject<'a, E> {
+    /// Activations, `[T][stride]`, of which the first `block` count.
+    pub u: &'a [f32],
+    /// Length of a row of `u`.
+    pub stride: usize,
+    /// Attention output of the head after its layer norm, `[T][row]`.
+    pub y: &'a [f32],
+    /// Length of a row.
+    pub row: usize,
+    /// The block's rows of encoder_v, `[block][row]`.
+    pub encoder_v: &'a [E],
+    /// The block's rows of the decoder, `[block][row]`.
+    pub decoder: &'a [E],
+    /// The decoder output of all blocks of a unit, `[T][row]`; this block's share is added.
+    pub update: &'a mut [f32],
+    /// Scratch.
+    pub list: &'a mut Vec<Weighted>,
+}
+
+impl<E: Half> Kernel for ChunkProject<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let (row, block) = (self.row, self.encoder_v.len() / self.row);
+        for first in (0..block).step_by(WEIGHT_ROWS) {
+            let count = WEIGHT_ROWS.min(block - first);
+            let rows = first * row..(first + count) * row;
+            let (values, decoder) = (&self.encoder_v[rows.clone()], &self.decoder[rows]);
+            let (decoder, _) = decoder.as_chunks::<LANES>();
+            let tokens = self.y.chunks_exact(row).zip(self.update.chunks_exact_mut(row)).enumerate();
+            for (t, (y, update)) in tokens {
+                let u = &self.u[t * self.stride + first..][..count];
+                let entry = |(i, &u): (usize, &f32)| ([Weighted { row: i as u32, weight: u }], u != 0.0);
+                select(self.list, u.iter().enumerate().map(entry), Weighted::default());
+                gate(isa, self.list, y, values, None);
+                drop_zeros(self.list);
+                weighted_sum(isa, self.list, decoder, false, update);
+            }
+        }
+    }
+}
+
+/// Cosines and sines of the positions of a chunk for a range of neurons, `[T][neurons]` each.
+pub struct ChunkPhases<'a> {
+    /// Fixed-point frequencies of the neurons.
+    pub turns: &'a [u64],
+    /// Position of the first token.
+    pub position: u32,
+    /// Cosines and sines.
+    pub tables: [&'a mut [f32]; 2],
+}
+
+impl Kernel for ChunkPhases<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let [cosines, sines] = self.tables;
+        let neurons = self.turns.len();
+        for (t, (cosines, sines)) in cosines.chunks_exact_mut(neurons).zip(sines.chunks_exact_mut(neurons)).enumerate()
+        {
+            Phases { turns: self.turns, position: self.position.wrapping_add(t as u32), cosines, sines }.run(isa);
+        }
+    }
+}

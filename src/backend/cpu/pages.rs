@@ -1,0 +1,63 @@
+//! Large arrays on large pages.
+//!
+//! The state's rows are read here and there, a few hundred megabytes apart: with pages of 4 KiB nearly every row
+//! misses the processor's address cache. Where the system has larger pages, these arrays ask for them.
+
+use crate::backend::BackendError;
+use bytemuck::Pod;
+use memmap2::MmapMut;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+/// A zeroed array of fixed length; pages that are never touched take no memory.
+pub struct Pages<T> {
+    map: MmapMut,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Pod> Pages<T> {
+    /// Allocates `len` zeros.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`], naming `what` was to be held.
+    pub fn zeroed(len: usize, what: &'static str) -> Result<Self, BackendError> {
+        let bytes = len.saturating_mul(size_of::<T>());
+        let map = MmapMut::map_anon(bytes.max(1)).map_err(|_| BackendError::OutOfMemory {
+            device: "CPU".into(),
+            what,
+            bytes: bytes as u64,
+        })?;
+        // A wish: where the system cannot fulfil it, small pages do.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Self { map, len, element: PhantomData })
+    }
+}
+
+impl<T: Pod> Pages<T> {
+    /// A copy of `values`.
+    ///
+    /// # Errors
+    /// As [`Pages::zeroed`].
+    pub fn copied(values: &[T], what: &'static str) -> Result<Self, BackendError> {
+        let mut pages = Self::zeroed(values.len(), what)?;
+        pages.copy_from_slice(values);
+        Ok(pages)
+    }
+}
+
+impl<T: Pod> Deref for Pages<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // Maps start at page boundaries, so they are aligned for any number.
+        bytemuck::cast_slice(&self.map[..self.len * size_of::<T>()])
+    }
+}
+
+impl<T: Pod> DerefMut for Pages<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.map[..self.len * size_of::<T>()])
+    }
+}

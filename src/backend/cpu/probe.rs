@@ -1,0 +1,118 @@
+//! What a thread's run is asked about when it is profiled.
+
+use super::worker::LayerMemory;
+use crate::backend::memory::WINDOW;
+use crate::backend::profile::{Activity, Profile, ProfilePart};
+use std::time::{Duration, Instant};
+
+/// What a thread does with its time.
+#[derive(Clone, Copy, Debug)]
+pub enum Phase {
+    /// Embeddings and rotary phases.
+    Embed,
+    /// The encoder's dense product.
+    Encode,
+    /// State and window.
+    Attend,
+    /// encoder_v and decoder.
+    Project,
+    /// Sums of the blocks' updates, layer norms.
+    Finish,
+    /// The language model head.
+    Logits,
+    /// Drawing tokens.
+    Sample,
+    /// Waiting for other threads, or to be woken.
+    Wait,
+}
+
+const NAMES: [&str; 8] = ["embed", "encode", "attend", "project", "finish", "logits", "sample", "wait"];
+
+/// Measures one thread.
+#[derive(Debug)]
+pub struct Probe {
+    since: Instant,
+    times: [Duration; NAMES.len()],
+    activity: Activity,
+}
+
+impl Probe {
+    /// Starts measuring.
+    pub fn start() -> Self {
+        Self { since: Instant::now(), times: Default::default(), activity: Activity::default() }
+    }
+
+    /// What has passed since the last lap was `phase`.
+    pub fn lap(&mut self, phase: Phase) {
+        let now = Instant::now();
+        self.times[phase as usize] += now - self.since;
+        self.since = now;
+    }
+
+    /// Counts a step of `tokens` sequences, once for all threads.
+    pub fn step(&mut self, tokens: usize, logits: bool) {
+        self.activity.steps += 1;
+        self.activity.tokens += tokens as u64;
+        self.activity.logits += u64::from(logits);
+    }
+
+    /// Counts the activations of the sequences `active` in `[S][stride]`.
+    pub fn neurons(&mut self, u: &[f32], stride: usize, active: &[usize]) {
+        let (neurons, shared) = count(u, stride, active);
+        self.activity.neurons += neurons;
+        self.activity.shared_neurons += shared;
+        for &slot in active {
+            let (pairs, _) = u[slot * stride..][..stride].as_chunks::<2>();
+            self.activity.pairs += pairs.iter().filter(|pair| pair.iter().any(|&u| u != 0.0)).count() as u64;
+        }
+        self.since = Instant::now();
+    }
+
+    /// As [`Probe::neurons`], for gates.
+    pub fn gates(&mut self, g: &[f32], stride: usize, active: &[usize]) {
+        let (gates, shared) = count(g, stride, active);
+        self.activity.gates += gates;
+        self.activity.shared_gates += shared;
+        self.since = Instant::now();
+    }
+
+    /// Counts the pairs of a layer whose window enters the state at `position`.
+    pub fn settled(&mut self, memory: &LayerMemory<&mut [f32]>, position: u32) {
+        let pairs = memory.rotated.chunks_exact(2 * WINDOW).skip(position as usize % WINDOW).step_by(WINDOW);
+        self.activity.settled += pairs.filter(|window| window.iter().any(|&q| q != 0.0)).count() as u64;
+        self.since = Instant::now();
+    }
+
+    /// What all threads found out together.
+    pub fn merge(probes: &[Self]) -> Profile {
+        let threads = probes.len().max(1) as u32;
+        let part = |(index, &name): (usize, &&'static str)| {
+            let time = probes.iter().map(|probe| probe.times[index]).sum::<Duration>() / threads;
+            ProfilePart { name, dispatches: None, time }
+        };
+        let sum = |of: fn(&Activity) -> u64| probes.iter().map(|probe| of(&probe.activity)).sum();
+        let activity = Activity {
+            steps: sum(|a| a.steps),
+            logits: sum(|a| a.logits),
+            tokens: sum(|a| a.tokens),
+            neurons: sum(|a| a.neurons),
+            pairs: sum(|a| a.pairs),
+            gates: sum(|a| a.gates),
+            settled: sum(|a| a.settled),
+            shared_neurons: sum(|a| a.shared_neurons),
+            shared_gates: sum(|a| a.shared_gates),
+        };
+        Profile { parts: NAMES.iter().enumerate().map(part).collect(), activity: Some(activity) }
+    }
+}
+
+/// Numbers that are not zero in the rows `active` of `[S][stride]`; and columns in which one is.
+fn count(numbers: &[f32], stride: usize, active: &[usize]) -> (u64, u64) {
+    let (mut all, mut shared) = (0, 0);
+    for column in 0..stride {
+        let here = active.iter().filter(|&&slot| numbers[slot * stride + column] != 0.0).count() as u64;
+        all += here;
+        shared += here.min(1);
+    }
+    (all, shared)
+}

@@ -1,0 +1,99 @@
+//! How fast a model runs: what `bdh-gpu bench` measures.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `cases` | the tests, the tokens they read, one timed run |
+//! | `measure` | the order of all runs, and the rows made of them |
+//! | `profile` | where a decoded token's time goes |
+//! | `traffic` | the bytes that a decoded token has to move |
+//! | `bandwidth` | the memory bandwidth of this machine's CPU |
+//! | `statistics` | medians and deviations |
+//! | `report` | the rows of the result |
+//!
+//! Everything runs through what generation itself uses, bursts and sampling included. A sequence starts at
+//! its depth: some tokens are read untimed, so that state and window are filled as they are in the middle
+//! of a text, and the first timed token has the position asked for. The tokens are the same in every repetition.
+
+mod bandwidth;
+mod cases;
+mod measure;
+mod profile;
+mod report;
+mod statistics;
+mod traffic;
+
+pub use bandwidth::{Bandwidth, bandwidth};
+pub use measure::run;
+pub use profile::{DeviceProfile, profile};
+pub use report::{Density, Report, Row, Speed};
+pub use statistics::{deviation, median};
+pub use traffic::{Traffic, density, traffic};
+
+use crate::backend::BackendError;
+use crate::generation::GenerationError;
+
+/// What to measure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BenchOptions {
+    /// Tokens of the prompt whose reading is timed; 0 leaves the test out.
+    pub prompt_tokens: usize,
+    /// Tokens to decode; 0 leaves the test out.
+    pub new_tokens: usize,
+    /// Numbers of sequences that run together, each at least 1.
+    pub batches: Vec<usize>,
+    /// Positions of the first timed token.
+    pub depths: Vec<u32>,
+    /// How often each test is repeated, at least once; an untimed run comes before.
+    pub repetitions: usize,
+}
+
+impl Default for BenchOptions {
+    fn default() -> Self {
+        Self { prompt_tokens: 1024, new_tokens: 64, batches: vec![1], depths: vec![0], repetitions: 5 }
+    }
+}
+
+impl BenchOptions {
+    /// Checks every option's range.
+    ///
+    /// # Errors
+    /// [`BenchError::Options`] saying what is wrong.
+    pub fn validate(&self) -> Result<(), BenchError> {
+        let wrong = |message: String| Err(BenchError::Options(message));
+        if self.prompt_tokens == 0 && self.new_tokens == 0 {
+            return wrong("there is nothing to measure: give --prompt-tokens or --new-tokens above 0".into());
+        }
+        if self.repetitions == 0 {
+            return wrong("--repetitions must be at least 1, got 0".into());
+        }
+        if self.batches.is_empty() || self.batches.contains(&0) {
+            return wrong("--batch needs one or more numbers of sequences, each at least 1".into());
+        }
+        if self.depths.is_empty() {
+            return wrong("--depth needs one or more positions".into());
+        }
+        // The first timed token stands at the depth itself.
+        let tokens = self.prompt_tokens.max(self.new_tokens) as u64;
+        let positions = 1 << 32;
+        match self.depths.iter().max().filter(|&&depth| u64::from(depth).saturating_add(tokens) > positions) {
+            Some(depth) => {
+                wrong(format!("--depth {depth} leaves too few positions for {tokens} tokens: there are {positions}"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The options make no sense.
+    #[error("{0}")]
+    Options(String),
+    /// A device failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The model's numbers allow no draw, or the device failed.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+}

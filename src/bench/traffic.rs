@@ -1,0 +1,79 @@
+//! The bytes that a decoded token has to move.
+//!
+//! With n neurons (all heads), width D, vocabulary V, L layers, w bytes per weight and
+//! W = [`WINDOW`] tokens in the window, a step of S sequences reads and writes
+//!
+//! | what | bytes |
+//! | --- | --- |
+//! | encoder, once for all sequences | L · n·D·w |
+//! | encoder_v where u > 0, decoder where g > 0 in any of the sequences | rows · D·w |
+//! | embedding, head | S · D·w, V·D·w |
+//! | state, both rows of an active pair | pairs · 2·D·4 |
+//! | state, both rows of a pair whose window enters it, read and written | settled · 2·2·D·4 |
+//! | window of an active pair: read, and this token's two entries written | pairs · 2·(W + 1)·4 |
+//! | window of every W-th pair, looked at; cleared where it was not empty | L·S · n·4 + settled · 2·W·4 |
+//! | the window's residuals: read, and this token's written | L·S · (W + 1)·D·4 |
+//!
+//! Activations, partial sums and logits are left out: they are small and stay in caches. So is padding. The counts
+//! come from running the tokens, see [`Activity`]. It makes no difference here whether a byte comes from
+//! memory or from a cache.
+
+use super::report::Density;
+use crate::backend::WeightType;
+use crate::backend::memory::WINDOW;
+use crate::backend::profile::Activity;
+use crate::model::Config;
+
+/// Bytes per token of one sequence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Traffic {
+    /// Weights, as the device holds them.
+    pub weights: f64,
+    /// State rows.
+    pub state: f64,
+    /// The window beside the state.
+    pub window: f64,
+}
+
+impl Traffic {
+    /// All bytes.
+    pub fn total(&self) -> f64 {
+        self.weights + self.state + self.window
+    }
+}
+
+/// Bytes per token for what some tokens touched.
+pub fn traffic(config: &Config, weights: WeightType, activity: &Activity) -> Traffic {
+    let (neurons, width, layers) = (config.neurons() as u64, config.n_embd as u64, config.n_layer as u64);
+    let window = WINDOW as u64;
+    let weight = match weights {
+        WeightType::F32 => 4,
+        WeightType::F16 => 2,
+    };
+    let rows = activity.steps * layers * neurons
+        + activity.shared_neurons
+        + activity.shared_gates
+        + activity.tokens
+        + activity.logits * config.vocab_size as u64;
+    let state_rows = 2 * activity.pairs + 2 * 2 * activity.settled;
+    let entries = 2 * activity.pairs * (window + 1)
+        + activity.tokens * layers * neurons
+        + 2 * activity.settled * window
+        + activity.tokens * layers * (window + 1) * width;
+    let per_token = |bytes: u64| bytes as f64 / activity.tokens.max(1) as f64;
+    Traffic {
+        weights: per_token(rows * width * weight),
+        state: per_token(state_rows * width * 4),
+        window: per_token(entries * 4),
+    }
+}
+
+/// Shares of the neurons and pairs that fire.
+pub fn density(config: &Config, activity: &Activity) -> Density {
+    let neurons = (activity.tokens * (config.n_layer * config.neurons()) as u64).max(1) as f64;
+    Density {
+        u: activity.neurons as f64 / neurons,
+        pair: activity.pairs as f64 / (neurons / 2.0),
+        g: activity.gates as f64 / neurons,
+    }
+}

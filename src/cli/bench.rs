@@ -1,0 +1,203 @@
+//! `bdh-gpu bench`: how fast a model runs.
+
+use super::args::{self, DeviceArgs, ModelArgs, Weights, device_choice};
+use super::bench_report::{self, Format};
+use super::failure::Failure;
+use super::output::{Notices, Output};
+use bdh_gpu::bench::{self, BenchError, BenchOptions};
+use bdh_gpu::generation::{Bdh, DeviceChoice};
+use bdh_gpu::model::{Model, SyntheticSpec};
+use clap::Args;
+
+const EXAMPLES: &str = "\
+Examples:
+  bdh-gpu bench
+  bdh-gpu bench --device cpu --device gpu --format md
+  bdh-gpu bench --synthetic 6,256,4,128,256 --density 0.25 --batch 1,8 --prompt-tokens 0
+  bdh-gpu bench --depth 1000,1000000 --format json
+  bdh-gpu bench --device gpu --profile
+
+Tests: tgN decodes N tokens, drawing each as generate does; ppN reads a prompt of N tokens; ttft is
+the time from that prompt to the first token drawn. Rates count the tokens of all sequences.
+
+Every test runs once untimed, then once per repetition on every device in turn. The headline is the
+median, after ± stands the standard deviation. MB/token is what a decoded token has to move, counted
+from the neurons that fire; GB/s is that at the measured rate; of floor is its share of what the
+processor's memory delivers over as many bytes as model and states take (bench measures that too).";
+
+/// Measure how fast a model reads and writes
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Bench {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Measure a random model instead: layers, width, heads, neurons as a multiple of the width
+    /// (mlp_internal_dim_multiplier), vocabulary
+    #[arg(
+        long,
+        value_name = "L,D,H,M,V",
+        value_parser = sizes,
+        conflicts_with = "model",
+        help_heading = "Model and device"
+    )]
+    synthetic: Option<Sizes>,
+    /// Share of the random model's neurons that fire, about, from 0 to 1 [default: 0.2]
+    #[arg(
+        long,
+        value_name = "SHARE",
+        value_parser = args::number,
+        requires = "synthetic",
+        allow_hyphen_values = true,
+        help_heading = "Model and device"
+    )]
+    density: Option<f32>,
+    /// What to run on, as for generate; may be given several times to compare devices
+    #[arg(
+        long = "device",
+        value_name = "DEVICE",
+        default_value = "auto",
+        value_parser = device_choice,
+        help_heading = "Model and device"
+    )]
+    devices: Vec<DeviceChoice>,
+    /// How to hold the weights; auto takes f16 for random models, and where that changes no weight
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t, help_heading = "Model and device")]
+    weights: Weights,
+    #[command(flatten)]
+    tests: TestArgs,
+    /// How to print the result
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "Output")]
+    format: Format,
+    /// Say where a decoded token's time goes instead, by kernel (on the CPU by phase); at the first depth
+    #[arg(long, help_heading = "Output")]
+    profile: bool,
+    #[command(flatten)]
+    notices: Notices,
+}
+
+/// What to measure.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Tests")]
+struct TestArgs {
+    /// Tokens of the prompt; 0 measures no prompt
+    #[arg(long, value_name = "N", value_parser = args::whole::<usize>, allow_hyphen_values = true,
+        default_value_t = BenchOptions::default().prompt_tokens)]
+    prompt_tokens: usize,
+    /// Tokens to decode; 0 measures no decoding
+    #[arg(short = 'n', long, value_name = "N", value_parser = args::whole::<usize>, allow_hyphen_values = true,
+        default_value_t = BenchOptions::default().new_tokens)]
+    new_tokens: usize,
+    /// Sequences that run together, one number or several
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = args::whole::<usize>,
+        allow_hyphen_values = true, default_values_t = BenchOptions::default().batches)]
+    batch: Vec<usize>,
+    /// Position at which a test starts, one number or several: up to 32 tokens before it are read untimed, and the
+    /// sequence's clock starts there. The cost of a token must not depend on it
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = args::whole::<u32>,
+        allow_hyphen_values = true, default_values_t = BenchOptions::default().depths)]
+    depth: Vec<u32>,
+    /// How often each test is timed, at least once
+    #[arg(short, long, value_name = "N", value_parser = args::whole::<usize>, allow_hyphen_values = true,
+        default_value_t = BenchOptions::default().repetitions)]
+    repetitions: usize,
+}
+
+/// The sizes of a random model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sizes([usize; 5]);
+
+fn sizes(text: &str) -> Result<Sizes, String> {
+    let expected = || "expected five whole numbers above 0, as in 4,128,4,32,256".to_string();
+    let numbers: Result<Vec<usize>, _> = text.split(',').map(|number| number.trim().parse::<usize>()).collect();
+    let numbers: [usize; 5] = numbers.ok().and_then(|numbers| numbers.try_into().ok()).ok_or_else(expected)?;
+    if numbers.contains(&0) { Err(expected()) } else { Ok(Sizes(numbers)) }
+}
+
+impl Bench {
+    /// Runs the command.
+    pub fn run(&self) -> Result<(), Failure> {
+        let options = self.tests.options();
+        options.validate()?;
+        let model = match self.synthetic {
+            Some(sizes) => self.random_model(sizes)?,
+            None => self.model.load(&self.notices)?,
+        };
+        let weights = match (self.weights, self.synthetic) {
+            (Weights::Auto, Some(_)) => Weights::F16,
+            (weights, _) => weights,
+        };
+        let open =
+            |device: &DeviceChoice| DeviceArgs { device: device.clone(), weights }.open(model.clone(), &self.notices);
+        let devices = self.devices.iter().map(open).collect::<Result<Vec<Bdh>, Failure>>()?;
+        let text = match self.profile {
+            true => {
+                let mut profiles = Vec::new();
+                for bdh in &devices {
+                    profiles.extend(bench::profile(bdh, &options)?.into_iter().map(|profile| (bdh, profile)));
+                }
+                bench_report::profiles(&profiles, self.format)
+            }
+            false => {
+                let bar = self.notices.share_bar();
+                let report = bench::run(&devices, &options, &mut |what, share| {
+                    bar.set_message(what.to_string());
+                    bar.set_position((share * 1000.0) as u64);
+                });
+                bar.finish_and_clear();
+                bench_report::report(&report?, self.format)
+            }
+        };
+        Output::new().write(&text)
+    }
+
+    fn random_model(&self, Sizes([layers, width, heads, multiplier, vocab]): Sizes) -> Result<Model, Failure> {
+        let spec = SyntheticSpec {
+            n_layer: layers,
+            n_embd: width,
+            n_head: heads,
+            neurons_per_head: multiplier.saturating_mul(width) / heads,
+            vocab_size: vocab,
+            density: self.density.unwrap_or(0.2).into(),
+            seed: 1,
+        };
+        spec.check().map_err(|error| Failure::Usage(error.to_string()))?;
+        let name = format!("synthetic {layers},{width},{heads},{multiplier},{vocab}");
+        let mut model = Model::synthetic(&spec);
+        model.name = name;
+        Ok(model)
+    }
+}
+
+impl TestArgs {
+    fn options(&self) -> BenchOptions {
+        BenchOptions {
+            prompt_tokens: self.prompt_tokens,
+            new_tokens: self.new_tokens,
+            batches: self.batch.clone(),
+            depths: self.depth.clone(),
+            repetitions: self.repetitions,
+        }
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Options(message) => Self::Usage(message),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_five_numbers() {
+        assert_eq!(sizes("6,256, 4,128,256"), Ok(Sizes([6, 256, 4, 128, 256])));
+        for wrong in ["", "6,256,4,128", "6,256,4,128,256,1", "6,256,4,128,0", "6,256,4,128,-1", "a,b,c,d,e"] {
+            assert!(sizes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

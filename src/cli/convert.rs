@@ -1,0 +1,97 @@
+//! `bdh-gpu convert`: write a clean model directory.
+
+use super::failure::Failure;
+use super::format;
+use super::output::Notices;
+use bdh_gpu::model::{Dtype, LoadOptions, Model, SaveOptions};
+use clap::{Args, ValueEnum, ValueHint};
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  bdh-gpu convert --from checkpoint.pt --to models/mine
+  bdh-gpu convert --from checkpoint.pt --to models/mine --dtype f16
+  bdh-gpu convert --from weights.npz --to models/mine --n-layer 6
+
+Reads whatever --model reads. --n-layer is needed where no configuration comes with the weights: the
+number of layers is the one size that the tensors do not tell.";
+
+/// Write a model of any layout as a clean model directory
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Convert {
+    /// A model directory or a weights file
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    from: PathBuf,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Layers, in place of what the configuration says
+    #[arg(long, value_name = "N", value_parser = super::args::whole::<usize>)]
+    n_layer: Option<usize>,
+    #[command(flatten)]
+    notices: Notices,
+}
+
+/// Where a model is written to, and how.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// The directory to make
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    to: PathBuf,
+    /// How to store the weights [default: as they are; f64 becomes f32]
+    #[arg(long, value_name = "TYPE", value_enum)]
+    dtype: Option<StoredType>,
+    /// Replace a model directory that is already there
+    #[arg(long)]
+    force: bool,
+}
+
+/// [`Dtype`] as the command line spells it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StoredType {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Convert {
+    /// Runs the command.
+    pub fn run(&self) -> Result<(), Failure> {
+        self.target.check(&[&self.from])?;
+        let model = Model::from_path_with(&self.from, &LoadOptions { n_layer: self.n_layer })?;
+        self.target.write(&model, &self.notices)
+    }
+}
+
+impl TargetArgs {
+    /// Refuses a target that would take a source's place.
+    pub fn check(&self, sources: &[&Path]) -> Result<(), Failure> {
+        let Ok(target) = self.to.canonicalize() else { return Ok(()) };
+        for source in sources {
+            if source.canonicalize().is_ok_and(|source| source.starts_with(&target)) {
+                return Err(Failure::Usage(format!(
+                    "--to {} holds {}, which is being read; choose another directory",
+                    self.to.display(),
+                    source.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the model and says so.
+    pub fn write(&self, model: &Model, notices: &Notices) -> Result<(), Failure> {
+        for note in &model.notes {
+            notices.say(format_args!("note: {note}"));
+        }
+        let dtype = self.dtype.map(|dtype| match dtype {
+            StoredType::F32 => Dtype::F32,
+            StoredType::F16 => Dtype::F16,
+            StoredType::Bf16 => Dtype::BF16,
+        });
+        model.save(&self.to, &SaveOptions { dtype, overwrite: self.force })?;
+        let parameters = format::short(model.config.parameters() as u64);
+        notices.say(format_args!("{}: {} ({parameters} parameters)", self.to.display(), model.name));
+        Ok(())
+    }
+}

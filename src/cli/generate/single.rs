@@ -1,0 +1,167 @@
+//! One text, streamed as it comes; it may start from a saved state and leave one behind.
+
+use super::ADVISED_CONTEXT;
+use super::many::finish_reason;
+use super::results::{Results, Target, Text};
+use crate::cli::failure::Failure;
+use crate::cli::interrupt::Writing;
+use crate::cli::output::Notices;
+use crate::cli::settings::Settings;
+use bdh_gpu::generation::{BeamProgress, FinishReason, Session};
+use bdh_gpu::tokenizer::TextStream;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// One generation.
+pub struct Run<'a> {
+    pub prompt: &'a [u32],
+    pub settings: &'a Settings,
+    /// Texts of a beam search.
+    pub sequences: usize,
+    pub notices: &'a Notices,
+    /// What to say once a text gets long, if anything.
+    pub advice: Option<&'static str>,
+    /// Keep standard error out of a text that appears on the same terminal.
+    pub discreet: bool,
+}
+
+/// What happens in a generation.
+pub enum Event<'a> {
+    /// The model knows the prompt; text begins.
+    PromptRead,
+    /// New tokens.
+    Tokens(&'a [u32]),
+}
+
+/// How a generation went.
+pub struct Outcome {
+    pub finish_reason: FinishReason,
+    pub interrupted: bool,
+    /// Number of new tokens.
+    pub tokens: usize,
+    pub reading: Duration,
+    pub writing: Duration,
+    /// What is still to be said.
+    pub advice: Option<&'static str>,
+}
+
+impl Run<'_> {
+    /// Generates; `sink` hears of everything as it happens, and ends the run where it fails.
+    pub fn generate(
+        &self,
+        session: &mut Session,
+        writing: &Writing,
+        mut sink: impl FnMut(Event<'_>) -> Result<(), Failure>,
+    ) -> Result<Outcome, Failure> {
+        let reading = self.read(session, writing)?;
+        let options = &self.settings.options;
+        let mut position = session.position();
+        let mut advice = self.advice;
+        let mut advise = |position| {
+            if position > ADVISED_CONTEXT && !self.discreet {
+                advice.take().inspect(|advice| self.notices.say(advice));
+            }
+        };
+        advise(position);
+        writing.start();
+        sink(Event::PromptRead)?;
+        let start = Instant::now();
+        let mut sunk = Ok(());
+        let generated = session.generate(options, |tokens| {
+            position += tokens.len() as u64;
+            advise(position);
+            if sunk.is_ok() {
+                sunk = sink(Event::Tokens(tokens));
+            }
+            if sunk.is_err() || writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        sunk?;
+        Ok(Outcome {
+            finish_reason: generated.finish_reason,
+            interrupted: generated.finish_reason == FinishReason::Stop && writing.interrupted(),
+            tokens: generated.tokens.len(),
+            reading,
+            writing: start.elapsed(),
+            advice: advice.filter(|_| position > ADVISED_CONTEXT),
+        })
+    }
+
+    /// Searches for the likeliest continuations of a session and writes them; the session goes on with the
+    /// best.
+    pub fn search(&self, session: &mut Session, writing: &Writing, results: &mut Results) -> Result<Outcome, Failure> {
+        let reading = self.read(session, writing)?;
+        let start = Instant::now();
+        writing.start();
+        let beam = self.settings.beam_options(self.sequences);
+        let found = session.beam_search(&self.settings.options.sampling, &beam, |_: BeamProgress| {
+            if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let mut outcome = Outcome {
+            finish_reason: FinishReason::Length,
+            interrupted: writing.interrupted(),
+            tokens: 0,
+            reading,
+            writing: start.elapsed(),
+            advice: None,
+        };
+        for (index, text) in found.iter().enumerate() {
+            let finish_reason = finish_reason(&text.tokens, text.ended, &beam.eos_token_ids);
+            let (prompt, tokens, score) = (self.prompt, &text.tokens[..], Some(text.score));
+            results.write(&Text { prompt, index, tokens, finish_reason, seed: None, score })?;
+            if index == 0 {
+                (outcome.finish_reason, outcome.tokens) = (finish_reason, tokens.len());
+                session.feed(tokens, |_| ControlFlow::Continue(()))?;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Reads the prompt.
+    pub fn read(&self, session: &mut Session, writing: &Writing) -> Result<Duration, Failure> {
+        let start = Instant::now();
+        let bar = self.notices.progress("Reading the prompt", self.prompt.len());
+        let read = session.feed(self.prompt, |read| {
+            bar.set_position(read as u64);
+            if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        bar.finish_and_clear();
+        read?;
+        if writing.interrupted() { Err(Failure::Interrupted) } else { Ok(start.elapsed()) }
+    }
+}
+
+/// Text on its way out.
+pub struct TextWriter<'a> {
+    target: &'a mut Target,
+    stream: TextStream,
+    /// What is ready but not yet written.
+    text: String,
+    /// Write text as it comes.
+    live: bool,
+}
+
+impl<'a> TextWriter<'a> {
+    pub fn new(target: &'a mut Target, stream: TextStream, live: bool) -> Self {
+        Self { target, stream, text: String::new(), live }
+    }
+
+    pub fn push(&mut self, tokens: &[u32]) -> Result<(), Failure> {
+        for &token in tokens {
+            self.stream.push(token, &mut self.text);
+        }
+        if self.live { self.flush() } else { Ok(()) }
+    }
+
+    /// Ends the text with a line end.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        self.stream.finish(&mut self.text);
+        self.text.push('\n');
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        let written = self.target.write(&self.text);
+        self.text.clear();
+        written
+    }
+}

@@ -1,0 +1,196 @@
+//! The conversation: its state on the device, and the turns that can be taken back.
+
+use crate::cli::failure::Failure;
+use crate::cli::interrupt::Writing;
+use crate::cli::settings::Settings;
+use bdh_gpu::generation::{Bdh, FinishReason, Session, Snapshot};
+use bdh_gpu::model::forgetting::Forgetting;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+/// Memory on the host for the states before past turns.
+const UNDO_BYTES: u64 = 512 << 20;
+/// Turns that can be taken back at most.
+const UNDO_TURNS: usize = 64;
+
+/// A conversation in progress.
+pub struct Conversation<'a> {
+    bdh: &'a Bdh,
+    session: Session,
+    /// The last turns, the oldest first.
+    turns: VecDeque<Turn>,
+    /// Whether there were turns before those.
+    older: bool,
+    /// Tokens read and generated since the program began, and the last turn's speed.
+    pub stats: Stats,
+}
+
+/// A turn that can be taken back.
+struct Turn {
+    /// The conversation before it.
+    before: Snapshot,
+    /// What was typed.
+    prompt: Vec<u32>,
+    seed: u64,
+}
+
+/// What /stats shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    pub read: u64,
+    pub generated: u64,
+    /// Tokens and seconds of the last turn.
+    pub last: Option<(usize, f64)>,
+    pub seed: Option<u64>,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Complete,
+    /// Ctrl-C stopped the text, which is part of the conversation as far as it came.
+    Stopped,
+    /// Ctrl-C came before the text began: the turn has not happened.
+    TakenBack,
+}
+
+impl<'a> Conversation<'a> {
+    /// An empty one.
+    pub fn new(bdh: &'a Bdh, forgetting: Forgetting) -> Result<Self, Failure> {
+        let session = bdh.session(forgetting)?;
+        Ok(Self { bdh, session, turns: VecDeque::new(), older: false, stats: Stats::default() })
+    }
+
+    /// Tokens so far.
+    pub fn position(&self) -> u64 {
+        self.session.position()
+    }
+
+    /// How much of the past counts.
+    pub fn forgetting(&self) -> Forgetting {
+        self.session.forgetting()
+    }
+
+    /// Changes how much of the past counts.
+    pub fn set_forgetting(&mut self, forgetting: Forgetting) {
+        self.session.set_forgetting(forgetting);
+    }
+
+    /// Turns that can be taken back, and the bytes that they take on the host.
+    pub fn kept(&self) -> (usize, u64) {
+        (self.turns.len(), self.turns.iter().map(|turn| turn.before.bytes()).sum())
+    }
+
+    /// Reads what was typed and goes on with it; `sink` receives the new tokens.
+    pub fn turn(
+        &mut self,
+        prompt: Vec<u32>,
+        settings: &Settings,
+        seed: u64,
+        writing: &Writing,
+        sink: &mut dyn FnMut(&[u32]) -> Result<(), Failure>,
+    ) -> Result<Ended, Failure> {
+        let turn = Turn { before: self.session.snapshot()?, prompt, seed };
+        let ended = self.write(&turn.prompt, settings, seed, writing, sink);
+        match ended {
+            // A text that failed, or never began, leaves the conversation as it was.
+            Err(_) | Ok(Ended::TakenBack) => self.session.restore(&turn.before)?,
+            Ok(_) => self.remember(turn),
+        }
+        ended
+    }
+
+    fn remember(&mut self, turn: Turn) {
+        let fitting = (UNDO_BYTES / turn.before.bytes().max(1)).clamp(1, UNDO_TURNS as u64) as usize;
+        self.turns.push_back(turn);
+        while self.turns.len() > fitting {
+            self.turns.pop_front();
+            self.older = true;
+        }
+    }
+
+    fn write(
+        &mut self,
+        prompt: &[u32],
+        settings: &Settings,
+        seed: u64,
+        writing: &Writing,
+        sink: &mut dyn FnMut(&[u32]) -> Result<(), Failure>,
+    ) -> Result<Ended, Failure> {
+        let flow = || if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        self.session.feed(prompt, |_| flow())?;
+        if writing.interrupted() {
+            return Ok(Ended::TakenBack);
+        }
+        let start = Instant::now();
+        let count = if settings.uses_beams() {
+            let beam = settings.beam_options(1);
+            let found = self.session.beam_search(&settings.options.sampling, &beam, |_| flow())?;
+            let tokens = found.into_iter().next().map(|text| text.tokens).unwrap_or_default();
+            self.session.feed(&tokens, |_| ControlFlow::Continue(()))?;
+            sink(&tokens)?;
+            tokens.len()
+        } else {
+            let mut options = settings.options.clone();
+            options.seed = Some(seed);
+            let mut sunk = Ok(());
+            let generated = self.session.generate(&options, |tokens| {
+                if sunk.is_ok() {
+                    sunk = sink(tokens);
+                }
+                if sunk.is_err() { ControlFlow::Break(()) } else { flow() }
+            })?;
+            sunk?;
+            let stopped = generated.finish_reason == FinishReason::Stop && writing.interrupted();
+            self.account(prompt.len(), generated.tokens.len(), start, Some(seed));
+            return Ok(if stopped { Ended::Stopped } else { Ended::Complete });
+        };
+        self.account(prompt.len(), count, start, None);
+        Ok(if writing.interrupted() { Ended::Stopped } else { Ended::Complete })
+    }
+
+    fn account(&mut self, read: usize, generated: usize, start: Instant, seed: Option<u64>) {
+        self.stats.read += read as u64;
+        self.stats.generated += generated as u64;
+        self.stats.last = Some((generated, start.elapsed().as_secs_f64()));
+        self.stats.seed = seed;
+    }
+
+    /// Takes back the last turn, and returns what was typed and its seed.
+    pub fn undo(&mut self) -> Result<(Vec<u32>, u64), Failure> {
+        let Some(turn) = self.turns.pop_back() else {
+            let message = if self.older {
+                "the turns before this one are not kept; /reset starts anew"
+            } else {
+                "there is no turn to take back"
+            };
+            return Err(Failure::Usage(message.to_string()));
+        };
+        self.session.restore(&turn.before)?;
+        Ok((turn.prompt, turn.seed))
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) -> Result<(), Failure> {
+        self.session.reset()?;
+        self.turns.clear();
+        self.older = false;
+        Ok(())
+    }
+
+    /// Writes the state to a file.
+    pub fn save(&mut self, path: &Path) -> Result<(), Failure> {
+        Ok(self.session.snapshot()?.save(self.bdh, path)?)
+    }
+
+    /// Goes on from a file, and returns the seed it was written with.
+    pub fn load(&mut self, path: &Path) -> Result<Option<u64>, Failure> {
+        let snapshot = Snapshot::load(self.bdh, path)?;
+        self.session.restore(&snapshot)?;
+        self.turns.clear();
+        self.older = snapshot.position() > 0;
+        Ok(snapshot.seed())
+    }
+}

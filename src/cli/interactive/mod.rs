@@ -1,0 +1,278 @@
+//! `bdh-gpu interactive`: a conversation at a prompt.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `commands` | the commands' names and help, and what a line asks for |
+//! | `conversation` | the state on the device, and the turns that can be taken back |
+//! | `lines` | where lines come from: a terminal or a pipe |
+//! | `values` | settings: shown, and changed |
+
+mod commands;
+mod conversation;
+mod lines;
+mod values;
+
+use self::commands::Line;
+use self::conversation::{Conversation, Ended};
+use self::lines::{Input, Lines, Terminal};
+use super::args::{ContextArgs, DeviceArgs, ModelArgs, state_bytes};
+use super::failure::{self, Failure};
+use super::format;
+use super::interrupt::Writing;
+use super::output::{Notices, Output};
+use super::settings::{Settings, SettingsArgs};
+use bdh_gpu::generation::Bdh;
+use clap::Args;
+use std::io::IsTerminal;
+use std::path::Path;
+
+const EXAMPLES: &str = "\
+Examples:
+  bdh-gpu interactive
+  bdh-gpu interactive --temperature 0.7 --max-new-tokens 200 --seed 1
+  bdh-gpu interactive --model models/bdh-shakespeare --device cpu
+  printf 'KING:\\n/temp 0.5\\nQUEEN:\\n' | bdh-gpu interactive --quiet
+
+The model goes on with what is typed; the conversation is one text that grows from turn to turn. At the
+prompt, /help lists the commands: settings, /undo, /retry, /save, /load and more. Ctrl-C stops a text,
+Ctrl-D ends the program. Lines that come from a pipe are read one by one.";
+
+/// Write a text together, turn by turn
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Interactive {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Accepted for the sake of habit: text always appears as it comes
+    #[arg(long, hide = true)]
+    stream: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
+    notices: Notices,
+}
+
+impl Interactive {
+    /// Runs the command.
+    pub fn run(&self) -> Result<(), Failure> {
+        let model = self.model.load(&self.notices)?;
+        let mut settings = self.settings.settings(&model)?;
+        let forgetting = self.context.forgetting(&model.config)?;
+        settings.options.seed.get_or_insert_with(|| rand::random::<u32>().into());
+        let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        let bdh = if terminal { self.device.open_silently(model)? } else { self.device.open(model, &self.notices)? };
+        let mut output = Output::new();
+        if terminal && !self.notices.is_quiet() {
+            output.write(&banner(&bdh))?;
+        }
+        let lines = if terminal {
+            let coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            Lines::Terminal(Box::new(Terminal::new(coloured)?))
+        } else {
+            Lines::Pipe(std::io::stdin().lock())
+        };
+        let conversation = Conversation::new(&bdh, forgetting)?;
+        Loop { bdh: &bdh, conversation, settings, output, terminal, writing: Writing::hold() }.run(lines)
+    }
+}
+
+fn banner(bdh: &Bdh) -> String {
+    let parameters = format::short(bdh.model().config.parameters() as u64);
+    format!(
+        "BDH Interactive Generation\nModel: {} ({parameters} parameters) on {}\n\
+         Type 'quit' to exit, 'help' for commands\n",
+        bdh.model().name,
+        bdh.device()
+    )
+}
+
+/// The loop.
+struct Loop<'a> {
+    bdh: &'a Bdh,
+    conversation: Conversation<'a>,
+    settings: Settings,
+    output: Output,
+    /// Whether a person sits at the other end.
+    terminal: bool,
+    writing: Writing,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Line,
+    End,
+}
+
+impl Loop<'_> {
+    fn run(mut self, mut lines: Lines) -> Result<(), Failure> {
+        let mut asked = false;
+        loop {
+            if self.terminal {
+                // A Ctrl-C that comes just as a text ends must not end the program.
+                self.writing.restart();
+            }
+            let input = lines.next()?;
+            let line = match input {
+                Input::Line(line) => line,
+                Input::End => return Ok(()),
+                Input::Discarded => {
+                    asked = false;
+                    continue;
+                }
+                Input::Interrupted if asked => return Err(Failure::Interrupted),
+                Input::Interrupted => {
+                    asked = true;
+                    self.output.line("Press Ctrl-C again to exit, or type 'quit'")?;
+                    continue;
+                }
+            };
+            asked = false;
+            match self.line(&line) {
+                Ok(Next::Line) => {}
+                Ok(Next::End) => return Ok(()),
+                Err(Failure::Usage(message) | Failure::Failed(message)) => failure::complain(&message),
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<Next, Failure> {
+        let text = String::from_utf8_lossy(line);
+        match commands::parse(&text) {
+            Line::Blank => {}
+            Line::Text(_) => {
+                let prompt = self.bdh.encode(line)?;
+                let seed = self.seed();
+                self.turn(prompt, seed)?;
+            }
+            Line::Command("quit", _) => return Ok(Next::End),
+            Line::Command(name, argument) => self.command(name, argument)?,
+            Line::Unknown(word, closest) => {
+                let advice = match closest {
+                    Some(name) => format!("did you mean /{name}?"),
+                    None => "/help lists the commands".to_string(),
+                };
+                return Err(Failure::Usage(format!("there is no command /{word}; {advice}")));
+            }
+        }
+        Ok(Next::Line)
+    }
+
+    fn command(&mut self, name: &str, argument: &str) -> Result<(), Failure> {
+        match name {
+            "help" => self.output.write(&commands::help()),
+            "settings" => {
+                let text = values::all(&self.settings, self.conversation.forgetting());
+                self.output.write(&text)
+            }
+            "stats" => self.stats(),
+            "reset" => {
+                self.conversation.reset()?;
+                self.say("Conversation forgotten")
+            }
+            "undo" => {
+                self.conversation.undo()?;
+                self.say(&format!("Took back one turn; at position {}", self.conversation.position()))
+            }
+            "retry" => {
+                let (prompt, seed) = self.conversation.undo()?;
+                self.turn(prompt, seed.wrapping_add(1))
+            }
+            "save" | "load" if argument.is_empty() => {
+                Err(Failure::Usage(format!("/{name} needs the name of a file, as in /{name} talk.state")))
+            }
+            "save" => {
+                self.conversation.save(Path::new(argument))?;
+                self.say(&format!("Saved to {argument} at position {}", self.conversation.position()))
+            }
+            "load" => {
+                if let Some(seed) = self.conversation.load(Path::new(argument))? {
+                    self.settings.options.seed = Some(seed);
+                }
+                self.say(&format!("Loaded {argument}; at position {}", self.conversation.position()))
+            }
+            _ if argument.is_empty() => {
+                let value = values::show(name, &self.settings, self.conversation.forgetting());
+                self.output.line(value)
+            }
+            "context" => {
+                let forgetting = values::context(argument)?;
+                self.conversation.set_forgetting(forgetting);
+                self.changed(name)
+            }
+            _ => {
+                self.settings = values::changed(&self.settings, name, argument)?;
+                self.changed(name)
+            }
+        }
+    }
+
+    /// Says what a setting is now.
+    fn changed(&mut self, name: &str) -> Result<(), Failure> {
+        let value = values::show(name, &self.settings, self.conversation.forgetting());
+        self.say(&value)
+    }
+
+    /// Says something that only a person wants to know.
+    fn say(&mut self, text: &str) -> Result<(), Failure> {
+        if self.terminal { self.output.line(text) } else { Ok(()) }
+    }
+
+    fn seed(&self) -> u64 {
+        self.settings.options.seed.unwrap_or_default()
+    }
+
+    /// Goes on with what was typed.
+    fn turn(&mut self, prompt: Vec<u32>, seed: u64) -> Result<(), Failure> {
+        self.writing.restart();
+        let (mut stream, mut text) = (self.bdh.text_stream(), String::new());
+        let output = &mut self.output;
+        let ended = self.conversation.turn(prompt, &self.settings, seed, &self.writing, &mut |tokens| {
+            for &token in tokens {
+                stream.push(token, &mut text);
+            }
+            let written = output.write(&text);
+            text.clear();
+            written
+        });
+        if !self.terminal {
+            // At rest, a Ctrl-C ends a program that reads from a pipe.
+            self.writing.end();
+        }
+        if !matches!(ended, Err(Failure::ClosedPipe)) {
+            stream.finish(&mut text);
+            self.output.write(&(text + "\n"))?;
+        }
+        match ended? {
+            Ended::Complete => Ok(()),
+            Ended::Stopped if self.terminal => self.say("(stopped)"),
+            Ended::TakenBack if self.terminal => self.say("(stopped before the text began; the turn is taken back)"),
+            // A script's Ctrl-C is meant for the program.
+            Ended::Stopped | Ended::TakenBack => Err(Failure::Interrupted),
+        }
+    }
+
+    fn stats(&mut self) -> Result<(), Failure> {
+        let stats = self.conversation.stats;
+        let (turns, bytes) = self.conversation.kept();
+        let last = match stats.last {
+            None => "none".to_string(),
+            Some((tokens, seconds)) => {
+                let seed = stats.seed.map_or(String::new(), |seed| format!(", seed {seed}"));
+                format!("{tokens} tokens, {:.1} tokens/s{seed}", tokens as f64 / seconds.max(1e-9))
+            }
+        };
+        self.output.write(&format::pairs(&[
+            ("position", format::thousands(self.conversation.position())),
+            ("tokens", format!("{} read, {} generated", stats.read, stats.generated)),
+            ("last turn", last),
+            ("state", format!("{} on {}", format::bytes(state_bytes(&self.bdh.model().config)), self.bdh.device())),
+            ("undo", format!("{turns} turns kept, {}", format::bytes(bytes))),
+        ]))
+    }
+}

@@ -1,0 +1,98 @@
+//! A conversation as data: all that its continuation depends on.
+
+use super::{Bdh, StateError};
+use crate::backend::snapshot_len;
+use crate::model::forgetting::{Clock, Forgetting};
+use crate::model::{Config, Model, Tensor};
+use std::path::Path;
+
+/// A conversation's state at one moment, on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// How many tokens are in `memory`, and how they fade.
+    pub(super) clock: Clock,
+    /// Tokens after those, still to be read; at least one, unless the conversation is empty.
+    pub(super) unread: Vec<u32>,
+    /// Ids that have occurred, `[V]`, as the sampler counts them.
+    pub(super) counts: Vec<u32>,
+    /// Tokens drawn in the whole conversation.
+    pub(super) drawn: u32,
+    /// Tokens drawn since something was read.
+    pub(super) generated: u32,
+    /// The seed of the last generation.
+    pub(super) seed: Option<u64>,
+    /// What the device remembers, [`snapshot_len`] numbers.
+    pub(super) memory: Vec<f32>,
+}
+
+impl Snapshot {
+    /// Tokens read and generated so far.
+    pub fn position(&self) -> u64 {
+        self.clock.position() + self.unread.len() as u64
+    }
+
+    /// How much of the past counts.
+    pub fn forgetting(&self) -> Forgetting {
+        self.clock.forgetting()
+    }
+
+    /// The seed of the last generation.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
+    /// Bytes that it takes on the host.
+    pub fn bytes(&self) -> u64 {
+        4 * (self.memory.len() + self.counts.len() + self.unread.len()) as u64
+    }
+
+    /// Whether it is of a model of these sizes.
+    pub(super) fn fits(&self, config: &Config) -> bool {
+        self.memory.len() == snapshot_len(config) && self.counts.len() == config.vocab_size
+    }
+
+    /// Writes a state file (see `docs/state-files.md`). It takes its place when it is complete.
+    ///
+    /// # Errors
+    /// [`StateError::Write`] where the file cannot be written.
+    pub fn save(&self, bdh: &Bdh, path: &Path) -> Result<(), StateError> {
+        super::state_file::save(self, bdh, path)
+    }
+
+    /// Reads a state file of this model.
+    ///
+    /// # Errors
+    /// [`StateError`] where it cannot be read, is damaged, or belongs to another model.
+    pub fn load(bdh: &Bdh, path: &Path) -> Result<Self, StateError> {
+        super::state_file::load(bdh, path)
+    }
+}
+
+/// What tells one model from another: a hash over its sizes and the values of its weights, whatever type they
+/// are stored in.
+pub(super) fn fingerprint(model: &Model) -> [u8; 32] {
+    const BLOCK: usize = 1 << 14;
+    let mut hasher = blake3::Hasher::new();
+    let Config { n_layer, n_embd, n_head, neurons_per_head, vocab_size, .. } = model.config;
+    for size in [n_layer, n_embd, n_head, neurons_per_head, vocab_size] {
+        hasher.update(&(size as u64).to_le_bytes());
+    }
+    let w = &model.weights;
+    let mut numbers = vec![0.0; BLOCK];
+    let mut bytes = Vec::with_capacity(4 * BLOCK);
+    let mut update = |numbers: &[f32]| {
+        bytes.clear();
+        bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+        hasher.update(&bytes);
+    };
+    let tensors: [&Tensor; 5] = [&w.embed, &w.encoder, &w.encoder_v, &w.decoder, &w.lm_head];
+    for tensor in tensors {
+        for start in (0..tensor.len()).step_by(BLOCK) {
+            let block = &mut numbers[..BLOCK.min(tensor.len() - start)];
+            tensor.read(start, block);
+            update(block);
+        }
+    }
+    update(&w.freqs);
+    hasher.finalize().into()
+}

@@ -1,0 +1,103 @@
+//! Weights files of any format: a name and a tensor, many times.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::error::{ModelError, clip};
+use super::json::JsonFile;
+use super::storage::Storage;
+use super::tensor::Tensor;
+use super::{npz, safetensors, torch};
+
+/// Prefixes that torch.compile and DataParallel put before every name.
+const WRAPPERS: [&str; 2] = ["_orig_mod.", "module."];
+
+/// How a weights file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// safetensors.
+    Safetensors,
+    /// What torch.save writes: a zip archive with a pickle.
+    PyTorch,
+    /// What numpy.savez writes: a zip archive of arrays.
+    NumPy,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Safetensors => "safetensors",
+            Self::PyTorch => "PyTorch checkpoint",
+            Self::NumPy => "NumPy archive",
+        })
+    }
+}
+
+/// A file's tensors by name.
+pub(super) struct NamedTensors {
+    pub(super) path: PathBuf,
+    pub(super) format: Format,
+    pub(super) entries: BTreeMap<String, Entry>,
+    /// The configuration that a training checkpoint carries.
+    pub(super) config: Option<JsonFile>,
+    /// What was left out.
+    pub(super) notes: Vec<String>,
+}
+
+/// A tensor of a file.
+pub(super) enum Entry {
+    Tensor(Tensor),
+    /// One whose elements cannot be weights, with its dtype as the file spells it.
+    Other(String),
+}
+
+/// Recognises a file's format and reads its tensors, under their bare names.
+pub(super) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
+    let bytes = storage.bytes();
+    let unsupported = |what: &str| Err(ModelError::Unsupported { path: path.to_owned(), what: what.to_owned() });
+    let malformed = |found: &str, expected: &str| {
+        Err(ModelError::Malformed { path: path.to_owned(), found: found.to_owned(), expected: expected.to_owned() })
+    };
+    if bytes.starts_with(b"version https://git-lfs") {
+        return malformed(
+            "a Git LFS pointer in place of the weights",
+            "the weights themselves; fetch them with `git lfs pull`",
+        );
+    }
+    if path.file_name().is_some_and(|name| name == super::SHARD_INDEX) {
+        return unsupported("the index of weights split over several files");
+    }
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let tensors = match bytes {
+        // A safetensors header starts at byte 8, whatever its length happens to look like.
+        [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::read(storage, path)?,
+        [b'P', b'K', 3 | 5, 4 | 6, ..] if extension == "npz" => npz::read(storage, path)?,
+        [b'P', b'K', 3 | 5, 4 | 6, ..] => torch::read(storage, path)?,
+        [0x80, 1..=5, ..] => {
+            return malformed(
+                "a legacy PyTorch checkpoint (a pickle that is not in a zip)",
+                "the format of PyTorch 1.6 and later; save it again with torch.save(torch.load(path), new_path)",
+            );
+        }
+        [b'G', b'G', b'U', b'F', ..] => return unsupported("a GGUF file"),
+        [b'\x89', b'H', b'D', b'F', ..] => return unsupported("an HDF5 file"),
+        _ => safetensors::read(storage, path)?,
+    };
+    strip_wrappers(tensors)
+}
+
+/// Removes the wrappers' prefixes, in whatever order they come.
+fn strip_wrappers(tensors: NamedTensors) -> Result<NamedTensors, ModelError> {
+    let mut stripped = BTreeMap::new();
+    for (full, entry) in tensors.entries {
+        let mut name = full.as_str();
+        while let Some(rest) = WRAPPERS.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+            name = rest;
+        }
+        if stripped.insert(name.to_owned(), entry).is_some() {
+            return Err(ModelError::DuplicateTensor { path: tensors.path, tensor: clip(name), found: clip(&full) });
+        }
+    }
+    Ok(NamedTensors { entries: stripped, ..tensors })
+}

@@ -1,0 +1,17 @@
+//! Loading models: what is accepted, and with what words everything else is refused.
+
+mod altered;
+mod configuration;
+mod files;
+mod formats;
+mod hugging_face;
+mod in_memory;
+mod numpy;
+mod paper;
+mod pytorch;
+mod small;
+mod sound;
+mod tensors;
+
+#[path = "../common/mod.rs"]
+mod common;
