@@ -33,7 +33,17 @@ impl StopScan {
             return false;
         }
         for &token in tokens {
+            let before = self.text.len();
+            let mut unfinished = String::new();
+            if self.stream.is_holding() {
+                self.stream.clone().finish(&mut unfinished);
+            }
             self.stream.push(token, &mut self.text);
+            if !unfinished.is_empty() && self.text[before..].starts_with(&unfinished) {
+                // The tokens in the midst of a character are not completed by this one: they end before it.
+                let incomplete = self.held.iter_mut().rev().take_while(|(_, end)| end.is_none());
+                incomplete.for_each(|(_, end)| *end = Some(before + unfinished.len()));
+            }
             self.held.push_back((token, (!self.stream.is_holding()).then_some(self.text.len())));
             if let Some(start) = self.stops.iter().filter_map(|stop| self.text.find(stop)).min() {
                 self.release(start, kept);

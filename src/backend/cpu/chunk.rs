@@ -5,7 +5,7 @@
 //! shares are added in the units' order.
 
 use super::chunk_kernels::{
-    ChunkAttend, ChunkPhases, ChunkProduct, ChunkProject, ChunkRead, ChunkScratch, padded_tokens,
+    ChunkAttend, ChunkPhases, ChunkProduct, ChunkProject, ChunkRead, ChunkScratch, GateScratch, padded_tokens,
 };
 use super::pages::Pages;
 use super::residual::{Accumulate, Embed, Finish, LayerNorm};
@@ -53,6 +53,7 @@ struct ThreadMemory {
     /// Cosines and sines of one head, `[T][padded N]`.
     phases: [Vec<f32>; 2],
     scratch: ChunkScratch,
+    gates: GateScratch,
     list: Vec<Weighted>,
 }
 
@@ -89,6 +90,7 @@ impl ChunkReader {
             update: rows(),
             phases: [0, 1].map(|_| vec![0.0; CHUNK_TOKENS * g.padded_neurons()]),
             scratch: ChunkScratch::default(),
+            gates: GateScratch::default(),
             list: Vec::new(),
         };
         let output = || UnitOutput {
@@ -279,7 +281,7 @@ impl Run<'_> {
                 encoder_v: &weights.encoder_v[rows.clone()],
                 decoder: &weights.decoder[rows],
                 update,
-                list: &mut own.list,
+                scratch: &mut own.gates,
             });
         }
     }

@@ -3,8 +3,7 @@
 //! Their arithmetic is that of the kernels over one token, in another order.
 
 use super::encode::Phases;
-use super::project::gate;
-use super::rows::{Weighted, drop_zeros, select, weighted_sum};
+use super::rows::{Weighted, select, weighted_sum};
 use super::simd::{Isa, Kernel, LANES};
 use super::weights::{Half, TILE};
 
@@ -12,8 +11,6 @@ use super::weights::{Half, TILE};
 const TOKENS: usize = 6;
 /// Rows of the state, or of tokens, that stay in the first-level cache while all that need them pass by.
 const ROWS: usize = 32;
-/// Rows of weights that stay in the second-level cache.
-const WEIGHT_ROWS: usize = 256;
 
 /// out[t] ← x[t] · tile for every token of a chunk.
 pub struct ChunkProduct<'a, E> {
@@ -344,6 +341,14 @@ impl Kernel for ChunkRead<'_> {
     }
 }
 
+/// Scratch memory of [`ChunkProject`].
+#[derive(Default)]
+pub struct GateScratch {
+    /// Gates, `[T][block]`.
+    gates: Vec<f32>,
+    list: Vec<Weighted>,
+}
+
 /// [`super::project::Project`] for all tokens of a chunk.
 pub struct ChunkProject<'a, E> {
     /// Activations, `[T][stride]`, of which the first `block` count.
@@ -361,7 +366,7 @@ pub struct ChunkProject<'a, E> {
     /// The decoder output of all blocks of a unit, `[T][row]`; this block's share is added.
     pub update: &'a mut [f32],
     /// Scratch.
-    pub list: &'a mut Vec<Weighted>,
+    pub scratch: &'a mut GateScratch,
 }
 
 impl<E: Half> Kernel for ChunkProject<'_, E> {
@@ -370,21 +375,83 @@ impl<E: Half> Kernel for ChunkProject<'_, E> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let (row, block) = (self.row, self.encoder_v.len() / self.row);
-        for first in (0..block).step_by(WEIGHT_ROWS) {
-            let count = WEIGHT_ROWS.min(block - first);
-            let rows = first * row..(first + count) * row;
-            let (values, decoder) = (&self.encoder_v[rows.clone()], &self.decoder[rows]);
-            let (decoder, _) = decoder.as_chunks::<LANES>();
-            let tokens = self.y.chunks_exact(row).zip(self.update.chunks_exact_mut(row)).enumerate();
-            for (t, (y, update)) in tokens {
-                let u = &self.u[t * self.stride + first..][..count];
-                let entry = |(i, &u): (usize, &f32)| ([Weighted { row: i as u32, weight: u }], u != 0.0);
-                select(self.list, u.iter().enumerate().map(entry), Weighted::default());
-                gate(isa, self.list, y, values, None);
-                drop_zeros(self.list);
-                weighted_sum(isa, self.list, decoder, false, update);
+        let tokens = self.y.len() / row;
+        let GateScratch { gates, list } = self.scratch;
+        gates.clear();
+        gates.resize(tokens * block, 0.0);
+        let (y, _) = self.y.as_chunks::<LANES>();
+        let lines_per_row = row / LANES;
+        let (values, _) = self.encoder_v.as_chunks::<LANES>();
+        for first in (0..tokens).step_by(ROWS) {
+            let count = ROWS.min(tokens - first);
+            let y = &y[first * lines_per_row..][..count * lines_per_row];
+            for (i, value) in values.chunks_exact(lines_per_row).enumerate() {
+                let active = (0..count).map(|t| {
+                    let u = self.u[(first + t) * self.stride + i];
+                    ([Weighted { row: t as u32, weight: u }], u != 0.0)
+                });
+                select(list, active, Weighted::default());
+                gate_tokens(isa, value, y, list);
+                for item in list.iter() {
+                    gates[(first + item.row as usize) * block + i] = item.weight;
+                }
             }
         }
+        let (decoder, _) = self.decoder.as_chunks::<LANES>();
+        for (gates, update) in gates.chunks_exact(block).zip(self.update.chunks_exact_mut(row)) {
+            let open = gates.iter().enumerate().map(|(i, &g)| ([Weighted { row: i as u32, weight: g }], g != 0.0));
+            select(list, open, Weighted::default());
+            weighted_sum(isa, list, decoder, false, update);
+        }
+    }
+}
+
+/// g ← u · relu(y · row) of one neuron for the listed tokens, whose weight is u before and g after.
+#[inline(always)]
+fn gate_tokens<I: Isa, E: Half>(isa: I, value: &[[E; LANES]], y: &[[f32; LANES]], list: &mut [Weighted]) {
+    let mut sums = [[0.0; LANES]; ROWS];
+    let mut at = 0;
+    while at < value.len() {
+        let count = (value.len() - at).min(I::ACCUMULATORS);
+        let count = 1 << count.ilog2();
+        match count {
+            16 => product_columns::<I, E, 16>(isa, value, y, at, list, &mut sums),
+            8 => product_columns::<I, E, 8>(isa, value, y, at, list, &mut sums),
+            4 => product_columns::<I, E, 4>(isa, value, y, at, list, &mut sums),
+            2 => product_columns::<I, E, 2>(isa, value, y, at, list, &mut sums),
+            _ => product_columns::<I, E, 1>(isa, value, y, at, list, &mut sums),
+        }
+        at += count;
+    }
+    for (item, sum) in list.iter_mut().zip(&sums) {
+        let z = isa.sum(isa.load(sum));
+        item.weight *= if z < 0.0 { 0.0 } else { z };
+    }
+}
+
+/// sums[k] ← sums[k] + row · y of the k-th listed token, over the `V` vectors of columns from `at` on.
+#[inline(always)]
+fn product_columns<I: Isa, E: Half, const V: usize>(
+    isa: I,
+    value: &[[E; LANES]],
+    y: &[[f32; LANES]],
+    at: usize,
+    list: &[Weighted],
+    sums: &mut [[f32; LANES]; ROWS],
+) {
+    let mut weights = [isa.splat(0.0); V];
+    for v in 0..V {
+        weights[v] = E::load(isa, &value[at + v]);
+    }
+    for (item, sum) in list.iter().zip(sums) {
+        let y = y[item.row as usize * value.len() + at..].first_chunk::<V>().expect("a row");
+        // Four chains hide the latency of a multiply-add.
+        let mut parts = [isa.splat(0.0); 4];
+        parts[0] = isa.load(sum);
+        for v in 0..V {
+            parts[v % 4] = isa.mul_add(weights[v], isa.load(&y[v]), parts[v % 4]);
+        }
+        isa.store(isa.add(isa.add(parts[0], parts[1]), isa.add(parts[2], parts[3])), sum);
     }
 }
 
