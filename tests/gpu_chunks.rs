@@ -84,10 +84,14 @@ fn a_corrupted_kernel_fails_alone() {
 
 // ---- whole models ----
 
-/// Reads tokens in parts of the lengths given, in turn; a part of one token is a step. Returns the logits
-/// `[T, V]` and the state afterwards.
+/// Reads a sequence's first tokens; see [`read_on`].
 fn read(slots: &mut dyn Slots, slot: usize, tokens: &[u32], parts: &[usize], forgetting: Forgetting) -> Vec<f32> {
-    let mut clock = Clock::new(forgetting);
+    read_on(slots, slot, tokens, parts, &mut Clock::new(forgetting))
+}
+
+/// Reads a sequence's next tokens in parts of the lengths given, in turn; a part of one token is a step. Returns the
+/// logits `[T, V]`.
+fn read_on(slots: &mut dyn Slots, slot: usize, tokens: &[u32], parts: &[usize], clock: &mut Clock) -> Vec<f32> {
     let mut logits = Vec::new();
     let (mut rest, mut part) = (tokens, 0);
     while !rest.is_empty() {
@@ -112,7 +116,7 @@ fn read(slots: &mut dyn Slots, slot: usize, tokens: &[u32], parts: &[usize], for
             } else {
                 // A chunk ends before a token that rescales the state.
                 for &id in &next[1..] {
-                    let tick = { clock }.tick();
+                    let tick = { *clock }.tick();
                     if tick.rescale.is_some() {
                         break;
                     }
@@ -222,7 +226,7 @@ fn small_bindings_and_other_layouts_change_nothing_that_matters() {
     let Err(BackendError::Limit { needed: block, .. }) = limited(1024, false) else { panic!("1 KiB suffices") };
     let whole = plain(&model, WeightType::F16);
     // One block of neurons to a binding, and three; then bindings with room for no tile of tokens, and for one.
-    let split = [(block, false), (3 * block, false), (1 << 16, true), (1 << 19, true)]
+    let split = [(block, false), (3 * block, false), (1 << 17, true), (1 << 19, true)]
         .map(|(max_binding, hardware_layout)| limited(max_binding, hardware_layout).unwrap());
     assert_eq!([whole.chunk_tokens(), split[2].chunk_tokens(), split[3].chunk_tokens()], [64, 1, 8]);
     let other = [
@@ -246,6 +250,42 @@ fn small_bindings_and_other_layouts_change_nothing_that_matters() {
     for slot in [1, 0] {
         assert_eq!(read(&mut *slots, slot, &tokens, &parts, forgetting), alone, "slot {slot}");
         assert_eq!(slots.logits(slot).unwrap(), alone[alone.len() - 256..], "slot {slot}: its last logits");
+    }
+}
+
+#[test]
+fn a_snapshot_restored_into_another_slot_continues_bit_for_bit() {
+    let model = model("odd-shapes");
+    let tokens: Vec<u32> = (0..60u32).map(|i| (i * i + 3) % 97).collect();
+    let bits = |numbers: &[f32]| numbers.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+    for hardware_layout in [false, true] {
+        let options = GpuOptions { hardware_layout, ..GpuOptions::default() };
+        let backend = gpu::backend(&model, WeightType::F32, options);
+        // After chunks the window is empty; after steps it is not.
+        for (cut, first, then) in [(13, [8, 1], [1, 9]), (24, [1, 1], [5, 1]), (25, [25, 25], [7, 1])] {
+            let mut slots = backend.create_slots(3).unwrap();
+            let [clock, _] = [0, 1].map(|slot| {
+                let mut clock = Clock::new(Forgetting::After { context: 7, tau: 0.9 });
+                read_on(&mut *slots, slot, &tokens[..cut], &first, &mut clock);
+                clock
+            });
+            let snapshot = slots.snapshot(0).unwrap();
+            // What was in the slot before must not matter.
+            read(&mut *slots, 2, &tokens[5..16], &[1, 4], Forgetting::Full);
+            slots.restore(2, &snapshot).unwrap();
+            assert!(bits(&slots.snapshot(2).unwrap()) == bits(&snapshot), "{cut} tokens: the snapshots differ");
+            // The slot that was never asked, the one that was, and the one that was given the snapshot.
+            let expected = bits(&read_on(&mut *slots, 1, &tokens[cut..], &then, &mut { clock }));
+            let state = bits(&slots.read_state(1).unwrap());
+            for slot in [0, 2] {
+                let got = read_on(&mut *slots, slot, &tokens[cut..], &then, &mut { clock });
+                assert!(bits(&got) == expected, "slot {slot}, {cut} tokens: the logits differ");
+                assert!(
+                    bits(&slots.read_state(slot).unwrap()) == state,
+                    "slot {slot}, {cut} tokens: the states differ"
+                );
+            }
+        }
     }
 }
 
