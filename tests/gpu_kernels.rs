@@ -5,7 +5,7 @@ mod common;
 mod gpu;
 
 use bdh_gpu::backend::WeightType;
-use bdh_gpu::backend::gpu::{GpuOptions, beam_kernel_names, kernel_names};
+use bdh_gpu::backend::gpu::{GpuOptions, beam_kernel_names, chunk_kernel_names, kernel_names};
 use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, VerifyOptions, suites};
 
@@ -45,14 +45,14 @@ fn the_verification_passes() {
     let mut told = 0;
     let report = verify::run(&options, &mut |_| told += 1).unwrap();
     assert_passed(&report.cases);
-    for kernel in beam_kernel_names() {
+    for kernel in [beam_kernel_names(), chunk_kernel_names()].concat() {
         assert!(report.cases.iter().any(|row| row.kernel == kernel), "{kernel} was not run");
     }
     assert!(report.passed());
     assert_eq!(told, report.cases.len(), "progress hears of every row");
-    for run in ["prompt", "greedy", "repeat", "sampled", "forgetting", "batch"] {
+    for run in ["prompt", "greedy", "chunks", "repeat", "sampled", "forgetting", "batch"] {
         let row = report.cases.iter().find(|row| row.kernel == run).unwrap_or_else(|| panic!("no {run}"));
-        if ["greedy", "sampled", "forgetting"].contains(&run) {
+        if ["greedy", "chunks", "sampled", "forgetting"].contains(&run) {
             assert!(row.detail.contains("all 256 tokens agree"), "{row:?}");
         }
     }
@@ -91,7 +91,7 @@ fn a_corrupted_kernel_fails_alone() {
 #[test]
 fn a_corrupted_kernel_shows_in_the_whole_model() {
     let model = common::model("shakespeare");
-    for kernel in kernel_names() {
+    for kernel in kernel_names().into_iter().chain(["chunk_write"]) {
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
         let device = gpu::backend(&model, WeightType::F16, options);
         let mut rows = Vec::new();
@@ -101,9 +101,11 @@ fn a_corrupted_kernel_shows_in_the_whole_model() {
         let passed: Vec<&str> = rows.iter().filter(|row| row.passed).map(|row| row.kernel.as_str()).collect();
         let may_pass: &[&str] = match kernel {
             // Only between steps.
-            "settle" => &["prompt", "greedy", "sampled", "repeat", "forgetting", "batch"],
+            "settle" => &["prompt", "greedy", "chunks", "sampled", "repeat", "forgetting", "forgetting", "batch"],
             // Only where something is forgotten.
-            "rescale" => &["prompt", "greedy", "sampled", "repeat", "batch"],
+            "rescale" => &["prompt", "greedy", "chunks", "sampled", "repeat", "batch"],
+            // Only where a prompt is read in chunks.
+            "chunk_write" => &["prompt", "greedy", "sampled", "repeat", "forgetting", "batch"],
             // The logits are right; and what is wrong is always wrong in the same way.
             "sample" => &["prompt", "repeat", "batch"],
             _ => &["repeat", "batch"],
@@ -124,7 +126,8 @@ fn what_cannot_be_verified_is_an_error() {
     assert!(!error.to_string().contains('\n'), "{error}");
     let error = run(gpu::device(), Some("softmax"));
     let kernels = "kernels are settle, rescale, embed, encode, project, logits, sample, beam_fold, beam_counts, beam_embed, \
-        beam_encode, beam_attend, beam_select, beam_merge";
+        beam_encode, beam_attend, beam_select, beam_merge, chunk_embed, chunk_finish, chunk_encode, chunk_rotate, \
+        chunk_scores, chunk_read, chunk_attend, chunk_write, chunk_gate, chunk_decode, chunk_logits";
     assert!(error.to_string().ends_with(kernels), "{error}");
     let error = run(DeviceChoice::Name("no such adapter".into()), None);
     assert!(error.to_string().contains("no such adapter"), "{error}");

@@ -126,6 +126,9 @@ fn structures_are_laid_out_as_on_the_host() {
     let logits = Shape::declared(include_str!("../src/backend/gpu/logits.rs"), "LogitsParams");
     let rescale = Shape::declared(include_str!("../src/backend/gpu/rescale.rs"), "RescaleParams");
     let settle = Shape::declared(include_str!("../src/backend/gpu/settle.rs"), "SettleParams");
+    let chunk_kernels = include_str!("../src/backend/gpu/chunk_kernels.rs");
+    let chunk = Shape::declared(chunk_kernels, "ChunkParams");
+    let chunk_token = Shape::declared(chunk_kernels, "GpuChunkToken");
     let beam_attend = Shape::declared(include_str!("../src/backend/gpu/beam_attend.rs"), "BeamAttendParams");
     let beam_fold = Shape::declared(include_str!("../src/backend/gpu/beam_fold.rs"), "BeamFoldParams");
     let beam_counts = Shape::declared(include_str!("../src/backend/gpu/beam_counts.rs"), "BeamCountsParams");
@@ -166,11 +169,14 @@ fn structures_are_laid_out_as_on_the_host() {
         check("BeamCountsParams", &beam_counts, false);
         check("BeamSelectParams", &beam_select, false);
         check("Beam", &beam, true);
+        check("ChunkParams", &chunk, false);
+        check("ChunkToken", &chunk_token, true);
     }
     // Per model: six kernels with a step, a control record and parameters of their own, and the sampler
     // with three. Of the beam search, three kernels of the first kind, the fold with its parameters, the
     // counts with parameters and beams, and two that select, with options besides.
-    assert_eq!(compared, 6 * (6 * 3 + 3 + 3 * 3 + 1 + 2 + 2 * 3));
+    // Of a chunk, eleven with parameters, three of which read its tokens.
+    assert_eq!(compared, 6 * (6 * 3 + 3 + 3 * 3 + 1 + 2 + 2 * 3 + 11 + 3));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! what every slot does at every step; one call runs it without a round trip to the host.
 
 pub mod beams;
+pub mod chunk;
 pub mod cpu;
 pub mod gpu;
 pub mod memory;
@@ -247,6 +248,8 @@ pub trait Backend: Send + Sync {
     fn stages(&self) -> &dyn stage::Stages;
     /// The kernels of the beam search one at a time, for verification.
     fn beam_stages(&self) -> &dyn beams::BeamStages;
+    /// The kernels that read a chunk one at a time, for verification.
+    fn chunk_stages(&self) -> &dyn chunk::ChunkStages;
 }
 
 /// A set of sequences that decode together on one device.

@@ -14,12 +14,17 @@ pub trait Element: Copy + Send + Sync + 'static {
     const ZERO: Self;
     /// Rounds `x` to the type.
     fn from_f32(x: f32) -> Self;
+    /// The number.
+    fn to_f32(self) -> f32;
 }
 
 impl Element for f32 {
     const ZERO: Self = 0.0;
     fn from_f32(x: f32) -> Self {
         x
+    }
+    fn to_f32(self) -> f32 {
+        self
     }
 }
 
@@ -28,6 +33,9 @@ impl Element for u16 {
     const ZERO: Self = 0;
     fn from_f32(x: f32) -> Self {
         f16::from_f32(x).to_bits()
+    }
+    fn to_f32(self) -> f32 {
+        f16::from_bits(self).to_f32()
     }
 }
 

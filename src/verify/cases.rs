@@ -74,6 +74,13 @@ pub fn suites() -> Vec<Suite> {
     shapes.iter().enumerate().map(suite).collect()
 }
 
+/// The shapes of [`suites`] that the kernels of a chunk run on.
+pub fn chunk_suites() -> Vec<Suite> {
+    let chosen = [0, 1, 3, 8, 9, 11, 13, 15, 17];
+    let suites = suites().into_iter().enumerate();
+    suites.filter(|(index, _)| chosen.contains(index)).map(|(_, suite)| Suite { slots: 1, ..suite }).collect()
+}
+
 /// The shapes of [`suites`] that the kernels of the beam search run on, with as many beams as sequences:
 /// the same code divides their work, so that a few will do.
 pub fn beam_suites() -> Vec<Suite> {
@@ -145,7 +152,7 @@ impl Bench {
     }
 
     /// A residual stream of zero mean that activates the given share of all neurons, `[D]`.
-    fn residual(&mut self, density: f64) -> Vec<f32> {
+    pub fn residual(&mut self, density: f64) -> Vec<f32> {
         let Suite { width, heads, neurons, .. } = self.suite;
         let mut noise = self.random.normals(width, 1.0);
         let mean = noise.iter().sum::<f32>() / width as f32;
@@ -175,7 +182,7 @@ impl Bench {
 
     /// Input of the kernels `embed` (`tokens`) or `encode`, with one density per sequence.
     pub fn encode_input(&mut self, densities: &[f64], idle: Option<usize>, turn: usize, tokens: bool) -> EncodeInput {
-        let Suite { width, vocab, .. } = self.suite;
+        let vocab = self.suite.vocab;
         let (mut residual, mut update) = (Vec::new(), Vec::new());
         let mut steps = Vec::new();
         for (slot, &density) in densities.iter().enumerate() {
@@ -187,14 +194,20 @@ impl Bench {
                 (false, false) => Input::Previous,
             };
             steps.push(SlotStep { input, position: position(turn + slot), read_scale, write_scale, ..SlotStep::IDLE });
-            // The kernel normalises the update and adds it; what is wanted is the sum.
-            let wanted = self.residual(density);
-            let last = self.random.normals(width, 3.0);
-            residual.extend(wanted.iter().zip(layer_norm(&last)).map(|(x, m)| x - m as f32));
+            let (before, last) = self.layer_before(density);
+            residual.extend(before);
             update.extend(last);
         }
         let memory = self.memory(&steps.iter().map(|step| step.position).collect::<Vec<_>>());
         EncodeInput { steps, residual, update, memory }
+    }
+
+    /// Residual stream and update `[D]` that a layer leaves where the next has a density.
+    pub fn layer_before(&mut self, density: f64) -> (Vec<f32>, Vec<f32>) {
+        // The kernel normalises the update and adds it; what is wanted is the sum.
+        let wanted = self.residual(density);
+        let last = self.random.normals(self.suite.width, 3.0);
+        (wanted.iter().zip(layer_norm(&last)).map(|(x, m)| x - m as f32).collect(), last)
     }
 
     /// Memories of sequences whose next tokens have these positions.
@@ -273,7 +286,7 @@ fn layer_norm(v: &[f32]) -> Vec<f64> {
 }
 
 /// Positions that a rotary phase in f32 would get wrong, among others.
-fn position(turn: usize) -> u32 {
+pub(super) fn position(turn: usize) -> u32 {
     [0, 1, (1 << 24) + 1, u32::MAX, 77, 3_000_000_019][turn % 6]
 }
 

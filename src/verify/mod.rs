@@ -7,16 +7,19 @@
 //! | `random` | random numbers for them |
 //! | `kernels` | each kernel against its twin |
 //! | `beams` | each kernel of the beam search against its twin |
+//! | `chunks` | each kernel that reads a chunk of tokens against its twin |
 //! | `whole` | a whole model on both devices |
 //! | `compare` | tolerances, and why they are what they are |
 //! | `report` | the rows of the table |
 //!
-//! Kernels run through [`Stages`](crate::backend::stage::Stages) and
-//! [`BeamStages`](crate::backend::beams::BeamStages), on equal inputs; the twins' own
+//! Kernels run through [`Stages`](crate::backend::stage::Stages),
+//! [`BeamStages`](crate::backend::beams::BeamStages) and
+//! [`ChunkStages`](crate::backend::chunk::ChunkStages), on equal inputs; the twins' own
 //! reference is in the tests (results of the reference implementation, and a naive pass in f64).
 
 mod beams;
 mod cases;
+mod chunks;
 mod compare;
 mod kernels;
 mod random;
@@ -24,11 +27,11 @@ mod report;
 mod sampling;
 mod whole;
 
-pub use cases::{Suite, beam_suites, suites};
+pub use cases::{Suite, beam_suites, chunk_suites, suites};
 pub use report::{CaseReport, Report};
 
 use crate::backend::cpu::CpuBackend;
-use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, beam_kernel_names, kernel_names};
+use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, beam_kernel_names, chunk_kernel_names, kernel_names};
 use crate::backend::{Backend, BackendError, WeightType};
 use crate::generation::DeviceChoice;
 use crate::model::{Model, ModelError};
@@ -97,7 +100,7 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
         DeviceChoice::Name(name) => AdapterChoice::Name(name.clone()),
     };
     if let Some(name) = &options.corrupt {
-        let known = [kernel_names(), beam_kernel_names()].concat();
+        let known = [kernel_names(), beam_kernel_names(), chunk_kernel_names()].concat();
         if !known.contains(&name.as_str()) {
             return Err(VerifyError::UnknownKernel { name: name.clone(), known });
         }
@@ -126,6 +129,9 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
     }
     for suite in beam_suites() {
         check_beam_kernels(&suite, &open, &mut each)?;
+    }
+    for suite in chunk_suites() {
+        check_chunk_kernels(&suite, &open, &mut each)?;
     }
     check_model(model, &*device, options.whole_model_tokens, &mut each)?;
     Ok(Report { device: device.device().to_string(), cases })
@@ -174,6 +180,20 @@ pub fn check_beam_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseR
         let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
         let device = open(&bench.model, suite.weights)?;
         beams::check(&mut bench, device.beam_stages(), twin.beam_stages(), each)
+    })();
+    report_error(result, suite.to_string(), each)
+}
+
+/// As [`check_kernels`], for the kernels that read a chunk of tokens, in chunks of several lengths.
+///
+/// # Errors
+/// As [`check_kernels`].
+pub fn check_chunk_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError> {
+    let mut bench = Bench::new(suite);
+    let result = (|| {
+        let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
+        let device = open(&bench.model, suite.weights)?;
+        chunks::check(&mut bench, &*device, twin.chunk_stages(), each)
     })();
     report_error(result, suite.to_string(), each)
 }

@@ -3,7 +3,7 @@
 use super::compare::{Comparison, MODEL};
 use super::random::Random;
 use super::report::CaseReport;
-use crate::backend::{Backend, BackendError, Input, Output, Plan, SlotStep};
+use crate::backend::{Backend, BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots};
 use crate::model::Model;
 use crate::model::forgetting::{Clock, Forgetting, default_tau};
 use crate::sampling::{NO_TOKEN, Sampler, SamplerParams, SamplingOptions};
@@ -20,6 +20,8 @@ const CONTEXT: u32 = 256;
 #[derive(Clone)]
 struct Sequence {
     prompt: Vec<u32>,
+    /// Whether all of the prompt but its last token is read in chunks.
+    chunks: bool,
     params: SamplerParams,
     tokens: usize,
     clock: Clock,
@@ -36,9 +38,12 @@ struct Trace {
 fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize) -> Result<Vec<Trace>, BackendError> {
     let mut slots = backend.create_slots(sequences.len())?;
     let mut clocks: Vec<Clock> = sequences.iter().map(|sequence| sequence.clock).collect();
+    // Tokens that each slot has read when the steps begin.
+    let read: Vec<usize> = sequences.iter().map(|s| if s.chunks { s.prompt.len() - 1 } else { 0 }).collect();
     // What every slot does at every step of its own: the prompt, then its tokens.
     let step = |slot: usize, index: usize, clock: &mut Clock| {
         let Sequence { prompt, tokens, .. } = &sequences[slot];
+        let index = read[slot] + index;
         if index + 1 >= prompt.len() + tokens {
             return SlotStep::IDLE;
         }
@@ -56,10 +61,12 @@ fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize
     for (slot, sequence) in sequences.iter().enumerate() {
         slots.clear(slot)?;
         slots.set_sampler(slot, &sequence.params, &vec![0; vocab], 0)?;
+        read_chunks(&mut *slots, slot, &sequence.prompt[..read[slot]], backend.chunk_tokens(), &mut clocks[slot])?;
     }
     let mut traces: Vec<Trace> = sequences.iter().map(|_| Trace { tokens: Vec::new(), logits: Vec::new() }).collect();
-    let shortest_prompt = sequences.iter().map(|sequence| sequence.prompt.len()).min().unwrap_or(0);
-    let steps = sequences.iter().map(|sequence| sequence.prompt.len() + sequence.tokens - 1).max().unwrap_or(0);
+    let prompts = || sequences.iter().zip(&read).map(|(sequence, read)| sequence.prompt.len() - read);
+    let shortest_prompt = prompts().min().unwrap_or(0);
+    let steps = prompts().zip(sequences).map(|(prompt, sequence)| prompt + sequence.tokens - 1).max().unwrap_or(0);
     let mut next = 0;
     while next < steps {
         // Prompts come in chunks of their own, so that `burst` is how tokens are generated.
@@ -82,6 +89,32 @@ fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize
     Ok(traces)
 }
 
+/// Reads tokens in chunks of `most`, or fewer where the state is rescaled between two of them.
+fn read_chunks(
+    slots: &mut dyn Slots,
+    slot: usize,
+    mut tokens: &[u32],
+    most: usize,
+    clock: &mut Clock,
+) -> Result<(), BackendError> {
+    while !tokens.is_empty() {
+        let position = clock.position() as u32;
+        let mut chunk = Chunk { position, ..Chunk::default() };
+        while let Some((&token, rest)) = tokens.split_first() {
+            let tick = { *clock }.tick();
+            if chunk.tokens.len() == most || (tick.rescale.is_some() && !chunk.tokens.is_empty()) {
+                break;
+            }
+            clock.tick();
+            chunk.rescale = chunk.rescale.or(tick.rescale);
+            chunk.tokens.push(ChunkToken { token, read_scale: tick.read_scale, write_scale: tick.write_scale });
+            tokens = rest;
+        }
+        slots.read_chunk(slot, &chunk)?;
+    }
+    Ok(())
+}
+
 /// Runs a model; `each` receives the rows.
 pub(super) fn check(
     model: &Model,
@@ -98,6 +131,7 @@ pub(super) fn check(
     let forgetting = Forgetting::of_model(&model.config);
     let greedy = Sequence {
         prompt: prompt(vocab),
+        chunks: false,
         params: SamplerParams::new(&SamplingOptions::greedy(), 0, 0),
         tokens: tokens.max(2),
         clock: Clock::new(forgetting),
@@ -127,6 +161,10 @@ pub(super) fn check(
     let length = greedy.prompt.len();
     each(comparison.report("prompt", format!("{shape}, {length} tokens"), "logits after the prompt".into(), false));
     each(compare("greedy", shape, &greedy, &got, &expected));
+    let chunks = Sequence { chunks: true, ..greedy.clone() };
+    let row = compare("chunks", shape, &chunks, &one(device, &chunks, 16)?, &expected);
+    let detail = format!("after a prompt in chunks of {}; {}", device.chunk_tokens(), row.detail);
+    each(CaseReport { detail, ..row });
 
     let alone = one(device, &sampled, 16)?;
     each(compare("sampled", shape, &sampled, &alone, &one(twin, &sampled, 32)?));
@@ -140,9 +178,14 @@ pub(super) fn check(
     let detail = "the same run again, and in bursts of 1 and 7 tokens instead of 16".to_string();
     each(comparison.report("repeat", format!("{shape}, {} tokens", short.tokens), detail, false));
 
-    let row = compare("forgetting", shape, &crossing, &one(device, &crossing, 16)?, &one(twin, &crossing, 32)?);
-    let detail = format!("from position {} past {context} with time constant {tau}; {}", context - lead, row.detail);
-    each(CaseReport { detail, ..row });
+    let expected = one(twin, &crossing, 32)?;
+    for (how, chunks) in [("", false), (", the prompt in chunks", true)] {
+        let crossing = Sequence { chunks, ..crossing.clone() };
+        let row = compare("forgetting", shape, &crossing, &one(device, &crossing, 16)?, &expected);
+        let from = context - lead;
+        let detail = format!("from position {from} past {context} with time constant {tau}{how}; {}", row.detail);
+        each(CaseReport { detail, ..row });
+    }
 
     // Two together, of which one has the shorter prompt and ends sooner.
     let first = Sequence { prompt: sampled.prompt[3..].to_vec(), tokens: short.tokens / 2 + 1, ..greedy };

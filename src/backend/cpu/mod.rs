@@ -13,6 +13,7 @@ mod beam_stages;
 mod beams;
 mod chunk;
 mod chunk_kernels;
+mod chunk_stages;
 mod dense;
 mod encode;
 mod pages;
@@ -26,6 +27,7 @@ mod weights;
 mod worker;
 
 use super::beams::{BeamStages, Beams};
+use super::chunk::ChunkStages;
 use super::memory::{self, Memory, WINDOW};
 use super::profile::Profile;
 use super::{Backend, BackendError, Chunk, DeviceInfo, DeviceKind, Plan, RunOutput, Slots, WeightType, stage};
@@ -128,6 +130,10 @@ impl Backend for CpuBackend {
     }
 
     fn beam_stages(&self) -> &dyn BeamStages {
+        self
+    }
+
+    fn chunk_stages(&self) -> &dyn ChunkStages {
         self
     }
 }

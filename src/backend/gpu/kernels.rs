@@ -1,5 +1,6 @@
 //! The kernels: their sources, their bindings, and the pipelines made of them.
 
+use super::chunk_kernels;
 use super::device::Gpu;
 use super::layout::Layout;
 use super::{beam_attend, beam_counts, beam_encode, beam_fold, beam_select};
@@ -247,7 +248,8 @@ impl BeamPipelines {
 /// A kernel's whole WGSL text: the header of constants and its sources.
 pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, options: &CompileOptions) -> String {
     let g = &layout.geometry;
-    let block = if spec.name == logits::KERNEL.name { layout.vocab_block } else { g.block };
+    let heads = [logits::KERNEL.name, chunk_kernels::LOGITS.name];
+    let block = if heads.contains(&spec.name) { layout.vocab_block } else { g.block };
     let workgroup = match spec.name {
         name if name == sample::KERNEL.name => layout.sample_workgroup(),
         name if name == beam_select::KERNEL.name || name == beam_select::MERGE.name => layout.select_workgroup(),
@@ -268,6 +270,11 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
         ("VOCAB_BLOCKS", layout.padded_vocab() / layout.vocab_block),
         ("V", g.vocab),
         ("LOGITS_STRIDE", layout.padded_vocab()),
+        ("CHUNK", layout.chunk.tokens),
+        ("TILE", layout.chunk.tile),
+        ("COLUMNS", layout.chunk.columns),
+        ("PART_BLOCKS", layout.chunk.part_blocks),
+        ("PARTS", layout.chunk.all_parts()),
     ];
     for (name, value) in constants {
         // Writing to a String cannot fail.
@@ -321,13 +328,24 @@ fn corrupt(spec: &KernelSpec, text: &str) -> String {
         "beam_counts" => ("beams[beam].parent * V", "beam * V"),
         "beam_select" => ("a.y < b.y", "a.y > b.y"),
         "beam_merge" => ("candidates[best.y].y, 0u)", "candidates[best.y].y ^ 1u, 0u)"),
+        "chunk_embed" => ("scaled = x * tokens[t].write_scale", "scaled = x"),
+        "chunk_finish" => ("rows[c] += residual[t * ROW4 + c];", "rows[c] += 0.99 * residual[t * ROW4 + c];"),
+        "chunk_encode" => ("column] = relu(sum)", "column] = relu(sum.yxzw)"),
+        "chunk_rotate" => ("params.position + group.y", "params.position + group.y + 1u"),
+        "chunk_scores" => ("sums[t][s] += dot(q, keys[s])", "sums[t][s] += dot(q.yxzw, keys[s])"),
+        "chunk_read" => ("sums[t][c] = add_scaled(sum, q.w, r3[c])", "sums[t][c] = add_scaled(sum, q.w, r2[c])"),
+        "chunk_attend" => ("s < t; s++", "s <= t; s++"),
+        "chunk_write" => ("add_scaled(row, q1[k], x[1][c])", "add_scaled(row, -q1[k], x[1][c])"),
+        "chunk_gate" => ("u * relu(vec4(sums[t][n])).x", "u * vec4(sums[t][n]).x"),
+        "chunk_decode" => ("bits &= bits - 1u;", "bits &= (bits - 1u) & 0x7fffffffu;"),
+        "chunk_logits" => ("column] = sum;", "column] = sum.yxzw;"),
         _ => ("control[slot].token =", "control[slot].token = 1u ^"),
     };
     assert!(text.contains(right), "kernel {} has nothing to corrupt", spec.name);
     text.replace(right, wrong)
 }
 
-fn compile(
+pub(super) fn compile(
     gpu: &Gpu,
     spec: &KernelSpec,
     source: &str,

@@ -1,5 +1,6 @@
 //! How a model lies in the memory of an adapter: pure arithmetic, no device needed.
 
+use super::chunk_layout::{self, ChunkLayout};
 use crate::backend::memory::WINDOW;
 use crate::backend::pack::Geometry;
 use crate::backend::{BackendError, WeightType};
@@ -58,10 +59,12 @@ pub(super) struct Layout {
     pub segments: Vec<Range<usize>>,
     /// Blocks of the vocabulary whose part of the head fits one binding.
     pub head_segments: Vec<Range<usize>>,
+    /// How a chunk of tokens is read.
+    pub chunk: ChunkLayout,
     /// Whether weights lie in textures. llvmpipe reads a texel of four words in fewer instructions than four words
     /// of a buffer; on hardware there is nothing to gain.
     pub textures: bool,
-    allowance: Allowance,
+    pub allowance: Allowance,
 }
 
 impl Layout {
@@ -132,7 +135,7 @@ impl Layout {
         }
         let row_lanes = if allowance.software { 1 } else { 16.min(workgroup) };
         let textures = allowance.software;
-        Ok(Self {
+        let mut layout = Self {
             textures,
             geometry,
             weight_type,
@@ -141,8 +144,11 @@ impl Layout {
             vocab_block,
             segments,
             head_segments,
+            chunk: ChunkLayout::default(),
             allowance,
-        })
+        };
+        layout.chunk = ChunkLayout::new(&layout);
+        Ok(layout)
     }
 
     /// Vocabulary padded to whole blocks.
@@ -283,7 +289,7 @@ fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, slot_tile: usize) ->
     let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w.div_ceil(16) * 4 + block / 8 + block * 4;
     let encode = slot_tile * block * 4 + block / 2 * 8 + block * 4 + WINDOW * 4;
     let project = block * 4 + block * 4 + w * 4 + 16;
-    (common + encode.max(project)) as u64
+    (common + encode.max(project).max(chunk_layout::WORKGROUP_MEMORY)) as u64
 }
 
 /// Divides `count` blocks of `bytes` into ranges that fit a binding.

@@ -10,8 +10,9 @@
 //! | `slots` | buffers of a set of sequences, the schedule of a step, readback |
 //! | `beam_encode`, `beam_attend`, `beam_fold`, `beam_select`, `beam_counts` | the same for the beam search |
 //! | `beams` | beams: one base state, nodes, the schedule of a step |
+//! | `chunk`, `chunk_kernels`, `chunk_layout`, `chunk_slots` | tokens of a prompt that are read together |
 //! | `profile` | time per kernel |
-//! | `stages`, `beam_stages` | the kernels one at a time |
+//! | `stages`, `beam_stages`, `chunk_stages` | the kernels one at a time |
 
 mod beam_attend;
 mod beam_counts;
@@ -20,6 +21,11 @@ mod beam_fold;
 mod beam_select;
 mod beam_stages;
 mod beams;
+mod chunk;
+mod chunk_kernels;
+mod chunk_layout;
+mod chunk_slots;
+mod chunk_stages;
 mod device;
 mod encode;
 mod kernels;
@@ -37,10 +43,12 @@ mod stages;
 pub use device::{AdapterChoice, AdapterSummary, list_adapters};
 
 use super::beams::{BeamStages, Beams};
+use super::chunk::ChunkStages;
 use super::pack::{self, Element};
 use super::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, WeightType, stage};
 use crate::model::{Model, rotary::Rotary};
 use beams::GpuBeams;
+use chunk_kernels::{CHUNK_KERNELS, ChunkPipelines};
 use device::Gpu;
 use kernels::{BEAM_KERNELS, BeamPipelines, CompileOptions, KERNELS, Pipelines, WeightStore};
 use layout::{Allowance, Layout};
@@ -59,7 +67,7 @@ pub struct GpuOptions {
     pub hardware_layout: bool,
     /// Invocations per workgroup, a power of two from 8 to 256.
     pub workgroup: Option<u32>,
-    /// Break this kernel on purpose (of [`kernel_names`] or [`beam_kernel_names`]): a self-test of the verification.
+    /// Break this kernel on purpose (of [`kernel_names`], [`beam_kernel_names`] or [`chunk_kernel_names`]): a self-test of the verification.
     pub corrupt: Option<String>,
 }
 
@@ -71,6 +79,11 @@ pub fn kernel_names() -> Vec<&'static str> {
 /// Names of the kernels that only a beam search runs, in its order.
 pub fn beam_kernel_names() -> Vec<&'static str> {
     BEAM_KERNELS.iter().map(|kernel| kernel.name).collect()
+}
+
+/// Names of the kernels that read a chunk of tokens, in its order.
+pub fn chunk_kernel_names() -> Vec<&'static str> {
+    CHUNK_KERNELS.iter().map(|kernel| kernel.name).collect()
 }
 
 /// A model's weights on a GPU.
@@ -88,6 +101,8 @@ struct Shared {
     pipelines: Mutex<HashMap<usize, Arc<Pipelines>>>,
     /// The same for beam search.
     beam_pipelines: Mutex<HashMap<usize, Arc<BeamPipelines>>>,
+    /// The same for chunks.
+    chunk_pipelines: Mutex<Option<Arc<ChunkPipelines>>>,
 }
 
 /// Weights and tables on the device.
@@ -151,15 +166,22 @@ impl GpuBackend {
             WeightType::F16 => Weights::upload::<u16>(model, &rotary, &gpu, &layout)?,
         };
         let options = CompileOptions { checked: options.checked, corrupt: options.corrupt, paired: rotary.paired() };
-        let shared =
-            Shared { gpu, layout, weights, options, pipelines: Mutex::default(), beam_pipelines: Mutex::default() };
+        let shared = Shared {
+            gpu,
+            layout,
+            weights,
+            options,
+            pipelines: Mutex::default(),
+            beam_pipelines: Mutex::default(),
+            chunk_pipelines: Mutex::default(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Every kernel's name and whole WGSL text as this adapter gets it, for one sequence.
     pub fn shader_sources(&self) -> Vec<(&'static str, String)> {
         let shared = &self.shared;
-        let kernels = KERNELS.iter().chain(&BEAM_KERNELS);
+        let kernels = KERNELS.iter().chain(&BEAM_KERNELS).chain(&CHUNK_KERNELS);
         kernels.map(|spec| (spec.name, kernels::source(spec, &shared.layout, 1, &shared.options))).collect()
     }
 }
@@ -184,6 +206,17 @@ impl Shared {
         }
         let pipelines = Arc::new(BeamPipelines::compile(&self.gpu, &self.layout, slot_tile, &self.options)?);
         compiled.insert(slot_tile, pipelines.clone());
+        Ok(pipelines)
+    }
+
+    /// The kernels that read a chunk, compiled when first needed.
+    fn chunk_pipelines(&self) -> Result<Arc<ChunkPipelines>, BackendError> {
+        let mut compiled = self.chunk_pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipelines) = &*compiled {
+            return Ok(pipelines.clone());
+        }
+        let pipelines = Arc::new(ChunkPipelines::compile(&self.gpu, &self.layout, &self.options)?);
+        *compiled = Some(pipelines.clone());
         Ok(pipelines)
     }
 }
@@ -257,7 +290,7 @@ impl Backend for GpuBackend {
     }
 
     fn chunk_tokens(&self) -> usize {
-        1
+        self.shared.layout.chunk.tokens.max(1)
     }
 
     fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
@@ -275,6 +308,10 @@ impl Backend for GpuBackend {
     }
 
     fn beam_stages(&self) -> &dyn BeamStages {
+        self
+    }
+
+    fn chunk_stages(&self) -> &dyn ChunkStages {
         self
     }
 }

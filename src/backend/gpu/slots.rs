@@ -1,6 +1,7 @@
 //! A set of sequences on the device: its buffers, the schedule of a step, and readback.
 
 use super::Shared;
+use super::chunk::ChunkReader;
 use super::encode::EncodeParams;
 use super::kernels::{Bound, Pipeline, Pipelines};
 use super::logits::LogitsParams;
@@ -119,6 +120,8 @@ pub(super) struct GpuSlots {
     sample: Dispatch,
     rescale: Vec<Dispatch>,
     settle: Vec<Dispatch>,
+    /// Made when a chunk is first read.
+    pub chunks: Option<ChunkReader>,
 }
 
 /// Kernel parameters, each in an entry of its own of one uniform buffer.
@@ -382,6 +385,7 @@ impl GpuSlots {
             sample,
             rescale,
             settle,
+            chunks: None,
             shared,
         })
     }
@@ -561,8 +565,8 @@ impl Slots for GpuSlots {
         self.profile_plan(plan)
     }
 
-    fn read_chunk(&mut self, _slot: usize, _chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
-        unimplemented!()
+    fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        self.read_tokens(slot, chunk)
     }
 
     fn count(&self) -> usize {

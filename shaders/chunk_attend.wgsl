@@ -1,0 +1,51 @@
+// y <- LN(read_scale (sum of the blocks' q . state + sum of scores over the tokens before)), for every head.
+//
+// Workgroup (token, head). Twin: `attend` in `src/backend/cpu/chunk_stages.rs`.
+
+// Mirrors `GpuChunkToken`.
+struct ChunkToken {
+    token: u32,
+    read_scale: f32,
+    write_scale: f32,
+    pad: u32,
+}
+
+// [CHUNK]
+@group(0) @binding(1) var<storage, read> tokens: array<ChunkToken>;
+// x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
+@group(0) @binding(2) var<storage, read> residual: array<vec4<f32>>;
+// The blocks' shares: [CHUNK][BLOCKS][CHUNK] and [CHUNK][BLOCKS][ROW4].
+@group(0) @binding(3) var<storage, read> scores: array<f32>;
+@group(0) @binding(4) var<storage, read> partials: array<vec4<f32>>;
+// y [heads][CHUNK][ROW4]
+@group(0) @binding(5) var<storage, read_write> attention: array<vec4<f32>>;
+
+// Scores of the tokens before.
+var<workgroup> past: array<f32, CHUNK>;
+
+@compute @workgroup_size(W)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+    let t = group.x;
+    let blocks = t * BLOCKS + group.y * BLOCKS_PER_HEAD;
+    for (var s = i; s < t; s += W) {
+        var score = 0.0;
+        for (var k = 0u; k < BLOCKS_PER_HEAD; k++) {
+            score += scores[(blocks + k) * CHUNK + s];
+        }
+        past[s] = score;
+    }
+    gather(i, blocks * ROW4, BLOCKS_PER_HEAD, 0u);
+    workgroupBarrier();
+    let read_scale = tokens[t].read_scale;
+    for (var c = i; c < ROW4; c += W) {
+        var y = rows[c];
+        for (var s = 0u; s < t; s++) {
+            y = add_scaled(y, past[s], residual[(CHUNK + s) * ROW4 + c]);
+        }
+        rows[c] = y * read_scale;
+    }
+    layer_norm(i, 0u);
+    for (var c = i; c < ROW4; c += W) {
+        attention[(group.y * CHUNK + t) * ROW4 + c] = rows[c];
+    }
+}

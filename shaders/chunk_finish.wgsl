@@ -1,0 +1,67 @@
+// The residual stream of a chunk, and what of it the state will hold.
+//
+//   x <- LN(embedding) in the first layer, else LN(x + LN(sum of the parts' updates))
+//   scaled <- x write_scale
+//
+// Workgroup (token of the chunk's tiles). Twin: `finish` in `src/backend/cpu/chunk_stages.rs`.
+
+// Mirrors `GpuChunkToken`.
+struct ChunkToken {
+    token: u32,
+    read_scale: f32,
+    write_scale: f32,
+    pad: u32,
+}
+
+// [CHUNK]
+@group(0) @binding(1) var<storage, read> tokens: array<ChunkToken>;
+// Entry `first`: the embedding's rows; entry `main`: the updates [CHUNK][PARTS][ROW4].
+@group(0) @binding(2) var<storage, read> embedding: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> partials: array<vec4<f32>>;
+// x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
+@group(0) @binding(3) var<storage, read_write> residual: array<vec4<f32>>;
+
+@compute @workgroup_size(W)
+fn first(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+    let t = group.x;
+    if (t < params.tokens) {
+        let row = tokens[t].token * (ROW4 * 4u / PER_VECTOR);
+        for (var c = i; c < ROW4; c += W) {
+            if (F16) {
+                let packed = embedding[row + c / 2u];
+                rows[c] = select(weights_low(packed), weights_high(packed), c % 2u == 1u);
+            } else {
+                rows[c] = weights_low(embedding[row + c]);
+            }
+        }
+        layer_norm(i, 0u);
+    }
+    keep(i, t);
+}
+
+@compute @workgroup_size(W)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+    let t = group.x;
+    if (t < params.tokens) {
+        gather(i, t * PARTS * ROW4, PARTS, 0u);
+        layer_norm(i, 0u);
+        for (var c = i; c < ROW4; c += W) {
+            rows[c] += residual[t * ROW4 + c];
+        }
+        layer_norm(i, 0u);
+    }
+    keep(i, t);
+}
+
+fn keep(i: u32, t: u32) {
+    for (var c = i; c < ROW4; c += W) {
+        var x = vec4(0.0);
+        var scaled = vec4(0.0);
+        if (t < params.tokens) {
+            x = rows[c];
+            scaled = x * tokens[t].write_scale;
+        }
+        residual[t * ROW4 + c] = x;
+        residual[(CHUNK + t) * ROW4 + c] = scaled;
+    }
+}

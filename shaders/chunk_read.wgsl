@@ -1,0 +1,65 @@
+// partial y <- q . state over a block of neurons, for every token of a chunk.
+//
+// Invocation (tile of tokens, columns) of workgroup (…, block of the segment). Twin: `attend` in
+// `src/backend/cpu/chunk_stages.rs`.
+
+// q [CHUNK][block_count][BLOCK / 4]
+@group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
+// The slot's memory of the segment in this layer, [block_count][BLOCK_MEMORY]: its rows of the state count.
+@group(0) @binding(2) var<storage, read> state: array<vec4<f32>>;
+// The blocks' shares, [CHUNK][BLOCKS][ROW4].
+@group(0) @binding(3) var<storage, read_write> attention: array<vec4<f32>>;
+
+// Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
+const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
+
+fn row(at: u32, lane: u32) -> array<vec4<f32>, COLUMNS> {
+    var values: array<vec4<f32>, COLUMNS>;
+    for (var c = 0u; c < COLUMNS; c++) {
+        values[c] = state[at + min(lane + c * ROW_SHARE, ROW4 - 1u)];
+    }
+    return values;
+}
+
+@compute @workgroup_size(W)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+    let job = group.x * W + i;
+    let tile = job / ROW_SHARE;
+    let lane = job % ROW_SHARE;
+    if (tile >= params.tiles) {
+        return;
+    }
+    var sums: array<array<vec4<f32>, COLUMNS>, TILE>;
+    for (var t = 0u; t < TILE; t++) {
+        for (var c = 0u; c < COLUMNS; c++) {
+            sums[t][c] = vec4(0.0);
+        }
+    }
+    let stride = params.block_count * (BLOCK / 4u);
+    let q_at = tile * TILE * stride + group.y * (BLOCK / 4u);
+    for (var k = 0u; k < BLOCK / 4u; k++) {
+        let at = group.y * BLOCK_MEMORY + 4u * k * ROW4;
+        var r0 = row(at, lane);
+        var r1 = row(at + ROW4, lane);
+        var r2 = row(at + 2u * ROW4, lane);
+        var r3 = row(at + 3u * ROW4, lane);
+        for (var t = 0u; t < TILE; t++) {
+            let q = rotated[q_at + t * stride + k];
+            for (var c = 0u; c < COLUMNS; c++) {
+                var sum = add_scaled(sums[t][c], q.x, r0[c]);
+                sum = add_scaled(sum, q.y, r1[c]);
+                sum = add_scaled(sum, q.z, r2[c]);
+                sums[t][c] = add_scaled(sum, q.w, r3[c]);
+            }
+        }
+    }
+    let block = params.block_begin + group.y;
+    for (var t = 0u; t < TILE; t++) {
+        for (var c = 0u; c < COLUMNS; c++) {
+            let column = lane + c * ROW_SHARE;
+            if (column < ROW4) {
+                attention[((tile * TILE + t) * BLOCKS + block) * ROW4 + column] = sums[t][c];
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+// state <- state + sum of q_t scaled_t over the tokens of a chunk, in their order.
+//
+// Invocation (tile of neurons, columns) of workgroup (…, block of the segment). Nobody else touches its part of
+// the state. Twin: `attend` in `src/backend/cpu/chunk_stages.rs`.
+
+// q [CHUNK][block_count][BLOCK / 4]
+@group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
+// x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
+@group(0) @binding(2) var<storage, read> residual: array<vec4<f32>>;
+// The slot's memory of the segment in this layer, [block_count][BLOCK_MEMORY]: its rows of the state change.
+@group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
+
+// Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
+const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
+// Neurons of one invocation, in fours.
+const FOURS: u32 = TILE / 4u;
+// Tokens that are added at once.
+const STEP: u32 = 4u;
+
+@compute @workgroup_size(W)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+    let job = group.x * W + i;
+    let tile = job / ROW_SHARE;
+    let lane = job % ROW_SHARE;
+    if (tile >= BLOCK / 4u / FOURS) {
+        return;
+    }
+    let at = group.y * BLOCK_MEMORY + tile * FOURS * 4u * ROW4;
+    var rows: array<array<array<vec4<f32>, COLUMNS>, 4>, FOURS>;
+    for (var f = 0u; f < FOURS; f++) {
+        for (var k = 0u; k < 4u; k++) {
+            for (var c = 0u; c < COLUMNS; c++) {
+                rows[f][k][c] = state[at + (4u * f + k) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u)];
+            }
+        }
+    }
+    let stride = params.block_count * (BLOCK / 4u);
+    for (var t = 0u; t < params.tiles * TILE; t += STEP) {
+        var x: array<array<vec4<f32>, COLUMNS>, STEP>;
+        for (var k = 0u; k < STEP; k++) {
+            for (var c = 0u; c < COLUMNS; c++) {
+                x[k][c] = residual[(CHUNK + t + k) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u)];
+            }
+        }
+        let q_at = t * stride + group.y * (BLOCK / 4u) + tile * FOURS;
+        for (var f = 0u; f < FOURS; f++) {
+            let q0 = rotated[q_at + f];
+            let q1 = rotated[q_at + stride + f];
+            let q2 = rotated[q_at + 2u * stride + f];
+            let q3 = rotated[q_at + 3u * stride + f];
+            for (var c = 0u; c < COLUMNS; c++) {
+                for (var k = 0u; k < 4u; k++) {
+                    var row = add_scaled(rows[f][k][c], q0[k], x[0][c]);
+                    row = add_scaled(row, q1[k], x[1][c]);
+                    row = add_scaled(row, q2[k], x[2][c]);
+                    rows[f][k][c] = add_scaled(row, q3[k], x[3][c]);
+                }
+            }
+        }
+    }
+    for (var f = 0u; f < FOURS; f++) {
+        for (var k = 0u; k < 4u; k++) {
+            for (var c = 0u; c < COLUMNS; c++) {
+                let column = lane + c * ROW_SHARE;
+                if (column < ROW4) {
+                    state[at + (4u * f + k) * ROW4 + column] = rows[f][k][c];
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Every kernel that reads a chunk of tokens on the device against its twin, for chunks of several lengths.
+//!
+//! Numbers are held to the bound of the other kernels, where the size of a result is its root mean square, or one.
+
+use super::cases::{Bench, DENSITIES, position};
+use super::compare::{Comparison, KERNEL, size_of};
+use super::report::CaseReport;
+use crate::backend::chunk::{ChunkAttendInput, ChunkProjectInput, ChunkResidualInput, ChunkStages, ChunkUpdate};
+use crate::backend::{Backend, BackendError, ChunkToken};
+
+/// Lengths of chunks besides the longest.
+const LENGTHS: [usize; 4] = [1, 2, 7, 31];
+
+/// Runs a suite's kernels on both sides; `each` receives a row for every kernel.
+pub(super) fn check(
+    bench: &mut Bench,
+    device: &dyn Backend,
+    twin: &dyn ChunkStages,
+    each: &mut dyn FnMut(CaseReport),
+) -> Result<(), BackendError> {
+    let longest = device.chunk_tokens();
+    let lengths: Vec<usize> = LENGTHS.into_iter().filter(|&length| length < longest).chain([longest]).collect();
+    let device = device.chunk_stages();
+    let mut rows = Rows::default();
+    for (turn, &length) in lengths.iter().enumerate() {
+        residual(bench, length, turn, device, twin, &mut rows)?;
+        encode(bench, length, turn, device, twin, &mut rows)?;
+        attend(bench, length, turn, device, twin, &mut rows)?;
+        project(bench, length, device, twin, &mut rows)?;
+        logits(bench, length, device, twin, &mut rows)?;
+    }
+    for (kernel, comparison) in rows.0 {
+        each(comparison.report(kernel, bench.suite.to_string(), format!("{lengths:?} tokens"), false));
+    }
+    Ok(())
+}
+
+/// A comparison for every kernel, in the order in which they came.
+#[derive(Default)]
+struct Rows(Vec<(&'static str, Comparison)>);
+
+impl Rows {
+    /// Compares what `kernels` make together.
+    fn numbers(&mut self, kernels: &[&'static str], what: &str, got: &[f32], expected: &[f32], terms: f64) {
+        for &kernel in kernels {
+            let found = self.0.iter().position(|(name, _)| *name == kernel);
+            let index = found.unwrap_or_else(|| {
+                self.0.push((kernel, Comparison::within(KERNEL)));
+                self.0.len() - 1
+            });
+            self.0[index].1.numbers(what, got, expected, terms);
+        }
+    }
+}
+
+/// The density of a chunk's tokens: they take turns.
+fn density(t: usize) -> f64 {
+    DENSITIES[(t + 2) % DENSITIES.len()]
+}
+
+/// Tokens of random ids; what is forgotten grows from one to the next.
+fn tokens(bench: &mut Bench, length: usize, turn: usize) -> Vec<ChunkToken> {
+    let vocab = bench.suite.vocab;
+    let token = |t: usize| {
+        let ahead = [0.0, 7.25, 27.0][turn % 3] + if turn == 0 { 0.0 } else { 0.03 * t as f64 };
+        ChunkToken {
+            token: bench.random().below(vocab) as u32,
+            read_scale: (-ahead).exp() as f32,
+            write_scale: ahead.exp() as f32,
+        }
+    };
+    (0..length).map(token).collect()
+}
+
+fn residual(
+    bench: &mut Bench,
+    length: usize,
+    turn: usize,
+    device: &dyn ChunkStages,
+    twin: &dyn ChunkStages,
+    rows: &mut Rows,
+) -> Result<(), BackendError> {
+    let tokens = tokens(bench, length, turn);
+    let mut before = ChunkUpdate { residual: Vec::new(), update: Vec::new() };
+    for t in 0..length {
+        let (residual, update) = bench.layer_before(density(t));
+        before.residual.extend(residual);
+        before.update.extend(update);
+    }
+    for (kernel, before) in [("chunk_embed", None), ("chunk_finish", Some(before))] {
+        let input = ChunkResidualInput { tokens: tokens.clone(), before };
+        let (got, expected) = (device.chunk_residual(&input)?, twin.chunk_residual(&input)?);
+        rows.numbers(&[kernel], &format!("x of {length}"), &got.residual, &expected.residual, 1.0);
+        rows.numbers(&[kernel], &format!("scaled x of {length}"), &got.scaled, &expected.scaled, 0.0);
+    }
+    Ok(())
+}
+
+fn encode(
+    bench: &mut Bench,
+    length: usize,
+    turn: usize,
+    device: &dyn ChunkStages,
+    twin: &dyn ChunkStages,
+    rows: &mut Rows,
+) -> Result<(), BackendError> {
+    let residual: Vec<f32> = (0..length).flat_map(|t| bench.residual(density(t))).collect();
+    let position = position(turn).min(u32::MAX - length as u32);
+    let got = device.chunk_encode(&residual, position)?;
+    let expected = twin.chunk_encode(&residual, position)?;
+    let what = format!("{length} from {position}");
+    rows.numbers(&["chunk_encode"], &what, &got.activations, &expected.activations, 1.0);
+    rows.numbers(&["chunk_rotate"], &what, &got.rotated, &expected.rotated, 1.0);
+    Ok(())
+}
+
+fn attend(
+    bench: &mut Bench,
+    length: usize,
+    turn: usize,
+    device: &dyn ChunkStages,
+    twin: &dyn ChunkStages,
+    rows: &mut Rows,
+) -> Result<(), BackendError> {
+    let tokens = tokens(bench, length, turn);
+    let (heads, neurons, width) = (bench.suite.heads, bench.suite.neurons, bench.suite.width);
+    let random = bench.random();
+    // Two pairs of three are silent.
+    let mut pair = || if random.one_in(3) { [random.normal(), random.normal()] } else { [0.0; 2] };
+    let rotated = (0..length * heads * neurons / 2).flat_map(|_| pair()).collect();
+    let x = random.normals(length * width, 1.0);
+    let scaled = x.chunks(width).zip(&tokens).flat_map(|(x, token)| x.iter().map(|x| x * token.write_scale)).collect();
+    // The past is as large as what the tokens add.
+    let past = tokens[0].write_scale;
+    let state = random.normals(heads * neurons * width, past);
+    let input = ChunkAttendInput { tokens, rotated, scaled, state };
+    let (got, expected) = (device.chunk_attend(&input)?, twin.chunk_attend(&input)?);
+    // A head in which nothing fires attends to nothing: a layer norm of zeros.
+    let attention = ["chunk_scores", "chunk_read", "chunk_attend"];
+    rows.numbers(&attention, &format!("y of {length}"), &got.attention, &expected.attention, 1.0);
+    let terms = size_of(&expected.state);
+    rows.numbers(&["chunk_write"], &format!("state after {length}"), &got.state, &expected.state, terms);
+    Ok(())
+}
+
+fn project(
+    bench: &mut Bench,
+    length: usize,
+    device: &dyn ChunkStages,
+    twin: &dyn ChunkStages,
+    rows: &mut Rows,
+) -> Result<(), BackendError> {
+    let densities: Vec<f64> = (0..length).map(density).collect();
+    let activations = bench.project_input(&densities, 0).activations;
+    let (heads, width) = (bench.suite.heads, bench.suite.width);
+    let attention = bench.random().normals(length * heads * width, 1.0);
+    let input = ChunkProjectInput { activations, attention };
+    let (got, expected) = (device.chunk_project(&input)?, twin.chunk_project(&input)?);
+    rows.numbers(&["chunk_gate"], &format!("gates of {length}"), &got.gates, &expected.gates, 1.0);
+    // As if every gate were one: an error of a gate weighs the same however small it is.
+    let terms = ((bench.suite.heads * bench.suite.neurons) as f64).sqrt();
+    rows.numbers(&["chunk_decode"], &format!("update of {length}"), &got.update, &expected.update, terms);
+    Ok(())
+}
+
+fn logits(
+    bench: &mut Bench,
+    length: usize,
+    device: &dyn ChunkStages,
+    twin: &dyn ChunkStages,
+    rows: &mut Rows,
+) -> Result<(), BackendError> {
+    let width = bench.suite.width;
+    let residual = bench.random().normals(length * width, 1.0);
+    let (got, expected) = (device.chunk_logits(&residual)?, twin.chunk_logits(&residual)?);
+    rows.numbers(&["chunk_logits"], &format!("{length} tokens"), &got, &expected, 1.0);
+    Ok(())
+}
