@@ -5,7 +5,7 @@ use crate::cli::failure::{self, Failure};
 use crate::cli::input::Prompts;
 use crate::cli::interrupt::Writing;
 use crate::cli::output::Notices;
-use crate::cli::settings::Settings;
+use bdh_gpu::generation::Settings;
 use bdh_gpu::generation::{
     BatchEvent, BatchOptions, Bdh, BeamProgress, FinishReason, Generated, GenerationError, Hypothesis,
 };
@@ -107,7 +107,7 @@ impl Order<'_> {
         let batch = BatchOptions { num_return_sequences: sequences, slots: None, burst: None, forgetting };
         let limit = settings.options.max_new_tokens;
         let mut outcome = Ok(());
-        bdh.generate_batch(&prompts.tokens, &settings.options, &batch, |event| {
+        bdh.run_batch(&prompts.tokens, &settings.options, &batch, |event| {
             match event {
                 BatchEvent::Progress { read, drawn } => self.bar.inc((read + drawn) as u64),
                 BatchEvent::Done(done) => {

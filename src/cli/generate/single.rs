@@ -6,7 +6,7 @@ use super::results::{Results, Target, Text};
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Writing;
 use crate::cli::output::Notices;
-use crate::cli::settings::Settings;
+use bdh_gpu::generation::Settings;
 use bdh_gpu::generation::{BeamProgress, FinishReason, Session};
 use bdh_gpu::tokenizer::TextStream;
 use std::ops::ControlFlow;
