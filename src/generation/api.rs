@@ -100,10 +100,11 @@ impl Bdh {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn generate_stream(&self, prompt: &str, options: &GenerationOptions) -> Result<TextPieces, GenerationError> {
-        self.generate_stream_with(prompt, options, Forgetting::of_model(&self.model().config))
+        self.generate_stream_with(prompt, options, Forgetting::of_model(&self.model().config), true)
     }
 
-    /// As [`Bdh::generate_stream`], with a choice of how much of the past counts.
+    /// As [`Bdh::generate_stream`], with a choice of how much of the past counts, and of whether the pieces begin
+    /// with the prompt (`echo`).
     ///
     /// # Errors
     /// See there.
@@ -112,6 +113,7 @@ impl Bdh {
         prompt: &str,
         options: &GenerationOptions,
         forgetting: Forgetting,
+        echo: bool,
     ) -> Result<TextPieces, GenerationError> {
         options.validate()?;
         let prompt = self.encode(prompt.as_bytes())?;
@@ -119,7 +121,7 @@ impl Bdh {
             // An error now rather than in the stream.
             self.default_prompt()?;
         }
-        Ok(TextPieces::start(self, prompt, options.clone(), forgetting))
+        Ok(TextPieces::start(self, prompt, options.clone(), forgetting, echo))
     }
 
     /// Continues many prompts side by side; the texts begin with their prompts and are in their order. A text

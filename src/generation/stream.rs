@@ -33,10 +33,16 @@ struct Worker {
 
 impl TextPieces {
     /// Starts to generate; the options have been checked.
-    pub(super) fn start(bdh: &Bdh, prompt: Vec<u32>, options: GenerationOptions, forgetting: Forgetting) -> Self {
+    pub(super) fn start(
+        bdh: &Bdh,
+        prompt: Vec<u32>,
+        options: GenerationOptions,
+        forgetting: Forgetting,
+        echo: bool,
+    ) -> Self {
         let (sender, pieces) = sync_channel(AHEAD);
         let abandoned = Arc::new(AtomicBool::new(false));
-        let writer = Writer { bdh: bdh.clone(), sender, abandoned: Arc::clone(&abandoned) };
+        let writer = Writer { bdh: bdh.clone(), echo, sender, abandoned: Arc::clone(&abandoned) };
         let thread = std::thread::spawn(move || writer.write(&prompt, &options, forgetting));
         Self { worker: Some(Worker { pieces, thread, abandoned }) }
     }
@@ -89,6 +95,8 @@ impl Drop for TextPieces {
 /// The other side: the thread that generates.
 struct Writer {
     bdh: Bdh,
+    /// The prompt is the first piece.
+    echo: bool,
     sender: SyncSender<Piece>,
     abandoned: Arc<AtomicBool>,
 }
@@ -117,7 +125,7 @@ impl Writer {
             self.send(std::mem::take(&mut text))
         };
         let nothing_more = options.max_new_tokens == 0;
-        if push(prompt, nothing_more).is_break() || nothing_more {
+        if push(if self.echo { prompt } else { &[] }, nothing_more).is_break() || nothing_more {
             return Ok(());
         }
         let mut session = self.bdh.session(forgetting)?;
