@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs every test. Needs a Rust toolchain; where there is no graphics adapter, a software Vulkan driver is
-# installed (Debian and its kin, as root), so that the GPU tests run everywhere.
+# Runs every test. Needs a Rust toolchain and Python 3.9 or newer. Where there is no graphics adapter, a software
+# Vulkan driver is installed, and where there is no Python, that is (Debian and its kin, as root), so that all tests
+# run everywhere.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -30,3 +31,4 @@ if ! has_adapter; then
 fi
 
 cargo test
+python/test.sh

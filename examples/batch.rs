@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let alone = tokens as f64 / (alone - start).as_secs_f64();
         let (start, mut tokens) = (Instant::now(), 0);
-        bdh.generate_batch(&prompts, &options, &batch, |event| {
+        bdh.run_batch(&prompts, &options, &batch, |event| {
             if let BatchEvent::Progress { drawn: new, .. } = event {
                 tokens += new;
             }

@@ -19,18 +19,21 @@
 //! ```
 //! # #[cfg(feature = "embedded-model")]
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use bdh_gpu::generation::{Bdh, DeviceChoice, GenerationOptions, WeightChoice};
-//! use bdh_gpu::model::{Model, forgetting::Forgetting};
+//! use bdh_gpu::{Bdh, Forgetting, GenerationOptions};
 //! use std::ops::ControlFlow;
 //!
-//! let model = Model::embedded()?;
-//! let bdh = Bdh::new(model, &DeviceChoice::Cpu, WeightChoice::Auto)?;
-//! let mut session = bdh.session(Forgetting::of_model(&bdh.model().config))?;
-//! session.feed(&bdh.encode(b"To be or ")?, |_| ControlFlow::Continue(()))?;
+//! let model = Bdh::embedded()?; // or Bdh::from_pretrained("models/bdh-shakespeare")?
+//! let options = GenerationOptions { max_new_tokens: 50, seed: Some(1), ..GenerationOptions::of_model(model.model()) };
+//! println!("{}", model.generate_text("To be or ", &options)?);
 //!
-//! let options = GenerationOptions { max_new_tokens: 50, seed: Some(1), ..GenerationOptions::of_model(bdh.model()) };
+//! // A session holds a state: feed it, generate, and go on where it stopped.
+//! let mut session = model.session(Forgetting::of_model(&model.model().config))?;
+//! session.feed(&model.encode(b"To be or ")?, |_| ControlFlow::Continue(()))?;
 //! let generated = session.generate(&options, |_tokens| ControlFlow::Continue(()))?;
 //! assert_eq!(generated.tokens.len(), 50);
+//! let mut other = session.fork()?;
+//! other.generate(&GenerationOptions { seed: Some(2), ..options }, |_tokens| ControlFlow::Continue(()))?;
+//! assert_eq!((session.position(), other.position()), (59, 109));
 //! # Ok(())
 //! # }
 //! # #[cfg(not(feature = "embedded-model"))]
@@ -45,3 +48,8 @@ pub mod model;
 pub mod sampling;
 pub mod tokenizer;
 pub mod verify;
+
+pub use generation::{Bdh, DeviceChoice, GenerationError, GenerationOptions, OpenError, Session, WeightChoice};
+pub use model::Model;
+pub use model::forgetting::Forgetting;
+pub use sampling::SamplingOptions;

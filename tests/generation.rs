@@ -45,7 +45,7 @@ fn together(
         forgetting: Forgetting::of_model(&bdh.model().config),
     };
     let mut done: HashMap<(usize, usize), Generated> = HashMap::new();
-    bdh.generate_batch(prompts, options, &batch, |event| {
+    bdh.run_batch(prompts, options, &batch, |event| {
         if let BatchEvent::Done(Completion { prompt, index, result }) = event {
             assert!(done.insert((prompt, index), result.unwrap()).is_none(), "each sequence finishes once");
         }

@@ -3,8 +3,8 @@
 use super::failure::Failure;
 use super::format;
 use super::output::Notices;
-use bdh_gpu::generation::{Bdh, DeviceChoice, WeightChoice};
-use bdh_gpu::model::forgetting::{Forgetting, default_tau};
+use bdh_gpu::generation::{Bdh, Context, DeviceChoice, WeightChoice};
+use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::model::{Config, Model};
 use clap::{Args, ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -47,13 +47,7 @@ fn embedded() -> Result<Model, Failure> {
 pub struct DeviceArgs {
     /// What to run on: auto (the best graphics card, else the CPU), gpu (a software driver if there is
     /// nothing better), cpu, an index or a part of a name from `bdh-gpu devices`
-    #[arg(
-        long,
-        value_name = "DEVICE",
-        default_value = "auto",
-        value_parser = device_choice,
-        help_heading = "Model and device"
-    )]
+    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Model and device")]
     pub device: DeviceChoice,
     /// How to hold the weights; auto takes f16 where that changes no weight
     #[arg(long, value_name = "TYPE", value_enum, default_value_t, help_heading = "Model and device")]
@@ -101,17 +95,6 @@ pub fn state_bytes(config: &Config) -> u64 {
     4 * config.state_len() as u64
 }
 
-/// Reads `--device`.
-pub fn device_choice(text: &str) -> Result<DeviceChoice, String> {
-    if text.trim().is_empty() {
-        return Err("expected auto, gpu, cpu, an index, or a part of an adapter's name".to_string());
-    }
-    let keyword = text.to_ascii_lowercase();
-    let known = ["auto", "gpu", "cpu"].contains(&keyword.as_str());
-    let Ok(choice) = (if known { &keyword } else { text }).parse();
-    Ok(choice)
-}
-
 /// How much of the past the model sees.
 #[derive(Debug, Args)]
 pub struct ContextArgs {
@@ -136,15 +119,6 @@ pub struct ContextArgs {
     pub forget_tau: Option<f64>,
 }
 
-/// A value of `--context`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Context {
-    /// Nothing is forgotten.
-    Full,
-    /// The position up to which nothing is forgotten.
-    After(u32),
-}
-
 impl ContextArgs {
     /// Whether anything was given.
     pub fn is_given(&self) -> bool {
@@ -153,21 +127,7 @@ impl ContextArgs {
 
     /// What the options mean for a model.
     pub fn forgetting(&self, config: &Config) -> Result<Forgetting, Failure> {
-        let context = match self.context {
-            Some(Context::Full) => None,
-            Some(Context::After(context)) => Some(context),
-            None => config.trained_context,
-        };
-        match (context, self.forget_tau) {
-            (Some(context), tau) => Ok(Forgetting::After { context, tau: tau.unwrap_or_else(|| default_tau(context)) }),
-            (None, None) => Ok(Forgetting::Full),
-            (None, Some(_)) if self.context.is_some() => Err(Failure::Usage(
-                "--forget-tau means nothing with --context full; give --context N or leave it out".to_string(),
-            )),
-            (None, Some(_)) => Err(Failure::Usage(
-                "--forget-tau needs --context N: the model does not say what context it was trained with".to_string(),
-            )),
-        }
+        Ok(Context::forgetting(self.context, self.forget_tau, config)?)
     }
 }
 
@@ -202,15 +162,6 @@ mod tests {
     fn config(trained_context: Option<u32>) -> Config {
         let model = Model::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/models/bdh-shakespeare")).unwrap();
         Config { trained_context, ..model.config }
-    }
-
-    #[test]
-    fn devices_are_chosen_by_word_index_or_name() {
-        assert_eq!(device_choice("CPU"), Ok(DeviceChoice::Cpu));
-        assert_eq!(device_choice("gpu"), Ok(DeviceChoice::Gpu));
-        assert_eq!(device_choice("12"), Ok(DeviceChoice::Index(12)));
-        assert_eq!(device_choice("GeForce"), Ok(DeviceChoice::Name("GeForce".into())));
-        assert!(device_choice(" ").is_err());
     }
 
     #[test]

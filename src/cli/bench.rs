@@ -1,6 +1,6 @@
 //! `bdh-gpu bench`: how fast a model runs.
 
-use super::args::{self, DeviceArgs, ModelArgs, Weights, device_choice};
+use super::args::{self, DeviceArgs, ModelArgs, Weights};
 use super::bench_report::{self, Format};
 use super::failure::Failure;
 use super::output::{Notices, Output};
@@ -52,13 +52,7 @@ pub struct Bench {
     )]
     density: Option<f32>,
     /// What to run on, as for generate; may be given several times to compare devices
-    #[arg(
-        long = "device",
-        value_name = "DEVICE",
-        default_value = "auto",
-        value_parser = device_choice,
-        help_heading = "Model and device"
-    )]
+    #[arg(long = "device", value_name = "DEVICE", default_value = "auto", help_heading = "Model and device")]
     devices: Vec<DeviceChoice>,
     /// How to hold the weights; auto takes f16 for random models, and where that changes no weight
     #[arg(long, value_name = "TYPE", value_enum, default_value_t, help_heading = "Model and device")]

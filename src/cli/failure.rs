@@ -119,18 +119,7 @@ impl From<BeamError> for Failure {
 
 impl From<GenerationError> for Failure {
     fn from(error: GenerationError) -> Self {
-        let message = error.to_string();
-        match error {
-            GenerationError::Options(_)
-            | GenerationError::Beams(_)
-            | GenerationError::EmptyStop
-            | GenerationError::TokenOutOfRange { .. }
-            | GenerationError::Encode(_)
-            | GenerationError::EmptyPrompt
-            | GenerationError::TooShort(_)
-            | GenerationError::NoSequences => Self::Usage(message),
-            _ => Self::Failed(message),
-        }
+        if error.is_usage() { Self::Usage(error.to_string()) } else { Self::Failed(error.to_string()) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Numbers, options and tables for people.
 
-use super::settings::Settings;
 use bdh_gpu::generation::GenerationOptions;
+use bdh_gpu::generation::Settings;
 use bdh_gpu::model::EarlyStopping;
 
 /// A number with its thousands separated.

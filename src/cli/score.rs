@@ -10,6 +10,7 @@ use bdh_gpu::model::{Model, Tokenizer};
 use clap::{Args, ValueEnum, ValueHint};
 use serde_json::json;
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -96,7 +97,10 @@ impl Score {
         let bdh = self.device.open(model, &self.notices)?;
         let bar = self.notices.progress("Scoring", tokens.len());
         let start = Instant::now();
-        let score = bdh.score(&tokens, forgetting, |read| bar.set_position(read as u64));
+        let score = bdh.score(&tokens, forgetting, |read| {
+            bar.set_position(read as u64);
+            ControlFlow::Continue(())
+        });
         bar.finish_and_clear();
         let score = score?;
         let time = start.elapsed().as_secs_f64();

@@ -2,60 +2,9 @@
 
 use super::args;
 use super::failure::Failure;
-use bdh_gpu::generation::{BeamOptions, GenerationOptions};
+use bdh_gpu::generation::{Request, Settings};
 use bdh_gpu::model::{EarlyStopping, Model};
 use clap::{Args, ValueEnum};
-
-/// The options in effect.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Lengths, drawing and stops.
-    pub options: GenerationOptions,
-    /// Texts followed at the same time; 1 draws instead.
-    pub num_beams: usize,
-    /// Exponent of the length that a beam's score is divided by.
-    pub length_penalty: f64,
-    /// When beam search stops.
-    pub early_stopping: EarlyStopping,
-}
-
-impl Settings {
-    /// The model's own: its generation_config.json over the built-in ones.
-    pub fn of_model(model: &Model) -> Self {
-        let built_in = BeamOptions::default();
-        let given = &model.generation;
-        Self {
-            options: GenerationOptions::of_model(model),
-            num_beams: given.num_beams.unwrap_or(1),
-            length_penalty: given.length_penalty.map_or(built_in.length_penalty, f64::from),
-            early_stopping: given.early_stopping.unwrap_or(built_in.early_stopping),
-        }
-    }
-
-    /// Whether texts are searched for rather than drawn.
-    pub fn uses_beams(&self) -> bool {
-        self.num_beams > 1
-    }
-
-    /// The options of a beam search that returns so many texts.
-    pub fn beam_options(&self, num_return_sequences: usize) -> BeamOptions {
-        BeamOptions {
-            num_beams: self.num_beams,
-            num_return_sequences,
-            length_penalty: self.length_penalty,
-            early_stopping: self.early_stopping,
-            max_new_tokens: self.options.max_new_tokens,
-            eos_token_ids: self.options.eos_token_ids.clone(),
-            stop: self.options.stop.clone(),
-        }
-    }
-
-    /// Checks every option's range.
-    pub fn validate(&self) -> Result<(), Failure> {
-        self.options.validate()?;
-        Ok(self.beam_options(1).validate()?)
-    }
-}
 
 /// How much to write.
 #[derive(Debug, Args)]
@@ -148,6 +97,16 @@ enum When {
     Never,
 }
 
+impl From<When> for EarlyStopping {
+    fn from(when: When) -> Self {
+        match when {
+            When::True => Self::WhenEnoughEnded,
+            When::False => Self::WhenUnlikely,
+            When::Never => Self::Never,
+        }
+    }
+}
+
 fn finite(text: &str) -> Result<f64, String> {
     let finite = text.parse().ok().filter(|number: &f64| number.is_finite());
     finite.ok_or_else(|| "expected a finite number".to_string())
@@ -167,88 +126,26 @@ pub struct SettingsArgs {
 impl SettingsArgs {
     /// The options in effect: the command line's over the model's over the built-in ones.
     pub fn settings(&self, model: &Model) -> Result<Settings, Failure> {
-        let mut settings = Settings::of_model(model);
-        self.length.apply(&mut settings.options, model.config.vocab_size)?;
-        self.drawing.apply(&mut settings.options);
-        let asks_for_drawing = self.drawing.asks_for_drawing();
-        if let Some(num_beams) = self.beams.num_beams {
-            settings.num_beams = num_beams;
-            if let (true, Some(option)) = (num_beams > 1, asks_for_drawing) {
-                return Err(Failure::Usage(format!(
-                    "--{option} has no place in beam search, which draws nothing; leave out --{option} or --num-beams"
-                )));
-            }
-        } else if asks_for_drawing.is_some() {
-            // The model's own beams give way to what was asked for here.
-            settings.num_beams = 1;
-        }
-        set(&mut settings.length_penalty, self.beams.length_penalty);
-        let early_stopping = self.beams.early_stopping.map(|when| match when {
-            When::True => EarlyStopping::WhenEnoughEnded,
-            When::False => EarlyStopping::WhenUnlikely,
-            When::Never => EarlyStopping::Never,
-        });
-        set(&mut settings.early_stopping, early_stopping);
-        settings.validate()?;
-        if !settings.uses_beams() && (self.beams.length_penalty.is_some() || self.beams.early_stopping.is_some()) {
-            return Err(Failure::Usage(
-                "--length-penalty and --early-stopping are for beam search; give --num-beams N, above 1, too"
-                    .to_string(),
-            ));
-        }
-        Ok(settings)
-    }
-}
-
-impl LengthArgs {
-    fn apply(&self, options: &mut GenerationOptions, vocab: usize) -> Result<(), Failure> {
-        set(&mut options.max_new_tokens, self.max_new_tokens);
-        set(&mut options.sampling.min_new_tokens, self.min_new_tokens);
-        options.stop.clone_from(&self.stop);
-        if self.ignore_eos {
-            options.eos_token_ids.clear();
-        } else if !self.eos_token_id.is_empty() {
-            if let Some(id) = self.eos_token_id.iter().find(|&&id| id as usize >= vocab) {
-                return Err(Failure::Usage(format!(
-                    "--eos-token-id must be below the vocabulary size {vocab}, got {id}"
-                )));
-            }
-            options.eos_token_ids.clone_from(&self.eos_token_id);
-        }
-        Ok(())
-    }
-}
-
-impl DrawingArgs {
-    /// The first option given that decides how tokens are drawn.
-    fn asks_for_drawing(&self) -> Option<&'static str> {
-        let given = [
-            ("temperature", self.temperature.is_some()),
-            ("top-k", self.top_k.is_some()),
-            ("top-p", self.top_p.is_some()),
-            ("min-p", self.min_p.is_some()),
-            ("greedy", self.greedy),
-        ];
-        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
-    }
-
-    fn apply(&self, options: &mut GenerationOptions) {
-        let sampling = &mut options.sampling;
-        sampling.do_sample = (sampling.do_sample || self.asks_for_drawing().is_some()) && !self.greedy;
-        set(&mut sampling.temperature, self.temperature);
-        set(&mut sampling.top_k, self.top_k);
-        set(&mut sampling.top_p, self.top_p);
-        set(&mut sampling.min_p, self.min_p);
-        set(&mut sampling.repetition_penalty, self.repetition_penalty);
-        set(&mut sampling.presence_penalty, self.presence_penalty);
-        set(&mut sampling.frequency_penalty, self.frequency_penalty);
-        options.seed = self.seed.or(options.seed);
-    }
-}
-
-/// Replaces an option by what was given, if anything was.
-fn set<T>(option: &mut T, given: Option<T>) {
-    if let Some(given) = given {
-        *option = given;
+        let Self { length, drawing, beams } = self;
+        let request = Request {
+            max_new_tokens: length.max_new_tokens,
+            min_new_tokens: length.min_new_tokens,
+            stop: length.stop.clone(),
+            eos_token_ids: length.eos_token_id.clone(),
+            ignore_eos: length.ignore_eos,
+            do_sample: drawing.greedy.then_some(false),
+            temperature: drawing.temperature,
+            top_k: drawing.top_k,
+            top_p: drawing.top_p,
+            min_p: drawing.min_p,
+            repetition_penalty: drawing.repetition_penalty,
+            presence_penalty: drawing.presence_penalty,
+            frequency_penalty: drawing.frequency_penalty,
+            seed: drawing.seed,
+            num_beams: beams.num_beams,
+            length_penalty: beams.length_penalty,
+            early_stopping: beams.early_stopping.map(EarlyStopping::from),
+        };
+        Ok(Settings::new(&request, model)?)
     }
 }

@@ -1,6 +1,6 @@
 //! `bdh-gpu verify`: every kernel against its twin on the CPU.
 
-use super::args::{ModelArgs, device_choice};
+use super::args::ModelArgs;
 use super::failure::Failure;
 use super::output::{Notices, Output};
 use bdh_gpu::generation::DeviceChoice;
@@ -22,13 +22,7 @@ pub struct Verify {
     #[command(flatten)]
     model: ModelArgs,
     /// The adapter to check: gpu (the best there is), an index or a part of a name from `bdh-gpu devices`
-    #[arg(
-        long,
-        value_name = "DEVICE",
-        default_value = "gpu",
-        value_parser = device_choice,
-        help_heading = "Model and device"
-    )]
+    #[arg(long, value_name = "DEVICE", default_value = "gpu", help_heading = "Model and device")]
     device: DeviceChoice,
     /// How to print the result
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "Output")]

@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 
+use super::FinishReason;
 use super::stop::StopScan;
 use crate::model::EarlyStopping;
 use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT, SamplerParams, SamplingError};
@@ -136,6 +137,17 @@ pub struct Hypothesis {
     pub score: f64,
     /// Whether an end-of-sequence token or a stop text ended it.
     pub ended: bool,
+}
+
+impl Hypothesis {
+    /// Why there are no more tokens, in a search with these end-of-sequence ids.
+    pub fn finish_reason(&self, eos_token_ids: &[u32]) -> FinishReason {
+        match (self.ended, self.tokens.last().is_some_and(|last| eos_token_ids.contains(last))) {
+            (true, true) => FinishReason::Eos,
+            (true, false) => FinishReason::Stop,
+            (false, _) => FinishReason::Length,
+        }
+    }
 }
 
 /// A beam search in progress, for one prompt.

@@ -2,8 +2,25 @@
 
 use super::beam::BeamError;
 use crate::backend::BackendError;
+use crate::model::ModelError;
 use crate::sampling::SamplingError;
 use crate::tokenizer::EncodeError;
+
+/// Why there is no model to generate with.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The model cannot be loaded.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The device cannot be opened, or cannot hold the model.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// A word that names no device, or no type of weights.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {0}")]
+pub struct ChoiceError(pub(super) &'static str);
 
 /// Why a generation or a score failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +66,32 @@ pub enum GenerationError {
     /// A stop text without text.
     #[error("a stop text must not be empty")]
     EmptyStop,
+    /// An end-of-sequence token that the model does not have.
+    #[error("--eos-token-id must be below the vocabulary size {vocab}, got {id}")]
+    EosOutOfRange {
+        /// The id.
+        id: u32,
+        /// V.
+        vocab: usize,
+    },
+    /// An option of drawing beside beams.
+    #[error("--{option} has no place in beam search, which draws nothing; leave out --{option} or --num-beams")]
+    DrawingInBeamSearch {
+        /// The option, as it is written on the command line.
+        option: &'static str,
+    },
+    /// An option of beam search without beams.
+    #[error("--length-penalty and --early-stopping are for beam search; give --num-beams N, above 1, too")]
+    NoBeams,
+    /// A time constant out of its range.
+    #[error("--forget-tau must be finite and above 0, got {0}")]
+    ForgetTau(f64),
+    /// A time constant where nothing is forgotten.
+    #[error("--forget-tau means nothing with --context full; give --context N or leave it out")]
+    ForgetTauOfFull,
+    /// A time constant without a position from which it counts.
+    #[error("--forget-tau needs --context N: the model does not say what context it was trained with")]
+    ForgetTauAlone,
     /// A batch without sequences.
     #[error("--num-return-sequences must be at least 1, got 0")]
     NoSequences,
@@ -58,4 +101,27 @@ pub enum GenerationError {
     /// A conversation has used up every position.
     #[error("the conversation is at its last position (4294967295); start a new one")]
     PositionsExhausted,
+}
+
+impl GenerationError {
+    /// Whether it is what was asked for that is wrong, rather than the device or the model.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Backend(_) | Self::Sampling { .. } | Self::ForeignSnapshot | Self::PositionsExhausted => false,
+            Self::Options(_)
+            | Self::Beams(_)
+            | Self::TokenOutOfRange { .. }
+            | Self::Encode(_)
+            | Self::EmptyPrompt
+            | Self::TooShort(_)
+            | Self::EmptyStop
+            | Self::EosOutOfRange { .. }
+            | Self::DrawingInBeamSearch { .. }
+            | Self::NoBeams
+            | Self::ForgetTau(_)
+            | Self::ForgetTauOfFull
+            | Self::ForgetTauAlone
+            | Self::NoSequences => true,
+        }
+    }
 }

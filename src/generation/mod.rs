@@ -1,5 +1,6 @@
 //! From prompts to text: sessions, the token loop, stopping, scores. No GPU types here.
 
+mod api;
 pub(crate) mod batch;
 pub mod beam;
 mod beams;
@@ -9,19 +10,23 @@ mod options;
 mod requests;
 mod score;
 mod session;
+mod settings;
 mod snapshot;
 mod state_file;
 mod stop;
+mod stream;
 
 pub use beam::{BeamError, BeamOptions, Hypothesis};
 pub use beams::BeamProgress;
-pub use error::GenerationError;
+pub use error::{ChoiceError, GenerationError, OpenError};
 pub use options::{FinishReason, Generated, GenerationOptions};
 pub use requests::{BatchEvent, BatchOptions, Completion};
 pub use score::Score;
 pub use session::Session;
+pub use settings::{Context, Request, Settings};
 pub use snapshot::Snapshot;
 pub use state_file::StateError;
+pub use stream::TextPieces;
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend};
@@ -48,15 +53,19 @@ pub enum DeviceChoice {
 }
 
 impl std::str::FromStr for DeviceChoice {
-    type Err = std::convert::Infallible;
+    type Err = ChoiceError;
 
+    /// Reads `auto`, `gpu`, `cpu` (whatever the case), an index, or a part of an adapter's name.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "auto" => Self::Auto,
-            "gpu" => Self::Gpu,
-            "cpu" => Self::Cpu,
-            _ => text.parse().map_or_else(|_| Self::Name(text.to_string()), Self::Index),
-        })
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "gpu" => Ok(Self::Gpu),
+            "cpu" => Ok(Self::Cpu),
+            blank if blank.trim().is_empty() => {
+                Err(ChoiceError("auto, gpu, cpu, an index, or a part of an adapter's name"))
+            }
+            _ => Ok(text.parse().map_or_else(|_| Self::Name(text.to_string()), Self::Index)),
+        }
     }
 }
 
@@ -70,6 +79,20 @@ pub enum WeightChoice {
     F32,
     /// 16 bits; weights that need more are rounded.
     F16,
+}
+
+impl std::str::FromStr for WeightChoice {
+    type Err = ChoiceError;
+
+    /// Reads `auto`, `f32` or `f16`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            _ => Err(ChoiceError("auto, f32 or f16")),
+        }
+    }
 }
 
 impl WeightChoice {
@@ -176,5 +199,27 @@ impl Bdh {
                 _ => Err(GenerationError::EmptyPrompt),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_chosen_by_word_index_or_name() {
+        let choice = |text: &str| text.parse::<DeviceChoice>();
+        assert_eq!(choice("CPU"), Ok(DeviceChoice::Cpu));
+        assert_eq!(choice("gpu"), Ok(DeviceChoice::Gpu));
+        assert_eq!(choice("12"), Ok(DeviceChoice::Index(12)));
+        assert_eq!(choice("GeForce"), Ok(DeviceChoice::Name("GeForce".into())));
+        assert!(choice(" ").unwrap_err().to_string().starts_with("expected auto, gpu, cpu"));
+    }
+
+    #[test]
+    fn weights_are_chosen_by_word() {
+        assert_eq!("f16".parse(), Ok(WeightChoice::F16));
+        let error = "f8".parse::<WeightChoice>().unwrap_err();
+        assert_eq!(error.to_string(), "expected auto, f32 or f16");
     }
 }

@@ -34,7 +34,7 @@ pub struct Completion {
     pub result: Result<Generated, GenerationError>,
 }
 
-/// What the caller of [`Bdh::generate_batch`] hears.
+/// What the caller of [`Bdh::run_batch`] hears.
 #[derive(Debug)]
 pub enum BatchEvent {
     /// Something was done, over all sequences.
@@ -80,7 +80,7 @@ impl Bdh {
     /// # Errors
     /// Options out of range and token ids outside the vocabulary, before any work starts; a device that
     /// fails. A single sequence's failure is reported in its [`Completion`].
-    pub fn generate_batch(
+    pub fn run_batch(
         &self,
         prompts: &[Vec<u32>],
         options: &GenerationOptions,

@@ -3,6 +3,7 @@
 use super::{Bdh, GenerationError};
 use crate::model::forgetting::Forgetting;
 use crate::sampling::SamplingError;
+use std::ops::ControlFlow;
 
 /// A model's opinion of a sequence of tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +43,8 @@ impl Score {
 }
 
 impl Bdh {
-    /// Scores tokens as one context; `progress` hears how many have been read.
+    /// Scores tokens as one context; `progress` hears how many have been read, and may end the reading: the
+    /// score is then of those tokens and the next.
     ///
     /// # Errors
     /// [`GenerationError`] for fewer than two tokens, an id outside the vocabulary, logits that are not
@@ -51,7 +53,7 @@ impl Bdh {
         &self,
         tokens: &[u32],
         forgetting: Forgetting,
-        mut progress: impl FnMut(usize),
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Score, GenerationError> {
         if tokens.len() < 2 {
             return Err(GenerationError::TooShort(tokens.len()));
@@ -65,10 +67,30 @@ impl Bdh {
                 return Err(GenerationError::Sampling { position: index as u64, sequence: 0, source });
             }
             logprobs.push(Some(logprob));
-            progress(index + 1);
-            Ok(())
+            Ok(progress(index + 1))
         })?;
-        Ok(Score { tokens: tokens.to_vec(), logprobs })
+        Ok(Score { tokens: tokens[..logprobs.len()].to_vec(), logprobs })
+    }
+
+    /// The logits after every token, `[T, V]` row by row, T being the number of tokens. `progress` hears how many
+    /// have been read, and may end the reading: there are then as many rows.
+    ///
+    /// # Errors
+    /// [`GenerationError`] for an id outside the vocabulary, or a device that fails.
+    pub fn logits(
+        &self,
+        tokens: &[u32],
+        forgetting: Forgetting,
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<f32>, GenerationError> {
+        let mut rows = Vec::with_capacity(tokens.len() * self.model().config.vocab_size);
+        // A session reads a token when there is one after it. The one added here is never read.
+        let followed = [tokens, &[0]].concat();
+        self.session(forgetting)?.trace(&followed, |index, logits| {
+            rows.extend_from_slice(logits);
+            Ok(progress(index + 1))
+        })?;
+        Ok(rows)
     }
 }
 

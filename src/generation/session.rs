@@ -278,18 +278,22 @@ impl Session {
         Ok(())
     }
 
-    /// Reads tokens and hands out the logits `[V]` after each of them but the last, with its index.
+    /// Reads tokens and hands out the logits `[V]` after each of them but the last, with its index, until
+    /// `each` has enough.
     pub(super) fn trace(
         &mut self,
         tokens: &[u32],
-        mut each: impl FnMut(usize, &[f32]) -> Result<(), GenerationError>,
+        mut each: impl FnMut(usize, &[f32]) -> Result<ControlFlow<()>, GenerationError>,
     ) -> Result<(), GenerationError> {
         self.batch.push(0, tokens)?;
-        let mut index = 0;
-        while self.batch.is_reading(0) {
+        let (mut index, mut flow) = (0, ControlFlow::Continue(()));
+        while self.batch.is_reading(0) && flow.is_continue() {
             self.batch.advance_traced(0, |logits| {
-                index += 1;
-                each(index - 1, logits)
+                if flow.is_continue() {
+                    flow = each(index, logits)?;
+                    index += 1;
+                }
+                Ok(())
             })?;
         }
         Ok(())

@@ -5,7 +5,7 @@ use crate::cli::failure::{self, Failure};
 use crate::cli::input::Prompts;
 use crate::cli::interrupt::Writing;
 use crate::cli::output::Notices;
-use crate::cli::settings::Settings;
+use bdh_gpu::generation::Settings;
 use bdh_gpu::generation::{
     BatchEvent, BatchOptions, Bdh, BeamProgress, FinishReason, Generated, GenerationError, Hypothesis,
 };
@@ -107,7 +107,7 @@ impl Order<'_> {
         let batch = BatchOptions { num_return_sequences: sequences, slots: None, burst: None, forgetting };
         let limit = settings.options.max_new_tokens;
         let mut outcome = Ok(());
-        bdh.generate_batch(&prompts.tokens, &settings.options, &batch, |event| {
+        bdh.run_batch(&prompts.tokens, &settings.options, &batch, |event| {
             match event {
                 BatchEvent::Progress { read, drawn } => self.bar.inc((read + drawn) as u64),
                 BatchEvent::Done(done) => {
@@ -200,16 +200,7 @@ impl Order<'_> {
 }
 
 /// A text that beam search found.
-fn hypothesis(Hypothesis { tokens, score, ended }: Hypothesis, eos_token_ids: &[u32]) -> Finished {
-    let finish_reason = finish_reason(&tokens, ended, eos_token_ids);
-    Finished { tokens, finish_reason, seed: None, score: Some(score) }
-}
-
-/// Why a text of beam search has no more tokens.
-pub fn finish_reason(tokens: &[u32], ended: bool, eos_token_ids: &[u32]) -> FinishReason {
-    match (ended, tokens.last().is_some_and(|last| eos_token_ids.contains(last))) {
-        (true, true) => FinishReason::Eos,
-        (true, false) => FinishReason::Stop,
-        (false, _) => FinishReason::Length,
-    }
+fn hypothesis(text: Hypothesis, eos_token_ids: &[u32]) -> Finished {
+    let finish_reason = text.finish_reason(eos_token_ids);
+    Finished { tokens: text.tokens, finish_reason, seed: None, score: Some(text.score) }
 }

@@ -1,12 +1,11 @@
 //! One text, streamed as it comes; it may start from a saved state and leave one behind.
 
 use super::ADVISED_CONTEXT;
-use super::many::finish_reason;
 use super::results::{Results, Target, Text};
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Writing;
 use crate::cli::output::Notices;
-use crate::cli::settings::Settings;
+use bdh_gpu::generation::Settings;
 use bdh_gpu::generation::{BeamProgress, FinishReason, Session};
 use bdh_gpu::tokenizer::TextStream;
 use std::ops::ControlFlow;
@@ -105,7 +104,7 @@ impl Run<'_> {
             advice: None,
         };
         for (index, text) in found.iter().enumerate() {
-            let finish_reason = finish_reason(&text.tokens, text.ended, &beam.eos_token_ids);
+            let finish_reason = text.finish_reason(&beam.eos_token_ids);
             let (prompt, tokens, score) = (self.prompt, &text.tokens[..], Some(text.score));
             results.write(&Text { prompt, index, tokens, finish_reason, seed: None, score })?;
             if index == 0 {

@@ -2,7 +2,7 @@
 
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Writing;
-use crate::cli::settings::Settings;
+use bdh_gpu::generation::Settings;
 use bdh_gpu::generation::{Bdh, FinishReason, Session, Snapshot};
 use bdh_gpu::model::forgetting::Forgetting;
 use std::collections::VecDeque;

@@ -3,7 +3,7 @@
 use crate::cli::args;
 use crate::cli::failure::Failure;
 use crate::cli::format;
-use crate::cli::settings::Settings;
+use bdh_gpu::generation::{Context, Settings};
 use bdh_gpu::model::forgetting::{Forgetting, default_tau};
 
 /// Names of all settings, in the order of /settings.
@@ -69,7 +69,7 @@ pub fn changed(settings: &Settings, name: &str, text: &str) -> Result<Settings, 
         "stop" if text.eq_ignore_ascii_case("off") => new.options.stop.clear(),
         _ => new.options.stop = vec![unescape(text)],
     }
-    match new.validate() {
+    match new.validate().map_err(Failure::from) {
         // The ranges are those of the command line, under other names.
         Err(Failure::Usage(message)) => {
             let option = match name {
@@ -87,8 +87,8 @@ pub fn changed(settings: &Settings, name: &str, text: &str) -> Result<Settings, 
 /// How much of the past is to count.
 pub fn context(text: &str) -> Result<Forgetting, Failure> {
     match args::context(text) {
-        Ok(args::Context::Full) => Ok(Forgetting::Full),
-        Ok(args::Context::After(context)) => Ok(Forgetting::After { context, tau: default_tau(context) }),
+        Ok(Context::Full) => Ok(Forgetting::Full),
+        Ok(Context::After(context)) => Ok(Forgetting::After { context, tau: default_tau(context) }),
         Err(expected) => Err(Failure::Usage(format!("/context {text}: {expected}"))),
     }
 }

@@ -1,0 +1,29 @@
+"""Inference for Baby Dragon Hatchling (BDH) language models on any GPU, and on the CPU.
+
+    from bdh_gpu import BDH
+
+    model = BDH.embedded()                    # or BDH.from_pretrained("path/to/a/model")
+    print(model.generate_text("To be or ", max_new_tokens=50, temperature=0.8, top_k=50))
+"""
+
+from ._native import (
+    BDH,
+    BDHError,
+    Completion,
+    Score,
+    Session,
+    Snapshot,
+    TextStream,
+    __version__,
+)
+
+__all__ = [
+    "BDH",
+    "BDHError",
+    "Completion",
+    "Score",
+    "Session",
+    "Snapshot",
+    "TextStream",
+    "__version__",
+]

@@ -1,0 +1,151 @@
+//! Finished texts: drawn or searched for, one prompt or many.
+
+use crate::errors::{self, BDHError};
+use crate::signals::Signals;
+use bdh_gpu::Bdh;
+use bdh_gpu::generation::{BatchEvent, BatchOptions, FinishReason, GenerationError, Settings};
+use bdh_gpu::model::forgetting::Forgetting;
+use pyo3::prelude::*;
+use std::ops::ControlFlow;
+
+/// A finished text, as BDH.complete returns it.
+#[pyclass(frozen, get_all, module = "bdh_gpu")]
+#[derive(Debug)]
+pub struct Completion {
+    /// The prompt.
+    prompt: String,
+    /// Number among the prompt's texts, from 0.
+    index: usize,
+    /// The text, which begins with the prompt unless echo is False.
+    text: String,
+    /// The new tokens.
+    tokens: Vec<u32>,
+    /// "length", "eos" or "stop".
+    finish_reason: String,
+    /// The seed that repeats the text; None for beam search.
+    seed: Option<u64>,
+    /// The score of a text that beam search found; else None.
+    score: Option<f64>,
+}
+
+#[pymethods]
+impl Completion {
+    fn __repr__(&self) -> String {
+        let Self { index, text, finish_reason, seed, score, .. } = self;
+        let seed = seed.map_or_else(|| "None".to_string(), |seed| seed.to_string());
+        let score = score.map_or_else(|| "None".to_string(), |score| score.to_string());
+        format!("Completion(index={index}, text={text:?}, finish_reason={finish_reason:?}, seed={seed}, score={score})")
+    }
+}
+
+/// What to generate.
+pub struct Job {
+    pub settings: Settings,
+    /// Results for each prompt.
+    pub sequences: usize,
+    pub forgetting: Forgetting,
+}
+
+/// What came out for one sequence.
+pub struct Finished {
+    /// Index of the prompt.
+    pub prompt: usize,
+    index: usize,
+    /// The new tokens.
+    pub tokens: Vec<u32>,
+    finish_reason: FinishReason,
+    seed: Option<u64>,
+    score: Option<f64>,
+}
+
+impl Finished {
+    /// The prompt's tokens, if wanted, and the new ones.
+    pub fn joined(&self, prompts: &[Vec<u32>], echo: bool) -> Vec<u32> {
+        let prompt: &[u32] = if echo { &prompts[self.prompt] } else { &[] };
+        [prompt, &self.tokens].concat()
+    }
+
+    /// As Python sees it.
+    pub fn completion(self, bdh: &Bdh, texts: &[String], prompts: &[Vec<u32>], echo: bool) -> Completion {
+        Completion {
+            prompt: texts[self.prompt].clone(),
+            index: self.index,
+            text: bdh.decode(&self.joined(prompts, echo)),
+            finish_reason: self.finish_reason.to_string(),
+            seed: self.seed,
+            score: self.score,
+            tokens: self.tokens,
+        }
+    }
+}
+
+impl Job {
+    /// Generates for all prompts; results are in their order. Where a signal ends the work, some are missing.
+    pub fn run(&self, bdh: &Bdh, prompts: &[Vec<u32>], signals: &mut Signals) -> PyResult<Vec<Finished>> {
+        if self.settings.uses_beams() { self.search(bdh, prompts, signals) } else { self.draw(bdh, prompts, signals) }
+    }
+
+    fn draw(&self, bdh: &Bdh, prompts: &[Vec<u32>], signals: &mut Signals) -> PyResult<Vec<Finished>> {
+        let Self { settings, sequences, forgetting } = self;
+        let batch =
+            BatchOptions { num_return_sequences: *sequences, slots: None, burst: None, forgetting: *forgetting };
+        let mut finished = Vec::new();
+        let mut failure = None;
+        let run = bdh.run_batch(prompts, &settings.options, &batch, |event| {
+            if let BatchEvent::Done(done) = event {
+                match done.result {
+                    Ok(generated) => finished.push(Finished {
+                        prompt: done.prompt,
+                        index: done.index,
+                        tokens: generated.tokens,
+                        finish_reason: generated.finish_reason,
+                        seed: Some(generated.seed),
+                        score: None,
+                    }),
+                    Err(error) => {
+                        failure = Some((done.prompt, error));
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            signals.flow()
+        });
+        run.map_err(errors::generation)?;
+        if let Some((prompt, error)) = failure {
+            return Err(of_prompt(error, prompt, prompts.len()));
+        }
+        finished.sort_by_key(|finished| (finished.prompt, finished.index));
+        Ok(finished)
+    }
+
+    fn search(&self, bdh: &Bdh, prompts: &[Vec<u32>], signals: &mut Signals) -> PyResult<Vec<Finished>> {
+        let beam = self.settings.beam_options(self.sequences);
+        let sampling = &self.settings.options.sampling;
+        let mut finished = Vec::new();
+        for (prompt, tokens) in prompts.iter().enumerate() {
+            let found = bdh.beam_search(tokens, sampling, &beam, self.forgetting, |_| signals.flow());
+            let found = found.map_err(|error| of_prompt(error, prompt, prompts.len()))?;
+            if signals.flow().is_break() {
+                break;
+            }
+            finished.extend(found.into_iter().enumerate().map(|(index, text)| Finished {
+                prompt,
+                index,
+                finish_reason: text.finish_reason(&beam.eos_token_ids),
+                tokens: text.tokens,
+                seed: None,
+                score: Some(text.score),
+            }));
+        }
+        Ok(finished)
+    }
+}
+
+/// Says which of several prompts failed.
+fn of_prompt(error: GenerationError, prompt: usize, count: usize) -> PyErr {
+    if count > 1 && !error.is_usage() {
+        BDHError::new_err(format!("prompt {prompt} (counted from 0): {error}"))
+    } else {
+        errors::generation(error)
+    }
+}

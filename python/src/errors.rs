@@ -1,0 +1,39 @@
+//! Errors as Python's exceptions, in the words of the command line.
+
+use bdh_gpu::generation::{GenerationError, OpenError, StateError};
+use bdh_gpu::model::ModelError;
+use pyo3::PyErr;
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyFileNotFoundError, PyValueError};
+
+create_exception!(bdh_gpu, BDHError, PyException, "The device, a file or the model fails.");
+
+/// ValueError for what the caller got wrong, BDHError for the rest.
+pub fn generation(error: GenerationError) -> PyErr {
+    let message = error.to_string();
+    if error.is_usage() { PyValueError::new_err(message) } else { BDHError::new_err(message) }
+}
+
+/// FileNotFoundError for what is not there, BDHError for the rest.
+pub fn open(error: OpenError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        OpenError::Model(ModelError::NotFound { .. } | ModelError::NoWeights { .. } | ModelError::NoConfig { .. }) => {
+            PyFileNotFoundError::new_err(message)
+        }
+        _ => BDHError::new_err(message),
+    }
+}
+
+/// As [`open`], for state files.
+pub fn state(error: StateError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        StateError::Read { source, .. } | StateError::Write { source, .. }
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            PyFileNotFoundError::new_err(message)
+        }
+        _ => BDHError::new_err(message),
+    }
+}

@@ -1,0 +1,51 @@
+//! The Python package `bdh_gpu`.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `model` | the class `BDH` |
+//! | `session` | `Session` and `Snapshot` |
+//! | `stream` | `TextStream`, text as it comes |
+//! | `completion` | finished texts: drawn or searched for, one prompt or many |
+//! | `score` | `Score` |
+//! | `options` | keyword arguments |
+//! | `input` | texts and token ids |
+//! | `errors` | errors as Python's exceptions |
+//! | `signals` | Ctrl-C while the device works |
+//!
+//! While the device works, other Python threads run.
+
+mod completion;
+mod errors;
+mod input;
+mod model;
+mod options;
+mod score;
+mod session;
+mod signals;
+mod stream;
+
+use pyo3::prelude::*;
+
+/// The part of the package that is written in Rust.
+#[pymodule]
+mod _native {
+    use super::*;
+
+    #[pymodule_export]
+    use completion::Completion;
+    #[pymodule_export]
+    use errors::BDHError;
+    #[pymodule_export]
+    use model::Model;
+    #[pymodule_export]
+    use score::Score;
+    #[pymodule_export]
+    use session::{Session, Snapshot};
+    #[pymodule_export]
+    use stream::TextStream;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,311 @@
+//! The class `BDH`.
+
+use crate::completion::{Completion, Finished, Job};
+use crate::errors;
+use crate::input;
+use crate::options::{Extra, Options};
+use crate::score::Score;
+use crate::session::Session;
+use crate::signals::detached;
+use crate::stream::{Search, Source, TextStream};
+use bdh_gpu::generation::Snapshot;
+use bdh_gpu::{Bdh, DeviceChoice, WeightChoice};
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyType};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A model on a device, ready to generate.
+///
+/// Options of the generating methods; what is not given, or None, is the model's own:
+///   max_new_tokens, min_new_tokens, stop (a text or several), eos_token_id (an id or several), ignore_eos;
+///   do_sample, greedy, temperature, top_k, top_p, min_p, seed;
+///   repetition_penalty, presence_penalty, frequency_penalty;
+///   num_beams, length_penalty, early_stopping (True, False or "never");
+///   context (a number of tokens, or "full"), forget_tau;
+///   echo: False leaves the prompt out of the result.
+///
+/// Raises ValueError for an option out of its range and BDHError where the device fails. Other threads run while
+/// the device works; Ctrl-C interrupts.
+#[pyclass(frozen, name = "BDH", module = "bdh_gpu")]
+pub struct Model {
+    bdh: Bdh,
+}
+
+const ONE: &[Extra] = &[Extra::Echo, Extra::Context];
+const MANY: &[Extra] = &[Extra::Echo, Extra::Context, Extra::NumReturnSequences];
+
+impl Model {
+    fn open(
+        py: Python<'_>,
+        device: &Bound<'_, PyAny>,
+        weights: &str,
+        load: impl FnOnce() -> Result<bdh_gpu::Model, bdh_gpu::model::ModelError> + Send,
+    ) -> PyResult<Self> {
+        let device = match device.extract::<usize>() {
+            Ok(index) => DeviceChoice::Index(index),
+            Err(_) => match device.cast::<PyString>() {
+                Ok(name) => choice("device", &name.to_cow()?)?,
+                Err(_) => {
+                    let message = format!("device must be str or int, not {}", device.get_type().name()?);
+                    return Err(PyTypeError::new_err(message));
+                }
+            },
+        };
+        let weights: WeightChoice = choice("weights", weights)?;
+        detached(py, |_| {
+            let model = load().map_err(|error| errors::open(error.into()))?;
+            let bdh = Bdh::new(model, &device, weights).map_err(|error| errors::open(error.into()))?;
+            Ok(Self { bdh })
+        })
+    }
+
+    /// Generates for all prompts.
+    fn run(&self, py: Python<'_>, prompts: &[Vec<u32>], options: &Options, several: bool) -> PyResult<Vec<Finished>> {
+        let settings = options.settings(&self.bdh)?;
+        let sequences = if several { options.sequences(&self.bdh) } else { 1 };
+        let job = Job { settings, sequences, forgetting: options.forgetting(&self.bdh)? };
+        detached(py, |signals| job.run(&self.bdh, prompts, signals))
+    }
+
+    /// The best result for one prompt, its tokens included if wanted.
+    fn one(&self, py: Python<'_>, prompt: Vec<u32>, options: &Options) -> PyResult<Vec<u32>> {
+        let prompts = [prompt];
+        let finished = self.run(py, &prompts, options, false)?;
+        Ok(finished.first().map_or_else(Vec::new, |finished| finished.joined(&prompts, options.echo)))
+    }
+
+    fn encode_all(&self, texts: &[String]) -> PyResult<Vec<Vec<u32>>> {
+        texts.iter().map(|text| input::encode(&self.bdh, text)).collect()
+    }
+}
+
+fn choice<T: FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> PyResult<T> {
+    text.parse().map_err(|error| PyValueError::new_err(format!("invalid value '{text}' for '--{name}': {error}")))
+}
+
+/// Prompts; a single text would otherwise pass for a sequence of letters.
+fn prompts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    if given.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err("prompts must be a sequence of str, not str; for one prompt, give [prompt]"));
+    }
+    given.try_iter()?.map(|prompt| prompt?.extract()).collect()
+}
+
+#[pymethods]
+impl Model {
+    /// Loads a model directory or a weights file. device: "auto" (the best graphics card, else the CPU), "gpu",
+    /// "cpu", an index, or a part of an adapter's name. weights: "auto" (f16 where that changes none), "f32", "f16".
+    #[classmethod]
+    #[pyo3(signature = (path, device=None, weights="auto"), text_signature = "(path, device='auto', weights='auto')")]
+    fn from_pretrained(
+        class: &Bound<'_, PyType>,
+        path: PathBuf,
+        device: Option<&Bound<'_, PyAny>>,
+        weights: &str,
+    ) -> PyResult<Self> {
+        let py = class.py();
+        let auto = PyString::new(py, "auto").into_any();
+        Self::open(py, device.unwrap_or(&auto), weights, || bdh_gpu::Model::from_path(path))
+    }
+
+    /// The small model that comes with the package, on a device as for from_pretrained.
+    #[classmethod]
+    #[pyo3(signature = (device=None, weights="auto"), text_signature = "(device='auto', weights='auto')")]
+    fn embedded(class: &Bound<'_, PyType>, device: Option<&Bound<'_, PyAny>>, weights: &str) -> PyResult<Self> {
+        let py = class.py();
+        let auto = PyString::new(py, "auto").into_any();
+        Self::open(py, device.unwrap_or(&auto), weights, bdh_gpu::Model::embedded)
+    }
+
+    /// Continues a text; the result begins with it.
+    #[pyo3(signature = (prompt, max_new_tokens=None, **options))]
+    fn generate_text(
+        &self,
+        py: Python<'_>,
+        prompt: &str,
+        max_new_tokens: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<String> {
+        let options = Options::read("generate_text", ONE, max_new_tokens, options)?;
+        let prompt = input::encode(&self.bdh, prompt)?;
+        Ok(self.bdh.decode(&self.one(py, prompt, &options)?))
+    }
+
+    /// Continues token ids; the result begins with them.
+    #[pyo3(signature = (tokens, max_new_tokens=None, **options))]
+    fn generate(
+        &self,
+        py: Python<'_>,
+        tokens: &Bound<'_, PyAny>,
+        max_new_tokens: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<u32>> {
+        let options = Options::read("generate", ONE, max_new_tokens, options)?;
+        self.one(py, input::ids(&self.bdh, tokens)?, &options)
+    }
+
+    /// Continues several texts side by side; results are in their order. num_return_sequences: how many for each.
+    #[pyo3(signature = (prompts, max_new_tokens=None, **options))]
+    fn generate_batch(
+        &self,
+        py: Python<'_>,
+        prompts: &Bound<'_, PyAny>,
+        max_new_tokens: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<String>> {
+        let options = Options::read("generate_batch", MANY, max_new_tokens, options)?;
+        let prompts = self.encode_all(&self::prompts(prompts)?)?;
+        let finished = self.run(py, &prompts, &options, true)?;
+        Ok(finished.iter().map(|text| self.bdh.decode(&text.joined(&prompts, options.echo))).collect())
+    }
+
+    /// As generate_batch, but returns a Completion for each text: its tokens, seed, score and why it ended.
+    #[pyo3(signature = (prompts, max_new_tokens=None, **options))]
+    fn complete(
+        &self,
+        py: Python<'_>,
+        prompts: &Bound<'_, PyAny>,
+        max_new_tokens: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<Completion>> {
+        let options = Options::read("complete", MANY, max_new_tokens, options)?;
+        let texts = self::prompts(prompts)?;
+        let prompts = self.encode_all(&texts)?;
+        let finished = self.run(py, &prompts, &options, true)?;
+        Ok(finished.into_iter().map(|text| text.completion(&self.bdh, &texts, &prompts, options.echo)).collect())
+    }
+
+    /// Continues a text and hands it out as it comes, the prompt first; joined, the pieces are what generate_text
+    /// returns. The device works on while a piece is dealt with. Beam search has one piece, at its end.
+    #[pyo3(signature = (prompt, max_new_tokens=None, **options))]
+    fn generate_stream(
+        &self,
+        py: Python<'_>,
+        prompt: &str,
+        max_new_tokens: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<TextStream> {
+        let options = Options::read("generate_stream", ONE, max_new_tokens, options)?;
+        let (settings, forgetting) = (options.settings(&self.bdh)?, options.forgetting(&self.bdh)?);
+        let source = if settings.uses_beams() {
+            let prompt = input::encode(&self.bdh, prompt)?;
+            let job = Job { settings, sequences: 1, forgetting };
+            Source::Searched(Box::new(Search { bdh: self.bdh.clone(), prompt, job, echo: options.echo }))
+        } else {
+            let pieces = detached(py, |_| {
+                let stream = self.bdh.generate_stream_with(prompt, &settings.options, forgetting, options.echo);
+                stream.map_err(errors::generation)
+            })?;
+            Source::Drawn(pieces)
+        };
+        Ok(TextStream::new(source))
+    }
+
+    /// The logits after each token, a NumPy array [T, V] of float32. Takes a text or token ids; context and
+    /// forget_tau as for generating.
+    #[pyo3(signature = (tokens, **options))]
+    fn logits<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: &Bound<'py, PyAny>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        // Says so in Python's words where NumPy is missing.
+        py.import("numpy")?;
+        let forgetting = Options::read_context("logits", options)?.forgetting(&self.bdh)?;
+        let tokens = input::text_or_ids(&self.bdh, tokens)?;
+        let rows = detached(py, |signals| {
+            self.bdh.logits(&tokens, forgetting, |_| signals.flow()).map_err(errors::generation)
+        })?;
+        // The array takes the memory over; nothing is copied.
+        PyArray1::from_vec(py, rows).reshape([tokens.len(), self.bdh.model().config.vocab_size])
+    }
+
+    /// How likely the model finds a text or token ids, at least two; context and forget_tau as for generating.
+    #[pyo3(signature = (tokens, **options))]
+    fn score(&self, py: Python<'_>, tokens: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Score> {
+        let forgetting = Options::read_context("score", options)?.forgetting(&self.bdh)?;
+        let tokens = input::text_or_ids(&self.bdh, tokens)?;
+        let score = detached(py, |signals| {
+            self.bdh.score(&tokens, forgetting, |_| signals.flow()).map_err(errors::generation)
+        })?;
+        Ok(Score::new(score, &self.bdh))
+    }
+
+    /// Starts a conversation; context and forget_tau as for generating.
+    #[pyo3(signature = (**options))]
+    fn session(&self, py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Session> {
+        let forgetting = Options::read_context("session", options)?.forgetting(&self.bdh)?;
+        let session = detached(py, |_| self.bdh.session(forgetting).map_err(errors::generation))?;
+        Ok(Session::new(&self.bdh, session))
+    }
+
+    /// Goes on with a conversation from a state file, as Session.save and bdh-gpu --save-state write it.
+    fn load_session(&self, py: Python<'_>, path: PathBuf) -> PyResult<Session> {
+        let session = detached(py, |_| {
+            let snapshot = Snapshot::load(&self.bdh, &path).map_err(errors::state)?;
+            let mut session = self.bdh.session(snapshot.forgetting()).map_err(errors::generation)?;
+            session.restore(&snapshot).map_err(errors::generation)?;
+            Ok(session)
+        })?;
+        Ok(Session::new(&self.bdh, session))
+    }
+
+    /// Token ids of a text.
+    fn encode(&self, text: &str) -> PyResult<Vec<u32>> {
+        input::encode(&self.bdh, text)
+    }
+
+    /// The text of token ids.
+    fn decode(&self, tokens: &Bound<'_, PyAny>) -> PyResult<String> {
+        Ok(self.bdh.decode(&input::ids(&self.bdh, tokens)?))
+    }
+
+    /// The model's name.
+    #[getter]
+    fn name(&self) -> &str {
+        &self.bdh.model().name
+    }
+
+    /// The device that runs it.
+    #[getter]
+    fn device(&self) -> String {
+        self.bdh.device().to_string()
+    }
+
+    /// How the device holds the weights: "f32" or "f16".
+    #[getter]
+    fn weights(&self) -> String {
+        self.bdh.backend().weight_type().to_string()
+    }
+
+    /// What is worth knowing about how the model was loaded, a line each.
+    #[getter]
+    fn notes(&self) -> Vec<String> {
+        self.bdh.model().notes.clone()
+    }
+
+    /// Sizes and special tokens.
+    #[getter]
+    fn config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let config = &self.bdh.model().config;
+        let dict = PyDict::new(py);
+        dict.set_item("n_layer", config.n_layer)?;
+        dict.set_item("n_embd", config.n_embd)?;
+        dict.set_item("n_head", config.n_head)?;
+        dict.set_item("neurons_per_head", config.neurons_per_head)?;
+        dict.set_item("vocab_size", config.vocab_size)?;
+        dict.set_item("parameters", config.parameters())?;
+        dict.set_item("trained_context", config.trained_context)?;
+        dict.set_item("bos_token_id", config.bos_token_id)?;
+        dict.set_item("eos_token_ids", &config.eos_token_ids)?;
+        Ok(dict)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<bdh_gpu.BDH {} ({}) on {}>", self.name(), self.weights(), self.device())
+    }
+}

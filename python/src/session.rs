@@ -1,0 +1,170 @@
+//! Conversations.
+
+use crate::errors::{self, BDHError};
+use crate::input;
+use crate::options::Options;
+use crate::signals::{Signals, detached};
+use bdh_gpu::Bdh;
+use bdh_gpu::generation;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::path::PathBuf;
+use std::sync::{Mutex, TryLockError};
+
+/// A conversation whose state stays on the device from turn to turn; BDH.session starts one.
+#[pyclass(frozen, module = "bdh_gpu")]
+pub struct Session {
+    bdh: Bdh,
+    session: Mutex<generation::Session>,
+}
+
+/// A conversation's state at one moment, in the host's memory.
+#[pyclass(frozen, module = "bdh_gpu")]
+pub struct Snapshot {
+    snapshot: generation::Snapshot,
+    bdh: Bdh,
+}
+
+impl Session {
+    pub fn new(bdh: &Bdh, session: generation::Session) -> Self {
+        Self { bdh: bdh.clone(), session: Mutex::new(session) }
+    }
+
+    /// Works on the conversation while other Python threads run.
+    fn work<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut generation::Session, &mut Signals) -> PyResult<T> + Send,
+    ) -> PyResult<T> {
+        detached(py, |signals| match self.session.try_lock() {
+            Ok(mut session) => work(&mut session, signals),
+            Err(TryLockError::Poisoned(poisoned)) => work(&mut poisoned.into_inner(), signals),
+            Err(TryLockError::WouldBlock) => {
+                Err(BDHError::new_err("another thread uses this session; fork it, or wait for that thread"))
+            }
+        })
+    }
+
+    /// New tokens after what there is.
+    fn tokens(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        max_new_tokens: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<u32>> {
+        let settings = Options::read(name, &[], max_new_tokens, options)?.settings(&self.bdh)?;
+        self.work(py, |session, signals| {
+            if !settings.uses_beams() {
+                let generated = session.generate(&settings.options, |_| signals.flow());
+                return Ok(generated.map_err(errors::generation)?.tokens);
+            }
+            let beam = settings.beam_options(1);
+            let found = session.beam_search(&settings.options.sampling, &beam, |_| signals.flow());
+            let best = found.map_err(errors::generation)?.into_iter().next().map_or_else(Vec::new, |text| text.tokens);
+            if signals.flow().is_continue() {
+                session.feed(&best, |_| signals.flow()).map_err(errors::generation)?;
+            }
+            Ok(best)
+        })
+    }
+}
+
+#[pymethods]
+impl Session {
+    /// Number of tokens read and generated so far.
+    #[getter]
+    fn position(&self, py: Python<'_>) -> PyResult<u64> {
+        self.work(py, |session, _| Ok(session.position()))
+    }
+
+    /// The seed of the last generation, if there was one.
+    #[getter]
+    fn seed(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        self.work(py, |session, _| Ok(session.seed()))
+    }
+
+    /// Reads a text or token ids. After a Ctrl-C the rest is read before what comes next.
+    fn feed(&self, py: Python<'_>, prompt: &Bound<'_, PyAny>) -> PyResult<()> {
+        let tokens = input::text_or_ids(&self.bdh, prompt)?;
+        self.work(py, |session, signals| session.feed(&tokens, |_| signals.flow()).map_err(errors::generation))
+    }
+
+    /// Continues the conversation and returns the new token ids. Options are those of BDH.generate, without echo,
+    /// context and forget_tau. After a Ctrl-C the conversation goes on after what was generated until then.
+    #[pyo3(signature = (max_new_tokens=None, **options))]
+    fn generate(
+        &self,
+        py: Python<'_>,
+        max_new_tokens: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<u32>> {
+        self.tokens(py, "generate", max_new_tokens, options)
+    }
+
+    /// As generate, but returns the new text.
+    #[pyo3(signature = (max_new_tokens=None, **options))]
+    fn generate_text(
+        &self,
+        py: Python<'_>,
+        max_new_tokens: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<String> {
+        Ok(self.bdh.decode(&self.tokens(py, "generate_text", max_new_tokens, options)?))
+    }
+
+    /// A second conversation with the same past.
+    fn fork(&self, py: Python<'_>) -> PyResult<Self> {
+        let fork = self.work(py, |session, _| session.fork().map_err(errors::generation))?;
+        Ok(Self::new(&self.bdh, fork))
+    }
+
+    /// The conversation's state, to go back to.
+    fn snapshot(&self, py: Python<'_>) -> PyResult<Snapshot> {
+        let snapshot = self.work(py, |session, _| session.snapshot().map_err(errors::generation))?;
+        Ok(Snapshot { snapshot, bdh: self.bdh.clone() })
+    }
+
+    /// Goes back to a snapshot of this or another conversation with the same model.
+    fn restore(&self, py: Python<'_>, snapshot: &Snapshot) -> PyResult<()> {
+        self.work(py, |session, _| session.restore(&snapshot.snapshot).map_err(errors::generation))
+    }
+
+    /// Forgets the whole conversation.
+    fn reset(&self, py: Python<'_>) -> PyResult<()> {
+        self.work(py, |session, _| session.reset().map_err(errors::generation))
+    }
+
+    /// Writes a state file, which BDH.load_session and bdh-gpu --load-state read.
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        self.snapshot(py)?.save(py, path)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("<bdh_gpu.Session of {} at position {}>", self.bdh.model().name, self.position(py)?))
+    }
+}
+
+#[pymethods]
+impl Snapshot {
+    /// Number of tokens read and generated so far.
+    #[getter]
+    fn position(&self) -> u64 {
+        self.snapshot.position()
+    }
+
+    /// Bytes that it takes.
+    #[getter]
+    fn nbytes(&self) -> u64 {
+        self.snapshot.bytes()
+    }
+
+    /// Writes a state file, which BDH.load_session and bdh-gpu --load-state read.
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        detached(py, |_| self.snapshot.save(&self.bdh, &path).map_err(errors::state))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<bdh_gpu.Snapshot of {} at position {}>", self.bdh.model().name, self.position())
+    }
+}

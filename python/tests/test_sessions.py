@@ -1,0 +1,79 @@
+"""Conversations: their states can be copied, kept and gone back to."""
+
+import threading
+
+import pytest
+
+from bdh_gpu import BDHError
+
+OPTIONS = dict(max_new_tokens=30, seed=3)
+
+
+def test_a_session_goes_on_where_it_stopped(model):
+    session = model.session()
+    assert session.position == 0 and session.seed is None
+    session.feed("To be or ")
+    assert session.position == 9
+    text = session.generate_text(**OPTIONS)
+    assert "To be or " + text == model.generate_text("To be or ", **OPTIONS)
+    assert session.position == 39 and session.seed == 3
+    whole = model.session()
+    whole.feed([84, 111])
+    whole.feed(" be or ")
+    assert model.decode(whole.generate(60, seed=3)) == text + session.generate_text(**OPTIONS)
+    session.reset()
+    assert session.position == 0
+    assert repr(session) == "<bdh_gpu.Session of bdh-shakespeare at position 0>"
+
+
+def test_copies_go_their_own_ways(model, tmp_path):
+    session = model.session()
+    session.feed("To be or ")
+    session.generate(**OPTIONS)
+    snapshot = session.snapshot()
+    assert snapshot.position == 39 and snapshot.nbytes > 0
+    fork = session.fork()
+    session.save(tmp_path / "a.state")
+    snapshot.save(tmp_path / "b.state")
+    assert (tmp_path / "a.state").read_bytes() == (tmp_path / "b.state").read_bytes()
+    expected = session.generate_text(**OPTIONS)
+    assert fork.generate_text(**OPTIONS) == expected
+    fork.restore(snapshot)
+    assert fork.generate_text(**OPTIONS) == expected
+    loaded = model.load_session(tmp_path / "a.state")
+    assert loaded.position == 39
+    assert loaded.generate_text(**OPTIONS) == expected
+
+
+def test_a_session_goes_on_with_the_best_beam(model):
+    session = model.session()
+    session.feed("To be or ")
+    tokens = session.generate(max_new_tokens=8, num_beams=3)
+    assert tokens == model.generate(model.encode("To be or "), max_new_tokens=8, num_beams=3, echo=False)
+    assert session.position == 9 + len(tokens)
+
+
+def test_a_session_is_for_one_thread_at_a_time(model):
+    session = model.session()
+    session.feed("To be or ")
+    worker = threading.Thread(target=session.generate, args=(20_000,))
+    worker.start()
+    busy = False
+    # Until the thread is at work it is not an error, and afterwards it is none either.
+    while worker.is_alive() and not busy:
+        try:
+            session.position
+        except BDHError as error:
+            assert "another thread uses this session" in str(error)
+            busy = True
+    worker.join()
+    assert busy
+    assert session.position == 20_009
+
+
+def test_a_session_takes_no_context_of_its_own(model):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'echo'"):
+        model.session().generate(1, echo=False)
+    with pytest.raises(TypeError, match=r"session\(\) got an unexpected keyword argument 'top_k'"):
+        model.session(top_k=1)
+    assert model.session(context=10, forget_tau=3.0).generate(1, seed=1)

@@ -1,0 +1,176 @@
+//! The simple calls: a model by its path, text in, text out.
+//!
+//! They forget as the model says ([`Forgetting::of_model`]) and take the options as they are given;
+//! [`GenerationOptions::of_model`] makes those that the model asks for.
+
+use super::{
+    BatchEvent, BatchOptions, Bdh, DeviceChoice, Generated, GenerationError, GenerationOptions, OpenError, TextPieces,
+    WeightChoice,
+};
+use crate::model::Model;
+use crate::model::forgetting::Forgetting;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+impl Bdh {
+    /// Loads a model directory or a weights file and puts it on the best device there is. [`Bdh::new`] chooses
+    /// another one.
+    ///
+    /// # Errors
+    /// As [`Model::from_path`] and [`Bdh::new`].
+    pub fn from_pretrained(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Ok(Self::new(Model::from_path(path)?, &DeviceChoice::Auto, WeightChoice::Auto)?)
+    }
+
+    /// Puts the model inside the program on the best device there is.
+    ///
+    /// # Errors
+    /// As [`Bdh::new`].
+    #[cfg(feature = "embedded-model")]
+    pub fn embedded() -> Result<Self, OpenError> {
+        Ok(Self::new(Model::embedded()?, &DeviceChoice::Auto, WeightChoice::Auto)?)
+    }
+
+    /// Continues a prompt; the text that is returned begins with it. An empty prompt starts from
+    /// [`Bdh::default_prompt`].
+    ///
+    /// # Errors
+    /// [`GenerationError`] for options out of range or a prompt that the model has no tokens for, before any work
+    /// starts; logits that allow no draw; a device that fails.
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded-model")] {
+    /// use bdh_gpu::{Bdh, GenerationOptions};
+    ///
+    /// let model = Bdh::embedded()?;
+    /// let options = GenerationOptions { max_new_tokens: 20, seed: Some(7), ..Default::default() };
+    /// let text = model.generate_text("To be or ", &options)?;
+    /// assert!(text.starts_with("To be or ") && text.len() > 9);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn generate_text(&self, prompt: &str, options: &GenerationOptions) -> Result<String, GenerationError> {
+        let prompt = self.encode(prompt.as_bytes())?;
+        let generated = self.generate(&prompt, options)?;
+        Ok(self.decode(&[prompt, generated.tokens].concat()))
+    }
+
+    /// Continues a list of token ids; what is returned are the new ones. An empty list stands for
+    /// [`Bdh::default_prompt`].
+    ///
+    /// # Errors
+    /// As [`Bdh::generate_text`], and for an id outside the vocabulary.
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded-model")] {
+    /// use bdh_gpu::{Bdh, GenerationOptions, SamplingOptions};
+    ///
+    /// let model = Bdh::embedded()?;
+    /// let options =
+    ///     GenerationOptions { max_new_tokens: 5, sampling: SamplingOptions::greedy(), ..Default::default() };
+    /// let generated = model.generate(&[75, 73, 78, 71, 58], &options)?;
+    /// assert_eq!(generated.tokens.len(), 5);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn generate(&self, prompt: &[u32], options: &GenerationOptions) -> Result<Generated, GenerationError> {
+        options.validate()?;
+        let mut session = self.session(Forgetting::of_model(&self.model().config))?;
+        session.feed(prompt, |_| ControlFlow::Continue(()))?;
+        session.generate(options, |_| ControlFlow::Continue(()))
+    }
+
+    /// Continues a prompt and hands out the text as it comes: the prompt first, then a piece for every burst of
+    /// the device. The pieces joined are what [`Bdh::generate_text`] returns. While a piece is dealt with, the
+    /// device works on the next ones; dropping the iterator stops it. After an error there is nothing more.
+    ///
+    /// # Errors
+    /// As [`Bdh::generate_text`]: what is known before any work starts at once, the rest as the last item.
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded-model")] {
+    /// use bdh_gpu::{Bdh, GenerationOptions};
+    ///
+    /// let model = Bdh::embedded()?;
+    /// let options = GenerationOptions { max_new_tokens: 20, ..Default::default() };
+    /// for piece in model.generate_stream("To be or ", &options)? {
+    ///     print!("{}", piece?);
+    /// }
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn generate_stream(&self, prompt: &str, options: &GenerationOptions) -> Result<TextPieces, GenerationError> {
+        self.generate_stream_with(prompt, options, Forgetting::of_model(&self.model().config), true)
+    }
+
+    /// As [`Bdh::generate_stream`], with a choice of how much of the past counts, and of whether the pieces begin
+    /// with the prompt (`echo`).
+    ///
+    /// # Errors
+    /// See there.
+    pub fn generate_stream_with(
+        &self,
+        prompt: &str,
+        options: &GenerationOptions,
+        forgetting: Forgetting,
+        echo: bool,
+    ) -> Result<TextPieces, GenerationError> {
+        options.validate()?;
+        let prompt = self.encode(prompt.as_bytes())?;
+        if prompt.is_empty() && options.max_new_tokens > 0 {
+            // An error now rather than in the stream.
+            self.default_prompt()?;
+        }
+        Ok(TextPieces::start(self, prompt, options.clone(), forgetting, echo))
+    }
+
+    /// Continues many prompts side by side; the texts begin with their prompts and are in their order. A text
+    /// does not depend on its company: it is what [`Bdh::generate_text`] makes of its prompt with the same seed.
+    /// [`Bdh::run_batch`] can do more.
+    ///
+    /// # Errors
+    /// As [`Bdh::generate_text`], if only for one of the prompts.
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded-model")] {
+    /// use bdh_gpu::{Bdh, GenerationOptions};
+    ///
+    /// let model = Bdh::embedded()?;
+    /// let options = GenerationOptions { max_new_tokens: 10, ..Default::default() };
+    /// let texts = model.generate_batch(&["Hello", "In the beginning"], &options)?;
+    /// assert!(texts[0].starts_with("Hello") && texts[1].starts_with("In the beginning"));
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn generate_batch(
+        &self,
+        prompts: &[impl AsRef<str>],
+        options: &GenerationOptions,
+    ) -> Result<Vec<String>, GenerationError> {
+        let tokens = prompts.iter().map(|prompt| self.encode(prompt.as_ref().as_bytes()));
+        let mut tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+        let forgetting = Forgetting::of_model(&self.model().config);
+        let batch = BatchOptions { num_return_sequences: 1, slots: None, burst: None, forgetting };
+        let mut continuations = vec![Vec::new(); tokens.len()];
+        let mut failure = None;
+        self.run_batch(&tokens, options, &batch, |event| {
+            if let BatchEvent::Done(done) = event {
+                match done.result {
+                    Ok(generated) => continuations[done.prompt] = generated.tokens,
+                    Err(error) => {
+                        failure = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        for (tokens, continuation) in tokens.iter_mut().zip(continuations) {
+            tokens.extend(continuation);
+        }
+        Ok(tokens.iter().map(|tokens| self.decode(tokens)).collect())
+    }
+}

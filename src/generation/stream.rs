@@ -1,0 +1,153 @@
+//! Text that comes while the device works on what follows.
+
+use super::{Bdh, GenerationError, GenerationOptions};
+use crate::model::forgetting::Forgetting;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::task::Poll;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Pieces that may wait to be taken: the device works at most so many bursts ahead.
+const AHEAD: usize = 4;
+
+type Piece = Result<String, GenerationError>;
+
+/// The pieces of a text, as [`Bdh::generate_stream`] makes them. Dropped before the end, it stops the device and
+/// waits until it has.
+#[derive(Debug)]
+pub struct TextPieces {
+    /// Absent once the text is complete.
+    worker: Option<Worker>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    pieces: Receiver<Piece>,
+    thread: JoinHandle<()>,
+    /// Nobody waits for more.
+    abandoned: Arc<AtomicBool>,
+}
+
+impl TextPieces {
+    /// Starts to generate; the options have been checked.
+    pub(super) fn start(
+        bdh: &Bdh,
+        prompt: Vec<u32>,
+        options: GenerationOptions,
+        forgetting: Forgetting,
+        echo: bool,
+    ) -> Self {
+        let (sender, pieces) = sync_channel(AHEAD);
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let writer = Writer { bdh: bdh.clone(), echo, sender, abandoned: Arc::clone(&abandoned) };
+        let thread = std::thread::spawn(move || writer.write(&prompt, &options, forgetting));
+        Self { worker: Some(Worker { pieces, thread, abandoned }) }
+    }
+
+    /// Waits for the next piece, but no longer than `time`: [`Poll::Pending`] where none has come by then.
+    pub fn next_within(&mut self, time: Duration) -> Poll<Option<Piece>> {
+        let Some(worker) = &self.worker else { return Poll::Ready(None) };
+        match worker.pieces.recv_timeout(time) {
+            Ok(piece) => Poll::Ready(Some(piece)),
+            Err(RecvTimeoutError::Timeout) => Poll::Pending,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.end();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// Waits for the thread. If it panicked, so does this one.
+    fn end(&mut self) {
+        let Some(Worker { pieces, thread, abandoned }) = self.worker.take() else { return };
+        abandoned.store(true, Relaxed);
+        // A thread that waits to hand over a piece must find nobody there.
+        drop(pieces);
+        if let Err(panic) = thread.join()
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl Iterator for TextPieces {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        let piece = self.worker.as_ref()?.pieces.recv().ok();
+        if piece.is_none() {
+            self.end();
+        }
+        piece
+    }
+}
+
+impl Drop for TextPieces {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The other side: the thread that generates.
+struct Writer {
+    bdh: Bdh,
+    /// The prompt is the first piece.
+    echo: bool,
+    sender: SyncSender<Piece>,
+    abandoned: Arc<AtomicBool>,
+}
+
+impl Writer {
+    fn write(self, prompt: &[u32], options: &GenerationOptions, forgetting: Forgetting) {
+        if let Err(error) = self.try_write(prompt, options, forgetting) {
+            // Where nobody listens there is nobody to tell.
+            let _ = self.sender.send(Err(error));
+        }
+    }
+
+    fn try_write(
+        &self,
+        prompt: &[u32],
+        options: &GenerationOptions,
+        forgetting: Forgetting,
+    ) -> Result<(), GenerationError> {
+        let mut stream = self.bdh.text_stream();
+        let mut text = String::new();
+        let mut push = |tokens: &[u32], last: bool| {
+            tokens.iter().for_each(|&token| stream.push(token, &mut text));
+            if last {
+                stream.finish(&mut text);
+            }
+            self.send(std::mem::take(&mut text))
+        };
+        let nothing_more = options.max_new_tokens == 0;
+        if push(if self.echo { prompt } else { &[] }, nothing_more).is_break() || nothing_more {
+            return Ok(());
+        }
+        let mut session = self.bdh.session(forgetting)?;
+        session.feed(prompt, |_| self.flow())?;
+        if self.flow().is_break() {
+            return Ok(());
+        }
+        let generated = session.generate(options, |tokens| push(tokens, false));
+        // What there is of the text comes out, also where it could not go on.
+        let _ = push(&[], true);
+        generated.map(drop)
+    }
+
+    /// Hands over a piece, unless there is none.
+    fn send(&self, piece: String) -> ControlFlow<()> {
+        if !piece.is_empty() && self.sender.send(Ok(piece)).is_err() {
+            return ControlFlow::Break(());
+        }
+        self.flow()
+    }
+
+    fn flow(&self) -> ControlFlow<()> {
+        if self.abandoned.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}

@@ -1,0 +1,157 @@
+//! The simple calls agree with each other and with the sessions beneath them.
+
+mod common;
+
+use bdh_gpu::generation::{Context, Request, Settings};
+use bdh_gpu::model::Tensor;
+use bdh_gpu::{
+    Bdh, DeviceChoice, Forgetting, GenerationError, GenerationOptions, Model, OpenError, SamplingOptions, WeightChoice,
+};
+use std::ops::ControlFlow;
+use std::task::Poll;
+use std::time::Duration;
+
+fn model() -> Bdh {
+    Bdh::new(common::model("shakespeare"), &DeviceChoice::Cpu, WeightChoice::Auto).expect("the CPU runs")
+}
+
+/// Wild enough for bytes that are no text.
+fn options(max_new_tokens: usize) -> GenerationOptions {
+    let sampling = SamplingOptions { temperature: 3.0, ..Default::default() };
+    GenerationOptions { max_new_tokens, sampling, seed: Some(5), ..Default::default() }
+}
+
+#[test]
+fn all_calls_write_the_same_text() {
+    let model = model();
+    for (prompt, tokens) in [("To be or ", 150), ("é", 20), ("", 20), ("nothing more", 0)] {
+        let options = options(tokens);
+        let text = model.generate_text(prompt, &options).unwrap();
+        assert!(text.starts_with(prompt));
+        let ids = model.encode(prompt.as_bytes()).unwrap();
+        let generated = model.generate(&ids, &options).unwrap();
+        assert_eq!(generated.tokens.len(), tokens);
+        assert_eq!(model.decode(&[ids, generated.tokens].concat()), text);
+        let pieces: Vec<String> = model.generate_stream(prompt, &options).unwrap().map(Result::unwrap).collect();
+        assert_eq!(pieces.concat(), text);
+        assert!(pieces.iter().all(|piece| !piece.is_empty()));
+        assert!(tokens < 100 || pieces.len() > 2, "{} pieces", pieces.len());
+        assert_eq!(model.generate_batch(&[prompt, "company"], &options).unwrap()[0], text);
+    }
+    assert!(model.generate_text("To be or ", &options(150)).unwrap().contains("\\x"), "bytes that are no text");
+}
+
+#[test]
+fn a_stop_text_ends_text_and_stream_alike() {
+    let model = model();
+    let stop = vec!["\n".to_string()];
+    let options = GenerationOptions { max_new_tokens: 400, seed: Some(5), stop, ..Default::default() };
+    let text = model.generate_text("To be or ", &options).unwrap();
+    assert!(!text.contains('\n') && text.len() > 9, "{text:?}");
+    let pieces = model.generate_stream("To be or ", &options).unwrap().map(Result::unwrap);
+    assert_eq!(pieces.collect::<String>(), text);
+}
+
+#[test]
+fn a_dropped_stream_stops_the_device() {
+    let model = model();
+    // Both would take hours: one while it writes, the other while it reads.
+    let mut endless = model.generate_stream("To be or ", &options(usize::MAX >> 33)).unwrap();
+    assert_eq!(endless.next().unwrap().unwrap(), "To be or ");
+    assert!(endless.next().unwrap().is_ok());
+    drop(endless);
+    let mut reading = model.generate_stream(&"All the world's a stage. ".repeat(1 << 22), &options(1)).unwrap();
+    assert!(reading.next().unwrap().is_ok());
+    assert!(matches!(reading.next_within(Duration::ZERO), Poll::Pending));
+    drop(reading);
+}
+
+#[test]
+fn an_ended_stream_stays_ended() {
+    let mut pieces = model().generate_stream("A", &options(3)).unwrap();
+    while pieces.next().is_some() {}
+    assert!(pieces.next().is_none());
+    assert!(matches!(pieces.next_within(Duration::ZERO), Poll::Ready(None)));
+}
+
+#[test]
+fn what_is_wrong_is_said_before_any_work() {
+    let model = model();
+    let sampling = SamplingOptions { temperature: -1.0, ..Default::default() };
+    let wrong = GenerationOptions { sampling, ..Default::default() };
+    let message = "--temperature must be finite and at least 0, got -1";
+    assert_eq!(model.generate_text("A", &wrong).unwrap_err().to_string(), message);
+    assert_eq!(model.generate_stream("A", &wrong).unwrap_err().to_string(), message);
+    assert_eq!(model.generate_batch(&["A"], &wrong).unwrap_err().to_string(), message);
+    assert!(matches!(model.generate(&[256], &options(1)), Err(GenerationError::TokenOutOfRange { token: 256, .. })));
+    let Err(error) = Bdh::from_pretrained("no/such/model") else { panic!("there is no such model") };
+    assert!(matches!(error, OpenError::Model(_)), "{error}");
+    assert!(error.to_string().starts_with("no/such/model: no such file or directory"), "{error}");
+}
+
+#[test]
+fn a_failure_is_a_streams_last_item() {
+    let broken = common::model("micro");
+    let mut weights = broken.weights.clone();
+    // Logits that overflow: every product is infinite or not a number.
+    let shape = weights.lm_head.shape().to_vec();
+    weights.lm_head = Tensor::from_f32(&shape, vec![f32::MAX; weights.lm_head.len()]);
+    let model = Model::from_parts("broken", broken.config, weights).unwrap();
+    let bdh = Bdh::new(model, &DeviceChoice::Cpu, WeightChoice::F32).unwrap();
+    let items: Vec<_> = bdh.generate_stream("", &options(5)).unwrap().collect();
+    assert!(matches!(items.last(), Some(Err(GenerationError::Sampling { .. }))), "{items:?}");
+}
+
+#[test]
+fn logits_are_those_of_the_reference() {
+    for folder in ["micro", "odd-shapes"] {
+        let golden = common::Golden::read(folder, "golden.safetensors");
+        let bdh = Bdh::new(common::model(folder), &DeviceChoice::Cpu, WeightChoice::F32).unwrap();
+        let (tokens, expected) = (golden.tokens("tokens"), golden.values("logits"));
+        let mut heard = Vec::new();
+        let logits = bdh.logits(&tokens, Forgetting::Full, |read| {
+            heard.push(read);
+            ControlFlow::Continue(())
+        });
+        let logits = logits.unwrap();
+        assert_eq!(logits.len(), expected.len());
+        let worst = logits.iter().zip(&expected).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-3, "{folder}: {worst}");
+        assert_eq!(heard, (1..=tokens.len()).collect::<Vec<_>>());
+        let few = bdh.logits(&tokens, Forgetting::Full, |_| ControlFlow::Break(())).unwrap();
+        assert_eq!(few, logits[..bdh.model().config.vocab_size]);
+        assert!(bdh.logits(&[], Forgetting::Full, |_| ControlFlow::Continue(())).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_score_can_be_ended() {
+    let bdh = model();
+    let tokens = bdh.encode(b"The king is dead.").unwrap();
+    let whole = bdh.score(&tokens, Forgetting::Full, |_| ControlFlow::Continue(())).unwrap();
+    let part = bdh.score(&tokens, Forgetting::Full, |read| {
+        if read == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let part = part.unwrap();
+    assert_eq!(part.tokens, tokens[..5]);
+    assert_eq!(part.logprobs, whole.logprobs[..5]);
+}
+
+#[test]
+fn requests_that_contradict_themselves_are_refused() {
+    let bdh = model();
+    let settings = |request: Request| Settings::new(&request, bdh.model());
+    let refused = |request| settings(request).unwrap_err().to_string();
+    let beams = || Request { num_beams: Some(4), ..Default::default() };
+    assert!(refused(Request { top_k: Some(3), ..beams() }).starts_with("--top-k has no place in beam search"));
+    assert!(refused(Request { do_sample: Some(true), ..beams() }).starts_with("--do-sample has no place"));
+    assert!(refused(Request { length_penalty: Some(1.0), ..Default::default() }).contains("give --num-beams N"));
+    assert!(
+        refused(Request { eos_token_ids: vec![256], ..Default::default() }).contains("vocabulary size 256, got 256")
+    );
+    assert!(settings(beams()).unwrap().uses_beams());
+    assert!(!settings(Request { do_sample: Some(false), ..Default::default() }).unwrap().options.sampling.do_sample);
+    for tau in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(Context::forgetting(None, Some(tau), &bdh.model().config).is_err(), "{tau}");
+    }
+}
