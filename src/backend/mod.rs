@@ -278,7 +278,8 @@ pub trait Slots: Send {
     /// [`BackendError::NoTimestamps`] on adapters that cannot tell.
     fn profile(&mut self, plan: &Plan) -> Result<profile::Profile, BackendError>;
     /// Reads a chunk: y = tril(Q Qᵀ) X + Q ρ, then ρ ← ρ + Qᵀ X. The window enters the state first and is empty
-    /// afterwards. Returns the logits `[T, V]` where they are asked for.
+    /// afterwards. Returns the logits `[T, V]` where they are asked for; the last ones
+    /// become the slot's.
     fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError>;
     /// The logits that a slot computed last, `[V]`.
     fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;

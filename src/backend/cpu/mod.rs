@@ -301,7 +301,11 @@ impl Slots for CpuSlots {
             Some(reader) => reader,
             none => none.insert(ChunkReader::new(&self.shared)?),
         };
-        Ok(reader.read(&self.shared, &mut self.memory[slot], &self.exchange.barrier, chunk))
+        let logits = reader.read(&self.shared, &mut self.memory[slot], &self.exchange.barrier, chunk);
+        if let Some(last) = logits.chunks_exact(self.shared.model.geometry.vocab).next_back() {
+            lock(&self.logits[slot]).copy_from_slice(last);
+        }
+        Ok(logits)
     }
 
     fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
