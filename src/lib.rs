@@ -14,7 +14,7 @@
 //! | [`generation`] | sessions, batches, beam search, scores |
 //! | [`tokenizer`] | text to tokens and back, as it comes |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |
-//! | [`bench`] | how fast a model runs, and the bytes that a token moves |
+//! | [`mod@bench`] | how fast a model runs, and the bytes that a token moves |
 //!
 //! ```
 //! # #[cfg(feature = "embedded-model")]

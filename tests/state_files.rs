@@ -154,7 +154,10 @@ fn beams_continue_a_conversation() {
     feed(&mut session, &prompt[5..]);
     let before = session.snapshot().unwrap();
     let found = session.beam_search(&sampling, &beam, |_| ControlFlow::Continue(())).unwrap();
-    assert_eq!(found, expected);
+    // The prompt came in two pieces here: the same to rounding.
+    let texts = |found: &[Hypothesis]| found.iter().map(|text| text.tokens.clone()).collect::<Vec<_>>();
+    assert_eq!(texts(&found), texts(&expected));
+    assert!(found.iter().zip(&expected).all(|(a, b)| (a.score - b.score).abs() < 1e-5), "{found:?} {expected:?}");
     assert_eq!(session.snapshot().unwrap(), before);
 
     // A beam that comes to a stop text ends there.

@@ -35,8 +35,10 @@ class _Context(TypedDict, total=False):
 class _One(_Drawing, _Context, total=False):
     echo: Optional[bool]
 
-class _Many(_One, total=False):
+class _Complete(_Drawing, _Context, total=False):
     num_return_sequences: Optional[int]
+
+class _Many(_One, _Complete, total=False): ...
 
 class BDHError(Exception): ...
 
@@ -65,7 +67,7 @@ class BDH:
         self, prompts: Iterable[str], max_new_tokens: Optional[int] = None, **options: Unpack[_Many]
     ) -> list[str]: ...
     def complete(
-        self, prompts: Iterable[str], max_new_tokens: Optional[int] = None, **options: Unpack[_Many]
+        self, prompts: Iterable[str], max_new_tokens: Optional[int] = None, **options: Unpack[_Complete]
     ) -> list[Completion]: ...
     def generate_stream(
         self, prompt: str, max_new_tokens: Optional[int] = None, **options: Unpack[_One]

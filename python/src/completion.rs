@@ -16,7 +16,7 @@ pub struct Completion {
     prompt: String,
     /// Number among the prompt's texts, from 0.
     index: usize,
-    /// The text, which begins with the prompt unless echo is False.
+    /// The new text, without the prompt.
     text: String,
     /// The new tokens.
     tokens: Vec<u32>,
@@ -66,11 +66,11 @@ impl Finished {
     }
 
     /// As Python sees it.
-    pub fn completion(self, bdh: &Bdh, texts: &[String], prompts: &[Vec<u32>], echo: bool) -> Completion {
+    pub fn completion(self, bdh: &Bdh, prompts: &[String]) -> Completion {
         Completion {
-            prompt: texts[self.prompt].clone(),
+            prompt: prompts[self.prompt].clone(),
             index: self.index,
-            text: bdh.decode(&self.joined(prompts, echo)),
+            text: bdh.decode(&self.tokens),
             finish_reason: self.finish_reason.to_string(),
             seed: self.seed,
             score: self.score,

@@ -162,7 +162,8 @@ impl Model {
         Ok(finished.iter().map(|text| self.bdh.decode(&text.joined(&prompts, options.echo))).collect())
     }
 
-    /// As generate_batch, but returns a Completion for each text: its tokens, seed, score and why it ended.
+    /// As generate_batch, but returns a Completion for each text: the new text and its tokens, without the prompt,
+    /// the seed, the score and why it ended.
     #[pyo3(signature = (prompts, max_new_tokens=None, **options))]
     fn complete(
         &self,
@@ -171,11 +172,11 @@ impl Model {
         max_new_tokens: Option<&Bound<'_, PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Vec<Completion>> {
-        let options = Options::read("complete", MANY, max_new_tokens, options)?;
+        let options = Options::read("complete", &[Extra::Context, Extra::NumReturnSequences], max_new_tokens, options)?;
         let texts = self::prompts(prompts)?;
         let prompts = self.encode_all(&texts)?;
         let finished = self.run(py, &prompts, &options, true)?;
-        Ok(finished.into_iter().map(|text| text.completion(&self.bdh, &texts, &prompts, options.echo)).collect())
+        Ok(finished.into_iter().map(|text| text.completion(&self.bdh, &texts)).collect())
     }
 
     /// Continues a text and hands it out as it comes, the prompt first; joined, the pieces are what generate_text

@@ -1,8 +1,8 @@
 """Logits and scores."""
 
+import json
 import math
 import struct
-import json
 import subprocess
 import sys
 

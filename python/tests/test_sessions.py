@@ -56,7 +56,7 @@ def test_a_session_goes_on_with_the_best_beam(model):
 def test_a_session_is_for_one_thread_at_a_time(model):
     session = model.session()
     session.feed("To be or ")
-    worker = threading.Thread(target=session.generate, args=(20_000,))
+    worker = threading.Thread(target=session.generate, args=(1_000,))
     worker.start()
     busy = False
     # Until the thread is at work it is not an error, and afterwards it is none either.
@@ -68,7 +68,7 @@ def test_a_session_is_for_one_thread_at_a_time(model):
             busy = True
     worker.join()
     assert busy
-    assert session.position == 20_009
+    assert session.position == 1_009
 
 
 def test_a_session_takes_no_context_of_its_own(model):

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! and at position t the pairs p of a head with p mod WINDOW = t mod WINDOW enter the state before they are
-//! read: ρ[i, :] += Σ_w q_w[i] x_w, and their part of the window is zero again. Every token does an equal
+//! read: `ρ[i, :] += Σ_w q_w[i] x_w`, and their part of the window is zero again. Every token does an equal
 //! share of that work, and each row is written once in WINDOW tokens.
 
 use crate::model::Config;

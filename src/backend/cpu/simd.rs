@@ -12,7 +12,7 @@ pub trait Isa: Copy {
     type V: Copy;
     /// Vectors that stay in registers while others pass through them; a power of two, at most 16.
     const ACCUMULATORS: usize;
-    /// Vectors of a tile that a product over many tokens keeps at a time; divides [`super::weights::TILE`].
+    /// Vectors of a tile that a product over many tokens keeps at a time; divides `weights::TILE`.
     const TILE_VECTORS: usize;
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
