@@ -333,7 +333,7 @@ impl Worker {
         let stride = self.share.blocks.len() * g.block;
         let [list, waiting] = &mut self.lists;
         // The last sequence of each block waits until the next block has fired, while its rows come from memory.
-        let mut last = None;
+        let mut last: Option<(usize, usize)> = None;
         let mut attend = |own: usize, slot: usize, list: &[Weighted], ahead: bool, memory: &mut OwnMemory| {
             let LayerMemory { state, rotated } = &mut memory[slot][layer];
             job.level.run(Attend {
@@ -354,8 +354,7 @@ impl Worker {
             let offset = own * g.block;
             let mut rows = match last.filter(|_| job.streams) {
                 Some((own, slot)) => {
-                    let state: &[f32] = memory[slot as usize][layer].state;
-                    let own: usize = own;
+                    let state: &[f32] = memory[slot][layer].state;
                     Ahead::new(waiting, &state[own * g.block * g.row..][..g.block * g.row], g.row)
                 }
                 None => Ahead::default(),

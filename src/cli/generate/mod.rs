@@ -247,7 +247,7 @@ impl Generate {
         let mut run = Run { prompt, settings, sequences, notices, advice: advice.then_some(ADVICE), discreet: false };
         // An output file that has been started is tidied up after a Ctrl-C.
         let writing = if self.output.output.is_some() { Writing::begin() } else { Writing::hold() };
-        let mut results = self.results(sequences, &bdh)?;
+        let mut results = self.results(sequences, bdh)?;
         let outcome = if settings.options.max_new_tokens == 0 {
             if self.state.save_state.is_some() {
                 run.read(&mut session, &writing)?;
@@ -291,7 +291,7 @@ impl Generate {
         }
         // From here on, what has been started is tidied up after a Ctrl-C.
         let writing = Writing::begin();
-        let mut results = self.results(sequences, &bdh)?;
+        let mut results = self.results(sequences, bdh)?;
         let job = Job { bdh, prompts, settings, sequences, forgetting, notices };
         let outcome = job.run(&mut results, &writing)?;
         if outcome.interrupted {
