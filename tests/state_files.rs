@@ -7,7 +7,8 @@ mod common;
 mod gpu;
 
 use bdh_gpu::generation::{
-    Bdh, BeamOptions, DeviceChoice, FinishReason, GenerationOptions, Session, Snapshot, StateError, WeightChoice,
+    Bdh, BeamOptions, DeviceChoice, FinishReason, GenerationOptions, Hypothesis, Session, Snapshot, StateError,
+    WeightChoice,
 };
 use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::sampling::{SamplingOptions, philox4x32_10};
