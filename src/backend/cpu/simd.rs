@@ -189,7 +189,7 @@ mod x86 {
         #[inline(always)]
         fn prefetch<T>(self, value: &T) {
             // SAFETY: a hint, which faults at no address.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_NTA>(std::ptr::from_ref(value).cast()) }
         }
 
         #[inline(always)]
@@ -246,7 +246,7 @@ mod x86 {
         #[inline(always)]
         fn prefetch<T>(self, value: &T) {
             // SAFETY: a hint, which faults at no address.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_NTA>(std::ptr::from_ref(value).cast()) }
         }
 
         #[inline(always)]
