@@ -6,9 +6,10 @@ struct EncodeParams {
     // First slot of the page of states that is bound, and one past its last.
     slot_begin: u32,
     slot_end: u32,
-    // First block of the segment of weights that is bound, and its number of blocks.
+    // First block of the segment of weights that is bound.
     block_begin: u32,
-    block_count: u32,
+    // Vectors from one slot's memory in the page to the next one's.
+    slot_stride: u32,
     // Which half of `residual` this layer writes; it reads the other.
     parity: u32,
     // Where in `residual` the first slot's residuals of the window are, in vec4.

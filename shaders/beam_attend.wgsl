@@ -20,6 +20,9 @@ struct BeamAttendParams {
 @group(0) @binding(4) var<storage, read> nodes: array<vec4<f32>>;
 // The segment's memory of this layer's base, [block_count][BLOCK_MEMORY]; the window is empty.
 @group(0) @binding(5) var<storage, read> state: array<vec4<f32>>;
+fn state_at(at: u32) -> vec4<f32> {
+    return state[at];
+}
 // Per slot: activations [BLOCKS][BLOCK / 4], then partial attention outputs [BLOCKS][ROW4].
 @group(0) @binding(6) var<storage, read_write> neurons: array<vec4<f32>>;
 
@@ -46,12 +49,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var p = i; p < BLOCK / 4u; p += W) {
         let q = nodes[steps[slot].node * NODE + block_q + p];
         own_q[p] = q;
-        if (any(q.xy != vec2(0.0))) {
-            flag_item(2u * p);
-        }
-        if (any(q.zw != vec2(0.0))) {
-            flag_item(2u * p + 1u);
-        }
+        flag_pairs(p, q);
     }
     let pairs = list_flagged(i);
     attend_base(i, slot, group.y, pairs);
@@ -81,7 +79,7 @@ fn attend_base(i: u32, slot: u32, local_block: u32, pairs: u32) {
                 let at = local_block * BLOCK_MEMORY + pair * 2u * ROW4 + c;
                 let four = own_q[pair / 2u];
                 let q = select(four.xy, four.zw, pair % 2u == 1u);
-                y = add_scaled(add_scaled(y, q.x, state[at]), q.y, state[at + ROW4]);
+                y = add_scaled(add_scaled(y, q.x, state_at(at)), q.y, state_at(at + ROW4));
             }
             if (ROW_TEAMS == 1u) {
                 rows[c] = y * steps[slot].read_scale;

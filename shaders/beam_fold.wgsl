@@ -16,6 +16,12 @@ struct BeamFoldParams {
 @group(0) @binding(2) var<storage, read> nodes: array<vec4<f32>>;
 // The segment's memory of this layer's base, [block_count][BLOCK_MEMORY]; the window is empty.
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
+fn state_at(at: u32) -> vec4<f32> {
+    return state[at];
+}
+fn set_state(at: u32, value: vec4<f32>) {
+    state[at] = value;
+}
 
 const NODE: u32 = BLOCKS * (BLOCK / 4u) + ROW4;
 
@@ -29,11 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var a = 1u; a <= count; a++) {
             fired = fired | (nodes[folds[a].x * NODE + block_q + p] != vec4(0.0));
         }
-        for (var k = 0u; k < 4u; k++) {
-            if (fired[k]) {
-                flag_item(4u * p + k);
-            }
-        }
+        flag_four(p, select(vec4(0.0), vec4(1.0), fired));
     }
     let firing = list_flagged(i);
 
@@ -44,13 +46,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var k = team; k < firing; k += ROW_TEAMS) {
                 let n = list[k];
                 let at = group.x * BLOCK_MEMORY + n * ROW4 + c;
-                var row = state[at];
+                var row = state_at(at);
                 for (var a = 1u; a <= count; a++) {
                     let node = folds[a].x * NODE;
                     let x = nodes[node + BLOCKS * (BLOCK / 4u) + c] * bitcast<f32>(folds[a].y);
                     row = add_scaled(row, nodes[node + block_q + n / 4u][n % 4u], x);
                 }
-                state[at] = row;
+                set_state(at, row);
             }
         }
     }

@@ -21,6 +21,8 @@ struct ChunkParams {
     block_count: u32,
     // First part of the segment.
     part_begin: u32,
+    // Where in its page of states the slot's memory starts, in vec4.
+    state_begin: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: ChunkParams;

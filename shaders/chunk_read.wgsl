@@ -5,8 +5,11 @@
 
 // q [CHUNK][block_count][BLOCK / 4]
 @group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
-// The slot's memory of the segment in this layer, [block_count][BLOCK_MEMORY]: its rows of the state count.
+// A page's memory of this layer; the slot's of the segment, [block_count][BLOCK_MEMORY]: its rows of the state count.
 @group(0) @binding(2) var<storage, read> state: array<vec4<f32>>;
+fn state_at(at: u32) -> vec4<f32> {
+    return state[at];
+}
 // The blocks' shares, [CHUNK][BLOCKS][ROW4].
 @group(0) @binding(3) var<storage, read_write> attention: array<vec4<f32>>;
 
@@ -16,7 +19,7 @@ const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
 fn row(at: u32, lane: u32) -> array<vec4<f32>, COLUMNS> {
     var values: array<vec4<f32>, COLUMNS>;
     for (var c = 0u; c < COLUMNS; c++) {
-        values[c] = state[at + min(lane + c * ROW_SHARE, ROW4 - 1u)];
+        values[c] = state_at(at + min(lane + c * ROW_SHARE, ROW4 - 1u));
     }
     return values;
 }
@@ -38,7 +41,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let stride = params.block_count * (BLOCK / 4u);
     let q_at = tile * TILE * stride + group.y * (BLOCK / 4u);
     for (var k = 0u; k < BLOCK / 4u; k++) {
-        let at = group.y * BLOCK_MEMORY + 4u * k * ROW4;
+        let at = params.state_begin + group.y * BLOCK_MEMORY + 4u * k * ROW4;
         var r0 = row(at, lane);
         var r1 = row(at + ROW4, lane);
         var r2 = row(at + 2u * ROW4, lane);

@@ -7,8 +7,14 @@
 @group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
 // x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
 @group(0) @binding(2) var<storage, read> residual: array<vec4<f32>>;
-// The slot's memory of the segment in this layer, [block_count][BLOCK_MEMORY]: its rows of the state change.
+// A page's memory of this layer; the slot's of the segment, [block_count][BLOCK_MEMORY]: its rows of the state change.
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
+fn state_at(at: u32) -> vec4<f32> {
+    return state[at];
+}
+fn set_state(at: u32, value: vec4<f32>) {
+    state[at] = value;
+}
 
 // Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
 const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
@@ -25,12 +31,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (tile >= BLOCK / 4u / FOURS) {
         return;
     }
-    let at = group.y * BLOCK_MEMORY + tile * FOURS * 4u * ROW4;
+    let at = params.state_begin + group.y * BLOCK_MEMORY + tile * FOURS * 4u * ROW4;
     var rows: array<array<array<vec4<f32>, COLUMNS>, 4>, FOURS>;
     for (var f = 0u; f < FOURS; f++) {
         for (var k = 0u; k < 4u; k++) {
             for (var c = 0u; c < COLUMNS; c++) {
-                rows[f][k][c] = state[at + (4u * f + k) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u)];
+                rows[f][k][c] = state_at(at + (4u * f + k) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u));
             }
         }
     }
@@ -63,7 +69,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var c = 0u; c < COLUMNS; c++) {
                 let column = lane + c * ROW_SHARE;
                 if (column < ROW4) {
-                    state[at + (4u * f + k) * ROW4 + column] = rows[f][k][c];
+                    set_state(at + (4u * f + k) * ROW4 + column, rows[f][k][c]);
                 }
             }
         }

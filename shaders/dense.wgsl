@@ -5,49 +5,55 @@
 const LINE: u32 = BLOCK / PER_VECTOR;
 const LINE_LANES: u32 = min(LINE, W);
 const SPLITS: u32 = W / LINE_LANES;
+// Vectors of a line that an invocation takes at once: x is loaded once for all of them, and the line read in one go.
+const LINE_SHARE: u32 = min(LINE / LINE_LANES, max(8u / SLOT_TILE, 1u));
 
 // Results, [SLOT_TILE][BLOCK / 4].
 var<workgroup> products: array<vec4<f32>, SLOT_TILE * BLOCK / 4u>;
 
+// Eight (or four) sums of each slot and each vector of an invocation's share.
+alias Sums = array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
+
 fn dense_product(i: u32, tile: u32) {
     let split = i / LINE_LANES;
-    for (var v = i % LINE_LANES; v < LINE; v += LINE_LANES) {
-        var low: array<vec4<f32>, SLOT_TILE>;
-        var high: array<vec4<f32>, SLOT_TILE>;
+    for (var first = i % LINE_LANES; first < LINE; first += LINE_SHARE * LINE_LANES) {
+        var low: Sums;
+        var high: Sums;
         for (var s = 0u; s < SLOT_TILE; s++) {
-            low[s] = vec4(0.0);
-            high[s] = vec4(0.0);
+            for (var c = 0u; c < LINE_SHARE; c++) {
+                low[s][c] = vec4(0.0);
+                high[s][c] = vec4(0.0);
+            }
         }
         for (var d = split; d < ROW4; d += SPLITS) {
-            let at = (tile * ROW4 + d) * 4u * LINE + v;
-            let w0 = dense_weight(at);
-            let w1 = dense_weight(at + LINE);
-            let w2 = dense_weight(at + 2u * LINE);
-            let w3 = dense_weight(at + 3u * LINE);
+            var x: array<vec4<f32>, SLOT_TILE>;
             for (var s = 0u; s < SLOT_TILE; s++) {
-                let x = rows[s * ROW4 + d];
-                low[s] = add_scaled(low[s], x.x, weights_low(w0));
-                low[s] = add_scaled(low[s], x.y, weights_low(w1));
-                low[s] = add_scaled(low[s], x.z, weights_low(w2));
-                low[s] = add_scaled(low[s], x.w, weights_low(w3));
-                if (F16) {
-                    high[s] = add_scaled(high[s], x.x, weights_high(w0));
-                    high[s] = add_scaled(high[s], x.y, weights_high(w1));
-                    high[s] = add_scaled(high[s], x.z, weights_high(w2));
-                    high[s] = add_scaled(high[s], x.w, weights_high(w3));
+                x[s] = rows[s * ROW4 + d];
+            }
+            for (var k = 0u; k < 4u; k++) {
+                for (var c = 0u; c < LINE_SHARE; c++) {
+                    let weights = dense_weight(((tile * ROW4 + d) * 4u + k) * LINE + first + c * LINE_LANES);
+                    for (var s = 0u; s < SLOT_TILE; s++) {
+                        low[s][c] = add_scaled(low[s][c], x[s][k], weights_low(weights));
+                        if (F16) {
+                            high[s][c] = add_scaled(high[s][c], x[s][k], weights_high(weights));
+                        }
+                    }
                 }
             }
         }
         for (var s = 0u; s < SLOT_TILE; s++) {
             if (SPLITS == 1u) {
-                store_product(s, v, low[s], high[s]);
+                for (var c = 0u; c < LINE_SHARE; c++) {
+                    store_product(s, first + c * LINE_LANES, low[s][c], high[s][c]);
+                }
             } else {
                 // Here LINE <= W, so that this happens once per invocation.
                 if (F16) {
-                    pool[(split * LINE + v) * 2u] = low[s];
-                    pool[(split * LINE + v) * 2u + 1u] = high[s];
+                    pool[(split * LINE + first) * 2u] = low[s][0];
+                    pool[(split * LINE + first) * 2u + 1u] = high[s][0];
                 } else {
-                    pool[split * LINE + v] = low[s];
+                    pool[split * LINE + first] = low[s][0];
                 }
                 workgroupBarrier();
                 for (var p = i; p < BLOCK / 4u; p += W) {

@@ -12,6 +12,12 @@
 
 // The page's memory of this layer, [slots of the page][block_count][BLOCK_MEMORY].
 @group(0) @binding(7) var<storage, read_write> state: array<vec4<f32>>;
+fn state_at(at: u32) -> vec4<f32> {
+    return state[at];
+}
+fn set_state(at: u32, value: vec4<f32>) {
+    state[at] = value;
+}
 
 // q of the active pairs.
 var<workgroup> rotated: array<vec2<f32>, BLOCK / 2u>;
@@ -23,20 +29,12 @@ const SCORE_TEAMS: u32 = W / (WINDOW / 4u);
 
 fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
     let u_at = s * (BLOCK / 4u);
+    clear_mask(i);
     for (var p = i; p < BLOCK / 4u; p += W) {
         let u = relu(products[u_at + p]);
         products[u_at + p] = u;
+        flag_pairs(p, u);
         neurons[slot * SLOT_NEURONS + block * (BLOCK / 4u) + p] = u;
-    }
-    clear_mask(i);
-    for (var p = i; p < BLOCK / 4u; p += W) {
-        let u = products[u_at + p];
-        if (any(u.xy != vec2(0.0))) {
-            flag_item(2u * p);
-        }
-        if (any(u.zw != vec2(0.0))) {
-            flag_item(2u * p + 1u);
-        }
     }
     let pairs = list_flagged(i);
 
@@ -48,7 +46,7 @@ fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
         let u = select(four.xy, four.zw, pair % 2u == 1u);
         rotated[k] = rotate(u, head_neuron + 2u * pair, position);
     }
-    let base = ((slot - params.slot_begin) * params.block_count + local_block) * BLOCK_MEMORY;
+    let base = (slot - params.slot_begin) * params.slot_stride + local_block * BLOCK_MEMORY;
     let recent = params.recent_begin + slot * RECENT;
     fold_turn(i, base, recent, position % WINDOW, position);
     score_window(i, base, pairs);
@@ -58,8 +56,12 @@ fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
     let turn = position % WINDOW;
     for (var k = i; k < pairs; k += W) {
         let at = base + BLOCK_STATE + list[k] * PAIR_ENTRIES + turn / 4u;
-        state[at][turn % 4u] = rotated[k].x;
-        state[at + WINDOW / 4u][turn % 4u] = rotated[k].y;
+        var first = state_at(at);
+        first[turn % 4u] = rotated[k].x;
+        set_state(at, first);
+        var second = state_at(at + WINDOW / 4u);
+        second[turn % 4u] = rotated[k].y;
+        set_state(at + WINDOW / 4u, second);
     }
     if (block == 0u) {
         let row = position % RECENT_ROWS;
@@ -80,7 +82,7 @@ fn score_window(i: u32, base: u32, pairs: u32) {
     for (var k = i / (WINDOW / 4u); k < pairs; k += SCORE_TEAMS) {
         let at = base + BLOCK_STATE + list[k] * PAIR_ENTRIES + lane;
         let q = rotated[k];
-        sum = add_scaled(add_scaled(sum, q.x, state[at]), q.y, state[at + WINDOW / 4u]);
+        sum = add_scaled(add_scaled(sum, q.x, state_at(at)), q.y, state_at(at + WINDOW / 4u));
     }
     pool[i] = sum;
     workgroupBarrier();
@@ -103,20 +105,37 @@ fn attend(i: u32, base: u32, recent: u32, pairs: u32, slot: u32, block: u32) {
     let y_at = slot * SLOT_NEURONS + BLOCKS * (BLOCK / 4u) + block * ROW4;
     let position = steps[slot].position;
     if (team < ROW_TEAMS) {
-        for (var c = lane; c < ROW4; c += ROW_TEAM) {
-            var y = vec4(0.0);
+        for (var first = lane; first < ROW4; first += ROW_COLUMNS * ROW_TEAM) {
+            var y: array<vec4<f32>, ROW_COLUMNS>;
+            for (var c = 0u; c < ROW_COLUMNS; c++) {
+                y[c] = vec4(0.0);
+            }
             for (var k = team; k < pairs; k += ROW_TEAMS) {
-                let at = base + list[k] * 2u * ROW4 + c;
+                let at = base + list[k] * 2u * ROW4;
                 let q = rotated[k];
-                y = add_scaled(add_scaled(y, q.x, state[at]), q.y, state[at + ROW4]);
+                // One row after the other: memory foresees what is read in one direction.
+                for (var c = 0u; c < ROW_COLUMNS; c++) {
+                    y[c] = add_scaled(y[c], q.x, state_at(at + row_column(first, c)));
+                }
+                for (var c = 0u; c < ROW_COLUMNS; c++) {
+                    y[c] = add_scaled(y[c], q.y, state_at(at + ROW4 + row_column(first, c)));
+                }
             }
             for (var w = team; w < WINDOW; w += ROW_TEAMS) {
-                y = add_scaled(y, scores[w / 4u][w % 4u], residual[recent + recent_row(w, position) * ROW4 + c]);
+                let score = scores[w / 4u][w % 4u];
+                let at = recent + recent_row(w, position) * ROW4;
+                for (var c = 0u; c < ROW_COLUMNS; c++) {
+                    y[c] = add_scaled(y[c], score, residual[at + row_column(first, c)]);
+                }
             }
-            if (ROW_TEAMS == 1u) {
-                neurons[y_at + c] = y * steps[slot].read_scale;
-            } else {
-                pool[team * ROW4 + c] = y;
+            for (var c = 0u; c < ROW_COLUMNS; c++) {
+                if (first + c * ROW_TEAM < ROW4) {
+                    if (ROW_TEAMS == 1u) {
+                        neurons[y_at + first + c * ROW_TEAM] = y[c] * steps[slot].read_scale;
+                    } else {
+                        pool[team * ROW4 + first + c * ROW_TEAM] = y[c];
+                    }
+                }
             }
         }
     }

@@ -21,8 +21,8 @@ fn fold_turn(i: u32, base: u32, recent: u32, turn: u32, position: u32) {
     for (var e = i; e < TURN_PAIRS * PAIR_ENTRIES; e += W) {
         let pair = turn + WINDOW * (e / PAIR_ENTRIES);
         let at = base + BLOCK_STATE + pair * PAIR_ENTRIES + e % PAIR_ENTRIES;
-        entering[e] = state[at];
-        state[at] = vec4(0.0);
+        entering[e] = state_at(at);
+        set_state(at, vec4(0.0));
     }
     workgroupBarrier();
     let lane = i % ROW_TEAM;
@@ -35,8 +35,8 @@ fn fold_turn(i: u32, base: u32, recent: u32, turn: u32, position: u32) {
             }
             for (var k = team; k < TURN_PAIRS; k += ROW_TEAMS) {
                 let at = base + (turn + WINDOW * k) * 2u * ROW4 + c;
-                var first_row = state[at];
-                var second_row = state[at + ROW4];
+                var first_row = state_at(at);
+                var second_row = state_at(at + ROW4);
                 for (var v = 0u; v < WINDOW / 4u; v++) {
                     let first_q = entering[k * PAIR_ENTRIES + v];
                     let second_q = entering[k * PAIR_ENTRIES + WINDOW / 4u + v];
@@ -49,8 +49,8 @@ fn fold_turn(i: u32, base: u32, recent: u32, turn: u32, position: u32) {
                     second_row = add_scaled(second_row, second_q.z, x[4u * v + 2u]);
                     second_row = add_scaled(second_row, second_q.w, x[4u * v + 3u]);
                 }
-                state[at] = first_row;
-                state[at + ROW4] = second_row;
+                set_state(at, first_row);
+                set_state(at + ROW4, second_row);
             }
         }
     }

@@ -13,12 +13,20 @@ struct RescaleParams {
     recent_begin: u32,
     // 1: this page's dispatch rescales the residuals.
     with_recent: u32,
+    // Vectors from one slot's memory in the page to the next one's.
+    slot_stride: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: RescaleParams;
 @group(0) @binding(1) var<storage, read> steps: array<Step>;
 @group(0) @binding(2) var<storage, read> control: array<Control>;
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
+fn state_at(at: u32) -> vec4<f32> {
+    return state[at];
+}
+fn set_state(at: u32, value: vec4<f32>) {
+    state[at] = value;
+}
 @group(0) @binding(4) var<storage, read_write> residual: array<vec4<f32>>;
 
 @compute @workgroup_size(W)
@@ -29,8 +37,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let factor = steps[slot].rescale;
     for (var k = group.x * W + i; k < params.block_count * BLOCK_STATE; k += params.stripes * W) {
-        let at = (group.y * params.block_count + k / BLOCK_STATE) * BLOCK_MEMORY + k % BLOCK_STATE;
-        state[at] *= factor;
+        let at = group.y * params.slot_stride + k / BLOCK_STATE * BLOCK_MEMORY + k % BLOCK_STATE;
+        set_state(at, state_at(at) * factor);
     }
     if (params.with_recent == 1u) {
         let recent = params.recent_begin + slot * RECENT;

@@ -4,9 +4,10 @@
 // Twin: `Settle` in `src/backend/cpu/encode.rs`.
 
 struct SettleParams {
-    // First slot of the page that is bound, and the segment's number of blocks.
+    // First slot of the page that is bound.
     slot_begin: u32,
-    block_count: u32,
+    // Vectors from one slot's memory in the page to the next one's.
+    slot_stride: u32,
     // Where in `residual` the first slot's residuals of this layer are, in vec4.
     recent_begin: u32,
 }
@@ -17,6 +18,12 @@ struct SettleParams {
 @group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
 // The page's memory of this layer, [slots of the page][block_count][BLOCK_MEMORY].
 @group(0) @binding(4) var<storage, read_write> state: array<vec4<f32>>;
+fn state_at(at: u32) -> vec4<f32> {
+    return state[at];
+}
+fn set_state(at: u32, value: vec4<f32>) {
+    state[at] = value;
+}
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -24,7 +31,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (!is_active(slot)) {
         return;
     }
-    let base = (group.x * params.block_count + group.y) * BLOCK_MEMORY;
+    let base = group.x * params.slot_stride + group.y * BLOCK_MEMORY;
     let recent = params.recent_begin + slot * RECENT;
     let position = u32(residual[recent + RECENT_ROWS * ROW4].x) + 1u;
     for (var turn = 0u; turn < WINDOW; turn++) {

@@ -6,7 +6,8 @@
 //   BLOCKS_PER_HEAD, BLOCKS   blocks of a head and of all heads
 //   WINDOW          tokens in the window beside the state, 16
 //   SLOT_TILE       slots that one workgroup of a dense product serves
-//   ROW_LANES       invocations that share one row of weights in a sparse product
+//   ROW_LANES       invocations of a team that share one row of weights in a sparse product
+//   TEAM_ROWS       rows that such a team takes at once
 //   F16             weights are half floats, two to a u32, else floats
 //   PAIRED          both neurons of a rotary pair share a frequency
 //
@@ -70,6 +71,14 @@ fn layer_norm(i: u32, at: u32) {
 // A row of vec4 columns is shared among teams of ROW_TEAM invocations.
 const ROW_TEAM: u32 = min(ROW4, W);
 const ROW_TEAMS: u32 = W / ROW_TEAM;
+
+// Columns of a row that an invocation takes at once, so that its team reads rows from end to end.
+const ROW_COLUMNS: u32 = min(8u, (ROW4 + ROW_TEAM - 1u) / ROW_TEAM);
+
+// The c-th of an invocation's columns; the row's last where there are no more.
+fn row_column(first: u32, c: u32) -> u32 {
+    return min(first + c * ROW_TEAM, ROW4 - 1u);
+}
 
 // Sum of the teams' results for one column, in team order.
 fn pool_sum(column: u32) -> vec4<f32> {

@@ -3,6 +3,7 @@
 use super::rows::Weighted;
 use super::simd::{Isa, Kernel, LANES, Level};
 use super::weights::{Half, TILE};
+use crate::backend::memory::WINDOW;
 
 /// Sequences that share one pass over a tile: more would spill the sums out of registers.
 const GROUP: usize = 4;
@@ -12,6 +13,9 @@ const GROUP: usize = 4;
 #[derive(Default)]
 pub struct Ahead<'a> {
     list: &'a [Weighted],
+    /// The first pair that settles before the listed rows are read, and how many do, WINDOW pairs apart.
+    turn: usize,
+    settling: usize,
     lines: &'a [[f32; LANES]],
     /// Vectors in a row.
     row: usize,
@@ -21,21 +25,29 @@ pub struct Ahead<'a> {
 }
 
 impl<'a> Ahead<'a> {
-    /// The listed ones of rows of `row` numbers.
-    pub fn new(list: &'a [Weighted], rows: &'a [f32], row: usize) -> Self {
-        Self { list, lines: rows.as_chunks().0, row: row / LANES, done: 0, step: 0 }
+    /// Of the rows of `row` numbers of a block's state those that settle in this turn of the window, and those that are
+    /// listed.
+    pub fn new(list: &'a [Weighted], rows: &'a [f32], row: usize, turn: usize) -> Self {
+        let settling = (rows.len() / (2 * row)).saturating_sub(turn).div_ceil(WINDOW);
+        Self { list, turn, settling, lines: rows.as_chunks().0, row: row / LANES, done: 0, step: 0 }
     }
 
     /// Divides them among `steps` steps.
     pub fn spread(&mut self, steps: usize) {
-        self.step = (self.list.len() * self.row).div_ceil(steps.max(1));
+        self.step = ((2 * self.settling + self.list.len()) * self.row).div_ceil(steps.max(1));
     }
 
     #[inline(always)]
     fn ask<I: Isa>(&mut self, isa: I) {
         for _ in 0..self.step {
-            let Some(item) = self.list.get(self.done / self.row) else { return };
-            isa.prefetch(&self.lines[item.row as usize * self.row + self.done % self.row]);
+            let index = self.done / self.row;
+            let row = if index < 2 * self.settling {
+                2 * (self.turn + WINDOW * (index / 2)) + index % 2
+            } else {
+                let Some(item) = self.list.get(index - 2 * self.settling) else { return };
+                item.row as usize
+            };
+            isa.prefetch(&self.lines[row * self.row + self.done % self.row]);
             self.done += 1;
         }
     }

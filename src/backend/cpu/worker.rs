@@ -355,7 +355,8 @@ impl Worker {
             let mut rows = match last.filter(|_| job.streams) {
                 Some((own, slot)) => {
                     let state: &[f32] = memory[slot][layer].state;
-                    Ahead::new(waiting, &state[own * g.block * g.row..][..g.block * g.row], g.row)
+                    let turn = steps[slot].position as usize % WINDOW;
+                    Ahead::new(waiting, &state[own * g.block * g.row..][..g.block * g.row], g.row, turn)
                 }
                 None => Ahead::default(),
             };

@@ -1,7 +1,7 @@
 //! Host side of `shaders/beam_encode.wgsl`; its parameters are [`super::encode::EncodeParams`].
 
-use super::encode::{self, BINDINGS};
-use super::kernels::KernelSpec;
+use super::encode;
+use super::kernels::{Binding, KernelSpec};
 
 const SOURCES: &[&str] = &[
     include_str!("../../../shaders/step.wgsl"),
@@ -13,6 +13,8 @@ const SOURCES: &[&str] = &[
     include_str!("../../../shaders/activate.wgsl"),
     include_str!("../../../shaders/beam_encode.wgsl"),
 ];
+
+const BINDINGS: &[Binding] = &encode::bindings(Binding::Write);
 
 /// The first layer: starts from the token's embedding.
 pub(super) const FIRST: KernelSpec =

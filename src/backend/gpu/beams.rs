@@ -253,7 +253,7 @@ impl GpuBeams {
                         control,
                         whole(&self.paths),
                         whole(nodes),
-                        whole(&pages[index].buffer),
+                        pages[index].store.bound(),
                         whole(&self.neurons),
                     ],
                 ),
@@ -269,7 +269,7 @@ impl GpuBeams {
                         uniform(self.offsets.segments[index]),
                         Bound::Buffer(&self.folds, 0, Some(ALIGNMENT)),
                         whole(nodes),
-                        whole(&pages[index].buffer),
+                        pages[index].store.bound(),
                     ],
                 ),
                 workgroups: [blocks, 1, 1],
@@ -514,7 +514,7 @@ fn upload_params(
                 slot_begin: 0,
                 slot_end: count as u32,
                 block_begin: segment.start as u32,
-                block_count: segment.len() as u32,
+                slot_stride: 0,
                 parity: index as u32 % 2,
                 recent_begin: 0,
                 padding: [0; 2],
@@ -605,7 +605,7 @@ impl Beams for GpuBeams {
     }
 
     fn state_bytes(&self) -> u64 {
-        let states = self.base.states.iter().flatten().map(|page| &page.buffer);
-        states.chain(&self.nodes).map(|buffer| buffer.size()).sum()
+        let states = self.base.states.iter().flatten().map(|page| page.store.size());
+        states.chain(self.nodes.iter().map(|nodes| nodes.size())).sum()
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct ChunkReader {
     groups: Groups,
     /// By slot; made when first needed.
     states: Vec<Option<StateGroups>>,
+    /// Where in its page the bound slot's memory starts, in vec4, by segment.
+    state_begins: Vec<u32>,
     /// Tokens of the chunk that is read.
     count: usize,
     /// Dispatches in the next submission.
@@ -145,6 +147,7 @@ impl ChunkReader {
             logits,
             groups,
             states: Vec::new(),
+            state_begins: vec![0; shared.layout.segments.len()],
             count: 0,
             burst: 4,
             shared,
@@ -167,14 +170,16 @@ impl ChunkReader {
             block_begin: 0,
             block_count: 0,
             part_begin: 0,
-            padding: [0; 2],
+            state_begin: 0,
+            padding: 0,
         };
         let mut table = ParamTable { bytes: Vec::new() };
-        for (segment, parts) in model.segments.iter().zip(&self.layout.parts) {
+        for ((segment, parts), &state_begin) in model.segments.iter().zip(&self.layout.parts).zip(&self.state_begins) {
             table.push(ChunkParams {
                 block_begin: segment.start as u32,
                 block_count: segment.len() as u32,
                 part_begin: parts.start as u32,
+                state_begin,
                 ..common
             });
         }
@@ -193,8 +198,10 @@ impl ChunkReader {
         Ok(self)
     }
 
-    /// Makes the bindings of a slot's state, `[layers · segments]`, unless they exist.
-    pub fn bind_state(&mut self, slot: usize, state: &[Bound]) {
+    /// Binds the pages of a slot's state, `[layers · segments]`, each with the offset of the slot's memory in bytes.
+    pub fn bind_state(&mut self, slot: usize, state: &[(Bound, u64)]) {
+        let begins = state.iter().take(self.state_begins.len()).map(|(_, offset)| (offset / 16) as u32);
+        self.state_begins = begins.collect();
         if self.states.len() <= slot {
             self.states.resize_with(slot + 1, || None);
         }
@@ -202,12 +209,12 @@ impl ChunkReader {
             return;
         }
         let gpu = &self.shared.gpu;
-        let read = |(segment, &rows): (usize, &Bound)| {
+        let read = |(segment, &(rows, _)): (usize, &(Bound, u64))| {
             let bound =
                 [uniform(&self.params, segment), whole(&self.rotated[segment]), rows, whole(&self.attention_shares)];
             self.pipelines.read.bind(gpu, &bound)
         };
-        let write = |(segment, &rows): (usize, &Bound)| {
+        let write = |(segment, &(rows, _)): (usize, &(Bound, u64))| {
             let bound = [uniform(&self.params, segment), whole(&self.rotated[segment]), whole(&self.residual), rows];
             self.pipelines.write.bind(gpu, &bound)
         };

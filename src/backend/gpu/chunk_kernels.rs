@@ -4,7 +4,7 @@ use super::device::Gpu;
 use super::kernels::{Binding, CompileOptions, KernelSpec, Pipeline, compile, source};
 use super::layout::Layout;
 use crate::backend::BackendError;
-use Binding::{Read, Uniform, Weights, Write};
+use Binding::{Read, ReadState, Uniform, Weights, Write, WriteState};
 
 /// Mirrors `ChunkParams`; one for every segment serves all kernels.
 #[repr(C)]
@@ -16,7 +16,8 @@ pub(super) struct ChunkParams {
     pub block_begin: u32,
     pub block_count: u32,
     pub part_begin: u32,
-    pub padding: [u32; 2],
+    pub state_begin: u32,
+    pub padding: u32,
 }
 
 /// Mirrors `ChunkToken`.
@@ -74,7 +75,7 @@ pub(super) const READ: KernelSpec = KernelSpec {
     name: "chunk_read",
     entry: "main",
     sources: sources!("chunk" "vectors" "memory" "chunk_read"),
-    bindings: &[Uniform, Read, Read, Write],
+    bindings: &[Uniform, Read, ReadState, Write],
 };
 
 /// The attention output of both.
@@ -90,7 +91,7 @@ pub(super) const WRITE: KernelSpec = KernelSpec {
     name: "chunk_write",
     entry: "main",
     sources: sources!("chunk" "vectors" "memory" "chunk_write"),
-    bindings: &[Uniform, Read, Read, Write],
+    bindings: &[Uniform, Read, Read, WriteState],
 };
 
 /// Attention output to gates.
@@ -138,7 +139,7 @@ pub(super) struct ChunkPipelines {
 
 impl ChunkPipelines {
     pub fn compile(gpu: &Gpu, layout: &Layout, options: &CompileOptions) -> Result<Self, BackendError> {
-        let build = |spec| compile(gpu, spec, &source(spec, layout, 1, options), options.checked, layout.textures);
+        let build = |spec| compile(gpu, spec, &source(spec, layout, 1, options), options.checked, layout.images);
         Ok(Self {
             embed: build(&EMBED)?,
             finish: build(&FINISH_LAYER)?,

@@ -53,8 +53,8 @@ impl GpuSlots {
             Some(reader) => reader,
             None => ChunkReader::new(self.shared.clone())?,
         };
-        let pages = self.slot_pages(slot).map(|(page, offset, bytes)| Bound::Buffer(&page.buffer, offset, Some(bytes)));
-        reader.bind_state(slot, &pages.collect::<Vec<Bound>>());
+        let pages = self.slot_pages(slot).map(|(page, offset, _)| (page.store.bound(), offset));
+        reader.bind_state(slot, &pages.collect::<Vec<(Bound, u64)>>());
         Ok(self.chunks.insert(reader))
     }
 }

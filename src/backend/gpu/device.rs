@@ -1,5 +1,6 @@
 //! Adapters, devices, and what becomes of their errors.
 
+use super::store::Use;
 use crate::backend::{BackendError, DeviceInfo, DeviceKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -145,6 +146,8 @@ pub(super) struct Gpu {
     pub queue: wgpu::Queue,
     pub info: DeviceInfo,
     pub limits: wgpu::Limits,
+    /// Whether kernels may read and write the images that a [`Store`](super::store::Store) makes.
+    pub images: bool,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -166,7 +169,8 @@ impl Gpu {
         let limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("bdh-gpu"),
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_features: adapter.features()
+                & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES),
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -186,7 +190,12 @@ impl Gpu {
                 lock(&record).lost.get_or_insert(message);
             }
         });
-        Ok(Self { device, queue, info, limits, faults })
+        let images = [Use::Weights, Use::State].iter().all(|purpose| {
+            let allowed = adapter.get_texture_format_features(purpose.format()).flags;
+            device.features().contains(wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES)
+                && allowed.contains(purpose.needs())
+        });
+        Ok(Self { device, queue, info, limits, images, faults })
     }
 
     /// Reports a fault that has happened since the last call, if there was one.

@@ -9,7 +9,7 @@ pub(super) struct EncodeParams {
     pub slot_begin: u32,
     pub slot_end: u32,
     pub block_begin: u32,
-    pub block_count: u32,
+    pub slot_stride: u32,
     pub parity: u32,
     pub recent_begin: u32,
     pub padding: [u32; 2],
@@ -29,18 +29,22 @@ const SOURCES: &[&str] = &[
     include_str!("../../../shaders/encode.wgsl"),
 ];
 
-/// Shared with `beam_encode`, which binds nodes where this kernel binds states.
-pub(super) const BINDINGS: &[Binding] = &[
-    Binding::Uniform,
-    Binding::ReadStep,
-    Binding::Read,
-    Binding::Read,
-    Binding::Write,
-    Binding::Weights,
-    Binding::Read,
-    Binding::Write,
-    Binding::Write,
-];
+/// Bindings of a kernel that encodes: `beam_encode` binds nodes where this one binds states.
+pub(super) const fn bindings(memory: Binding) -> [Binding; 9] {
+    [
+        Binding::Uniform,
+        Binding::ReadStep,
+        Binding::Read,
+        Binding::Read,
+        Binding::Write,
+        Binding::Weights,
+        Binding::Read,
+        memory,
+        Binding::Write,
+    ]
+}
+
+const BINDINGS: &[Binding] = &bindings(Binding::WriteState);
 
 /// The first layer: starts from the token's embedding.
 pub(super) const FIRST: KernelSpec = KernelSpec { name: "embed", entry: "first", sources: SOURCES, bindings: BINDINGS };

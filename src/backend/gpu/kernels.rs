@@ -3,14 +3,12 @@
 use super::chunk_kernels;
 use super::device::Gpu;
 use super::layout::Layout;
+use super::store::{TEXELS, Use};
 use super::{beam_attend, beam_counts, beam_encode, beam_fold, beam_select};
 use super::{encode, logits, project, rescale, sample, settle};
 use crate::backend::memory::WINDOW;
 use crate::backend::{BackendError, WeightType};
 use std::fmt::Write as _;
-
-/// Vectors in a row of a texture of weights.
-pub(super) const TEXELS: u32 = 4096;
 
 /// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +17,12 @@ pub(super) enum Binding {
     Uniform,
     /// A storage buffer that is read.
     Read,
-    /// Weights: a storage buffer that is read, or a texture (see [`Layout::textures`]).
+    /// A [`Store`](super::store::Store) of weights.
     Weights,
+    /// A store of states that is read.
+    ReadState,
+    /// A store of states that is read and written.
+    WriteState,
     /// A storage buffer that is read and written.
     Write,
     /// As `Read`, at an offset given with every dispatch.
@@ -90,7 +92,7 @@ impl Pipeline {
                         offset,
                         size: size.and_then(std::num::NonZero::new),
                     }),
-                    Bound::Texture(view) => wgpu::BindingResource::TextureView(view),
+                    Bound::Image(view) => wgpu::BindingResource::TextureView(view),
                 },
             })
             .collect();
@@ -107,73 +109,8 @@ impl Pipeline {
 pub(super) enum Bound<'a> {
     /// A buffer, an offset, and a size where it is not the rest of the buffer.
     Buffer(&'a wgpu::Buffer, u64, Option<u64>),
-    /// Weights in a texture.
-    Texture(&'a wgpu::TextureView),
-}
-
-/// Weights as the kernels bind them.
-pub(super) enum WeightStore {
-    /// In a storage buffer.
-    Buffer(wgpu::Buffer),
-    /// In a texture of [`TEXELS`] vectors per row.
-    Texture(wgpu::TextureView, u64),
-}
-
-impl WeightStore {
-    /// Uploads packed weights, whole vectors of 16 bytes.
-    pub fn new(gpu: &Gpu, what: &'static str, contents: &[u8], texture: bool) -> Result<Self, BackendError> {
-        if !texture {
-            return Ok(Self::Buffer(gpu.filled(what, contents)?));
-        }
-        let row = 16 * TEXELS as usize;
-        let rows = contents.len().div_ceil(row);
-        let texture = gpu.device.create_texture(&wgpu::TextureDescriptor {
-            label: Some(what),
-            size: wgpu::Extent3d { width: TEXELS, height: rows as u32, depth_or_array_layers: 1 },
-            mip_level_count: 1,
-            sample_count: 1,
-            dimension: wgpu::TextureDimension::D2,
-            format: wgpu::TextureFormat::Rgba32Uint,
-            usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST,
-            view_formats: &[],
-        });
-        gpu.check_allocation(what, (rows * row) as u64)?;
-        const ROWS: usize = 256;
-        for (index, piece) in contents.chunks(ROWS * row).enumerate() {
-            let mut piece = piece.to_vec();
-            piece.resize(piece.len().next_multiple_of(row), 0);
-            gpu.queue.write_texture(
-                wgpu::TexelCopyTextureInfo {
-                    texture: &texture,
-                    mip_level: 0,
-                    origin: wgpu::Origin3d { x: 0, y: (index * ROWS) as u32, z: 0 },
-                    aspect: wgpu::TextureAspect::All,
-                },
-                &piece,
-                wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(row as u32), rows_per_image: None },
-                wgpu::Extent3d { width: TEXELS, height: (piece.len() / row) as u32, depth_or_array_layers: 1 },
-            );
-            gpu.wait(gpu.queue.submit([]))?;
-        }
-        gpu.check()?;
-        Ok(Self::Texture(texture.create_view(&Default::default()), (rows * row) as u64))
-    }
-
-    /// Bytes on the device.
-    pub fn size(&self) -> u64 {
-        match self {
-            Self::Buffer(buffer) => buffer.size(),
-            Self::Texture(_, bytes) => *bytes,
-        }
-    }
-
-    /// What a bind group binds.
-    pub fn bound(&self) -> Bound<'_> {
-        match self {
-            Self::Buffer(buffer) => Bound::Buffer(buffer, 0, None),
-            Self::Texture(view, _) => Bound::Texture(view),
-        }
-    }
+    /// An image.
+    Image(&'a wgpu::TextureView),
 }
 
 /// All kernels of a beam search, compiled for a layout and a number of slots per tile.
@@ -208,7 +145,7 @@ impl Pipelines {
         options: &CompileOptions,
     ) -> Result<Self, BackendError> {
         let build =
-            |spec| compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked, layout.textures);
+            |spec| compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked, layout.images);
         Ok(Self {
             settle: build(&settle::KERNEL)?,
             rescale: build(&rescale::KERNEL)?,
@@ -229,7 +166,7 @@ impl BeamPipelines {
         options: &CompileOptions,
     ) -> Result<Self, BackendError> {
         let build = |spec, slot_tile| {
-            compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked, layout.textures)
+            compile(gpu, spec, &source(spec, layout, slot_tile, options), options.checked, layout.images)
         };
         Ok(Self {
             fold: build(&beam_fold::KERNEL, 1)?,
@@ -267,6 +204,7 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
         ("WINDOW", WINDOW),
         ("SLOT_TILE", slot_tile),
         ("ROW_LANES", layout.row_lanes as usize),
+        ("TEAM_ROWS", layout.team_rows),
         ("VOCAB_BLOCKS", layout.padded_vocab() / layout.vocab_block),
         ("V", g.vocab),
         ("LOGITS_STRIDE", layout.padded_vocab()),
@@ -287,8 +225,8 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
     for source in spec.sources {
         text.push_str(source);
     }
-    if layout.textures {
-        text = with_textures(text);
+    if layout.images {
+        text = with_images(text);
     }
     if options.corrupt.as_deref() == Some(spec.name) {
         text = corrupt(spec, &text);
@@ -296,29 +234,36 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
     text
 }
 
-/// A kernel with its weights in textures: the bindings that are [`Binding::Weights`] and the functions that read them
-/// are declared one to a line, `NAME` and `return NAME[at];`.
-fn with_textures(mut text: String) -> String {
-    for name in ["dense_weights", "value_rows", "decoder_rows"] {
-        let buffer = format!("var<storage, read> {name}: array<vec4<u32>>;");
-        let read = format!("return {name}[at];");
-        let load = format!("return textureLoad({name}, vec2(at % {TEXELS}u, at / {TEXELS}u), 0);");
-        assert_eq!(text.contains(&buffer), text.contains(&read), "{name} is bound and read, or neither");
-        text = text.replace(&buffer, &format!("var {name}: texture_2d<u32>;")).replace(&read, &load);
+/// A kernel whose weights and states lie in images. The bindings that are stores, and the functions that read and
+/// write them, are declared one to a line: `NAME`, `return NAME[at];`, `NAME[at] = value;`.
+fn with_images(mut text: String) -> String {
+    for (name, element) in [("dense_weights", "u32"), ("value_rows", "u32"), ("decoder_rows", "u32"), ("state", "f32")]
+    {
+        let format = if element == "u32" { "rgba32uint" } else { "rgba32float" };
+        for access in ["read", "read_write"] {
+            text = text.replace(
+                &format!("var<storage, {access}> {name}: array<vec4<{element}>>;"),
+                &format!("var {name}: texture_storage_2d<{format}, {access}>;"),
+            );
+        }
+        let place = format!("vec2(at % {TEXELS}u, at / {TEXELS}u)");
+        text = text
+            .replace(&format!("return {name}[at];"), &format!("return textureLoad({name}, {place});"))
+            .replace(&format!("    {name}[at] = value;"), &format!("    textureStore({name}, {place}, value);"));
     }
-    text
+    text.replace("storageBarrier();", "storageBarrier();\n    textureBarrier();")
 }
 
 /// Breaks a kernel in one place, small enough to look plausible: what `verify` must notice.
 fn corrupt(spec: &KernelSpec, text: &str) -> String {
     let (right, wrong) = match spec.name {
         "settle" => ("first_q.z, x[4u * v + 2u]", "first_q.z, x[4u * v + 1u]"),
-        "rescale" => ("state[at] *= factor", "state[at] *= 1.01 * factor"),
+        "rescale" => ("state_at(at) * factor", "state_at(at) * 1.01 * factor"),
         "embed" => (
             "    layer_norm(i, at);\n}",
             "    layer_norm(i, at);\n    for (var c = i; c < ROW4; c += W) {\n        rows[at + c] *= 1.01;\n    }\n}",
         ),
-        "encode" => ("q.y, state[at + WINDOW / 4u]", "-q.y, state[at + WINDOW / 4u]"),
+        "encode" => ("q.y, state_at(at + WINDOW / 4u)", "-q.y, state_at(at + WINDOW / 4u)"),
         "project" => ("relu(vec4(sum)).x", "vec4(sum).x"),
         "logits" => ("products[s * (BLOCK / 4u) + p];", "products[s * (BLOCK / 4u) + p].yxzw;"),
         "beam_embed" => ("steps[slot].node * NODE", "(steps[slot].node ^ 1u) * NODE"),
@@ -350,7 +295,7 @@ pub(super) fn compile(
     spec: &KernelSpec,
     source: &str,
     checked: bool,
-    textures: bool,
+    images: bool,
 ) -> Result<Pipeline, BackendError> {
     let device = &gpu.device;
     let descriptor =
@@ -363,7 +308,7 @@ pub(super) fn compile(
         unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     };
     let entries: Vec<wgpu::BindGroupLayoutEntry> =
-        spec.bindings.iter().enumerate().map(|(index, &binding)| entry(index as u32, binding, textures)).collect();
+        spec.bindings.iter().enumerate().map(|(index, &binding)| entry(index as u32, binding, images)).collect();
     let layout =
         device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(spec.name), entries: &entries });
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -387,23 +332,31 @@ pub(super) fn compile(
     Ok(Pipeline { pipeline, layout })
 }
 
-fn entry(binding: u32, kind: Binding, textures: bool) -> wgpu::BindGroupLayoutEntry {
-    let ty = match kind {
-        Binding::Uniform => wgpu::BufferBindingType::Uniform,
-        Binding::Read | Binding::ReadStep | Binding::Weights => wgpu::BufferBindingType::Storage { read_only: true },
-        Binding::Write | Binding::WriteStep => wgpu::BufferBindingType::Storage { read_only: false },
+fn entry(binding: u32, kind: Binding, images: bool) -> wgpu::BindGroupLayoutEntry {
+    let buffer = |ty| wgpu::BindingType::Buffer {
+        ty,
+        has_dynamic_offset: matches!(kind, Binding::ReadStep | Binding::WriteStep),
+        min_binding_size: None,
     };
-    let has_dynamic_offset = matches!(kind, Binding::ReadStep | Binding::WriteStep);
+    let storage = |read_only| buffer(wgpu::BufferBindingType::Storage { read_only });
+    let store = |purpose: Use, access| match images {
+        true => wgpu::BindingType::StorageTexture {
+            access,
+            format: purpose.format(),
+            view_dimension: wgpu::TextureViewDimension::D2,
+        },
+        false => storage(access == wgpu::StorageTextureAccess::ReadOnly),
+    };
     wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
         ty: match kind {
-            Binding::Weights if textures => wgpu::BindingType::Texture {
-                sample_type: wgpu::TextureSampleType::Uint,
-                view_dimension: wgpu::TextureViewDimension::D2,
-                multisampled: false,
-            },
-            _ => wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+            Binding::Uniform => buffer(wgpu::BufferBindingType::Uniform),
+            Binding::Read | Binding::ReadStep => storage(true),
+            Binding::Write | Binding::WriteStep => storage(false),
+            Binding::Weights => store(Use::Weights, wgpu::StorageTextureAccess::ReadOnly),
+            Binding::ReadState => store(Use::State, wgpu::StorageTextureAccess::ReadOnly),
+            Binding::WriteState => store(Use::State, wgpu::StorageTextureAccess::ReadWrite),
         },
         count: None,
     }

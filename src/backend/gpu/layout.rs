@@ -1,6 +1,7 @@
 //! How a model lies in the memory of an adapter: pure arithmetic, no device needed.
 
 use super::chunk_layout::{self, ChunkLayout};
+use super::store::ROW_BYTES;
 use crate::backend::memory::WINDOW;
 use crate::backend::pack::Geometry;
 use crate::backend::{BackendError, WeightType};
@@ -20,6 +21,8 @@ const SMALLEST_BLOCK: usize = 32;
 const SOFTWARE_WORKGROUP: u32 = 8;
 /// Fewest invocations of the kernels that sample or search, on any adapter.
 const SEARCH_WORKGROUP: u32 = 32;
+/// Rows of encoder_v that a team of a software adapter's invocations takes at once: a barrier serves all of them.
+const SOFTWARE_TEAM_ROWS: usize = 8;
 /// Tokens of the vocabulary that one invocation of a software adapter's sampling kernel may look at.
 const SOFTWARE_VOCAB: usize = 4096;
 /// Residuals that a window keeps: two for every token of it (see `shaders/memory.wgsl`).
@@ -34,6 +37,8 @@ pub(super) struct Allowance {
     pub device: String,
     /// Whether the adapter runs on the CPU.
     pub software: bool,
+    /// Whether weights and states shall lie in images.
+    pub images: bool,
     /// Largest storage binding and buffer, bytes.
     pub max_binding: u64,
     /// Workgroup memory, bytes.
@@ -53,6 +58,8 @@ pub(super) struct Layout {
     pub workgroup: u32,
     /// Invocations that share a row of encoder_v.
     pub row_lanes: u32,
+    /// Rows of encoder_v that such a team takes at once.
+    pub team_rows: usize,
     /// Logits per workgroup.
     pub vocab_block: usize,
     /// Blocks of neurons whose weights, and one slot's state, fit one binding.
@@ -61,9 +68,8 @@ pub(super) struct Layout {
     pub head_segments: Vec<Range<usize>>,
     /// How a chunk of tokens is read.
     pub chunk: ChunkLayout,
-    /// Whether weights lie in textures. llvmpipe reads a texel of four words in fewer instructions than four words
-    /// of a buffer; on hardware there is nothing to gain.
-    pub textures: bool,
+    /// Whether weights and states lie in images (see [`Store`](super::store::Store)).
+    pub images: bool,
     pub allowance: Allowance,
 }
 
@@ -85,13 +91,14 @@ impl Layout {
         let vocab_block = if allowance.software { LARGEST_BLOCK } else { (config.vocab_size / 64).next_power_of_two() };
         let vocab_block = vocab_block.min(config.vocab_size.next_power_of_two()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
 
+        let team_rows = if allowance.software { SOFTWARE_TEAM_ROWS } else { 1 };
         let most = 1 << allowance.invocations.min(256).ilog2();
         let mut workgroup =
             workgroup.unwrap_or(if allowance.software { SOFTWARE_WORKGROUP } else { 256 }).clamp(8, most);
-        while workgroup > 32 && memory(&geometry, vocab_block, workgroup, 1) > allowance.workgroup_memory {
+        while workgroup > 32 && memory(&geometry, vocab_block, workgroup, team_rows, 1) > allowance.workgroup_memory {
             workgroup /= 2;
         }
-        let needed = memory(&geometry, vocab_block, workgroup, 1);
+        let needed = memory(&geometry, vocab_block, workgroup, team_rows, 1);
         if needed > allowance.workgroup_memory {
             return Err(BackendError::Limit {
                 device: allowance.device,
@@ -133,14 +140,14 @@ impl Layout {
                 allowed: (SOFTWARE_VOCAB * most as usize) as u64,
             });
         }
-        let row_lanes = if allowance.software { 1 } else { 16.min(workgroup) };
-        let textures = allowance.software;
+        let row_lanes = if allowance.software { 8 } else { 16.min(workgroup) };
         let mut layout = Self {
-            textures,
+            images: allowance.images,
             geometry,
             weight_type,
             workgroup,
             row_lanes,
+            team_rows,
             vocab_block,
             segments,
             head_segments,
@@ -202,7 +209,8 @@ impl Layout {
 
     /// Bytes of one slot's state and window in one layer's segment.
     pub fn state_bytes(&self, segment: &Range<usize>) -> u64 {
-        segment.len() as u64 * block_bytes(&self.geometry)
+        let bytes = segment.len() as u64 * block_bytes(&self.geometry);
+        if self.images { bytes.next_multiple_of(ROW_BYTES) } else { bytes }
     }
 
     /// Bytes of the residuals of one slot's window in one layer.
@@ -229,7 +237,8 @@ impl Layout {
     /// Slots that one workgroup of a dense product serves.
     pub fn slot_tile(&self, slots: usize) -> usize {
         let fits = |tile: usize| {
-            memory(&self.geometry, self.vocab_block, self.workgroup, tile) <= self.allowance.workgroup_memory
+            memory(&self.geometry, self.vocab_block, self.workgroup, self.team_rows, tile)
+                <= self.allowance.workgroup_memory
         };
         [SLOT_TILE, 2, 1].into_iter().find(|&tile| tile < 2 * slots && fits(tile)).unwrap_or(1)
     }
@@ -284,11 +293,11 @@ fn element_bytes(weight_type: WeightType) -> u64 {
 }
 
 /// Workgroup memory of the most demanding kernel, bytes; see the `var<workgroup>` of `shaders/`.
-fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, slot_tile: usize) -> u64 {
+fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, team_rows: usize, slot_tile: usize) -> u64 {
     let (w, block) = (workgroup.max(SEARCH_WORKGROUP) as usize, g.block.max(vocab_block));
     let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w.div_ceil(16) * 4 + block / 8 + block * 4;
     let encode = slot_tile * block * 4 + block / 2 * 8 + block * 4 + WINDOW * 4;
-    let project = block * 4 + block * 4 + w * 4 + 16;
+    let project = block * 4 + block * 4 + w * team_rows * 4 + 16;
     (common + encode.max(project).max(chunk_layout::WORKGROUP_MEMORY)) as u64
 }
 
@@ -329,6 +338,7 @@ mod tests {
         Allowance {
             device: "test".into(),
             software: false,
+            images: false,
             max_binding,
             workgroup_memory: 16 << 10,
             invocations: 256,

@@ -37,7 +37,7 @@ impl GpuSlots {
         let gpu = &self.shared.gpu;
         let (mut state, mut rotated) = (Vec::with_capacity(g.layer_state()), Vec::new());
         for (page, offset, bytes) in self.layer_pages(layer, slot) {
-            let page = floats(&gpu.download(&page.buffer, offset, bytes)?);
+            let page = floats(&page.store.download(gpu, offset, bytes)?);
             for block in page.chunks_exact(g.block * (g.row + WINDOW)) {
                 let (rows, window) = block.split_at(g.block * g.row);
                 state.extend_from_slice(rows);
@@ -68,7 +68,7 @@ impl GpuSlots {
                 packed.extend_from_slice(&state[block * g.block * g.row..][..g.block * g.row]);
                 packed.extend_from_slice(&rotated[block * g.block * WINDOW..][..g.block * WINDOW]);
             }
-            gpu.upload(&page.buffer, offset, bytemuck::cast_slice(&packed))?;
+            page.store.upload(gpu, offset, bytemuck::cast_slice(&packed))?;
         }
         // Both rows of an index are the same, so that it does not matter which was written last.
         let (offset, bytes) = self.slot_recent(slot).nth(layer).expect("a layer of the schedule");

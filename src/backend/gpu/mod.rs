@@ -39,6 +39,7 @@ mod sample;
 mod settle;
 mod slots;
 mod stages;
+mod store;
 
 pub use device::{AdapterChoice, AdapterSummary, list_adapters};
 
@@ -50,11 +51,12 @@ use crate::model::{Model, rotary::Rotary};
 use beams::GpuBeams;
 use chunk_kernels::{CHUNK_KERNELS, ChunkPipelines};
 use device::Gpu;
-use kernels::{BEAM_KERNELS, BeamPipelines, CompileOptions, KERNELS, Pipelines, WeightStore};
+use kernels::{BEAM_KERNELS, BeamPipelines, CompileOptions, KERNELS, Pipelines};
 use layout::{Allowance, Layout};
 use slots::GpuSlots;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use store::Store;
 
 /// How to use an adapter; the default is right for everything but tests.
 #[derive(Clone, Debug, Default)]
@@ -109,11 +111,11 @@ struct Shared {
 struct Weights {
     embed: wgpu::Buffer,
     /// Per segment.
-    encoder: Vec<WeightStore>,
-    encoder_v: Vec<WeightStore>,
-    decoder: Vec<WeightStore>,
+    encoder: Vec<Store>,
+    encoder_v: Vec<Store>,
+    decoder: Vec<Store>,
     /// Per segment of the vocabulary.
-    head: Vec<WeightStore>,
+    head: Vec<Store>,
     /// Rotary frequencies.
     turns: wgpu::Buffer,
     /// Tables of the sampling kernel.
@@ -141,19 +143,21 @@ impl GpuBackend {
     ) -> Result<Self, BackendError> {
         let gpu = Gpu::open(&device::choose(choice)?)?;
         let software = gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout;
-        // Where weights lie in textures, a segment of them must fit one.
-        let largest_texture = match software {
-            true => 16 * kernels::TEXELS as u64 * gpu.limits.max_texture_dimension_2d as u64,
+        let images = software && gpu.images;
+        // Where weights and states lie in images, a segment of them must fit one.
+        let largest_image = match images {
+            true => store::ROW_BYTES * gpu.limits.max_texture_dimension_2d as u64,
             false => u64::MAX,
         };
         let allowance = Allowance {
             device: gpu.info.name.clone(),
             software,
+            images,
             max_binding: gpu
                 .limits
                 .max_storage_buffer_binding_size
                 .min(gpu.limits.max_buffer_size)
-                .min(largest_texture)
+                .min(largest_image)
                 .min(options.max_binding.unwrap_or(u64::MAX)),
             workgroup_memory: gpu.limits.max_compute_workgroup_storage_size as u64,
             invocations: gpu.limits.max_compute_invocations_per_workgroup.min(gpu.limits.max_compute_workgroup_size_x),
@@ -233,7 +237,7 @@ impl Weights {
         let block = g.block * g.row;
         let split = |what, packed: Vec<E>| -> Result<Vec<_>, BackendError> {
             let part = |s: &std::ops::Range<usize>| bytemuck::cast_slice(&packed[s.start * block..s.end * block]);
-            layout.segments.iter().map(|segment| WeightStore::new(gpu, what, part(segment), layout.textures)).collect()
+            layout.segments.iter().map(|segment| Store::weights(gpu, what, part(segment), layout.images)).collect()
         };
         let head = pack::tiles::<E>(g.head_of(&w.lm_head), g.row, layout.padded_vocab(), layout.vocab_block);
         let head_block = layout.vocab_block * g.row;
@@ -257,7 +261,7 @@ impl Weights {
             head: layout
                 .head_segments
                 .iter()
-                .map(|segment| WeightStore::new(gpu, "the head", head_part(segment), layout.textures))
+                .map(|segment| Store::weights(gpu, "the head", head_part(segment), layout.images))
                 .collect::<Result<_, _>>()?,
             turns: gpu.filled("the rotary frequencies", bytemuck::cast_slice(&turns))?,
             tables,
@@ -282,7 +286,7 @@ impl Backend for GpuBackend {
     fn weight_bytes(&self) -> u64 {
         let w = &self.shared.weights;
         let buffers = [&w.encoder, &w.encoder_v, &w.decoder, &w.head].into_iter().flatten();
-        buffers.map(WeightStore::size).sum::<u64>() + w.embed.size()
+        buffers.map(Store::size).sum::<u64>() + w.embed.size()
     }
 
     fn preferred_slots(&self, state_bytes: u64) -> usize {

@@ -11,7 +11,8 @@ pub(super) struct RescaleParams {
     pub stripes: u32,
     pub recent_begin: u32,
     pub with_recent: u32,
-    pub padding: [u32; 3],
+    pub slot_stride: u32,
+    pub padding: [u32; 2],
 }
 
 /// Workgroups that share `size` vectors of a slot's part of a page.
@@ -28,5 +29,5 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         include_str!("../../../shaders/memory.wgsl"),
         include_str!("../../../shaders/rescale.wgsl"),
     ],
-    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::Write, Binding::Write],
+    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::WriteState, Binding::Write],
 };

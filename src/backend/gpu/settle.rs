@@ -7,7 +7,7 @@ use super::kernels::{Binding, KernelSpec};
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct SettleParams {
     pub slot_begin: u32,
-    pub block_count: u32,
+    pub slot_stride: u32,
     pub recent_begin: u32,
     pub padding: u32,
 }
@@ -23,5 +23,5 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         include_str!("../../../shaders/fold.wgsl"),
         include_str!("../../../shaders/settle.wgsl"),
     ],
-    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::Read, Binding::Write],
+    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::Read, Binding::WriteState],
 };

@@ -8,6 +8,7 @@ use super::logits::LogitsParams;
 use super::project::ProjectParams;
 use super::rescale::{self, RescaleParams};
 use super::settle::SettleParams;
+use super::store::{Store, Use};
 use crate::backend::memory::{self, Memory, WINDOW};
 use crate::backend::profile::Profile;
 use crate::backend::{BackendError, Chunk, Input, Output, Plan, RunOutput, SlotStep, Slots};
@@ -89,7 +90,7 @@ struct LayerDispatches {
 pub(super) struct Page {
     pub segment: Range<usize>,
     pub slots: Range<usize>,
-    pub buffer: wgpu::Buffer,
+    pub store: Store,
 }
 
 /// See [`Slots`].
@@ -165,8 +166,8 @@ impl GpuSlots {
             for segment in &layout.segments {
                 for slots in layout.pages(segment, count) {
                     let bytes = layout.state_bytes(segment) * slots.len() as u64;
-                    let buffer = buffer("the sequences' state", bytes)?;
-                    pages.push(Page { segment: segment.clone(), slots, buffer });
+                    let store = Store::new(gpu, "the sequences' state", bytes, Use::State, layout.images)?;
+                    pages.push(Page { segment: segment.clone(), slots, store });
                 }
             }
             states.push(pages);
@@ -194,6 +195,8 @@ impl GpuSlots {
             layout.segments.iter().position(|segment| *segment == page.segment).expect("a page lies in a segment")
         };
 
+        let slot_stride = |page: &Page| (layout.state_bytes(&page.segment) / 16) as u32;
+
         // First every kernel's parameters, then, when their buffer exists, the bindings.
         let mut encode_params = Vec::new();
         for (index, layer) in schedule.iter().enumerate() {
@@ -202,7 +205,7 @@ impl GpuSlots {
                     slot_begin: page.slots.start as u32,
                     slot_end: page.slots.end as u32,
                     block_begin: page.segment.start as u32,
-                    block_count: page.segment.len() as u32,
+                    slot_stride: slot_stride(page),
                     parity: index as u32 % 2,
                     recent_begin: recent_begin(layer.state),
                     padding: [0; 2],
@@ -239,9 +242,11 @@ impl GpuSlots {
                 stripes: page_stripes(page),
                 recent_begin,
                 with_recent: (page.segment.start == 0) as u32,
-                padding: [0; 3],
+                slot_stride: slot_stride(page),
+                padding: [0; 2],
             });
-            let settle = table.push(SettleParams { slot_begin, block_count, recent_begin, padding: 0 });
+            let settle =
+                table.push(SettleParams { slot_begin, slot_stride: slot_stride(page), recent_begin, padding: 0 });
             memory_params.push((rescale, settle));
         }
         let uniforms = gpu.buffer(
@@ -275,7 +280,7 @@ impl GpuSlots {
                             whole(&residual),
                             weights.encoder[segment_index(page)].bound(),
                             whole(&weights.turns),
-                            whole(&page.buffer),
+                            page.store.bound(),
                             whole(&neurons),
                         ],
                     ),
@@ -343,7 +348,7 @@ impl GpuSlots {
         };
         let (mut rescale, mut settle) = (Vec::new(), Vec::new());
         for (page, (rescale_params, settle_params)) in states.iter().flatten().zip(memory_params) {
-            let (memory, residual) = (whole(&page.buffer), whole(&residual));
+            let (memory, residual) = (page.store.bound(), whole(&residual));
             let slots = page.slots.len() as u32;
             rescale.push(Dispatch {
                 group: group(
@@ -574,9 +579,11 @@ impl Slots for GpuSlots {
     }
 
     fn clear(&mut self, slot: usize) -> Result<(), BackendError> {
+        let wanted = self.slot_pages(slot).map(|(page, ..)| page.store.zeros_wanted()).max().unwrap_or(0);
+        let zeros = self.shared.gpu.buffer("zeros", wanted, BufferUsages::COPY_SRC)?;
         self.execute(|encoder| {
             for (page, offset, bytes) in self.slot_pages(slot) {
-                encoder.clear_buffer(&page.buffer, offset, Some(bytes));
+                page.store.clear(encoder, offset, bytes, &zeros);
             }
             for (offset, bytes) in self.slot_recent(slot) {
                 encoder.clear_buffer(&self.residual, offset, Some(bytes));
@@ -589,13 +596,10 @@ impl Slots for GpuSlots {
             return Ok(());
         }
         let layout = &self.shared.layout;
-        let mut copies: Vec<_> = self
-            .slot_pages(from)
-            .zip(self.slot_pages(to))
-            .map(|((source, at, bytes), (target, to, _))| (&source.buffer, at, &target.buffer, to, bytes))
-            .collect();
+        let pages: Vec<_> = self.slot_pages(from).zip(self.slot_pages(to)).collect();
+        let mut copies = Vec::new();
         for ((at, bytes), (to, _)) in self.slot_recent(from).zip(self.slot_recent(to)) {
-            copies.push((&self.residual, at, &self.residual, to, bytes));
+            copies.push((&self.residual, at, to, bytes));
         }
         let rows = [
             (&self.logits, layout.padded_vocab() * 4),
@@ -604,20 +608,21 @@ impl Slots for GpuSlots {
             (&self.control, size_of::<Control>()),
         ];
         for (buffer, bytes) in rows {
-            copies.push((buffer, (from * bytes) as u64, buffer, (to * bytes) as u64, bytes as u64));
+            copies.push((buffer, (from * bytes) as u64, (to * bytes) as u64, bytes as u64));
         }
-        // A copy within a buffer goes through another one.
-        let largest = copies.iter().map(|copy| copy.4).max().unwrap_or(0);
+        // A copy within a buffer or an image goes through another one.
+        let sizes = pages.iter().map(|page| page.0.2).chain(copies.iter().map(|copy| copy.3));
+        let largest = sizes.max().unwrap_or(0);
         let between =
             self.shared.gpu.buffer("a copy of a state", largest, BufferUsages::COPY_SRC | BufferUsages::COPY_DST)?;
         self.execute(|encoder| {
-            for (source, at, target, to, bytes) in copies {
-                if source == target {
-                    encoder.copy_buffer_to_buffer(source, at, &between, 0, bytes);
-                    encoder.copy_buffer_to_buffer(&between, 0, target, to, bytes);
-                } else {
-                    encoder.copy_buffer_to_buffer(source, at, target, to, bytes);
-                }
+            for ((source, at, bytes), (target, to, _)) in pages {
+                source.store.copy_out(encoder, at, bytes, &between);
+                target.store.copy_in(encoder, to, bytes, &between);
+            }
+            for (buffer, at, to, bytes) in copies {
+                encoder.copy_buffer_to_buffer(buffer, at, &between, 0, bytes);
+                encoder.copy_buffer_to_buffer(&between, 0, buffer, to, bytes);
             }
         })
     }

@@ -1,0 +1,211 @@
+//! Vectors of 16 bytes where kernels read and write them: in a storage buffer or in an image.
+//!
+//! llvmpipe reads a texel of four words with one load, but a buffer word by word in a loop over the lanes, ten times
+//! slower. So on software adapters that allow it, weights and states lie in images: two-dimensional, row after row,
+//! addressed as if they were a line. On hardware there is nothing to gain.
+
+use super::device::Gpu;
+use super::kernels::Bound;
+use crate::backend::BackendError;
+
+/// Vectors in a row of an image.
+pub(super) const TEXELS: u32 = 1024;
+/// Bytes in a row of an image.
+pub(super) const ROW_BYTES: u64 = 16 * TEXELS as u64;
+/// Bytes that are uploaded or downloaded at once: whole rows.
+const PIECE: u64 = 16 << 20;
+/// Bytes that are cleared at once: whole rows.
+const CLEARED: u64 = 1 << 20;
+
+/// What a store is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Read by kernels; vectors of u32.
+    Weights,
+    /// Read and written by kernels; vectors of f32.
+    State,
+}
+
+impl Use {
+    /// Its format in an image.
+    pub fn format(self) -> wgpu::TextureFormat {
+        match self {
+            Self::Weights => wgpu::TextureFormat::Rgba32Uint,
+            Self::State => wgpu::TextureFormat::Rgba32Float,
+        }
+    }
+
+    /// What an adapter must allow with that format.
+    pub fn needs(self) -> wgpu::TextureFormatFeatureFlags {
+        match self {
+            Self::Weights => wgpu::TextureFormatFeatureFlags::STORAGE_READ_ONLY,
+            Self::State => {
+                wgpu::TextureFormatFeatureFlags::STORAGE_READ_ONLY | wgpu::TextureFormatFeatureFlags::STORAGE_READ_WRITE
+            }
+        }
+    }
+}
+
+enum Kind {
+    Buffer(wgpu::Buffer),
+    Image(wgpu::Texture, wgpu::TextureView),
+}
+
+/// Whole vectors of 16 bytes, zero at first; in images, offsets are multiples of [`ROW_BYTES`].
+pub(super) struct Store {
+    kind: Kind,
+    bytes: u64,
+}
+
+impl Store {
+    /// A store of `bytes`.
+    pub fn new(gpu: &Gpu, what: &'static str, bytes: u64, purpose: Use, image: bool) -> Result<Self, BackendError> {
+        if !image {
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+            let buffer = gpu.buffer(what, bytes, usage)?;
+            return Ok(Self { bytes: buffer.size(), kind: Kind::Buffer(buffer) });
+        }
+        let rows = bytes.div_ceil(ROW_BYTES).max(1);
+        let texture = gpu.device.create_texture(&wgpu::TextureDescriptor {
+            label: Some(what),
+            size: wgpu::Extent3d { width: TEXELS, height: rows as u32, depth_or_array_layers: 1 },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: purpose.format(),
+            usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST | wgpu::TextureUsages::COPY_SRC,
+            view_formats: &[],
+        });
+        let bytes = rows * ROW_BYTES;
+        gpu.check_allocation(what, bytes)?;
+        let view = texture.create_view(&Default::default());
+        Ok(Self { kind: Kind::Image(texture, view), bytes })
+    }
+
+    /// A store that holds packed weights.
+    pub fn weights(gpu: &Gpu, what: &'static str, contents: &[u8], image: bool) -> Result<Self, BackendError> {
+        let store = Self::new(gpu, what, contents.len() as u64, Use::Weights, image)?;
+        store.upload(gpu, 0, contents)?;
+        Ok(store)
+    }
+
+    /// Bytes on the device.
+    pub fn size(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What a bind group binds.
+    pub fn bound(&self) -> Bound<'_> {
+        match &self.kind {
+            Kind::Buffer(buffer) => Bound::Buffer(buffer, 0, None),
+            Kind::Image(_, view) => Bound::Image(view),
+        }
+    }
+
+    /// Writes `contents`, in pieces, so that staging memory stays small.
+    pub fn upload(&self, gpu: &Gpu, offset: u64, contents: &[u8]) -> Result<(), BackendError> {
+        let texture = match &self.kind {
+            Kind::Buffer(buffer) => return gpu.upload(buffer, offset, contents),
+            Kind::Image(texture, _) => texture,
+        };
+        for (index, piece) in contents.chunks(PIECE as usize).enumerate() {
+            let mut padded = Vec::new();
+            let whole_rows = piece.len().next_multiple_of(ROW_BYTES as usize);
+            let rows = if whole_rows == piece.len() {
+                piece
+            } else {
+                padded.extend_from_slice(piece);
+                padded.resize(whole_rows, 0);
+                &padded
+            };
+            let at = offset + index as u64 * PIECE;
+            gpu.queue.write_texture(image_part(texture, at), rows, rows_of_a_buffer(0), extent(rows.len() as u64));
+            if contents.len() as u64 > PIECE {
+                gpu.wait(gpu.queue.submit([]))?;
+            }
+        }
+        gpu.check()
+    }
+
+    /// Reads bytes back; waits for everything submitted before.
+    pub fn download(&self, gpu: &Gpu, offset: u64, bytes: u64) -> Result<Vec<u8>, BackendError> {
+        if let Kind::Buffer(buffer) = &self.kind {
+            return gpu.download(buffer, offset, bytes);
+        }
+        let staging = gpu.buffer(
+            "a staging buffer",
+            bytes.next_multiple_of(ROW_BYTES).min(PIECE),
+            wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        )?;
+        let mut contents = Vec::with_capacity(bytes as usize);
+        for at in (0..bytes).step_by(PIECE as usize) {
+            let piece = PIECE.min(bytes - at);
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            self.copy_out(&mut encoder, offset + at, piece, &staging);
+            let submission = gpu.queue.submit([encoder.finish()]);
+            contents.extend_from_slice(&gpu.map(&staging, piece, submission)?);
+        }
+        Ok(contents)
+    }
+
+    /// Copies bytes to the beginning of a buffer that has room for whole rows.
+    pub fn copy_out(&self, encoder: &mut wgpu::CommandEncoder, offset: u64, bytes: u64, to: &wgpu::Buffer) {
+        match &self.kind {
+            Kind::Buffer(buffer) => encoder.copy_buffer_to_buffer(buffer, offset, to, 0, bytes),
+            Kind::Image(texture, _) => {
+                let to = wgpu::TexelCopyBufferInfo { buffer: to, layout: rows_of_a_buffer(0) };
+                encoder.copy_texture_to_buffer(image_part(texture, offset), to, extent(bytes));
+            }
+        }
+    }
+
+    /// The reverse of [`Store::copy_out`].
+    pub fn copy_in(&self, encoder: &mut wgpu::CommandEncoder, offset: u64, bytes: u64, from: &wgpu::Buffer) {
+        match &self.kind {
+            Kind::Buffer(buffer) => encoder.copy_buffer_to_buffer(from, 0, buffer, offset, bytes),
+            Kind::Image(texture, _) => {
+                let from = wgpu::TexelCopyBufferInfo { buffer: from, layout: rows_of_a_buffer(0) };
+                encoder.copy_buffer_to_texture(from, image_part(texture, offset), extent(bytes));
+            }
+        }
+    }
+
+    /// Bytes of zeros that [`Store::clear`] wants.
+    pub fn zeros_wanted(&self) -> u64 {
+        match &self.kind {
+            Kind::Buffer(_) => 0,
+            Kind::Image(..) => CLEARED.min(self.bytes),
+        }
+    }
+
+    /// Writes zeros, from a buffer of at least as many as [`Store::zeros_wanted`] says.
+    pub fn clear(&self, encoder: &mut wgpu::CommandEncoder, offset: u64, bytes: u64, zeros: &wgpu::Buffer) {
+        match &self.kind {
+            Kind::Buffer(buffer) => encoder.clear_buffer(buffer, offset, Some(bytes)),
+            Kind::Image(..) => {
+                let piece = self.zeros_wanted();
+                for at in (0..bytes).step_by(piece as usize) {
+                    self.copy_in(encoder, offset + at, piece.min(bytes - at), zeros);
+                }
+            }
+        }
+    }
+}
+
+fn image_part(texture: &wgpu::Texture, offset: u64) -> wgpu::TexelCopyTextureInfo<'_> {
+    wgpu::TexelCopyTextureInfo {
+        texture,
+        mip_level: 0,
+        origin: wgpu::Origin3d { x: 0, y: (offset / ROW_BYTES) as u32, z: 0 },
+        aspect: wgpu::TextureAspect::All,
+    }
+}
+
+fn rows_of_a_buffer(offset: u64) -> wgpu::TexelCopyBufferLayout {
+    wgpu::TexelCopyBufferLayout { offset, bytes_per_row: Some(ROW_BYTES as u32), rows_per_image: None }
+}
+
+/// Whole rows of `bytes`.
+fn extent(bytes: u64) -> wgpu::Extent3d {
+    wgpu::Extent3d { width: TEXELS, height: bytes.div_ceil(ROW_BYTES) as u32, depth_or_array_layers: 1 }
+}
