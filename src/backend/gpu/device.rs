@@ -1,6 +1,7 @@
 //! Adapters, devices, and what becomes of their errors.
 
 use crate::backend::{BackendError, DeviceInfo, DeviceKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -151,9 +152,13 @@ pub(super) struct Gpu {
 /// What went wrong behind the API's back.
 #[derive(Default)]
 struct Faults {
+    /// Why the device can no longer be used.
     lost: Option<String>,
     error: Option<wgpu::Error>,
 }
+
+/// Why a device is lost that had no memory for something that wgpu cannot do without.
+const OUT_OF_MEMORY: [&str; 2] = ["Out of memory", "Not enough memory left."];
 
 fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
     faults.lock().unwrap_or_else(PoisonError::into_inner)
@@ -171,9 +176,8 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| {
-            BackendError::Driver { device: info.name.clone(), message: format!("cannot open the device: {error}") }
-        })?;
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|error| BackendError::Open { device: info.name.clone(), message: one_line(&error.to_string()) })?;
         let faults = Arc::new(Mutex::new(Faults::default()));
         let record = faults.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
@@ -181,26 +185,26 @@ impl Gpu {
         }));
         let record = faults.clone();
         device.set_device_lost_callback(move |reason, message| {
-            // Dropping a device at the end also "loses" it.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                lock(&record).lost.get_or_insert(message);
-            }
+            let reason = if message.is_empty() { format!("{reason:?}") } else { one_line(&message) };
+            lock(&record).lost.get_or_insert(reason);
         });
         Ok(Self { device, queue, info, limits, faults })
     }
 
     /// Reports a fault that has happened since the last call, if there was one.
     pub fn check(&self) -> Result<(), BackendError> {
-        self.check_allocation("buffers", 0)
+        self.check_allocation("what a command needs", 0)
     }
 
-    /// As [`Gpu::check`], after an allocation of `bytes` for `what`.
+    /// As [`Gpu::check`], after an allocation of `bytes`, if that is known, for `what`.
     pub fn check_allocation(&self, what: &'static str, bytes: u64) -> Result<(), BackendError> {
         let mut faults = lock(&self.faults);
         let device = self.info.name.clone();
         if let Some(reason) = &faults.lost {
-            let reason = if reason.is_empty() { "no reason given".into() } else { reason.clone() };
-            return Err(BackendError::Lost { device, reason });
+            return Err(match OUT_OF_MEMORY.contains(&reason.as_str()) {
+                true => BackendError::OutOfMemory { device, what, bytes },
+                false => BackendError::Lost { device, reason: reason.clone() },
+            });
         }
         match faults.error.take() {
             None => Ok(()),
@@ -209,18 +213,32 @@ impl Gpu {
         }
     }
 
-    /// Waits for a submission.
+    /// Waits for a submission, but not for ever: a device that does not answer is lost.
     pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
-        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
-        let waited = self.device.poll(poll);
         self.check()?;
-        match waited {
-            Ok(_) => Ok(()),
-            Err(error) => Err(BackendError::Driver {
-                device: self.info.name.clone(),
-                message: format!("no answer within {} s ({error})", PATIENCE.as_secs()),
-            }),
+        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
+        // wgpu panics where the driver reports the loss of the device to the wait. By then it has called back, and
+        // holds no lock.
+        let waited = catch_unwind(AssertUnwindSafe(|| self.device.poll(poll)));
+        if matches!(waited, Ok(Err(wgpu::PollError::Timeout))) {
+            self.abandon(format!("no answer within {} s", PATIENCE.as_secs()));
         }
+        self.check()?;
+        let failed = |message| Err(BackendError::Driver { device: self.info.name.clone(), message });
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => failed(format!("cannot wait for results: {error}")),
+            Err(panic) => {
+                let message = panic.downcast_ref::<String>().map_or("no reason given", String::as_str);
+                failed(format!("cannot wait for results: {}", one_line(message)))
+            }
+        }
+    }
+
+    /// Gives up a device that does not answer. It is never closed: that would wait for it.
+    fn abandon(&self, reason: String) {
+        lock(&self.faults).lost.get_or_insert(reason);
+        std::mem::forget((self.device.clone(), self.queue.clone()));
     }
 
     /// A buffer of `bytes` (at least 4), zeroed.
@@ -266,7 +284,7 @@ impl Gpu {
                 self.wait(self.queue.submit([]))?;
             }
         }
-        self.check()
+        self.check_allocation("the copy of an upload", contents.len().min(PIECE) as u64)
     }
 
     /// Reads bytes back; waits for everything submitted before.

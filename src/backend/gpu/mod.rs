@@ -165,6 +165,8 @@ impl GpuBackend {
             WeightType::F32 => Weights::upload::<f32>(model, &rotary, &gpu, &layout)?,
             WeightType::F16 => Weights::upload::<u16>(model, &rotary, &gpu, &layout)?,
         };
+        // What does not arrive is to be known now.
+        gpu.wait(gpu.queue.submit([]))?;
         let options = CompileOptions { checked: options.checked, corrupt: options.corrupt, paired: rotary.paired() };
         let shared = Shared {
             gpu,
