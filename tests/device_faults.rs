@@ -16,6 +16,8 @@ use faults::{Driver, change_plan, run_apart};
 use program::{Run, file_with, path, program, run, run_command};
 use serde_json::Value;
 use std::ops::ControlFlow;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -67,8 +69,8 @@ fn last_error(run: &Run) -> &str {
 
 /// The ways to lose a device in the midst of a text, and what is said.
 fn losses() -> [(String, &'static str); 3] {
-    // Bursts grow from one token, so that the text is far from its end.
-    losses_from(submissions_to_first_token() + 4)
+    // Seven more bursts, of one token at least and at most twice the one before: the text is far from its end.
+    losses_from(submissions_to_first_token() + 8)
 }
 
 fn losses_from(middle: u64) -> [(String, &'static str); 3] {
@@ -371,4 +373,35 @@ fn lost_apart() {
         assert_eq!(conversation.rebuild(&cpu, None, &prompt).unwrap().position(), 5);
         assert_eq!(text(&mut session(&cpu)).unwrap(), expected);
     }
+}
+
+/// One thread's lack of memory is not another's.
+#[test]
+fn an_error_reaches_the_thread_that_caused_it() {
+    run_apart("threads_apart", &Driver::new(""));
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn threads_apart() {
+    let bdh = shipped();
+    let expected = text(&mut session(&bdh)).unwrap();
+    let mut conversations: Vec<Session> = (0..10).map(|_| session(&bdh)).collect();
+    let (done, start) = (AtomicBool::new(false), Barrier::new(2));
+    change_plan("largest 2000000");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_out_of_memory(bdh.session(Forgetting::Full));
+            start.wait();
+            while !done.load(Relaxed) {
+                assert_out_of_memory(bdh.session(Forgetting::Full));
+            }
+        });
+        start.wait();
+        let texts: Vec<_> = conversations.iter_mut().map(text).collect();
+        done.store(true, Relaxed);
+        for tokens in texts {
+            assert_eq!(tokens.unwrap(), expected);
+        }
+    });
 }

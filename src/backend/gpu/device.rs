@@ -1,8 +1,11 @@
 //! Adapters, devices, and what becomes of their errors.
 
 use crate::backend::{BackendError, DeviceInfo, DeviceKind};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 /// APIs in use. OpenGL is left out: it lacks nothing here that the others have, and probing it prints
@@ -154,7 +157,9 @@ pub(super) struct Gpu {
 struct Faults {
     /// Why the device can no longer be used.
     lost: Option<String>,
-    error: Option<wgpu::Error>,
+    /// The first error of each thread's calls that it has not asked about yet: wgpu reports an error to the thread
+    /// whose call it is.
+    errors: HashMap<ThreadId, wgpu::Error>,
 }
 
 /// Why a device is lost that had no memory for something that wgpu cannot do without.
@@ -165,13 +170,16 @@ fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
 }
 
 impl Gpu {
-    /// Opens an adapter, with all the room that it has.
-    pub fn open(adapter: &wgpu::Adapter) -> Result<Self, BackendError> {
+    /// Opens an adapter, with all the room that it has, or with no more than every adapter has.
+    pub fn open(adapter: &wgpu::Adapter, base_limits: bool) -> Result<Self, BackendError> {
         let info = describe(adapter);
-        let limits = adapter.limits();
+        let (features, limits) = match base_limits {
+            true => (wgpu::Features::empty(), wgpu::Limits::default()),
+            false => (adapter.features() & wgpu::Features::TIMESTAMP_QUERY, adapter.limits()),
+        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("bdh-gpu"),
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_features: features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -181,7 +189,7 @@ impl Gpu {
         let faults = Arc::new(Mutex::new(Faults::default()));
         let record = faults.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
-            lock(&record).error.get_or_insert(error);
+            lock(&record).errors.entry(thread::current().id()).or_insert(error);
         }));
         let record = faults.clone();
         device.set_device_lost_callback(move |reason, message| {
@@ -191,7 +199,7 @@ impl Gpu {
         Ok(Self { device, queue, info, limits, faults })
     }
 
-    /// Reports a fault that has happened since the last call, if there was one.
+    /// Reports a fault of this thread's calls since it asked last, if there was one.
     pub fn check(&self) -> Result<(), BackendError> {
         self.check_allocation("what a command needs", 0)
     }
@@ -206,7 +214,7 @@ impl Gpu {
                 false => BackendError::Lost { device, reason: reason.clone() },
             });
         }
-        match faults.error.take() {
+        match faults.errors.remove(&thread::current().id()) {
             None => Ok(()),
             Some(wgpu::Error::OutOfMemory { .. }) => Err(BackendError::OutOfMemory { device, what, bytes }),
             Some(error) => Err(BackendError::Driver { device, message: one_line(&error.to_string()) }),
@@ -312,17 +320,18 @@ impl Gpu {
         bytes: u64,
         submission: wgpu::SubmissionIndex,
     ) -> Result<Vec<u8>, BackendError> {
-        let mapped = Arc::new(Mutex::new(None));
-        let record = mapped.clone();
+        let (sender, mapped) = mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
-            *record.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            // Where nobody waits any more, the submission has failed.
+            let _ = sender.send(result);
         });
         self.wait(submission)?;
         let failed = |message: String| BackendError::Driver { device: self.info.name.clone(), message };
-        match mapped.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(failed(format!("cannot read results back: {error}"))),
-            None => return Err(failed("results were never handed back".into())),
+        // Another thread that waits may have found the submission complete: then it calls back, in its own time.
+        match mapped.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(failed(format!("cannot read results back: {error}"))),
+            Err(_) => return Err(failed("results were never handed back".into())),
         }
         let view = staging.get_mapped_range(0..bytes).map_err(|error| failed(error.to_string()))?;
         let contents = view.to_vec();

@@ -63,6 +63,8 @@ pub struct GpuOptions {
     pub checked: bool,
     /// Pretend that a storage binding cannot be larger than this many bytes.
     pub max_binding: Option<u64>,
+    /// Open the adapter with the base limits of WebGPU and without optional features.
+    pub base_limits: bool,
     /// Lay a software adapter's work out as on a hardware one: that layout then has its tests everywhere.
     pub hardware_layout: bool,
     /// Invocations per workgroup, a power of two from 8 to 256.
@@ -139,7 +141,7 @@ impl GpuBackend {
         choice: &AdapterChoice,
         options: GpuOptions,
     ) -> Result<Self, BackendError> {
-        let gpu = Gpu::open(&device::choose(choice)?)?;
+        let gpu = Gpu::open(&device::choose(choice)?, options.base_limits)?;
         let software = gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout;
         // Where weights lie in textures, a segment of them must fit one.
         let largest_texture = match software {
