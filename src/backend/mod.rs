@@ -175,7 +175,9 @@ pub enum BackendError {
     #[error("{0}")]
     NoAdapter(String),
     /// The model does not fit the adapter's limits.
-    #[error("{device}: the model needs {what}: {needed}, but the adapter allows {allowed}; use --device cpu")]
+    #[error(
+        "{device}: the model needs {what}: {needed}, but the adapter allows {allowed}; use another adapter (`bdh-gpu devices` lists them) or --device cpu"
+    )]
     Limit {
         /// The adapter.
         device: String,
@@ -188,17 +190,28 @@ pub enum BackendError {
     },
     /// The device or the host ran out of memory.
     #[error(
-        "{device}: out of memory while allocating {what} ({bytes} bytes); free memory, use fewer sequences, or use --device cpu"
+        "{device}: out of memory while allocating {what}{}; free memory, use fewer sequences, or use --device cpu",
+        if *.bytes > 0 { format!(" ({bytes} bytes)") } else { String::new() }
     )]
     OutOfMemory {
         /// The device.
         device: String,
         /// What was being allocated.
         what: &'static str,
-        /// Its size.
+        /// Its size, or 0 where that is not known.
         bytes: u64,
     },
-    /// The device was lost: unplugged, reset by its driver, or suspended.
+    /// The adapter is there, but its driver does not open it.
+    #[error(
+        "{device}: the device cannot be opened ({message}); free its memory, update its driver, or use --device cpu"
+    )]
+    Open {
+        /// The adapter.
+        device: String,
+        /// What the driver said.
+        message: String,
+    },
+    /// The device was lost: unplugged, reset by its driver, suspended, or without an answer for long.
     #[error("{device}: the device was lost ({reason}); start again, or use --device cpu")]
     Lost {
         /// The device.
@@ -220,6 +233,17 @@ pub enum BackendError {
         /// What the driver said.
         message: String,
     },
+}
+
+impl BackendError {
+    /// What went wrong, without the advice: for where it is taken already.
+    pub fn cause(&self) -> String {
+        let message = self.to_string();
+        match self {
+            Self::NoAdapter(_) => message,
+            _ => message.rsplit_once("; ").map_or(message.clone(), |(cause, _)| cause.to_string()),
+        }
+    }
 }
 
 /// A model's weights on a device.

@@ -3,9 +3,11 @@
 use super::failure::Failure;
 use super::format;
 use super::output::Notices;
+use bdh_gpu::backend::DeviceKind;
 use bdh_gpu::generation::{Bdh, Context, DeviceChoice, WeightChoice};
 use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::model::{Config, Model};
+use bdh_gpu::verify::{self, Start, StartError};
 use clap::{Args, ValueEnum, ValueHint};
 use std::path::PathBuf;
 
@@ -54,6 +56,33 @@ pub struct DeviceArgs {
     pub weights: Weights,
 }
 
+/// Whether to trust it.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Compare the first tokens with the CPU's, and go on only if they agree
+    #[arg(long, help_heading = "Model and device")]
+    check: bool,
+}
+
+impl CheckArgs {
+    /// Compares the start of a text on its device and on the CPU, if that was asked for.
+    pub fn run(&self, bdh: &Bdh, start: &Start, notices: &Notices) -> Result<(), Failure> {
+        if !self.check {
+            return Ok(());
+        }
+        if bdh.device().kind == DeviceKind::Cpu {
+            notices.say("note: --check compares a device with the CPU, which is what runs here");
+            return Ok(());
+        }
+        match verify::check_start(bdh, &bdh.on_cpu()?, start) {
+            Ok(()) => notices.detail("the first tokens agree with the CPU's"),
+            Err(StartError::Generation(error)) => return Err(error.into()),
+            Err(error) => return Err(Failure::Device(error.to_string())),
+        }
+        Ok(())
+    }
+}
+
 /// [`WeightChoice`] as the command line spells it.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum Weights {
@@ -64,19 +93,23 @@ pub enum Weights {
 }
 
 impl DeviceArgs {
-    /// Puts the model on the device.
-    pub fn open_silently(&self, model: Model) -> Result<Bdh, Failure> {
+    /// Puts the model on the device, and says nothing unless it is another device than was to be expected.
+    pub fn open_silently(&self, model: Model, notices: &Notices) -> Result<Bdh, Failure> {
         let weights = match self.weights {
             Weights::Auto => WeightChoice::Auto,
             Weights::F32 => WeightChoice::F32,
             Weights::F16 => WeightChoice::F16,
         };
-        Ok(Bdh::new(model, &self.device, weights)?)
+        let bdh = Bdh::new(model, &self.device, weights)?;
+        if let Some(error) = bdh.fallback() {
+            notices.say(format_args!("note: {}; the CPU runs instead", error.cause()));
+        }
+        Ok(bdh)
     }
 
     /// Puts the model on the device and says which it is.
     pub fn open(&self, model: Model, notices: &Notices) -> Result<Bdh, Failure> {
-        let bdh = self.open_silently(model)?;
+        let bdh = self.open_silently(model, notices)?;
         let model = bdh.model();
         let parameters = format::short(model.config.parameters() as u64);
         let weights = bdh.backend().weight_type();

@@ -21,6 +21,10 @@ pub enum Failure {
     Usage(String),
     /// Anything else that went wrong.
     Failed(String),
+    /// The device failed.
+    Device(String),
+    /// What went wrong has been said, and the work went on.
+    Reported,
     /// Ctrl-C.
     Interrupted,
     /// Nobody reads the output any more, as in `| head -1`: not an error.
@@ -42,7 +46,8 @@ impl Failure {
                 _ => print(&one_line(&error.render().to_string()), BAD_USAGE),
             },
             Self::Usage(message) => print(&message, BAD_USAGE),
-            Self::Failed(message) => print(&message, FAILED),
+            Self::Failed(message) | Self::Device(message) => print(&message, FAILED),
+            Self::Reported => FAILED.into(),
             Self::Interrupted => INTERRUPTED.into(),
             Self::ClosedPipe => ExitCode::SUCCESS,
         }
@@ -69,6 +74,18 @@ fn one_line(rendered: &str) -> String {
     line
 }
 
+/// Keeps a panic from being printed that is none: wgpu's answer to a driver that reports the loss of its device while
+/// the program waits for it. The engine catches it and returns an error.
+pub fn quieten_lost_devices() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let is_loss = |message: &String| message.starts_with("Error in Device::poll");
+        if !panic.payload().downcast_ref::<String>().is_some_and(is_loss) {
+            print(panic);
+        }
+    }));
+}
+
 /// Says what went wrong where the work goes on all the same.
 pub fn complain(message: &str) {
     let _ = print(message, FAILED);
@@ -89,7 +106,7 @@ impl From<ModelError> for Failure {
 
 impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Device(error.to_string())
     }
 }
 
@@ -119,7 +136,11 @@ impl From<BeamError> for Failure {
 
 impl From<GenerationError> for Failure {
     fn from(error: GenerationError) -> Self {
-        if error.is_usage() { Self::Usage(error.to_string()) } else { Self::Failed(error.to_string()) }
+        match error {
+            GenerationError::Backend(error) => error.into(),
+            error if error.is_usage() => Self::Usage(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
     }
 }
 

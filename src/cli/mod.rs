@@ -103,6 +103,7 @@ impl Command {
 /// Does what the command line says and returns the exit code. To be called once, before there are threads.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     quieten_vulkan();
+    failure::quieten_lost_devices();
     interrupt::install();
     let parsed = parser().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let result = match parsed {

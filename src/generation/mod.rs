@@ -115,6 +115,7 @@ pub struct Bdh {
     model: Arc<Model>,
     backend: Arc<dyn Backend>,
     fingerprint: Arc<OnceLock<[u8; 32]>>,
+    fallback: Option<Arc<BackendError>>,
 }
 
 impl Bdh {
@@ -122,22 +123,47 @@ impl Bdh {
     ///
     /// # Errors
     /// [`BackendError`] where the device cannot be found, opened, or hold the model. With
-    /// [`DeviceChoice::Auto`], a missing adapter is no error: the CPU takes over.
+    /// [`DeviceChoice::Auto`] that is no error: the CPU takes over, and [`Bdh::fallback`] says why.
     pub fn new(model: Model, device: &DeviceChoice, weights: WeightChoice) -> Result<Self, BackendError> {
         let weight_type = weights.resolve(&model);
         let gpu = |choice| GpuBackend::new(&model, weight_type, &choice).map(|gpu| Arc::new(gpu) as Arc<dyn Backend>);
         let cpu = || CpuBackend::new(&model, weight_type, None).map(|cpu| Arc::new(cpu) as Arc<dyn Backend>);
+        let mut fallback = None;
         let backend = match device {
             DeviceChoice::Cpu => cpu()?,
             DeviceChoice::Gpu => gpu(AdapterChoice::Any)?,
             DeviceChoice::Index(index) => gpu(AdapterChoice::Index(*index))?,
             DeviceChoice::Name(name) => gpu(AdapterChoice::Name(name.clone()))?,
-            DeviceChoice::Auto => match gpu(AdapterChoice::Hardware) {
+            // A device holds a model if there is room for a state beside it.
+            DeviceChoice::Auto => match gpu(AdapterChoice::Hardware).and_then(|gpu| gpu.create_slots(1).map(|_| gpu)) {
+                Ok(gpu) => gpu,
                 Err(BackendError::NoAdapter(_)) => cpu()?,
-                other => other?,
+                Err(error) => {
+                    fallback = Some(Arc::new(error));
+                    cpu()?
+                }
             },
         };
-        Ok(Self { model: Arc::new(model), backend, fingerprint: Arc::default() })
+        Ok(Self { model: Arc::new(model), backend, fingerprint: Arc::default(), fallback })
+    }
+
+    /// A model on a device that holds its weights already, one with options of its own for instance.
+    pub fn on(model: Model, backend: impl Backend + 'static) -> Self {
+        Self { model: Arc::new(model), backend: Arc::new(backend), fingerprint: Arc::default(), fallback: None }
+    }
+
+    /// Why the CPU runs although there is a hardware adapter, where [`DeviceChoice::Auto`] came to that.
+    pub fn fallback(&self) -> Option<&BackendError> {
+        self.fallback.as_deref()
+    }
+
+    /// The same model on the CPU: where to go on when another device has failed.
+    ///
+    /// # Errors
+    /// [`BackendError`] where the threads cannot be started.
+    pub fn on_cpu(&self) -> Result<Self, BackendError> {
+        let backend = Arc::new(CpuBackend::new(&self.model, self.backend.weight_type(), None)?);
+        Ok(Self { backend, fallback: None, ..self.clone() })
     }
 
     /// The model.

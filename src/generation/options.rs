@@ -82,6 +82,8 @@ pub enum FinishReason {
     Eos,
     /// It came to a stop text, or the caller had enough.
     Stop,
+    /// The device failed, or its logits allowed no draw: there would have been more.
+    Error,
 }
 
 impl std::fmt::Display for FinishReason {
@@ -90,6 +92,7 @@ impl std::fmt::Display for FinishReason {
             Self::Length => "length",
             Self::Eos => "eos",
             Self::Stop => "stop",
+            Self::Error => "error",
         })
     }
 }

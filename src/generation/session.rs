@@ -115,6 +115,24 @@ impl Session {
         Ok(fork)
     }
 
+    /// The same conversation on another device, where this one's has failed: it is read again from `base` (a
+    /// snapshot, or the beginning where there is none) with `tokens`, all that were read and generated since, in
+    /// their order. The new state agrees with the old one to rounding; random numbers, penalties and forgetting go on.
+    ///
+    /// # Errors
+    /// As [`Session::restore`] and [`Session::feed`].
+    pub fn rebuild(&self, bdh: &Bdh, base: Option<&Snapshot>, tokens: &[u32]) -> Result<Self, GenerationError> {
+        let mut session = bdh.session(base.map_or(self.forgetting(), Snapshot::forgetting))?;
+        if let Some(base) = base {
+            session.restore(base)?;
+            session.set_forgetting(self.forgetting());
+        }
+        session.feed(tokens, |_| ControlFlow::Continue(()))?;
+        session.counts.clone_from(&self.counts);
+        (session.drawn, session.generated, session.seed) = (self.drawn, self.generated, self.seed);
+        Ok(session)
+    }
+
     /// Reads tokens; `progress` hears how many of them have been read so far, and may end the reading.
     ///
     /// # Errors
@@ -150,7 +168,8 @@ impl Session {
     /// in any case, so that the same seed never repeats them within a conversation.
     ///
     /// # Errors
-    /// As [`Session::feed`]; options out of range, before any work starts; and logits that allow no draw.
+    /// As [`Session::feed`]; options out of range, before any work starts; and logits that allow no draw. `each` has
+    /// received every token that was drawn before.
     pub fn generate(
         &mut self,
         options: &GenerationOptions,
@@ -175,13 +194,20 @@ impl Session {
         let mut drawn = 0;
         let mut finish_reason = FinishReason::Length;
         while drawn < options.max_new_tokens {
-            let progress = self.batch.advance()?.remove(0);
+            let progress = match self.batch.advance() {
+                Ok(mut progress) => progress.remove(0),
+                Err(error) => {
+                    release(&mut scan, &mut tokens, &mut each);
+                    return Err(error);
+                }
+            };
             drawn += progress.drawn.len();
             self.count(&progress.drawn);
             let known = tokens.len();
             let stopped = scan.push(&progress.drawn, &mut tokens);
             let flow = if tokens.len() > known { each(&tokens[known..]) } else { ControlFlow::Continue(()) };
             if let Some(failure) = progress.failure {
+                release(&mut scan, &mut tokens, &mut each);
                 return Err(failure);
             }
             if stopped {
@@ -203,15 +229,12 @@ impl Session {
                 && tokens.len() == drawn
                 && drawn - position >= CHECKPOINT_TOKENS
             {
+                // Nothing is held back here.
                 checkpoint = Some((self.snapshot()?, drawn));
             }
         }
         self.batch.rest(0);
-        let known = tokens.len();
-        scan.finish(&mut tokens);
-        if tokens.len() > known {
-            let _ = each(&tokens[known..]);
-        }
+        release(&mut scan, &mut tokens, &mut each);
         Ok(Generated { tokens, finish_reason, seed })
     }
 
@@ -297,6 +320,15 @@ impl Session {
             })?;
         }
         Ok(())
+    }
+}
+
+/// Hands out what was held back for a stop text: no more tokens will come.
+fn release(scan: &mut StopScan, tokens: &mut Vec<u32>, each: &mut impl FnMut(&[u32]) -> ControlFlow<()>) {
+    let known = tokens.len();
+    scan.finish(tokens);
+    if tokens.len() > known {
+        let _ = each(&tokens[known..]);
     }
 }
 

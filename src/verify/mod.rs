@@ -9,6 +9,7 @@
 //! | `beams` | each kernel of the beam search against its twin |
 //! | `chunks` | each kernel that reads a chunk of tokens against its twin |
 //! | `whole` | a whole model on both devices |
+//! | `start` | the first tokens of a text on both devices, before it is written |
 //! | `compare` | tolerances, and why they are what they are |
 //! | `report` | the rows of the table |
 //!
@@ -25,10 +26,12 @@ mod kernels;
 mod random;
 mod report;
 mod sampling;
+mod start;
 mod whole;
 
 pub use cases::{Suite, beam_suites, chunk_suites, suites};
 pub use report::{CaseReport, Report};
+pub use start::{Start, StartError, check_start};
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, beam_kernel_names, chunk_kernel_names, kernel_names};

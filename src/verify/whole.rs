@@ -61,7 +61,14 @@ fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize
     for (slot, sequence) in sequences.iter().enumerate() {
         slots.clear(slot)?;
         slots.set_sampler(slot, &sequence.params, &vec![0; vocab], 0)?;
-        read_chunks(&mut *slots, slot, &sequence.prompt[..read[slot]], backend.chunk_tokens(), &mut clocks[slot])?;
+        read_chunks(
+            &mut *slots,
+            slot,
+            &sequence.prompt[..read[slot]],
+            backend.chunk_tokens(),
+            &mut clocks[slot],
+            false,
+        )?;
     }
     let mut traces: Vec<Trace> = sequences.iter().map(|_| Trace { tokens: Vec::new(), logits: Vec::new() }).collect();
     let prompts = || sequences.iter().zip(&read).map(|(sequence, read)| sequence.prompt.len() - read);
@@ -89,17 +96,20 @@ fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize
     Ok(traces)
 }
 
-/// Reads tokens in chunks of `most`, or fewer where the state is rescaled between two of them.
-fn read_chunks(
+/// Reads tokens in chunks of `most`, or fewer where the state is rescaled between two of them. Returns the logits after
+/// each, if they are asked for.
+pub(super) fn read_chunks(
     slots: &mut dyn Slots,
     slot: usize,
     mut tokens: &[u32],
     most: usize,
     clock: &mut Clock,
-) -> Result<(), BackendError> {
+    logits: bool,
+) -> Result<Vec<f32>, BackendError> {
+    let mut read = Vec::new();
     while !tokens.is_empty() {
         let position = clock.position() as u32;
-        let mut chunk = Chunk { position, ..Chunk::default() };
+        let mut chunk = Chunk { position, logits, ..Chunk::default() };
         while let Some((&token, rest)) = tokens.split_first() {
             let tick = { *clock }.tick();
             if chunk.tokens.len() == most || (tick.rescale.is_some() && !chunk.tokens.is_empty()) {
@@ -110,9 +120,9 @@ fn read_chunks(
             chunk.tokens.push(ChunkToken { token, read_scale: tick.read_scale, write_scale: tick.write_scale });
             tokens = rest;
         }
-        slots.read_chunk(slot, &chunk)?;
+        read.extend(slots.read_chunk(slot, &chunk)?);
     }
-    Ok(())
+    Ok(read)
 }
 
 /// Runs a model; `each` receives the rows.
@@ -200,7 +210,7 @@ pub(super) fn check(
 }
 
 /// A prompt: text for byte models, else random ids.
-fn prompt(vocab: usize) -> Vec<u32> {
+pub(super) fn prompt(vocab: usize) -> Vec<u32> {
     match vocab {
         256 => PROMPT.bytes().map(u32::from).collect(),
         _ => {

@@ -2,12 +2,20 @@
 
 use super::store::Use;
 use crate::backend::{BackendError, DeviceInfo, DeviceKind};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 /// APIs in use. OpenGL is left out: it lacks nothing here that the others have, and probing it prints
 /// noise on machines without a display.
 const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+
+/// Features that are used where an adapter has them.
+const USEFUL: wgpu::Features =
+    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES);
 
 /// Longest wait for one submission. Submissions are sized to take a twentieth of a second.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -154,41 +162,46 @@ pub(super) struct Gpu {
 /// What went wrong behind the API's back.
 #[derive(Default)]
 struct Faults {
+    /// Why the device can no longer be used.
     lost: Option<String>,
-    error: Option<wgpu::Error>,
+    /// The first error of each thread's calls that it has not asked about yet: wgpu reports an error to the thread
+    /// whose call it is.
+    errors: HashMap<ThreadId, wgpu::Error>,
 }
+
+/// Why a device is lost that had no memory for something that wgpu cannot do without.
+const OUT_OF_MEMORY: [&str; 2] = ["Out of memory", "Not enough memory left."];
 
 fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
     faults.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Gpu {
-    /// Opens an adapter, with all the room that it has.
-    pub fn open(adapter: &wgpu::Adapter) -> Result<Self, BackendError> {
+    /// Opens an adapter, with all the room that it has, or with no more than every adapter has.
+    pub fn open(adapter: &wgpu::Adapter, base_limits: bool) -> Result<Self, BackendError> {
         let info = describe(adapter);
-        let limits = adapter.limits();
+        let (features, limits) = match base_limits {
+            true => (wgpu::Features::empty(), wgpu::Limits::default()),
+            false => (adapter.features() & USEFUL, adapter.limits()),
+        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("bdh-gpu"),
-            required_features: adapter.features()
-                & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES),
+            required_features: features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| {
-            BackendError::Driver { device: info.name.clone(), message: format!("cannot open the device: {error}") }
-        })?;
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|error| BackendError::Open { device: info.name.clone(), message: one_line(&error.to_string()) })?;
         let faults = Arc::new(Mutex::new(Faults::default()));
         let record = faults.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
-            lock(&record).error.get_or_insert(error);
+            lock(&record).errors.entry(thread::current().id()).or_insert(error);
         }));
         let record = faults.clone();
         device.set_device_lost_callback(move |reason, message| {
-            // Dropping a device at the end also "loses" it.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                lock(&record).lost.get_or_insert(message);
-            }
+            let reason = if message.is_empty() { format!("{reason:?}") } else { one_line(&message) };
+            lock(&record).lost.get_or_insert(reason);
         });
         let images = [Use::Weights, Use::State].iter().all(|purpose| {
             let allowed = adapter.get_texture_format_features(purpose.format()).flags;
@@ -198,38 +211,54 @@ impl Gpu {
         Ok(Self { device, queue, info, limits, images, faults })
     }
 
-    /// Reports a fault that has happened since the last call, if there was one.
+    /// Reports a fault of this thread's calls since it asked last, if there was one.
     pub fn check(&self) -> Result<(), BackendError> {
-        self.check_allocation("buffers", 0)
+        self.check_allocation("what a command needs", 0)
     }
 
-    /// As [`Gpu::check`], after an allocation of `bytes` for `what`.
+    /// As [`Gpu::check`], after an allocation of `bytes`, if that is known, for `what`.
     pub fn check_allocation(&self, what: &'static str, bytes: u64) -> Result<(), BackendError> {
         let mut faults = lock(&self.faults);
         let device = self.info.name.clone();
         if let Some(reason) = &faults.lost {
-            let reason = if reason.is_empty() { "no reason given".into() } else { reason.clone() };
-            return Err(BackendError::Lost { device, reason });
+            return Err(match OUT_OF_MEMORY.contains(&reason.as_str()) {
+                true => BackendError::OutOfMemory { device, what, bytes },
+                false => BackendError::Lost { device, reason: reason.clone() },
+            });
         }
-        match faults.error.take() {
+        match faults.errors.remove(&thread::current().id()) {
             None => Ok(()),
             Some(wgpu::Error::OutOfMemory { .. }) => Err(BackendError::OutOfMemory { device, what, bytes }),
             Some(error) => Err(BackendError::Driver { device, message: one_line(&error.to_string()) }),
         }
     }
 
-    /// Waits for a submission.
+    /// Waits for a submission, but not for ever: a device that does not answer is lost.
     pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
-        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
-        let waited = self.device.poll(poll);
         self.check()?;
-        match waited {
-            Ok(_) => Ok(()),
-            Err(error) => Err(BackendError::Driver {
-                device: self.info.name.clone(),
-                message: format!("no answer within {} s ({error})", PATIENCE.as_secs()),
-            }),
+        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
+        // wgpu panics where the driver reports the loss of the device to the wait. By then it has called back, and
+        // holds no lock.
+        let waited = catch_unwind(AssertUnwindSafe(|| self.device.poll(poll)));
+        if matches!(waited, Ok(Err(wgpu::PollError::Timeout))) {
+            self.abandon(format!("no answer within {} s", PATIENCE.as_secs()));
         }
+        self.check()?;
+        let failed = |message| Err(BackendError::Driver { device: self.info.name.clone(), message });
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => failed(format!("cannot wait for results: {error}")),
+            Err(panic) => {
+                let message = panic.downcast_ref::<String>().map_or("no reason given", String::as_str);
+                failed(format!("cannot wait for results: {}", one_line(message)))
+            }
+        }
+    }
+
+    /// Gives up a device that does not answer. It is never closed: that would wait for it.
+    fn abandon(&self, reason: String) {
+        lock(&self.faults).lost.get_or_insert(reason);
+        std::mem::forget((self.device.clone(), self.queue.clone()));
     }
 
     /// A buffer of `bytes` (at least 4), zeroed.
@@ -275,7 +304,7 @@ impl Gpu {
                 self.wait(self.queue.submit([]))?;
             }
         }
-        self.check()
+        self.check_allocation("the copy of an upload", contents.len().min(PIECE) as u64)
     }
 
     /// Reads bytes back; waits for everything submitted before.
@@ -303,17 +332,18 @@ impl Gpu {
         bytes: u64,
         submission: wgpu::SubmissionIndex,
     ) -> Result<Vec<u8>, BackendError> {
-        let mapped = Arc::new(Mutex::new(None));
-        let record = mapped.clone();
+        let (sender, mapped) = mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
-            *record.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            // Where nobody waits any more, the submission has failed.
+            let _ = sender.send(result);
         });
         self.wait(submission)?;
         let failed = |message: String| BackendError::Driver { device: self.info.name.clone(), message };
-        match mapped.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(failed(format!("cannot read results back: {error}"))),
-            None => return Err(failed("results were never handed back".into())),
+        // Another thread that waits may have found the submission complete: then it calls back, in its own time.
+        match mapped.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(failed(format!("cannot read results back: {error}"))),
+            Err(_) => return Err(failed("results were never handed back".into())),
         }
         let view = staging.get_mapped_range(0..bytes).map_err(|error| failed(error.to_string()))?;
         let contents = view.to_vec();

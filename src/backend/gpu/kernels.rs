@@ -328,7 +328,7 @@ pub(super) fn compile(
         },
         cache: None,
     });
-    gpu.check()?;
+    gpu.check_allocation("a compiled kernel", 0)?;
     Ok(Pipeline { pipeline, layout })
 }
 

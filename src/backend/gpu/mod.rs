@@ -65,6 +65,8 @@ pub struct GpuOptions {
     pub checked: bool,
     /// Pretend that a storage binding cannot be larger than this many bytes.
     pub max_binding: Option<u64>,
+    /// Open the adapter with the base limits of WebGPU and without optional features.
+    pub base_limits: bool,
     /// Lay a software adapter's work out as on a hardware one: that layout then has its tests everywhere.
     pub hardware_layout: bool,
     /// Invocations per workgroup, a power of two from 8 to 256.
@@ -141,7 +143,7 @@ impl GpuBackend {
         choice: &AdapterChoice,
         options: GpuOptions,
     ) -> Result<Self, BackendError> {
-        let gpu = Gpu::open(&device::choose(choice)?)?;
+        let gpu = Gpu::open(&device::choose(choice)?, options.base_limits)?;
         let software = gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout;
         let images = software && gpu.images;
         // Where weights and states lie in images, a segment of them must fit one.
@@ -169,6 +171,8 @@ impl GpuBackend {
             WeightType::F32 => Weights::upload::<f32>(model, &rotary, &gpu, &layout)?,
             WeightType::F16 => Weights::upload::<u16>(model, &rotary, &gpu, &layout)?,
         };
+        // What does not arrive is to be known now.
+        gpu.wait(gpu.queue.submit([]))?;
         let options = CompileOptions { checked: options.checked, corrupt: options.corrupt, paired: rotary.paired() };
         let shared = Shared {
             gpu,

@@ -13,7 +13,7 @@ mod single;
 use self::many::Job;
 use self::results::{Layout, Results, Target, Text};
 use self::single::{Event, Outcome, Run, TextWriter};
-use super::args::{self, ContextArgs, DeviceArgs, ModelArgs};
+use super::args::{self, CheckArgs, ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::Failure;
 use super::format;
 use super::input::{self, Prompts, TokenSource};
@@ -22,9 +22,10 @@ use super::output::Notices;
 use super::settings::SettingsArgs;
 use bdh_gpu::files::PendingFile;
 use bdh_gpu::generation::Settings;
-use bdh_gpu::generation::{Bdh, Session, Snapshot};
+use bdh_gpu::generation::{Bdh, FinishReason, Session, Snapshot};
 use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::Forgetting;
+use bdh_gpu::verify::Start;
 use clap::{Args, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -49,6 +50,7 @@ Examples:
   bdh-gpu generate --tokens \"75 73 78 71 58\" --device cpu
   bdh-gpu generate --prompt \"Act I\" --save-state act1.state
   bdh-gpu generate --load-state act1.state --max-new-tokens 500
+  bdh-gpu generate --prompt \"KING:\" --device gpu --check
 
 Options given here win over the model's generation_config.json, which wins over the defaults shown.
 --temperature, --top-k, --top-p and --min-p ask for drawing where the model's default is greedy.
@@ -70,6 +72,8 @@ pub struct Generate {
     model: ModelArgs,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    check: CheckArgs,
     #[command(flatten)]
     context: ContextArgs,
     #[command(flatten)]
@@ -180,6 +184,14 @@ impl Generate {
             }
         }
         self.notices.detail(format_args!("options: {}", format::settings(&settings)));
+        let start = Start {
+            prompt: prompts.tokens.first().map_or(&[], Vec::as_slice),
+            sampling: &settings.options.sampling,
+            seed: settings.options.seed.unwrap_or_default(),
+            forgetting,
+            beam: settings.uses_beams().then(|| settings.beam_options(sequences)),
+        };
+        self.check.run(&bdh, &start, &self.notices)?;
         match session {
             Some(session) => self.one(&bdh, session, &prompts.tokens[0], &settings, sequences),
             None => self.many(&bdh, &prompts, &settings, sequences, forgetting),
@@ -248,20 +260,30 @@ impl Generate {
         // An output file that has been started is tidied up after a Ctrl-C.
         let writing = if self.output.output.is_some() { Writing::begin() } else { Writing::hold() };
         let mut results = self.results(sequences, bdh)?;
+        let mut written = Vec::new();
         let outcome = if settings.options.max_new_tokens == 0 {
-            if self.state.save_state.is_some() {
-                run.read(&mut session, &writing)?;
-            }
-            self.write_nothing(&run, &mut results).map(|()| None)
+            let read = match self.state.save_state {
+                Some(_) => run.read(&mut session, &writing).map(drop),
+                None => Ok(()),
+            };
+            read.and_then(|()| self.write_nothing(&run, &mut results)).map(|()| None)
         } else if settings.uses_beams() {
             run.search(&mut session, &writing, &mut results).map(Some)
         } else if results.layout == Layout::Jsonl {
-            write_object(&run, &mut session, &writing, &mut results).map(Some)
+            write_object(&run, &mut session, &writing, &mut written, &mut results).map(Some)
         } else {
             let live = self.output.stream || (!self.output.no_stream && results.target.is_terminal());
             run.discreet = live && std::io::stderr().is_terminal();
-            write_text(&run, &mut session, &writing, &mut results, live).map(Some)
-        }?;
+            write_text(&run, &mut session, &writing, &mut written, &mut results, live).map(Some)
+        };
+        if let Err(failure @ Failure::Device(_)) = outcome {
+            if self.output.output.is_some() {
+                notices.say(format_args!("failed after {} tokens{}", written.len(), self.unchanged()));
+            }
+            writing.end();
+            return Err(self.rescue(bdh, &session, prompt, &written, failure));
+        }
+        let outcome = outcome?;
         if let Some(path) = &self.state.save_state {
             session.snapshot()?.save(bdh, path)?;
             notices.say(format_args!("{}: state saved at position {}", path.display(), session.position()));
@@ -269,8 +291,33 @@ impl Generate {
         self.conclude(outcome, results)
     }
 
+    /// Saves the state of a text whose device has failed, if that was asked for: the CPU reads all of it again.
+    fn rescue(&self, bdh: &Bdh, session: &Session, prompt: &[u32], written: &[u32], failure: Failure) -> Failure {
+        let Some(path) = &self.state.save_state else { return failure };
+        let save = || -> Result<u64, Failure> {
+            let cpu = bdh.on_cpu()?;
+            let base = self.state.load_state.as_ref().map(|path| Snapshot::load(&cpu, path)).transpose()?;
+            let begun = !prompt.is_empty() || base.as_ref().is_some_and(|base| base.position() > 0);
+            let prompt = if begun { prompt.to_vec() } else { cpu.default_prompt()? };
+            let mut session = session.rebuild(&cpu, base.as_ref(), &[&prompt, written].concat())?;
+            session.snapshot()?.save(&cpu, path)?;
+            Ok(session.position())
+        };
+        match save() {
+            Ok(position) => {
+                let path = path.display();
+                self.notices.say(format_args!("{path}: state saved at position {position}, as the CPU computes it"));
+                failure
+            }
+            Err(second) => {
+                failure.report();
+                second
+            }
+        }
+    }
+
     fn write_nothing(&self, run: &Run<'_>, results: &mut Results) -> Result<(), Failure> {
-        let finish_reason = bdh_gpu::generation::FinishReason::Length;
+        let finish_reason = FinishReason::Length;
         let (prompt, seed) = (run.prompt, run.settings.options.seed);
         results.write(&Text { prompt, index: 0, tokens: &[], finish_reason, seed, score: None })
     }
@@ -293,7 +340,11 @@ impl Generate {
         let writing = Writing::begin();
         let mut results = self.results(sequences, bdh)?;
         let job = Job { bdh, prompts, settings, sequences, forgetting, notices };
-        let outcome = job.run(&mut results, &writing)?;
+        let outcome = job.run(&mut results, &writing).inspect_err(|failure| {
+            if let Failure::Device(_) = failure {
+                notices.say(format_args!("failed after {} of {texts} texts{}", results.written, self.unchanged()));
+            }
+        })?;
         if outcome.interrupted {
             notices.say(format_args!("interrupted after {} of {texts} texts{}", outcome.written, self.unchanged()));
             return Err(Failure::Interrupted);
@@ -350,13 +401,14 @@ fn write_text(
     run: &Run<'_>,
     session: &mut Session,
     writing: &Writing,
+    written: &mut Vec<u32>,
     results: &mut Results,
     live: bool,
 ) -> Result<Outcome, Failure> {
     let echo = if results.echo { run.prompt } else { &[] };
     let mut writer = TextWriter::new(&mut results.target, results.tokenizer.stream(), live);
     let mut begun = false;
-    let outcome = run.generate(session, writing, |event| match event {
+    let outcome = run.generate(session, writing, written, |event| match event {
         Event::PromptRead => {
             begun = true;
             writer.push(echo)
@@ -375,18 +427,20 @@ fn write_object(
     run: &Run<'_>,
     session: &mut Session,
     writing: &Writing,
+    written: &mut Vec<u32>,
     results: &mut Results,
 ) -> Result<Outcome, Failure> {
-    let mut tokens = Vec::new();
-    let outcome = run.generate(session, writing, |event| {
-        if let Event::Tokens(new) = event {
-            tokens.extend_from_slice(new);
-        }
+    let mut begun = false;
+    let outcome = run.generate(session, writing, written, |event| {
+        begun |= matches!(event, Event::PromptRead);
         Ok(())
-    })?;
-    let (prompt, finish_reason, seed) = (run.prompt, outcome.finish_reason, run.settings.options.seed);
-    results.write(&Text { prompt, index: 0, tokens: &tokens, finish_reason, seed, score: None })?;
-    Ok(outcome)
+    });
+    if begun {
+        let finish_reason = outcome.as_ref().map_or(FinishReason::Error, |outcome| outcome.finish_reason);
+        let (prompt, seed) = (run.prompt, run.settings.options.seed);
+        results.write(&Text { prompt, index: 0, tokens: written, finish_reason, seed, score: None })?;
+    }
+    outcome
 }
 
 impl PromptArgs {

@@ -45,11 +45,13 @@ pub struct Outcome {
 }
 
 impl Run<'_> {
-    /// Generates; `sink` hears of everything as it happens, and ends the run where it fails.
+    /// Generates; `sink` hears of everything as it happens, and ends the run where it fails. The new tokens are added
+    /// to `written`, also where the device fails after them.
     pub fn generate(
         &self,
         session: &mut Session,
         writing: &Writing,
+        written: &mut Vec<u32>,
         mut sink: impl FnMut(Event<'_>) -> Result<(), Failure>,
     ) -> Result<Outcome, Failure> {
         let reading = self.read(session, writing)?;
@@ -67,6 +69,7 @@ impl Run<'_> {
         let start = Instant::now();
         let mut sunk = Ok(());
         let generated = session.generate(options, |tokens| {
+            written.extend_from_slice(tokens);
             position += tokens.len() as u64;
             advise(position);
             if sunk.is_ok() {

@@ -1,9 +1,10 @@
 //! The conversation: its state on the device, and the turns that can be taken back.
 
+use super::seat::Seat;
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Writing;
 use bdh_gpu::generation::Settings;
-use bdh_gpu::generation::{Bdh, FinishReason, Session, Snapshot};
+use bdh_gpu::generation::{Bdh, FinishReason, Snapshot};
 use bdh_gpu::model::forgetting::Forgetting;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -16,9 +17,10 @@ const UNDO_BYTES: u64 = 512 << 20;
 const UNDO_TURNS: usize = 64;
 
 /// A conversation in progress.
-pub struct Conversation<'a> {
-    bdh: &'a Bdh,
-    session: Session,
+pub struct Conversation {
+    seat: Seat,
+    /// The conversation as it is between turns, on the host: where to go on from when a turn or a device fails.
+    now: Snapshot,
     /// The last turns, the oldest first.
     turns: VecDeque<Turn>,
     /// Whether there were turns before those.
@@ -56,26 +58,40 @@ pub enum Ended {
     TakenBack,
 }
 
-impl<'a> Conversation<'a> {
+impl Conversation {
     /// An empty one.
-    pub fn new(bdh: &'a Bdh, forgetting: Forgetting) -> Result<Self, Failure> {
-        let session = bdh.session(forgetting)?;
-        Ok(Self { bdh, session, turns: VecDeque::new(), older: false, stats: Stats::default() })
+    pub fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, Failure> {
+        let mut session = bdh.session(forgetting)?;
+        let now = session.snapshot()?;
+        let seat = Seat { bdh, session, news: None };
+        Ok(Self { seat, now, turns: VecDeque::new(), older: false, stats: Stats::default() })
+    }
+
+    /// The model on the device that runs it at present.
+    pub fn bdh(&self) -> &Bdh {
+        &self.seat.bdh
+    }
+
+    /// What has become of the device since this was asked last, if it has failed.
+    pub fn take_news(&mut self) -> Option<String> {
+        self.seat.news.take()
     }
 
     /// Tokens so far.
     pub fn position(&self) -> u64 {
-        self.session.position()
+        self.now.position()
     }
 
     /// How much of the past counts.
     pub fn forgetting(&self) -> Forgetting {
-        self.session.forgetting()
+        self.seat.session.forgetting()
     }
 
     /// Changes how much of the past counts.
-    pub fn set_forgetting(&mut self, forgetting: Forgetting) {
-        self.session.set_forgetting(forgetting);
+    pub fn set_forgetting(&mut self, forgetting: Forgetting) -> Result<(), Failure> {
+        self.seat.session.set_forgetting(forgetting);
+        self.now = self.seat.snapshot(&self.now, &[])?;
+        Ok(())
     }
 
     /// Turns that can be taken back, and the bytes that they take on the host.
@@ -92,14 +108,23 @@ impl<'a> Conversation<'a> {
         writing: &Writing,
         sink: &mut dyn FnMut(&[u32]) -> Result<(), Failure>,
     ) -> Result<Ended, Failure> {
-        let turn = Turn { before: self.session.snapshot()?, prompt, seed };
-        let ended = self.write(&turn.prompt, settings, seed, writing, sink);
-        match ended {
-            // A text that failed, or never began, leaves the conversation as it was.
-            Err(_) | Ok(Ended::TakenBack) => self.session.restore(&turn.before)?,
-            Ok(_) => self.remember(turn),
+        let mut tokens = prompt.clone();
+        let ended = self.write(&prompt, settings, seed, writing, &mut |new| {
+            tokens.extend_from_slice(new);
+            sink(new)
+        });
+        if let Ok(Ended::Complete | Ended::Stopped) = ended {
+            let now = self.seat.snapshot(&self.now, &tokens)?;
+            let before = std::mem::replace(&mut self.now, now);
+            self.remember(Turn { before, prompt, seed });
+            return ended;
         }
-        ended
+        // A text that failed, or never began, leaves the conversation as it was.
+        self.seat.restore(&self.now)?;
+        match self.seat.news.take() {
+            Some(news) => Err(Failure::Device(format!("{news}, without this turn"))),
+            None => ended,
+        }
     }
 
     fn remember(&mut self, turn: Turn) {
@@ -120,23 +145,23 @@ impl<'a> Conversation<'a> {
         sink: &mut dyn FnMut(&[u32]) -> Result<(), Failure>,
     ) -> Result<Ended, Failure> {
         let flow = || if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        self.session.feed(prompt, |_| flow())?;
+        self.seat.session.feed(prompt, |_| flow())?;
         if writing.interrupted() {
             return Ok(Ended::TakenBack);
         }
         let start = Instant::now();
         let count = if settings.uses_beams() {
             let beam = settings.beam_options(1);
-            let found = self.session.beam_search(&settings.options.sampling, &beam, |_| flow())?;
+            let found = self.seat.session.beam_search(&settings.options.sampling, &beam, |_| flow())?;
             let tokens = found.into_iter().next().map(|text| text.tokens).unwrap_or_default();
-            self.session.feed(&tokens, |_| ControlFlow::Continue(()))?;
+            self.seat.session.feed(&tokens, |_| ControlFlow::Continue(()))?;
             sink(&tokens)?;
             tokens.len()
         } else {
             let mut options = settings.options.clone();
             options.seed = Some(seed);
             let mut sunk = Ok(());
-            let generated = self.session.generate(&options, |tokens| {
+            let generated = self.seat.session.generate(&options, |tokens| {
                 if sunk.is_ok() {
                     sunk = sink(tokens);
                 }
@@ -168,29 +193,31 @@ impl<'a> Conversation<'a> {
             };
             return Err(Failure::Usage(message.to_string()));
         };
-        self.session.restore(&turn.before)?;
+        self.seat.restore(&turn.before)?;
+        self.now = turn.before;
         Ok((turn.prompt, turn.seed))
     }
 
     /// Forgets everything.
     pub fn reset(&mut self) -> Result<(), Failure> {
-        self.session.reset()?;
+        self.now = self.seat.reset()?;
         self.turns.clear();
         self.older = false;
         Ok(())
     }
 
     /// Writes the state to a file.
-    pub fn save(&mut self, path: &Path) -> Result<(), Failure> {
-        Ok(self.session.snapshot()?.save(self.bdh, path)?)
+    pub fn save(&self, path: &Path) -> Result<(), Failure> {
+        Ok(self.now.save(&self.seat.bdh, path)?)
     }
 
     /// Goes on from a file, and returns the seed it was written with.
     pub fn load(&mut self, path: &Path) -> Result<Option<u64>, Failure> {
-        let snapshot = Snapshot::load(self.bdh, path)?;
-        self.session.restore(&snapshot)?;
+        let snapshot = Snapshot::load(&self.seat.bdh, path)?;
+        self.seat.restore(&snapshot)?;
         self.turns.clear();
         self.older = snapshot.position() > 0;
-        Ok(snapshot.seed())
+        self.now = snapshot;
+        Ok(self.now.seed())
     }
 }

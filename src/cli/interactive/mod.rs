@@ -4,18 +4,20 @@
 //! | --- | --- |
 //! | `commands` | the commands' names and help, and what a line asks for |
 //! | `conversation` | the state on the device, and the turns that can be taken back |
+//! | `seat` | the device that it runs on, and the CPU once that has failed |
 //! | `lines` | where lines come from: a terminal or a pipe |
 //! | `values` | settings: shown, and changed |
 
 mod commands;
 mod conversation;
 mod lines;
+mod seat;
 mod values;
 
 use self::commands::Line;
 use self::conversation::{Conversation, Ended};
 use self::lines::{Input, Lines, Terminal};
-use super::args::{ContextArgs, DeviceArgs, ModelArgs, state_bytes};
+use super::args::{CheckArgs, ContextArgs, DeviceArgs, ModelArgs, state_bytes};
 use super::failure::{self, Failure};
 use super::format;
 use super::interrupt::Writing;
@@ -23,6 +25,7 @@ use super::output::{Notices, Output};
 use super::settings::SettingsArgs;
 use bdh_gpu::generation::Bdh;
 use bdh_gpu::generation::Settings;
+use bdh_gpu::verify::Start;
 use clap::Args;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -52,6 +55,8 @@ pub struct Interactive {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    check: CheckArgs,
+    #[command(flatten)]
     context: ContextArgs,
     #[command(flatten)]
     notices: Notices,
@@ -65,7 +70,19 @@ impl Interactive {
         let forgetting = self.context.forgetting(&model.config)?;
         settings.options.seed.get_or_insert_with(|| rand::random::<u32>().into());
         let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-        let bdh = if terminal { self.device.open_silently(model)? } else { self.device.open(model, &self.notices)? };
+        let bdh = if terminal {
+            self.device.open_silently(model, &self.notices)?
+        } else {
+            self.device.open(model, &self.notices)?
+        };
+        let start = Start {
+            prompt: &[],
+            sampling: &settings.options.sampling,
+            seed: settings.options.seed.unwrap_or_default(),
+            forgetting,
+            beam: settings.uses_beams().then(|| settings.beam_options(1)),
+        };
+        self.check.run(&bdh, &start, &self.notices)?;
         let mut output = Output::new();
         if terminal && !self.notices.is_quiet() {
             output.write(&banner(&bdh))?;
@@ -76,8 +93,9 @@ impl Interactive {
         } else {
             Lines::Pipe(std::io::stdin().lock())
         };
-        let conversation = Conversation::new(&bdh, forgetting)?;
-        Loop { bdh: &bdh, conversation, settings, output, terminal, writing: Writing::hold() }.run(lines)
+        let conversation = Conversation::new(bdh, forgetting)?;
+        let writing = Writing::hold();
+        Loop { conversation, settings, output, terminal, writing, device_failed: false }.run(lines)
     }
 }
 
@@ -92,14 +110,15 @@ fn banner(bdh: &Bdh) -> String {
 }
 
 /// The loop.
-struct Loop<'a> {
-    bdh: &'a Bdh,
-    conversation: Conversation<'a>,
+struct Loop {
+    conversation: Conversation,
     settings: Settings,
     output: Output,
     /// Whether a person sits at the other end.
     terminal: bool,
     writing: Writing,
+    /// Whether a device has failed: that shows in the exit code, although the conversation went on.
+    device_failed: bool,
 }
 
 /// Whether the loop goes on.
@@ -109,7 +128,7 @@ enum Next {
     End,
 }
 
-impl Loop<'_> {
+impl Loop {
     fn run(mut self, mut lines: Lines) -> Result<(), Failure> {
         let mut asked = false;
         loop {
@@ -120,7 +139,7 @@ impl Loop<'_> {
             let input = lines.next()?;
             let line = match input {
                 Input::Line(line) => line,
-                Input::End => return Ok(()),
+                Input::End => return self.end(),
                 Input::Discarded => {
                     asked = false;
                     continue;
@@ -135,11 +154,23 @@ impl Loop<'_> {
             asked = false;
             match self.line(&line) {
                 Ok(Next::Line) => {}
-                Ok(Next::End) => return Ok(()),
+                Ok(Next::End) => return self.end(),
                 Err(Failure::Usage(message) | Failure::Failed(message)) => failure::complain(&message),
+                Err(Failure::Device(message)) => {
+                    self.device_failed = true;
+                    failure::complain(&message);
+                }
                 Err(failure) => return Err(failure),
             }
+            if let Some(news) = self.conversation.take_news() {
+                self.device_failed = true;
+                failure::complain(&news);
+            }
         }
+    }
+
+    fn end(&self) -> Result<(), Failure> {
+        if self.device_failed { Err(Failure::Reported) } else { Ok(()) }
     }
 
     fn line(&mut self, line: &[u8]) -> Result<Next, Failure> {
@@ -147,7 +178,7 @@ impl Loop<'_> {
         match commands::parse(&text) {
             Line::Blank => {}
             Line::Text(_) => {
-                let prompt = self.bdh.encode(line)?;
+                let prompt = self.conversation.bdh().encode(line)?;
                 let seed = self.seed();
                 self.turn(prompt, seed)?;
             }
@@ -203,7 +234,7 @@ impl Loop<'_> {
             }
             "context" => {
                 let forgetting = values::context(argument)?;
-                self.conversation.set_forgetting(forgetting);
+                self.conversation.set_forgetting(forgetting)?;
                 self.changed(name)
             }
             _ => {
@@ -231,7 +262,7 @@ impl Loop<'_> {
     /// Goes on with what was typed.
     fn turn(&mut self, prompt: Vec<u32>, seed: u64) -> Result<(), Failure> {
         self.writing.restart();
-        let (mut stream, mut text) = (self.bdh.text_stream(), String::new());
+        let (mut stream, mut text) = (self.conversation.bdh().text_stream(), String::new());
         let output = &mut self.output;
         let ended = self.conversation.turn(prompt, &self.settings, seed, &self.writing, &mut |tokens| {
             for &token in tokens {
@@ -261,6 +292,7 @@ impl Loop<'_> {
     fn stats(&mut self) -> Result<(), Failure> {
         let stats = self.conversation.stats;
         let (turns, bytes) = self.conversation.kept();
+        let bdh = self.conversation.bdh();
         let last = match stats.last {
             None => "none".to_string(),
             Some((tokens, seconds)) => {
@@ -272,7 +304,7 @@ impl Loop<'_> {
             ("position", format::thousands(self.conversation.position())),
             ("tokens", format!("{} read, {} generated", stats.read, stats.generated)),
             ("last turn", last),
-            ("state", format!("{} on {}", format::bytes(state_bytes(&self.bdh.model().config)), self.bdh.device())),
+            ("state", format!("{} on {}", format::bytes(state_bytes(&bdh.model().config)), bdh.device())),
             ("undo", format!("{turns} turns kept, {}", format::bytes(bytes))),
         ]))
     }

@@ -1,0 +1,407 @@
+//! Devices that fail: lost, out of memory, silent, or wrong. A Vulkan layer lets the driver fail (`vulkan-faults`), so
+//! that everything above it – wgpu, the engine, the program – meets what it would meet on a broken device.
+#![cfg(target_os = "linux")]
+
+#[path = "common/faults.rs"]
+mod faults;
+#[path = "common/gpu.rs"]
+mod gpu;
+#[path = "common/program.rs"]
+mod program;
+
+use bdh_gpu::backend::BackendError;
+use bdh_gpu::generation::{Bdh, BeamOptions, DeviceChoice, Session, WeightChoice};
+use bdh_gpu::{Forgetting, GenerationError, GenerationOptions, Model};
+use faults::{Driver, change_plan, run_apart};
+use program::{Run, file_with, path, program, run, run_command};
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// No test takes this long: a program that does hangs.
+const WATCHDOG: Duration = Duration::from_secs(600);
+/// Tokens of the texts that are cut off. A burst has 64 at most.
+const TOKENS: &str = "600";
+
+/// The name of the adapter under test, or what stands for it.
+fn device() -> String {
+    match gpu::device() {
+        DeviceChoice::Name(name) => name,
+        _ => "gpu".to_string(),
+    }
+}
+
+/// Runs the program over a driver.
+fn run_on(driver: &Driver, arguments: &[&str]) -> Run {
+    run_command(program().envs(driver.environment()).args(arguments).timeout(WATCHDOG))
+}
+
+/// `generate` with a seed on the adapter under test.
+fn generate(driver: &Driver, arguments: &[&str]) -> Run {
+    let device = device();
+    run_on(driver, &[&["generate", "--device", &device, "--prompt", "KING:", "--seed", "1"], arguments].concat())
+}
+
+/// Submissions until the first token has come.
+fn submissions_to_first_token() -> u64 {
+    let driver = Driver::new("");
+    generate(&driver, &["-n", "1"]).ok();
+    driver.submissions()
+}
+
+/// What the CPU writes where nothing fails.
+fn whole_text(arguments: &[&str]) -> String {
+    run(&[&["generate", "--device", "cpu", "--prompt", "KING:", "--seed", "1"], arguments].concat()).ok()
+}
+
+/// The one line of error that a run ends with.
+#[track_caller]
+fn last_error(run: &Run) -> &str {
+    assert_eq!(run.code, 1, "{run:?}");
+    assert_eq!(run.stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{run:?}");
+    let last = run.stderr.lines().last().expect("a line");
+    assert!(last.starts_with("error: ") && !run.stderr.contains("panicked"), "{run:?}");
+    last
+}
+
+/// The ways to lose a device in the midst of a text, and what is said.
+fn losses() -> [(String, &'static str); 3] {
+    // Seven more bursts, of one token at least and at most twice the one before: the text is far from its end.
+    losses_from(submissions_to_first_token() + 8)
+}
+
+fn losses_from(middle: u64) -> [(String, &'static str); 3] {
+    [
+        (format!("vkQueueSubmit -4 from {middle}"), "the device was lost (Device is lost)"),
+        (format!("vkWait -4 from {middle}"), "the device was lost (Device is lost)"),
+        (format!("hang from {middle}"), "the device was lost (no answer within 120 s)"),
+    ]
+}
+
+#[test]
+fn a_lost_device_leaves_the_text_so_far_and_its_state() {
+    let whole = whole_text(&["-n", TOKENS]);
+    for (plan, message) in losses() {
+        let folder = TempDir::new().unwrap();
+        let state = folder.path().join("text.state");
+        let driver = Driver::new(&plan);
+        let run = generate(&driver, &["-n", TOKENS, "--save-state", path(&state)]);
+        let error = last_error(&run);
+        assert!(error.contains(message) && error.ends_with("use --device cpu"), "{plan}: {error}");
+        assert!(run.stderr.contains("state saved at position"), "{plan}: {run:?}");
+        let text = run.stdout.strip_suffix('\n').expect("a line end");
+        assert!(text.len() > "KING:".len() + 3 && whole.starts_with(text), "{plan}: {text:?}");
+        // The tokens are bytes.
+        let rest = whole.len() - 1 - text.len();
+        assert!(rest > 100, "{plan}: the text came to its end");
+        let more = program::run(&[
+            "generate",
+            "--device",
+            "cpu",
+            "--load-state",
+            path(&state),
+            "-n",
+            &rest.to_string(),
+            "--no-echo",
+        ]);
+        assert_eq!(format!("{text}{}", more.ok()), whole, "{plan}: the state is that of the text so far");
+    }
+}
+
+#[test]
+fn a_state_that_was_loaded_is_where_a_lost_text_is_rebuilt_from() {
+    let folder = TempDir::new().unwrap();
+    let (start, end) = (folder.path().join("start.state"), folder.path().join("end.state"));
+    generate(&Driver::new(""), &["-n", "30", "--save-state", path(&start)]).ok();
+    let (plan, _) = &losses()[1];
+    let device = device();
+    let run = run_on(
+        &Driver::new(plan),
+        &["generate", "--device", &device, "--load-state", path(&start), "-n", TOKENS, "--save-state", path(&end)],
+    );
+    last_error(&run);
+    let text = run.stdout.strip_suffix('\n').expect("a line end");
+    let more = program::run(&["generate", "--device", "cpu", "--load-state", path(&end), "-n", "20", "--no-echo"]).ok();
+    let length = 30 + text.len() + 20;
+    assert_eq!(
+        format!("{text}{more}"),
+        whole_text(&["-n", &length.to_string()])["KING:".len() + 30..],
+        "{text:?} goes on"
+    );
+}
+
+#[test]
+fn a_prompt_that_was_not_read_to_its_end_is_saved_whole() {
+    let folder = TempDir::new().unwrap();
+    let state = folder.path().join("prompt.state");
+    let (_folder, prompt) = file_with(&b"All: Speak, speak. ".repeat(200));
+    let device = device();
+    // The prompt is read after the model is there.
+    let plan = format!("vkWait -4 from {}", submissions_to_first_token());
+    let arguments = ["--prompt-file", path(&prompt), "--save-state", path(&state), "-n", "0"];
+    let run = run_on(&Driver::new(&plan), &[&["generate", "--device", &device], &arguments[..]].concat());
+    last_error(&run);
+    assert!(run.stderr.contains("state saved at position 3,800") || run.stderr.contains("position 3800"), "{run:?}");
+    let go_on = ["generate", "--device", "cpu", "--load-state", path(&state), "--greedy", "-n", "40", "--no-echo"];
+    let whole = ["generate", "--device", "cpu", "--prompt-file", path(&prompt), "--greedy", "-n", "40", "--no-echo"];
+    assert_eq!(program::run(&go_on).ok(), program::run(&whole).ok());
+}
+
+#[test]
+fn a_lost_device_leaves_an_object_of_the_text_so_far() {
+    let (plan, _) = &losses()[1];
+    let run = generate(&Driver::new(plan), &["-n", TOKENS, "--format", "jsonl"]);
+    last_error(&run);
+    let object: Value = serde_json::from_str(&run.stdout).expect("one object");
+    assert_eq!(object["finish_reason"], "error");
+    let text = object["text"].as_str().unwrap();
+    assert!(text.len() > 3 && whole_text(&["-n", TOKENS, "--no-echo"]).starts_with(text), "{text:?}");
+}
+
+#[test]
+fn a_lost_device_leaves_the_output_file_as_it_was() {
+    let (_folder, output) = file_with(b"before");
+    let (_prompts_folder, prompts) = file_with(b"KING:\nQUEEN:\nROMEO:\n");
+    let (plan, _) = &losses()[1];
+    let driver = Driver::new(plan);
+    let device = device();
+    let many = ["generate", "--device", &device, "--prompts", path(&prompts), "-n", TOKENS, "--output", path(&output)];
+    let one = ["generate", "--device", &device, "--prompt", "KING:", "-n", TOKENS, "--output", path(&output)];
+    for (arguments, said) in [(&many[..], "failed after 0 of 3 texts; "), (&one, " tokens; ")] {
+        let run = run_on(&driver, arguments);
+        last_error(&run);
+        assert!(run.stderr.contains(said) && run.stderr.contains("is as it was"), "{run:?}");
+        assert_eq!(std::fs::read(&output).unwrap(), b"before");
+        assert_eq!(output.parent().unwrap().read_dir().unwrap().count(), 1, "nothing is left beside it");
+    }
+}
+
+#[test]
+fn the_prompt_loop_goes_on_on_the_cpu() {
+    let folder = TempDir::new().unwrap();
+    let state = folder.path().join("talk.state");
+    let device = device();
+    let lines = format!("KING:\nQUEEN:\n/undo\n/retry\n/stats\n/save {}\n", path(&state));
+    let idle = Driver::new("");
+    run_on(&idle, &["interactive", "--device", &device]).ok();
+    // The prompt, and a few bursts.
+    for (plan, message) in losses_from(idle.submissions() + 6) {
+        let driver = Driver::new(&plan);
+        let mut command = program();
+        command.envs(driver.environment()).args(["interactive", "--quiet", "--seed", "1", "--device", &device]);
+        let run = run_command(command.args(["-n", TOKENS]).write_stdin(lines.as_str()).timeout(WATCHDOG));
+        assert_eq!(run.code, 1, "{plan}: {run:?}");
+        let errors: Vec<&str> = run.stderr.lines().collect();
+        let [lost, nothing, ..] = errors[..] else { panic!("{plan}: {run:?}") };
+        assert!(lost.contains(message) && lost.contains("goes on on CPU"), "{plan}: {lost}");
+        assert!(lost.ends_with("without this turn"), "{plan}: {lost}");
+        // The first turn has been taken back: only the second was left to undo.
+        assert!(nothing.contains("no turn to take back") && errors.len() == 2, "{plan}: {run:?}");
+        assert!(run.stdout.contains(" on CPU ("), "{plan}: {run:?}");
+        program::run(&["generate", "--device", "cpu", "--load-state", path(&state), "-n", "5"]).ok();
+        std::fs::remove_file(&state).unwrap();
+    }
+}
+
+#[test]
+fn a_device_without_memory_says_for_what() {
+    for (plan, message) in [
+        ("vkCreateDevice -2 from 0", "the device cannot be opened"),
+        ("vkCreateDevice -3 from 0", "the device cannot be opened"),
+        ("vkMapMemory -5 from 0", "the device cannot be opened"),
+        ("vkAllocateMemory -2 from 0", "the device cannot be opened"),
+        ("largest 900000", "out of memory while allocating the encoder (1048576 bytes)"),
+        ("largest 1500000", "out of memory while allocating the sequences' state"),
+        ("vkCreateComputePipelines -2 from 0", "out of memory while allocating a compiled kernel"),
+        ("vkQueueSubmit -2 from 1", "out of memory while allocating"),
+    ] {
+        let run = generate(&Driver::new(plan), &["-n", "5"]);
+        let error = last_error(&run);
+        assert!(error.contains(message), "{plan}: {error}");
+        assert!(error.contains("memory") && error.ends_with("use --device cpu"), "{plan}: {error}");
+        assert_eq!(run.stdout, "", "{plan}");
+    }
+}
+
+/// What `--device auto` takes where the adapter is a graphics card.
+#[test]
+fn the_cpu_takes_over_where_the_graphics_card_cannot_hold_the_model() {
+    let whole = whole_text(&["-n", "20"]);
+    for (plan, message) in [
+        ("vkCreateDevice -4 from 0", "cannot be opened"),
+        ("largest 900000", "out of memory while allocating the encoder"),
+        ("largest 1500000", "out of memory while allocating the sequences' state"),
+        ("binding 20000", "bytes in one binding for the embedding: 65536, but the adapter allows 20000"),
+        ("vkCreateComputePipelines -13 from 0", "was lost"),
+        ("vkWait -4 from 1", "was lost"),
+    ] {
+        let driver = Driver::new(&format!("hardware\n{plan}\n"));
+        let run = run_on(&driver, &["generate", "--prompt", "KING:", "--seed", "1", "-n", "20"]);
+        let notes: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("note: ")).collect();
+        assert!(notes.len() == 1 && notes[0].contains(message), "{plan}: {run:?}");
+        assert!(notes[0].ends_with("; the CPU runs instead") && !run.stderr.contains("panicked"), "{plan}: {run:?}");
+        assert_eq!(run.ok(), whole, "{plan}");
+    }
+    // It is taken where it can.
+    let run = run_on(&Driver::new("hardware"), &["generate", "--prompt", "KING:", "--seed", "1", "-n", "20"]);
+    assert!(run.stderr.contains("(Vulkan)") && !run.stderr.contains("note: "), "{run:?}");
+    assert_eq!(run.ok(), whole);
+}
+
+/// A model that no adapter with the base limits can hold: its embedding takes 146 MiB.
+#[test]
+fn a_model_too_large_for_the_adapter_names_the_limit() {
+    let run_bench = |plan: &str, device: &str| {
+        let sizes = ["bench", "--synthetic", "1,128,1,2,300000", "--weights", "f32", "--repetitions", "1"];
+        let tests = ["--new-tokens", "1", "--prompt-tokens", "1", "--device", device];
+        run_on(&Driver::new(plan), &[&sizes[..], &tests].concat())
+    };
+    let base = "binding 134217728";
+    let run = run_bench(base, &device());
+    let error = last_error(&run);
+    assert!(error.contains("bytes in one binding for the embedding: 153600000"), "{error}");
+    assert!(error.contains("the adapter allows 134217728") && error.ends_with("--device cpu"), "{error}");
+    let run = run_bench(&format!("{base}\nhardware"), "auto");
+    assert!(run.stderr.contains("the adapter allows 134217728; the CPU runs instead"), "{run:?}");
+    assert!(run.ok().contains("CPU ("));
+}
+
+#[test]
+fn a_wrong_device_is_refused_before_it_writes() {
+    let right = Driver::new("");
+    let wrong = Driver::new("miscompile");
+    assert_eq!(generate(&right, &["-n", "20", "--check"]).ok(), whole_text(&["-n", "20"]));
+    for arguments in [&[][..], &["--num-beams", "3"], &["--context", "64"]] {
+        let run = generate(&wrong, &[&["-n", "20", "--check"], arguments].concat());
+        let error = last_error(&run);
+        assert!(error.contains("does not compute what the CPU does: the logits of the prompt"), "{error}");
+        assert!(error.contains("`bdh-gpu verify` names the kernel"), "{error}");
+        assert_eq!(run.stdout, "");
+    }
+    let device = device();
+    let mut command = program();
+    command.envs(wrong.environment()).args(["interactive", "--check", "--device", &device]);
+    let run = run_command(command.write_stdin("KING:\n"));
+    assert!(last_error(&run).contains("does not compute what the CPU does"), "{run:?}");
+    assert_eq!(run.stdout, "");
+}
+
+// ---- in the library ----
+
+fn shipped() -> Bdh {
+    let model = Model::from_path(program::repository().join("models/bdh-shakespeare")).unwrap();
+    Bdh::new(model, &gpu::device(), WeightChoice::Auto).unwrap()
+}
+
+fn session(bdh: &Bdh) -> Session {
+    let mut session = bdh.session(Forgetting::Full).unwrap();
+    session.feed(&bdh.encode(b"KING:").unwrap(), |_| ControlFlow::Continue(())).unwrap();
+    session
+}
+
+fn options() -> GenerationOptions {
+    GenerationOptions { max_new_tokens: 30, seed: Some(1), ..GenerationOptions::default() }
+}
+
+fn text(session: &mut Session) -> Result<Vec<u32>, GenerationError> {
+    Ok(session.generate(&options(), |_| ControlFlow::Continue(()))?.tokens)
+}
+
+#[track_caller]
+fn assert_out_of_memory<T>(result: Result<T, GenerationError>) {
+    match result.map(drop).expect_err("there is no memory") {
+        GenerationError::Backend(error @ BackendError::OutOfMemory { .. }) => {
+            assert!(error.to_string().contains("out of memory while allocating"), "{error}");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Where there is no memory for something new, what there is goes on.
+#[test]
+fn no_memory_for_a_fork_or_for_beams_leaves_the_conversation_alone() {
+    run_apart("no_memory_apart", &Driver::new(""));
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn no_memory_apart() {
+    let bdh = shipped();
+    let expected = text(&mut session(&bdh)).unwrap();
+    let mut conversation = session(&bdh);
+    for plan in ["largest 100000", "largest 2000000"] {
+        change_plan(plan);
+        assert_out_of_memory(conversation.fork());
+        assert_out_of_memory(bdh.session(Forgetting::Full));
+    }
+    change_plan("vkCreateBuffer -2 from 0");
+    let beam = BeamOptions { num_beams: 4, max_new_tokens: 5, ..BeamOptions::default() };
+    assert_out_of_memory(conversation.beam_search(&options().sampling, &beam, |_| ControlFlow::Continue(())));
+    change_plan("");
+    assert_eq!(text(&mut conversation).unwrap(), expected);
+    assert_eq!(text(&mut session(&bdh).fork().unwrap()).unwrap(), expected);
+}
+
+/// Once a device is lost, everything on it fails at once, and a new one works.
+#[test]
+fn a_lost_device_stays_lost() {
+    run_apart("lost_apart", &Driver::new(""));
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn lost_apart() {
+    for plan in ["vkWait -4 from 0", "vkQueueSubmit -4 from 0", "hang from 0"] {
+        let bdh = shipped();
+        let expected = text(&mut session(&bdh)).unwrap();
+        let mut conversation = session(&bdh);
+        change_plan(plan);
+        let lost = |result: Result<(), GenerationError>| match result.expect_err("the device is lost") {
+            GenerationError::Backend(BackendError::Lost { .. }) => {}
+            other => panic!("{plan}: {other}"),
+        };
+        lost(text(&mut conversation).map(drop));
+        change_plan("");
+        lost(text(&mut conversation).map(drop));
+        lost(conversation.snapshot().map(drop));
+        lost(bdh.session(Forgetting::Full).map(drop));
+        let cpu = bdh.on_cpu().unwrap();
+        let prompt = bdh.encode(b"KING:").unwrap();
+        assert_eq!(conversation.rebuild(&cpu, None, &prompt).unwrap().position(), 5);
+        assert_eq!(text(&mut session(&cpu)).unwrap(), expected);
+    }
+}
+
+/// One thread's lack of memory is not another's.
+#[test]
+fn an_error_reaches_the_thread_that_caused_it() {
+    run_apart("threads_apart", &Driver::new(""));
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn threads_apart() {
+    let bdh = shipped();
+    let expected = text(&mut session(&bdh)).unwrap();
+    let mut conversations: Vec<Session> = (0..10).map(|_| session(&bdh)).collect();
+    let (done, start) = (AtomicBool::new(false), Barrier::new(2));
+    change_plan("largest 2000000");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_out_of_memory(bdh.session(Forgetting::Full));
+            start.wait();
+            while !done.load(Relaxed) {
+                assert_out_of_memory(bdh.session(Forgetting::Full));
+            }
+        });
+        start.wait();
+        let texts: Vec<_> = conversations.iter_mut().map(text).collect();
+        done.store(true, Relaxed);
+        for tokens in texts {
+            assert_eq!(tokens.unwrap(), expected);
+        }
+    });
+}
