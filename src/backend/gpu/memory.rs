@@ -37,8 +37,9 @@ impl GpuSlots {
         let gpu = &self.shared.gpu;
         let (mut state, mut rotated) = (Vec::with_capacity(g.layer_state()), Vec::new());
         for (page, offset, bytes) in self.layer_pages(layer, slot) {
-            let page = floats(&page.store.download(gpu, offset, bytes)?);
-            for block in page.chunks_exact(g.block * (g.row + WINDOW)) {
+            let numbers = floats(&page.store.download(gpu, offset, bytes)?);
+            // What follows the blocks is padding.
+            for block in numbers.chunks_exact(g.block * (g.row + WINDOW)).take(page.segment.len()) {
                 let (rows, window) = block.split_at(g.block * g.row);
                 state.extend_from_slice(rows);
                 rotated.extend_from_slice(window);
