@@ -50,7 +50,7 @@ impl Failure {
 }
 
 /// What a parser's error says, its advice after it, without the summary of the usage.
-fn one_line(rendered: &str) -> String {
+pub fn one_line(rendered: &str) -> String {
     let words = |text: &str| {
         let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         text.split_whitespace().collect::<Vec<_>>().join(" ")

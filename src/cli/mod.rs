@@ -21,6 +21,8 @@ mod convert;
 mod devices;
 mod failure;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod generate;
 mod info;
 mod input;
@@ -103,6 +105,7 @@ impl Command {
 /// Does what the command line says and returns the exit code. To be called once, before there are threads.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     quieten_vulkan();
+    quieten_caught_panics();
     interrupt::install();
     let parsed = parser().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let result = match parsed {
@@ -122,6 +125,16 @@ fn quieten_vulkan() {
         // SAFETY: no other thread exists yet that could read the environment at the same time.
         unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
+}
+
+/// Panics that become errors are reported as errors alone.
+fn quieten_caught_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !bdh_gpu::tokenizer::panic_is_caught() {
+            report(panic);
+        }
+    }));
 }
 
 /// The parser, which knows every long option with underscores too.

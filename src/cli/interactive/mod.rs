@@ -7,10 +7,10 @@
 //! | `lines` | where lines come from: a terminal or a pipe |
 //! | `values` | settings: shown, and changed |
 
-mod commands;
+pub(super) mod commands;
 mod conversation;
 mod lines;
-mod values;
+pub(super) mod values;
 
 use self::commands::Line;
 use self::conversation::{Conversation, Ended};
@@ -23,6 +23,8 @@ use super::output::{Notices, Output};
 use super::settings::SettingsArgs;
 use bdh_gpu::generation::Bdh;
 use bdh_gpu::generation::Settings;
+use bdh_gpu::model::Model;
+use bdh_gpu::model::forgetting::Forgetting;
 use clap::Args;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -61,8 +63,7 @@ impl Interactive {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
         let model = self.model.load(&self.notices)?;
-        let mut settings = self.settings.settings(&model)?;
-        let forgetting = self.context.forgetting(&model.config)?;
+        let (mut settings, forgetting) = self.settings_for(&model)?;
         settings.options.seed.get_or_insert_with(|| rand::random::<u32>().into());
         let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
         let bdh = if terminal { self.device.open_silently(model)? } else { self.device.open(model, &self.notices)? };
@@ -78,6 +79,13 @@ impl Interactive {
         };
         let conversation = Conversation::new(&bdh, forgetting)?;
         Loop { bdh: &bdh, conversation, settings, output, terminal, writing: Writing::hold() }.run(lines)
+    }
+}
+
+impl Interactive {
+    /// What the options mean for a model: the settings, and how much of the past counts.
+    pub fn settings_for(&self, model: &Model) -> Result<(Settings, Forgetting), Failure> {
+        Ok((self.settings.settings(model)?, self.context.forgetting(&model.config)?))
     }
 }
 
@@ -153,13 +161,7 @@ impl Loop<'_> {
             }
             Line::Command("quit", _) => return Ok(Next::End),
             Line::Command(name, argument) => self.command(name, argument)?,
-            Line::Unknown(word, closest) => {
-                let advice = match closest {
-                    Some(name) => format!("did you mean /{name}?"),
-                    None => "/help lists the commands".to_string(),
-                };
-                return Err(Failure::Usage(format!("there is no command /{word}; {advice}")));
-            }
+            Line::Unknown(word, closest) => return Err(Failure::Usage(commands::unknown(word, closest))),
         }
         Ok(Next::Line)
     }
