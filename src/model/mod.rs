@@ -264,7 +264,7 @@ impl ModelFiles {
             _ => ModelError::Io { path: path.to_owned(), source },
         })?;
         let (directory, weights_path) = if metadata.is_dir() {
-            let weights = WEIGHTS.iter().map(|name| path.join(name)).find(|path| path.exists());
+            let weights = WEIGHTS.iter().map(|name| path.join(name)).find(|path| path.symlink_metadata().is_ok());
             (path, weights.ok_or_else(|| ModelError::NoWeights { path: path.to_owned() })?)
         } else {
             (path.parent().unwrap_or(Path::new("")), path.to_owned())
