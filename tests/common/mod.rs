@@ -3,6 +3,7 @@
 
 pub mod allocation;
 pub mod naive;
+pub mod recurrent;
 pub mod zip;
 
 use bdh_gpu::model::Model;

@@ -139,6 +139,7 @@ impl GpuBackend {
         choice: &AdapterChoice,
         options: GpuOptions,
     ) -> Result<Self, BackendError> {
+        pack::check_range(model, weight_type)?;
         let gpu = Gpu::open(&device::choose(choice)?)?;
         let software = gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout;
         // Where weights lie in textures, a segment of them must fit one.
