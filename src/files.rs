@@ -18,11 +18,14 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// Files of this process that wait for their place.
 static PENDING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Removes every file that still waits for its place: for a program that ends here and now.
+/// Removes every file that still waits for its place, and lets no other begin: for a program that ends here and now.
 pub fn discard_pending() {
-    for path in PENDING.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+    let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    for path in pending.drain(..) {
         let _ = std::fs::remove_file(path);
     }
+    // Never let go: another thread must not begin a file now.
+    std::mem::forget(pending);
 }
 
 /// A file that takes its place only when it is complete. Dropped before that, it leaves what was there as it
@@ -93,8 +96,7 @@ impl PendingFile {
             // What the user's umask leaves of it, as for any new file.
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let file = builder.tempfile_in(folder)?;
-        let listed = Listed::new(file.path());
+        let (file, listed) = Listed::begin(|| builder.tempfile_in(folder))?;
         // Where files cannot be locked, none is taken for abandoned either.
         let _ = file.as_file().try_lock();
         Ok(Self { sink: Sink::Beside { file: BufWriter::new(file), listed, target, old: old.map(Box::new) } })
@@ -142,9 +144,13 @@ impl Write for PendingFile {
 struct Listed(PathBuf);
 
 impl Listed {
-    fn new(path: &Path) -> Self {
-        PENDING.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
-        Self(path.to_owned())
+    /// Makes a file and lists it, with nothing between the two.
+    fn begin(make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<(NamedTempFile, Self)> {
+        let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = make()?;
+        pending.push(file.path().to_owned());
+        let listed = Self(file.path().to_owned());
+        Ok((file, listed))
     }
 }
 

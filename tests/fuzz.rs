@@ -2,13 +2,14 @@
 //! time, never a panic, and never more memory than twice the input's length and 64 MiB. The same targets run under
 //! cargo-fuzz; `docs/reliability.md` says how.
 
-mod common;
+#[path = "common/allocation.rs"]
+mod allocation;
 #[path = "../fuzz/src/mutation.rs"]
 mod mutation;
 #[path = "../fuzz/src/targets.rs"]
 mod targets;
 
-use common::allocation::{Counting, measured};
+use allocation::{Counting, measured};
 use std::path::Path;
 
 #[global_allocator]

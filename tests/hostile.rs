@@ -38,8 +38,11 @@ fn generate(model: &Path, arguments: &[&str]) -> Run {
     run(&[&["generate", "--device", "cpu", "--quiet", "-n", "2", "--model", path(model)], arguments].concat())
 }
 
-/// What can stand where a file is expected. Each is made at the path given.
-const TRICKS: [(&str, fn(&Path)); 6] = [
+/// Something that is no file, by name, and what makes it at a path.
+type Trick = (&'static str, fn(&Path));
+
+/// What can stand where a file is expected.
+const TRICKS: [Trick; 6] = [
     ("a directory", |path| fs::create_dir(path).unwrap()),
     ("a named pipe", make_pipe),
     ("an endless device", |path| symlink("/dev/zero", path).unwrap()),

@@ -86,3 +86,26 @@ fn an_output_is_the_old_or_the_new_one() {
     println!("killed {killed} of {TRIES} times, {} temporary files left", leftovers(folder.path(), "texts.txt"));
     assert!(killed > 0, "the first moments are long before the program's end");
 }
+
+/// Ctrl-C, once or twice, at any moment: the old file or the new one, and nothing beside it.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_leaves_nothing_behind() {
+    const TRIES: usize = 20;
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("text.txt");
+    let arguments = ["--prompt", "KING:", "-n", "300", "--output", path.to_str().unwrap()];
+    let start = Instant::now();
+    assert!(generate(&arguments).status().unwrap().success());
+    let (length, whole) = (start.elapsed(), fs::read(&path).unwrap());
+    for index in 0..TRIES {
+        let mut child = generate(&arguments).spawn().unwrap();
+        std::thread::sleep(length.mul_f64(index as f64 / TRIES as f64));
+        let kill = format!("kill -INT {0}; kill -INT {0}", child.id());
+        // It may be over already.
+        let _ = Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status();
+        child.wait().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), whole, "after {index} of {TRIES} of its time");
+        assert_eq!(leftovers(folder.path(), "text.txt"), 0, "after {index} of {TRIES} of its time");
+    }
+}

@@ -12,8 +12,10 @@ use bdh_gpu::model::forgetting::{Clock, Forgetting};
 use bdh_gpu::model::{Model, SyntheticSpec};
 use common::{Distance, distance, recurrent::Recurrent};
 
-/// Squared error over squared norm that a state or logits may have, however long the text: 1e-4 in size.
-const NMSE: f64 = 1e-8;
+/// Squared error over squared norm that a state and logits may have with forgetting, however long the text: 1e-6 in size.
+const FADING: f64 = 1e-12;
+/// The same for a full memory of 100,000 tokens: 1e-4 in size, a sixtieth of the worst case 100,000 · 2^-24.
+const FULL: f64 = 1e-8;
 
 /// What a device's sequence and the reference are apart after a text.
 #[derive(Debug)]
@@ -23,13 +25,13 @@ struct Drift {
 }
 
 /// Reads tokens one by one on both, in pieces, and compares at the end of each piece.
-fn drift(model: &Model, forgetting: Forgetting, tokens: impl Iterator<Item = u32>, pieces: usize) -> Vec<Drift> {
+#[track_caller]
+fn drift(model: &Model, forgetting: Forgetting, tokens: impl Iterator<Item = u32>, pieces: usize) {
     let backend = CpuBackend::new(model, WeightType::F32, Some(1)).unwrap();
     let mut slots = backend.create_slots(1).unwrap();
     let mut clock = Clock::new(forgetting);
     let mut reference = Recurrent::new(model, forgetting);
     let tokens: Vec<u32> = tokens.collect();
-    let mut found = Vec::new();
     for piece in tokens.chunks(tokens.len().div_ceil(pieces)) {
         let (mut expected, mut got) = (Vec::new(), Vec::new());
         for burst in piece.chunks(256) {
@@ -41,9 +43,9 @@ fn drift(model: &Model, forgetting: Forgetting, tokens: impl Iterator<Item = u32
         let state: Vec<f32> = slots.read_state(0).unwrap().iter().map(|x| (f64::from(*x) * seen) as f32).collect();
         let drift = Drift { state: distance(&state, reference.state()), logits: distance(&got, &expected) };
         println!("after {} tokens: {drift:?}", clock.position());
-        found.push(drift);
+        let allowed = if forgetting == Forgetting::Full { FULL } else { FADING };
+        assert!(drift.state.nmse <= allowed && drift.logits.nmse <= allowed, "{drift:?}");
     }
-    found
 }
 
 /// Reads tokens and returns the logits after the last, `[V]`.
@@ -65,13 +67,6 @@ fn read(slots: &mut dyn Slots, clock: &mut Clock, tokens: &[u32]) -> Vec<f32> {
     slots.logits(0).unwrap()
 }
 
-#[track_caller]
-fn check(drifts: &[Drift]) {
-    for drift in drifts {
-        assert!(drift.state.nmse <= NMSE && drift.logits.nmse <= NMSE, "{drift:?}");
-    }
-}
-
 fn small() -> Model {
     Model::synthetic(&SyntheticSpec {
         n_layer: 2,
@@ -91,19 +86,19 @@ fn mixed(count: u32, vocab: u32) -> impl Iterator<Item = u32> {
 
 #[test]
 fn the_state_does_not_drift_over_100_000_tokens() {
-    check(&drift(&small(), Forgetting::After { context: 256, tau: 128.0 }, mixed(100_000, 32), 5));
+    drift(&small(), Forgetting::After { context: 256, tau: 128.0 }, mixed(100_000, 32), 5);
 }
 
 #[test]
 fn a_full_memory_of_100_000_tokens_is_right() {
-    check(&drift(&small(), Forgetting::Full, mixed(100_000, 32), 5));
+    drift(&small(), Forgetting::Full, mixed(100_000, 32), 5);
 }
 
 #[test]
 fn a_token_may_be_repeated_100_000_times() {
     let repeated = || std::iter::repeat_n(3, 100_000);
-    check(&drift(&small(), Forgetting::Full, repeated(), 5));
-    check(&drift(&small(), Forgetting::After { context: 256, tau: 128.0 }, repeated(), 5));
+    drift(&small(), Forgetting::Full, repeated(), 5);
+    drift(&small(), Forgetting::After { context: 256, tau: 128.0 }, repeated(), 5);
 }
 
 /// The shipped model reads its own kind of text. Minutes without optimisation: `cargo test --release --test long_runs -- --ignored --nocapture`.
@@ -122,5 +117,5 @@ fn shipped(count: u32, pieces: usize) {
     let model = common::model("shakespeare");
     let forgetting = Forgetting::of_model(&model.config);
     let text = include_str!("../README.md").bytes().filter(u8::is_ascii).cycle().take(count as usize);
-    check(&drift(&model, forgetting, text.map(u32::from), pieces));
+    drift(&model, forgetting, text.map(u32::from), pieces);
 }

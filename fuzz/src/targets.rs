@@ -166,7 +166,7 @@ fn weights_file(name: &str, data: &[u8]) {
 }
 
 fn check_options(model: &Model) {
-    assert!(model.config.state_len() > 0 && model.config.neurons_per_head % 2 == 0);
+    assert!(model.config.state_len() > 0 && model.config.neurons_per_head.is_multiple_of(2));
     if let Err(error) = Settings::of_model(model).validate() {
         check_message(&error);
     }

@@ -120,6 +120,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Without a desktop session, Mesa's device selection layer writes an `error:` of its own to standard
 /// error whenever adapters are listed. There it has nothing to select by, so it is switched off.
+#[allow(unsafe_code, reason = "an environment variable, set before there are threads")]
 fn quieten_vulkan() {
     if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         // SAFETY: no other thread exists yet that could read the environment at the same time.

@@ -1,6 +1,7 @@
 //! An allocator that counts, for tests that limit memory. A test crate that uses it declares
 //! `#[global_allocator] static ALLOCATOR: allocation::Counting = allocation::Counting;`.
 #![allow(unsafe_code, reason = "an allocator is an unsafe trait")]
+#![allow(dead_code, reason = "every test crate uses a part")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
