@@ -1,9 +1,32 @@
 //! Files that are complete or not there: written beside their place, then renamed.
+//!
+//! Until then they are hidden, `.NAME.……….part`, and locked. What a killed program has left is not locked
+//! any more, and goes when a file of the same name is next written.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tempfile::NamedTempFile;
+
+const SUFFIX: &str = ".part";
+/// A file may be without its lock for a moment while it is being made.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// Files of this process that wait for their place.
+static PENDING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes every file that still waits for its place, and lets no other begin: for a program that ends here and now.
+pub fn discard_pending() {
+    let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    for path in pending.drain(..) {
+        let _ = std::fs::remove_file(path);
+    }
+    // Never let go: another thread must not begin a file now.
+    std::mem::forget(pending);
+}
 
 /// A file that takes its place only when it is complete. Dropped before that, it leaves what was there as it
 /// was.
@@ -18,6 +41,7 @@ enum Sink {
     /// Beside its place, which it takes in the end.
     Beside {
         file: BufWriter<NamedTempFile>,
+        listed: Listed,
         target: PathBuf,
         old: Option<Box<Metadata>>,
     },
@@ -32,7 +56,12 @@ impl PendingFile {
     pub fn create(path: &Path) -> io::Result<Self> {
         let old = match std::fs::metadata(path) {
             Ok(metadata) => Some(metadata),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if path.symlink_metadata().is_ok() {
+                    return Err(io::Error::new(io::ErrorKind::NotFound, "is a link to a file that is not there"));
+                }
+                None
+            }
             Err(error) => return Err(error),
         };
         if old.as_ref().is_some_and(Metadata::is_dir) {
@@ -55,19 +84,22 @@ impl PendingFile {
             return Err(io::Error::new(io::ErrorKind::NotFound, message));
         }
         let name = target.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "names no file"))?;
-        let mut prefix = std::ffi::OsString::from(".");
+        let mut prefix = OsString::from(".");
         prefix.push(name);
         prefix.push(".");
+        remove_abandoned(folder, &prefix);
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".part");
+        builder.prefix(&prefix).suffix(SUFFIX);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             // What the user's umask leaves of it, as for any new file.
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let file = BufWriter::new(builder.tempfile_in(folder)?);
-        Ok(Self { sink: Sink::Beside { file, target, old: old.map(Box::new) } })
+        let (file, listed) = Listed::begin(|| builder.tempfile_in(folder))?;
+        // Where files cannot be locked, none is taken for abandoned either.
+        let _ = file.as_file().try_lock();
+        Ok(Self { sink: Sink::Beside { file: BufWriter::new(file), listed, target, old: old.map(Box::new) } })
     }
 
     /// Puts the file in its place, with everything on disk.
@@ -76,13 +108,14 @@ impl PendingFile {
     /// Where the rest cannot be written or the file cannot be renamed; what was there stays then.
     pub fn commit(self) -> io::Result<()> {
         match self.sink {
-            Sink::Beside { file, target, old } => {
+            Sink::Beside { file, listed, target, old } => {
                 let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
                 if let Some(old) = old {
                     file.as_file().set_permissions(old.permissions())?;
                 }
                 file.as_file().sync_all()?;
                 file.persist(&target).map_err(|error| error.error)?;
+                drop(listed);
                 sync_folder(&target);
                 Ok(())
             }
@@ -103,6 +136,42 @@ impl Write for PendingFile {
         match &mut self.sink {
             Sink::Beside { file, .. } => file.flush(),
             Sink::Direct(file) => file.flush(),
+        }
+    }
+}
+
+/// A path among [`PENDING`].
+struct Listed(PathBuf);
+
+impl Listed {
+    /// Makes a file and lists it, with nothing between the two.
+    fn begin(make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<(NamedTempFile, Self)> {
+        let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = make()?;
+        pending.push(file.path().to_owned());
+        let listed = Self(file.path().to_owned());
+        Ok((file, listed))
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        PENDING.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != self.0);
+    }
+}
+
+/// Removes what programs that were killed have left of earlier files: hidden, of the same name, and not locked.
+fn remove_abandoned(folder: &Path, prefix: &OsStr) {
+    let is_ours = |name: &OsStr| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(SUFFIX.as_bytes())
+    };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| is_ours(&entry.file_name())) {
+        let old = entry.metadata().is_ok_and(|metadata| {
+            metadata.is_file() && metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > ABANDONED))
+        });
+        if old && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = std::fs::remove_file(entry.path());
         }
     }
 }
@@ -146,6 +215,26 @@ mod tests {
         assert_eq!(entries(folder.path()), ["out"]);
     }
 
+    #[test]
+    fn what_a_killed_program_left_goes_and_what_is_in_use_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let long_ago = std::time::SystemTime::now() - 2 * ABANDONED;
+        for name in [".out.abandoned.part", ".other.file.part", ".out.part.txt", ".out.fresh.part"] {
+            let file = File::create(folder.path().join(name)).unwrap();
+            if name != ".out.fresh.part" {
+                file.set_modified(long_ago).unwrap();
+            }
+        }
+        let mut first = PendingFile::create(&path).unwrap();
+        let Sink::Beside { file, .. } = &mut first.sink else { panic!("a regular file") };
+        file.get_ref().as_file().set_modified(long_ago).unwrap();
+        let second = PendingFile::create(&path).unwrap();
+        first.commit().unwrap();
+        drop(second);
+        assert_eq!(entries(folder.path()), [".other.file.part", ".out.fresh.part", ".out.part.txt", "out"]);
+    }
+
     #[cfg(unix)]
     #[test]
     fn links_permissions_and_devices_stay_what_they_are() {
@@ -174,5 +263,11 @@ mod tests {
         assert!(PendingFile::create(folder.path()).is_err(), "a folder");
         assert!(PendingFile::create(&folder.path().join("no/such/folder")).is_err());
         assert!(PendingFile::create(Path::new("")).is_err());
+        #[cfg(unix)]
+        {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink("/no/such/file", &link).unwrap();
+            assert!(PendingFile::create(&link).is_err());
+        }
     }
 }

@@ -188,6 +188,16 @@ pub enum BackendError {
         /// How much of it there is.
         allowed: u64,
     },
+    /// A weight is too large for f16.
+    #[error("tensor {tensor:?} holds {value} at index {index:?}, more than f16 can (65504); use --weights f32 or auto")]
+    Overflow {
+        /// The tensor, by its official name.
+        tensor: &'static str,
+        /// Where in the tensor, one index per dimension.
+        index: Vec<usize>,
+        /// The weight.
+        value: f32,
+    },
     /// The device or the host ran out of memory.
     #[error(
         "{device}: out of memory while allocating {what}{}; free memory, use fewer sequences, or use --device cpu",

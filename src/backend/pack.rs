@@ -5,7 +5,8 @@
 //! and the embedding read *rows*: `[row][D]`. Rows are padded with zeros to `row` numbers, outputs to
 //! whole tiles; a padded neuron never fires and a padded column stays zero.
 
-use crate::model::{Config, Tensor};
+use super::{BackendError, WeightType};
+use crate::model::{Config, Model, Tensor};
 use half::f16;
 
 /// A number in which weights are held on a device.
@@ -158,6 +159,30 @@ pub fn tiles<E: Element>(matrices: Matrices, padded_depth: usize, padded: usize,
         }
     }
     packed
+}
+
+/// Refuses weights that the type they are to be held in cannot hold.
+///
+/// # Errors
+/// [`BackendError::Overflow`], naming the first.
+pub fn check_range(model: &Model, weight_type: WeightType) -> Result<(), BackendError> {
+    if weight_type == WeightType::F32 {
+        return Ok(());
+    }
+    let w = &model.weights;
+    let tensors = [
+        ("embed.weight", &w.embed),
+        ("encoder", &w.encoder),
+        ("encoder_v", &w.encoder_v),
+        ("decoder", &w.decoder),
+        ("lm_head", &w.lm_head),
+    ];
+    match tensors.into_iter().find_map(|(name, tensor)| Some((name, tensor, tensor.first_beyond_f16()?))) {
+        None => Ok(()),
+        Some((name, tensor, (place, value))) => {
+            Err(BackendError::Overflow { tensor: name, index: tensor.index(place), value })
+        }
+    }
 }
 
 /// The columns of matrices as rows, one per output: `[groups][padded][row]`.

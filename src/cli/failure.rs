@@ -55,7 +55,7 @@ impl Failure {
 }
 
 /// What a parser's error says, its advice after it, without the summary of the usage.
-fn one_line(rendered: &str) -> String {
+pub fn one_line(rendered: &str) -> String {
     let words = |text: &str| {
         let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -74,13 +74,14 @@ fn one_line(rendered: &str) -> String {
     line
 }
 
-/// Keeps a panic from being printed that is none: wgpu's answer to a driver that reports the loss of its device while
-/// the program waits for it. The engine catches it and returns an error.
-pub fn quieten_lost_devices() {
+/// Keeps panics from being printed that the library catches and returns as errors: those of the tokenizers crate, and
+/// wgpu's answer to a driver that reports the loss of its device while the program waits for it.
+pub fn quieten_caught_panics() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let is_loss = |message: &String| message.starts_with("Error in Device::poll");
-        if !panic.payload().downcast_ref::<String>().is_some_and(is_loss) {
+        let lost = panic.payload().downcast_ref::<String>().is_some_and(is_loss);
+        if !lost && !bdh_gpu::tokenizer::panic_is_caught() {
             print(panic);
         }
     }));

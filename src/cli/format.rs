@@ -4,6 +4,16 @@ use bdh_gpu::generation::GenerationOptions;
 use bdh_gpu::generation::Settings;
 use bdh_gpu::model::EarlyStopping;
 
+/// What a message shows of a text that somebody typed: its beginning, without what would move a terminal's cursor.
+pub fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 40;
+    let mut shown: String = text.chars().take(LONGEST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// A number with its thousands separated.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();

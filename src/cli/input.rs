@@ -1,10 +1,14 @@
 //! Prompts, texts and token lists, from the command line, files or standard input.
 
 use super::failure::Failure;
+use super::format;
 use bdh_gpu::generation::GenerationError;
 use bdh_gpu::model::{Config, Model};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// Most bytes that are read of a file or a line: what has no end, as /dev/zero, must not fill the memory.
+pub const LONGEST: u64 = 256 << 20;
 
 /// Token ids as `--tokens` takes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +113,7 @@ impl Prompts {
 /// The lines of a prompts file with their numbers, from 1. Blank ones are left out. A byte order mark at the
 /// start and the line ends of any system are no part of them; everything else is, spaces at the end and bytes
 /// that are not valid UTF-8 included.
-fn prompt_lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+pub fn prompt_lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let lines = without_mark(bytes).split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     (1..).zip(lines).filter(|(_, line)| !line.trim_ascii().is_empty())
 }
@@ -119,20 +123,26 @@ pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// A whole file; `-` is standard input.
+/// A whole file; `-` is standard input. Pipes and devices are read to their end.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
-    let read = || {
-        if path == Path::new("-") {
-            let mut bytes = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut bytes)?;
-            return Ok(bytes);
-        }
-        std::fs::read(path)
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().take(LONGEST + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes))
     };
-    read().map_err(|error: std::io::Error| {
-        let expected = if path.is_dir() { "; expected a file" } else { "" };
-        Failure::Failed(format!("{}: cannot be read: {error}{expected}", path.display()))
-    })
+    match read {
+        Err(error) => {
+            let expected = if path.is_dir() { "; expected a file" } else { "" };
+            Err(Failure::Failed(format!("{}: cannot be read: {error}{expected}", path.display())))
+        }
+        Ok(_) if bytes.len() as u64 > LONGEST => Err(Failure::Failed(format!(
+            "{}: is longer than {}; expected a shorter file, or one that ends",
+            path.display(),
+            format::bytes(LONGEST)
+        ))),
+        Ok(_) => Ok(bytes),
+    }
 }
 
 /// Token ids of a text by the model's tokenizer.

@@ -15,6 +15,7 @@ pub fn install() {
     let _ = ctrlc::set_handler(|| {
         let _deciding = DECIDING.lock().unwrap_or_else(PoisonError::into_inner);
         if !WRITING.load(SeqCst) || REQUESTED.swap(true, SeqCst) {
+            bdh_gpu::files::discard_pending();
             std::process::exit(INTERRUPTED.into());
         }
     });

@@ -21,6 +21,8 @@ mod convert;
 mod devices;
 mod failure;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod generate;
 mod info;
 mod input;
@@ -103,7 +105,7 @@ impl Command {
 /// Does what the command line says and returns the exit code. To be called once, before there are threads.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     quieten_vulkan();
-    failure::quieten_lost_devices();
+    failure::quieten_caught_panics();
     interrupt::install();
     let parsed = parser().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let result = match parsed {
@@ -118,6 +120,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Without a desktop session, Mesa's device selection layer writes an `error:` of its own to standard
 /// error whenever adapters are listed. There it has nothing to select by, so it is switched off.
+#[allow(unsafe_code, reason = "an environment variable, set before there are threads")]
 fn quieten_vulkan() {
     if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         // SAFETY: no other thread exists yet that could read the environment at the same time.

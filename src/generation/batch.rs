@@ -97,7 +97,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     /// Checks that a sequence has positions left to read everything and then draw `wanted` tokens.
     pub fn check_room(&self, slot: usize, wanted: usize) -> Result<(), GenerationError> {
         let sequence = &self.sequences[slot];
-        let steps = (sequence.unread.len() + wanted).saturating_sub(1) as u64;
+        let steps = sequence.unread.len().saturating_add(wanted).saturating_sub(1) as u64;
         if steps > sequence.clock.remaining() { Err(GenerationError::PositionsExhausted) } else { Ok(()) }
     }
 

@@ -285,7 +285,10 @@ impl Session {
     /// Counts drawn tokens.
     fn count(&mut self, tokens: &[u32]) {
         for &token in tokens {
-            self.counts[token as usize] += 1;
+            let count = &mut self.counts[token as usize];
+            if *count & COUNT_MASK < COUNT_MASK {
+                *count += 1;
+            }
         }
         let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
         self.drawn = self.drawn.saturating_add(count);

@@ -4,8 +4,8 @@ use super::snapshot::Snapshot;
 use super::{Bdh, GenerationError};
 use crate::backend::snapshot_len;
 use crate::files::PendingFile;
-use crate::model::Config;
 use crate::model::forgetting::{Clock, Forgetting};
+use crate::model::{Config, Model};
 use crate::sampling::EOS_BIT;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -257,6 +257,10 @@ impl Header {
         format!("{layers} layers, width {width}, {heads} heads of {neurons} neurons, {vocab} tokens")
     }
 
+    fn of_another_model(&self, path: &Path, model: &Model) -> StateError {
+        StateError::OtherModel { path: path.to_owned(), found: self.describe(), model: model.name.clone() }
+    }
+
     /// The clock, if it can have been one.
     fn clock(&self) -> Option<Clock> {
         let forgetting = match self.flags & HAS_CONTEXT {
@@ -271,13 +275,13 @@ impl Header {
 
 /// Reads a state file.
 pub(super) fn load(bdh: &Bdh, path: &Path) -> Result<Snapshot, StateError> {
-    let bytes = read_checked(path)?;
+    let bytes = read_checked(path, bdh.model())?;
     let header = Header::read(&bytes[MAGIC.len() + 4..HEADER]);
-    let path = || path.to_owned();
     let model = bdh.model();
     if header.sizes != sizes(&model.config) || header.fingerprint != *bdh.fingerprint() {
-        return Err(StateError::OtherModel { path: path(), found: header.describe(), model: model.name.clone() });
+        return Err(header.of_another_model(path, model));
     }
+    let path = || path.to_owned();
     let inconsistent = |what| StateError::Inconsistent { path: path(), what };
     if header.dtype != F32 || header.unused != 0 || header.flags & !(HAS_CONTEXT | HAS_SEED) != 0 {
         return Err(inconsistent("fields of an unknown kind"));
@@ -306,7 +310,7 @@ pub(super) fn load(bdh: &Bdh, path: &Path) -> Result<Snapshot, StateError> {
 }
 
 /// A whole file whose length and checksum are right; its length is checked before memory is taken for it.
-fn read_checked(path: &Path) -> Result<Vec<u8>, StateError> {
+fn read_checked(path: &Path, model: &Model) -> Result<Vec<u8>, StateError> {
     let read_error = |source| StateError::Read { path: path.to_owned(), source };
     // What is not a regular file is refused before it is opened: opening a pipe would wait for its writer.
     if !std::fs::metadata(path).map_err(read_error)?.is_file() {
@@ -331,11 +335,20 @@ fn read_checked(path: &Path) -> Result<Vec<u8>, StateError> {
     if bytes.len() < HEADER {
         return Err(damaged(least));
     }
-    let expected = Header::read(&bytes[MAGIC.len() + 4..]).file_length();
+    let header = Header::read(&bytes[MAGIC.len() + 4..]);
+    let expected = header.file_length();
     if expected != u128::from(found) {
         return Err(damaged(expected));
     }
-    file.read_to_end(&mut bytes).map_err(read_error)?;
+    let numbers = snapshot_len(&model.config) as u64;
+    if header.numbers > numbers && header.sizes != sizes(&model.config) {
+        // However large that model's states are, this one's memory need not hold them.
+        return Err(header.of_another_model(path, model));
+    }
+    if header.numbers > numbers || header.unread > POSITIONS {
+        return Err(StateError::Inconsistent { path: path.to_owned(), what: "more numbers than its model's states" });
+    }
+    file.take(found).read_to_end(&mut bytes).map_err(read_error)?;
     if bytes.len() as u128 != expected {
         return Err(StateError::Length { path: path.to_owned(), found: bytes.len() as u64, expected });
     }

@@ -27,6 +27,15 @@ pub enum ModelError {
         source: io::Error,
     },
 
+    /// A file is larger than the memory there is.
+    #[error("{path}: has {bytes} bytes, more than fit into memory; expected a smaller file, or a machine with more memory", path = path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+    },
+
     /// A path names a directory, pipe, socket or device where a file is needed.
     #[error("{path}: is {found}, expected a regular file", path = path.display())]
     NotAFile {
@@ -251,11 +260,13 @@ pub enum ModelError {
     },
 }
 
-/// Cuts text taken from a file down to what fits into a message.
+/// Cuts text taken from a file down to what fits into a message of one line.
 pub(crate) fn clip(text: &str) -> String {
     const LONGEST: usize = 80;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+    let visible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut clipped: String = text.chars().take(LONGEST).map(visible).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        clipped.push('…');
     }
+    clipped
 }

@@ -11,6 +11,9 @@ use super::Config;
 /// The exponent Λ(t) − c at which the state is rescaled: e^30 ≈ 1e13 leaves f32 ample room.
 const RESCALE_AT: f64 = 30.0;
 
+/// Rescalings after which no f32 is above zero any more.
+const FORGOTTEN: f64 = 1024.0;
+
 /// How much of the past the model sees.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Forgetting {
@@ -131,10 +134,12 @@ impl Clock {
         let mut rescale = None;
         if exponent - self.reference > RESCALE_AT {
             let steps = ((exponent - self.reference) / RESCALE_AT).floor();
-            self.reference += steps * RESCALE_AT;
+            // So far ahead, nothing is left of the state, and the sum below would lose its fraction.
+            self.reference = if steps > FORGOTTEN { exponent } else { self.reference + steps * RESCALE_AT };
             rescale = Some((-steps * RESCALE_AT).exp() as f32);
         }
-        let ahead = exponent - self.reference;
+        // Never behind, whatever a state file says: factors stay within e^±30.
+        let ahead = (exponent - self.reference).clamp(0.0, RESCALE_AT);
         self.position += 1;
         Tick { position, read_scale: (-ahead).exp() as f32, write_scale: ahead.exp() as f32, rescale }
     }

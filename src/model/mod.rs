@@ -12,7 +12,7 @@
 //! | `tokenizer_files` | the tokenizer that comes with a model |
 //! | `save` | writing a model directory |
 //! | `merge` | joining two models |
-//! | `storage` | files mapped into memory |
+//! | `storage` | files read into memory |
 //! | `json` | JSON files, read key by key |
 //! | `embedded` | the model inside the program |
 //! | `synthetic` | random models of a chosen density |
@@ -133,8 +133,8 @@ struct ModelFiles {
 }
 
 impl Model {
-    /// Loads a model directory, or one weights file with config.json beside it. The weights are mapped
-    /// into memory, not copied: the file must not change while the model is in use.
+    /// Loads a model directory, or one weights file with config.json beside it. Files are read once, whole; what
+    /// becomes of them afterwards does not matter.
     ///
     /// # Errors
     /// Anything that is missing, unreadable, damaged, of an unknown format, or at odds with the
@@ -264,7 +264,7 @@ impl ModelFiles {
             _ => ModelError::Io { path: path.to_owned(), source },
         })?;
         let (directory, weights_path) = if metadata.is_dir() {
-            let weights = WEIGHTS.iter().map(|name| path.join(name)).find(|path| path.exists());
+            let weights = WEIGHTS.iter().map(|name| path.join(name)).find(|path| path.symlink_metadata().is_ok());
             (path, weights.ok_or_else(|| ModelError::NoWeights { path: path.to_owned() })?)
         } else {
             (path.parent().unwrap_or(Path::new("")), path.to_owned())
@@ -272,7 +272,7 @@ impl ModelFiles {
         let config_path = directory.join(CONFIG);
         Ok(Self {
             name: directory_name(directory),
-            weights: Storage::map(&weights_path)?,
+            weights: Storage::read(&weights_path)?,
             weights_path,
             config: JsonFile::read(config_path.clone())?,
             config_path,

@@ -1,42 +1,45 @@
-//! Bytes of a weights file: mapped from disk, built into the program, or unpacked.
+//! Bytes of a weights file: read from disk, built into the program, or unpacked.
+//!
+//! Files are read rather than mapped: a mapped file that another program cuts short ends this one with a
+//! signal, at whatever moment the missing part is looked at.
 
 use std::fs::{File, FileType};
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
-
-use memmap2::Mmap;
 
 use super::error::ModelError;
 
 /// The bytes of one file. Cloning shares them.
 #[derive(Clone)]
 pub(crate) enum Storage {
-    Mapped(Arc<Mmap>),
     #[cfg_attr(not(feature = "embedded-model"), allow(dead_code, reason = "only embedded models are static"))]
     Static(&'static [u8]),
-    /// Unpacked or copied, because it does not lie in its file as it is needed.
+    /// Read, unpacked or copied.
     Owned(Arc<Vec<u8>>),
 }
 
 impl Storage {
-    /// Maps a regular file into memory.
-    pub(crate) fn map(path: &Path) -> Result<Self, ModelError> {
+    /// Reads a regular file, once its length has been found to fit into memory.
+    pub(crate) fn read(path: &Path) -> Result<Self, ModelError> {
         let (file, length) = open_regular(path)?;
-        // Mapping nothing is an error on some systems.
-        if length == 0 {
-            return Ok(Self::Static(&[]));
+        let too_large = || ModelError::TooLarge { path: path.to_owned(), bytes: length };
+        let length = usize::try_from(length).map_err(|_| too_large())?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length).map_err(|_| too_large())?;
+        let io_error = |source| ModelError::Io { path: path.to_owned(), source };
+        // No more than was reserved: the file may be growing.
+        file.take(length as u64).read_to_end(&mut bytes).map_err(io_error)?;
+        if bytes.len() < length {
+            let found = format!("the file became shorter while it was read: {} of {length} bytes", bytes.len());
+            let expected = "it to stay as it is; load it again once it is written".to_owned();
+            return Err(ModelError::Malformed { path: path.to_owned(), found, expected });
         }
-        // SAFETY: the map is read-only and private to this process's view of a regular file. As with
-        // every mapped file, it must not be truncated or rewritten while the model is in use; tensors
-        // read it as plain bytes, for which every bit pattern is valid.
-        let map = unsafe { Mmap::map(&file) }.map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
-        Ok(Self::Mapped(Arc::new(map)))
+        Ok(Self::Owned(Arc::new(bytes)))
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
             Self::Static(bytes) => bytes,
             Self::Owned(bytes) => bytes,
         }

@@ -192,6 +192,23 @@ impl Tensor {
         })
     }
 
+    /// The first element that f16 cannot hold: its place in row-major order and its value, of 65520 or more.
+    pub(crate) fn first_beyond_f16(&self) -> Option<(usize, f32)> {
+        const BLOCK: usize = 1024;
+        /// The least number that does not round to 65504.
+        const BEYOND: f32 = 65520.0;
+        if self.dtype() == Dtype::F16 {
+            return None;
+        }
+        let mut values = [0.0f32; BLOCK];
+        (0..self.len).step_by(BLOCK).find_map(|start| {
+            let values = &mut values[..BLOCK.min(self.len - start)];
+            self.read(start, values);
+            let place = values.iter().position(|value| value.abs() >= BEYOND)?;
+            Some((start + place, values[place]))
+        })
+    }
+
     /// The first element that is a NaN, an infinity or, in f64, too large for f32: its place in
     /// row-major order and its value.
     pub(crate) fn first_non_finite(&self) -> Option<(usize, f64)> {
@@ -355,6 +372,13 @@ mod tests {
         assert!(!fits(vec![65520.0]));
         assert!(!fits(vec![0.5f32.powi(25)]));
         assert!(!fits([vec![0.0; 5000], vec![0.1]].concat()));
+    }
+
+    #[test]
+    fn finds_what_f16_cannot_hold() {
+        let first = |values: Vec<f32>| Tensor::from_f32(&[values.len()], values).first_beyond_f16();
+        assert_eq!(first(vec![65504.0, -65519.99, 1e-30]), None);
+        assert_eq!(first([vec![0.0; 2000], vec![-65520.0]].concat()), Some((2000, -65520.0)));
     }
 
     #[test]

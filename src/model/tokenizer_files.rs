@@ -33,7 +33,7 @@ impl TokenizerFiles {
     /// Opens what a model directory holds.
     pub(super) fn open(directory: &Path) -> Result<Self, ModelError> {
         let path = directory.join(TOKENIZER);
-        let json = match Storage::map(&path) {
+        let json = match Storage::read(&path) {
             Ok(storage) => Some((path, storage)),
             Err(ModelError::NotFound { .. }) => None,
             Err(error) => return Err(error),

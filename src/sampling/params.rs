@@ -153,7 +153,8 @@ impl Control {
     pub fn record(&mut self, outcome: &SampleOutcome) {
         if !outcome.status.is_failure() {
             self.token = outcome.token;
-            self.generated += 1;
+            // As on the device, where numbers wrap.
+            self.generated = self.generated.wrapping_add(1);
         }
         self.status = outcome.status as u32;
         self.top_k_key = outcome.top_k_key;

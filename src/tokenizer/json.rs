@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokenizers::{ModelWrapper, Tokenizer as HuggingFace};
 
+use super::guard::guarded;
 use super::{EncodeError, TokenizerError};
 
 /// A character has at most this many bytes, and so is spread over at most as many tokens.
@@ -23,7 +24,9 @@ pub(super) struct JsonTokenizer {
 impl JsonTokenizer {
     pub(super) fn new(json: &[u8], vocab: usize) -> Result<Self, TokenizerError> {
         let malformed = |error: &dyn fmt::Display| TokenizerError::Malformed(one_line(error));
-        let mut tokenizer = HuggingFace::from_bytes(json).map_err(|error| malformed(&error))?;
+        let read =
+            guarded(|| HuggingFace::from_bytes(json)).ok_or_else(|| malformed(&"its parts do not fit together"))?;
+        let mut tokenizer = read.map_err(|error| malformed(&error))?;
         // Set for training batches; a prompt is neither cut nor filled up.
         tokenizer.with_truncation(None).map_err(|error| malformed(&error))?;
         tokenizer.with_padding(None);
@@ -50,7 +53,8 @@ impl JsonTokenizer {
             let offset = error.valid_up_to();
             EncodeError::NotUtf8 { offset, byte: text.get(offset).copied().unwrap_or_default() }
         })?;
-        let encoding = self.tokenizer.encode_fast(text, false);
+        let encoding = guarded(|| self.tokenizer.encode_fast(text, false));
+        let encoding = encoding.ok_or_else(|| EncodeError::Failed("it cannot deal with this text".to_owned()))?;
         let encoding = encoding.map_err(|error| EncodeError::Failed(one_line(&error)))?;
         let ids = encoding.get_ids().to_vec();
         match ids.iter().find(|&&id| id as usize >= vocab) {
@@ -64,7 +68,7 @@ impl JsonTokenizer {
     }
 
     fn decode(&self, tokens: &[u32]) -> String {
-        self.tokenizer.decode(tokens, false).unwrap_or_default()
+        guarded(|| self.tokenizer.decode(tokens, false)).and_then(Result::ok).unwrap_or_default()
     }
 
     /// What `tokens` add to the text of `context`.
@@ -159,5 +163,12 @@ impl JsonStream {
 }
 
 fn one_line(error: &dyn fmt::Display) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    const LONGEST: usize = 200;
+    let text: String = error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = line.char_indices().nth(LONGEST) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line
 }

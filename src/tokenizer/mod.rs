@@ -3,17 +3,21 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `bytes` | tokens that are bytes, and UTF-8 as it comes byte by byte |
+//! | `guard` | panics of the crate that reads tokenizer.json, caught |
 //! | `json` | the tokens of a tokenizer.json (feature `tokenizers`) |
 //!
 //! Special tokens print nothing.
 
 mod bytes;
+#[cfg_attr(not(feature = "tokenizers"), allow(dead_code, reason = "bytes do not panic"))]
+mod guard;
 #[cfg(feature = "tokenizers")]
 mod json;
 
 use std::fmt;
 
 use self::bytes::ByteStream;
+pub use self::guard::panic_is_caught;
 
 /// First byte's id in ByT5's vocabulary: pad, eos and unk come before it.
 const BYT5_OFFSET: u32 = 3;

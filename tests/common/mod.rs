@@ -1,7 +1,9 @@
 //! What the integration tests share: goldens, comparisons, and a naive forward pass in f64.
 #![allow(dead_code, reason = "every test crate uses a part")]
 
+pub mod allocation;
 pub mod naive;
+pub mod recurrent;
 pub mod zip;
 
 use bdh_gpu::model::Model;

@@ -48,13 +48,13 @@ pub fn logits(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32
     x.iter().flat_map(|x| product(x, &head, v)).collect()
 }
 
-fn norm(v: &[f64]) -> Vec<f64> {
+pub fn norm(v: &[f64]) -> Vec<f64> {
     let mean = v.iter().sum::<f64>() / v.len() as f64;
     let variance = v.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / v.len() as f64;
     v.iter().map(|x| (x - mean) / (variance + 1e-5).sqrt()).collect()
 }
 
-fn relu(mut v: Vec<f64>) -> Vec<f64> {
+pub fn relu(mut v: Vec<f64>) -> Vec<f64> {
     v.iter_mut().for_each(|x| *x = x.max(0.0));
     v
 }
@@ -71,7 +71,7 @@ fn product(v: &[f64], matrix: &[f64], columns: usize) -> Vec<f64> {
 /// Rotary embedding. The phase is the exact product of the position and the f32 frequency, whose 24-bit
 /// mantissa times a 32-bit position fits the 53 bits of f64 after whole turns are dropped from the
 /// position's upper and lower halves one by one.
-fn rotate(u: &[f64], freqs: &[f32], position: u64) -> Vec<f64> {
+pub fn rotate(u: &[f64], freqs: &[f32], position: u64) -> Vec<f64> {
     let turn = |i: usize| {
         let f = freqs[i] as f64;
         let high = ((position >> 16) as f64 * f * 65536.0).fract();

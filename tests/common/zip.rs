@@ -1,4 +1,5 @@
 //! A writer of zip archives with stored members, for files that no sound program writes.
+#![allow(dead_code, reason = "every test crate uses a part")]
 
 /// One member: its name and its bytes.
 pub type Member<'a> = (&'a str, &'a [u8]);

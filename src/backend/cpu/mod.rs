@@ -199,6 +199,9 @@ impl CpuSlots {
                 rotated: Pages::zeroed(g.all_neurons() * WINDOW, "a sequence's window")?,
             })
         };
+        // All of it at once first: piece by piece, systems promise more than they have.
+        let numbers = (g.layer_state() + g.all_neurons() * WINDOW).saturating_mul(g.layers).saturating_mul(count);
+        drop(Pages::<f32>::zeroed(numbers, "the sequences' states")?);
         let memory = (0..count).map(|_| (0..g.layers).map(layer).collect()).collect::<Result<_, BackendError>>()?;
         let threads = shared.pool.current_num_threads();
         let workers = worker::share_out(g, threads);

@@ -94,6 +94,7 @@ impl Level {
 
     /// Runs a kernel compiled for this level.
     #[inline]
+    #[allow(unsafe_code, reason = "calls functions that need the instructions that were found")]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             Self::Portable => kernel.run(Portable),
@@ -160,6 +161,7 @@ fn half_to_f32(bits: u16) -> f32 {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "the processor's vector instructions")]
 mod x86 {
     use super::{Isa, Kernel, LANES};
     use std::arch::x86_64::*;

@@ -95,6 +95,7 @@ impl CpuModel {
     /// # Errors
     /// As [`Weights::pack`].
     pub fn new(model: &Model, weight_type: WeightType) -> Result<Self, BackendError> {
+        pack::check_range(model, weight_type)?;
         let neurons = model.config.neurons();
         let largest = if neurons <= 16_384 { 256 } else { 512 };
         let block = model.config.neurons_per_head.next_multiple_of(TILE).min(largest);

@@ -290,6 +290,7 @@ fn corrupt(spec: &KernelSpec, text: &str) -> String {
     text.replace(right, wrong)
 }
 
+#[allow(unsafe_code, reason = "shaders without bounds checks at run time")]
 pub(super) fn compile(
     gpu: &Gpu,
     spec: &KernelSpec,

@@ -143,6 +143,7 @@ impl GpuBackend {
         choice: &AdapterChoice,
         options: GpuOptions,
     ) -> Result<Self, BackendError> {
+        pack::check_range(model, weight_type)?;
         let gpu = Gpu::open(&device::choose(choice)?, options.base_limits)?;
         let software = gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout;
         let images = software && gpu.images;

@@ -53,14 +53,15 @@ impl Job<'_> {
     }
 
     fn texts(&self) -> usize {
-        self.prompts.tokens.len() * self.sequences
+        self.prompts.tokens.len().saturating_mul(self.sequences)
     }
 
     /// A bar over all tokens that are to be read and written.
     fn bar(&self) -> ProgressBar {
         let read: usize = self.prompts.tokens.iter().map(Vec::len).sum();
         let each = if self.settings.uses_beams() { 1 } else { self.sequences };
-        let written = self.prompts.tokens.len() * each * self.settings.options.max_new_tokens;
+        let written =
+            self.prompts.tokens.len().saturating_mul(each).saturating_mul(self.settings.options.max_new_tokens);
         self.notices.batch_progress(read.saturating_add(written), self.texts())
     }
 }

@@ -161,9 +161,7 @@ impl Generate {
             self.prompt.check()?;
         }
         let model = self.model.load(&self.notices)?;
-        let mut settings = self.settings.settings(&model)?;
-        let sequences = self.sequences(&model, &settings)?;
-        let forgetting = self.context.forgetting(&model.config)?;
+        let (mut settings, sequences, forgetting) = self.settings_for(&model)?;
         let prompts = self.prompt.read(&model)?;
         if let Some(path) = &self.state.save_state {
             // Better now than after the text.
@@ -196,6 +194,13 @@ impl Generate {
             Some(session) => self.one(&bdh, session, &prompts.tokens[0], &settings, sequences),
             None => self.many(&bdh, &prompts, &settings, sequences, forgetting),
         }
+    }
+
+    /// What the options mean for a model: the settings, the texts for each prompt, and how much of the past counts.
+    pub fn settings_for(&self, model: &Model) -> Result<(Settings, usize, Forgetting), Failure> {
+        let settings = self.settings.settings(model)?;
+        let sequences = self.sequences(model, &settings)?;
+        Ok((settings, sequences, self.context.forgetting(&model.config)?))
     }
 
     /// Texts for each prompt.
@@ -332,7 +337,7 @@ impl Generate {
         forgetting: Forgetting,
     ) -> Result<(), Failure> {
         let notices = &self.notices;
-        let texts = prompts.tokens.len() * sequences;
+        let texts = prompts.tokens.len().saturating_mul(sequences);
         if let (Some(path), 0) = (&self.prompt.prompts, texts) {
             notices.say(format_args!("note: {} holds no prompts; one is expected on each line", path.display()));
         }

@@ -1,5 +1,7 @@
 //! The commands of the prompt loop: their names, their help, and what a line asks for.
 
+use crate::cli::format;
+
 /// A command's name, its argument, and what it does.
 pub struct Entry {
     pub name: &'static str,
@@ -78,6 +80,15 @@ pub fn parse(line: &str) -> Line<'_> {
         Some(entry) => Line::Command(entry.name, argument.trim_start()),
         None => Line::Unknown(word, closest(&name)),
     }
+}
+
+/// Says that a command does not exist.
+pub fn unknown(word: &str, closest: Option<&str>) -> String {
+    let advice = match closest {
+        Some(name) => format!("did you mean /{name}?"),
+        None => "/help lists the commands".to_string(),
+    };
+    format!("there is no command /{}; {advice}", format::excerpt(word))
 }
 
 /// The command that a word was probably meant to be.

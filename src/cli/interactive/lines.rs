@@ -2,6 +2,8 @@
 
 use super::commands::COMMANDS;
 use crate::cli::failure::Failure;
+use crate::cli::format;
+use crate::cli::input::LONGEST;
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -11,7 +13,7 @@ use rustyline::{
     RepeatCount, Validator,
 };
 use std::borrow::Cow;
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -43,7 +45,11 @@ impl Lines {
             Self::Terminal(terminal) => terminal.next(),
             Self::Pipe(stdin) => {
                 let mut line = Vec::new();
-                let count = stdin.read_until(b'\n', &mut line).map_err(|error| unreadable(&error))?;
+                let mut limited = stdin.take(LONGEST + 1);
+                let count = limited.read_until(b'\n', &mut line).map_err(|error| unreadable(&error))?;
+                if count as u64 > LONGEST {
+                    return Err(unreadable(&format!("a line is longer than {}", format::bytes(LONGEST))));
+                }
                 if line.last() == Some(&b'\n') {
                     line.pop();
                     line.pop_if(|last| *last == b'\r');

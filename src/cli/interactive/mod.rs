@@ -8,11 +8,11 @@
 //! | `lines` | where lines come from: a terminal or a pipe |
 //! | `values` | settings: shown, and changed |
 
-mod commands;
+pub(super) mod commands;
 mod conversation;
 mod lines;
 mod seat;
-mod values;
+pub(super) mod values;
 
 use self::commands::Line;
 use self::conversation::{Conversation, Ended};
@@ -25,6 +25,8 @@ use super::output::{Notices, Output};
 use super::settings::SettingsArgs;
 use bdh_gpu::generation::Bdh;
 use bdh_gpu::generation::Settings;
+use bdh_gpu::model::Model;
+use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::verify::Start;
 use clap::Args;
 use std::io::IsTerminal;
@@ -66,8 +68,7 @@ impl Interactive {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
         let model = self.model.load(&self.notices)?;
-        let mut settings = self.settings.settings(&model)?;
-        let forgetting = self.context.forgetting(&model.config)?;
+        let (mut settings, forgetting) = self.settings_for(&model)?;
         settings.options.seed.get_or_insert_with(|| rand::random::<u32>().into());
         let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
         let bdh = if terminal {
@@ -96,6 +97,13 @@ impl Interactive {
         let conversation = Conversation::new(bdh, forgetting)?;
         let writing = Writing::hold();
         Loop { conversation, settings, output, terminal, writing, device_failed: false }.run(lines)
+    }
+}
+
+impl Interactive {
+    /// What the options mean for a model: the settings, and how much of the past counts.
+    pub fn settings_for(&self, model: &Model) -> Result<(Settings, Forgetting), Failure> {
+        Ok((self.settings.settings(model)?, self.context.forgetting(&model.config)?))
     }
 }
 
@@ -184,13 +192,7 @@ impl Loop {
             }
             Line::Command("quit", _) => return Ok(Next::End),
             Line::Command(name, argument) => self.command(name, argument)?,
-            Line::Unknown(word, closest) => {
-                let advice = match closest {
-                    Some(name) => format!("did you mean /{name}?"),
-                    None => "/help lists the commands".to_string(),
-                };
-                return Err(Failure::Usage(format!("there is no command /{word}; {advice}")));
-            }
+            Line::Unknown(word, closest) => return Err(Failure::Usage(commands::unknown(word, closest))),
         }
         Ok(Next::Line)
     }

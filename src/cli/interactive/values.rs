@@ -7,7 +7,7 @@ use bdh_gpu::generation::{Context, Settings};
 use bdh_gpu::model::forgetting::{Forgetting, default_tau};
 
 /// Names of all settings, in the order of /settings.
-const NAMES: [&str; 10] =
+pub const NAMES: [&str; 10] =
     ["temp", "top_k", "top_p", "min_p", "penalty", "max_tokens", "beams", "seed", "stop", "context"];
 
 /// All settings, one on a line.
@@ -48,7 +48,7 @@ fn value(name: &str, settings: &Settings, forgetting: Forgetting) -> String {
 /// The settings with one of them changed; an error leaves them as they are.
 pub fn changed(settings: &Settings, name: &str, text: &str) -> Result<Settings, Failure> {
     let mut new = settings.clone();
-    let wrong = |expected: String| Failure::Usage(format!("/{name} {text}: {expected}"));
+    let wrong = |expected: String| Failure::Usage(format!("/{name} {}: {expected}", format::excerpt(text)));
     let sampling = &mut new.options.sampling;
     match name {
         "temp" => {
@@ -89,7 +89,7 @@ pub fn context(text: &str) -> Result<Forgetting, Failure> {
     match args::context(text) {
         Ok(Context::Full) => Ok(Forgetting::Full),
         Ok(Context::After(context)) => Ok(Forgetting::After { context, tau: default_tau(context) }),
-        Err(expected) => Err(Failure::Usage(format!("/context {text}: {expected}"))),
+        Err(expected) => Err(Failure::Usage(format!("/context {}: {expected}", format::excerpt(text)))),
     }
 }
 
