@@ -11,18 +11,33 @@ mod targets;
 
 use allocation::{Counting, measured};
 use std::path::Path;
+use std::sync::Once;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 /// Runs one target; `rounds` makes it a second or two without optimisation.
 fn run(name: &str, rounds: usize) {
+    quieten_caught_panics();
     let target = targets::TARGETS.iter().find(|(known, _)| *known == name).expect("a target").1;
     let limited = |input: &[u8]| {
         let ((), allocated) = measured(|| target(input));
         assert!(allocated <= 2 * input.len() + (64 << 20), "{allocated} bytes for an input of {}", input.len());
     };
     mutation::run(name, limited, rounds);
+}
+
+/// Printing a panic with a backtrace takes more memory than any input may, also where the library catches it.
+fn quieten_caught_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !bdh_gpu::tokenizer::panic_is_caught() {
+                print(panic);
+            }
+        }));
+    });
 }
 
 #[test]
