@@ -119,7 +119,7 @@ impl Store {
                 &padded
             };
             let at = offset + index as u64 * PIECE;
-            gpu.queue.write_texture(image_part(texture, at), rows, rows_of_a_buffer(0), extent(rows.len() as u64));
+            gpu.queue.write_texture(image_part(texture, at), rows, rows_of_a_buffer(), extent(rows.len() as u64));
             if contents.len() as u64 > PIECE {
                 gpu.wait(gpu.queue.submit([]))?;
             }
@@ -153,7 +153,7 @@ impl Store {
         match &self.kind {
             Kind::Buffer(buffer) => encoder.copy_buffer_to_buffer(buffer, offset, to, 0, bytes),
             Kind::Image(texture, _) => {
-                let to = wgpu::TexelCopyBufferInfo { buffer: to, layout: rows_of_a_buffer(0) };
+                let to = wgpu::TexelCopyBufferInfo { buffer: to, layout: rows_of_a_buffer() };
                 encoder.copy_texture_to_buffer(image_part(texture, offset), to, extent(bytes));
             }
         }
@@ -164,7 +164,7 @@ impl Store {
         match &self.kind {
             Kind::Buffer(buffer) => encoder.copy_buffer_to_buffer(from, 0, buffer, offset, bytes),
             Kind::Image(texture, _) => {
-                let from = wgpu::TexelCopyBufferInfo { buffer: from, layout: rows_of_a_buffer(0) };
+                let from = wgpu::TexelCopyBufferInfo { buffer: from, layout: rows_of_a_buffer() };
                 encoder.copy_buffer_to_texture(from, image_part(texture, offset), extent(bytes));
             }
         }
@@ -201,8 +201,8 @@ fn image_part(texture: &wgpu::Texture, offset: u64) -> wgpu::TexelCopyTextureInf
     }
 }
 
-fn rows_of_a_buffer(offset: u64) -> wgpu::TexelCopyBufferLayout {
-    wgpu::TexelCopyBufferLayout { offset, bytes_per_row: Some(ROW_BYTES as u32), rows_per_image: None }
+fn rows_of_a_buffer() -> wgpu::TexelCopyBufferLayout {
+    wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(ROW_BYTES as u32), rows_per_image: None }
 }
 
 /// Whole rows of `bytes`.

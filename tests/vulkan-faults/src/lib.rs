@@ -136,8 +136,7 @@ unsafe extern "system" fn create_device(
         let Some((instance, get)) = link::next_device_link(info) else {
             return vk::Result::ERROR_INITIALIZATION_FAILED;
         };
-        let create: vk::PFN_vkCreateDevice =
-            link::function(instance(next().instance, c"vkCreateDevice".as_ptr()));
+        let create: vk::PFN_vkCreateDevice = link::function(instance(next().instance, c"vkCreateDevice".as_ptr()));
         let result = create(physical, info, allocator, device);
         if result == vk::Result::SUCCESS {
             Next::set_device(get, *device);

@@ -136,8 +136,8 @@ impl Next {
         // SAFETY: the instance has just been made by the same chain.
         let function = |name: &CStr| unsafe { get(instance, name.as_ptr()) };
         next.properties = function(c"vkGetPhysicalDeviceProperties");
-        next.properties2 = function(c"vkGetPhysicalDeviceProperties2")
-            .or_else(|| function(c"vkGetPhysicalDeviceProperties2KHR"));
+        next.properties2 =
+            function(c"vkGetPhysicalDeviceProperties2").or_else(|| function(c"vkGetPhysicalDeviceProperties2KHR"));
     }
 
     pub fn set_device(get: vk::PFN_vkGetDeviceProcAddr, device: vk::Device) {
