@@ -20,9 +20,6 @@ struct BeamAttendParams {
 @group(0) @binding(4) var<storage, read> nodes: array<vec4<f32>>;
 // The segment's memory of this layer's base, [block_count][BLOCK_MEMORY]; the window is empty.
 @group(0) @binding(5) var<storage, read> state: array<vec4<f32>>;
-fn state_at(at: u32) -> vec4<f32> {
-    return state[at];
-}
 // Per slot: activations [BLOCKS][BLOCK / 4], then partial attention outputs [BLOCKS][ROW4].
 @group(0) @binding(6) var<storage, read_write> neurons: array<vec4<f32>>;
 

@@ -16,9 +16,6 @@ struct BeamFoldParams {
 @group(0) @binding(2) var<storage, read> nodes: array<vec4<f32>>;
 // The segment's memory of this layer's base, [block_count][BLOCK_MEMORY]; the window is empty.
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
-fn state_at(at: u32) -> vec4<f32> {
-    return state[at];
-}
 fn set_state(at: u32, value: vec4<f32>) {
     state[at] = value;
 }

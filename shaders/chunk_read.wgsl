@@ -7,9 +7,6 @@
 @group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
 // A page's memory of this layer; the slot's of the segment, [block_count][BLOCK_MEMORY]: its rows of the state count.
 @group(0) @binding(2) var<storage, read> state: array<vec4<f32>>;
-fn state_at(at: u32) -> vec4<f32> {
-    return state[at];
-}
 // The blocks' shares, [CHUNK][BLOCKS][ROW4].
 @group(0) @binding(3) var<storage, read_write> attention: array<vec4<f32>>;
 

@@ -9,9 +9,6 @@
 @group(0) @binding(2) var<storage, read> residual: array<vec4<f32>>;
 // A page's memory of this layer; the slot's of the segment, [block_count][BLOCK_MEMORY]: its rows of the state change.
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
-fn state_at(at: u32) -> vec4<f32> {
-    return state[at];
-}
 fn set_state(at: u32, value: vec4<f32>) {
     state[at] = value;
 }

@@ -12,12 +12,6 @@
 
 // The page's memory of this layer, [slots of the page][block_count][BLOCK_MEMORY].
 @group(0) @binding(7) var<storage, read_write> state: array<vec4<f32>>;
-fn state_at(at: u32) -> vec4<f32> {
-    return state[at];
-}
-fn set_state(at: u32, value: vec4<f32>) {
-    state[at] = value;
-}
 
 // q of the active pairs.
 var<workgroup> rotated: array<vec2<f32>, BLOCK / 2u>;

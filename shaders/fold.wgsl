@@ -1,6 +1,10 @@
 // A share of a block's window enters the state: that of the pairs p with p mod WINDOW = turn. The kernel binds
 // its memory as `state` and the window's residuals in `residual`.
 
+fn set_state(at: u32, value: vec4<f32>) {
+    state[at] = value;
+}
+
 // Pairs of a block that enter the state together.
 const TURN_PAIRS: u32 = BLOCK / (2u * WINDOW);
 // Vectors in a pair's part of the window.

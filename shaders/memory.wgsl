@@ -12,3 +12,8 @@ const BLOCK_MEMORY: u32 = BLOCK * (ROW4 + WINDOW / 4u);
 const RECENT_ROWS: u32 = 2u * WINDOW;
 // A slot's residuals, in vec4.
 const RECENT: u32 = RECENT_ROWS * ROW4 + 1u;
+
+// A vector of the page. Every kernel that meets a memory binds it as `state`.
+fn state_at(at: u32) -> vec4<f32> {
+    return state[at];
+}

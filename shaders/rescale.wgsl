@@ -21,9 +21,6 @@ struct RescaleParams {
 @group(0) @binding(1) var<storage, read> steps: array<Step>;
 @group(0) @binding(2) var<storage, read> control: array<Control>;
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
-fn state_at(at: u32) -> vec4<f32> {
-    return state[at];
-}
 fn set_state(at: u32, value: vec4<f32>) {
     state[at] = value;
 }

@@ -18,12 +18,6 @@ struct SettleParams {
 @group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
 // The page's memory of this layer, [slots of the page][block_count][BLOCK_MEMORY].
 @group(0) @binding(4) var<storage, read_write> state: array<vec4<f32>>;
-fn state_at(at: u32) -> vec4<f32> {
-    return state[at];
-}
-fn set_state(at: u32, value: vec4<f32>) {
-    state[at] = value;
-}
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
