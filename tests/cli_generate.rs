@@ -358,6 +358,33 @@ fn a_thousand_prompts_take_no_more_memory_than_a_few() {
     assert!(many < few + 4096, "{few} KiB for 50 prompts, {many} KiB for 1,000");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn decoding_takes_weights_state_and_little_more() {
+    use bdh_gpu::model::{Model, SaveOptions, SyntheticSpec};
+    let spec = SyntheticSpec {
+        n_layer: 2,
+        n_embd: 256,
+        n_head: 4,
+        neurons_per_head: 10240,
+        vocab_size: 256,
+        density: 0.3,
+        seed: 1,
+    };
+    let mut model = Model::synthetic(&spec);
+    model.weights = model.weights.to_f16();
+    let (weights, state) = (2 * model.config.parameters(), 4 * model.config.state_len());
+    let folder = TempDir::new().unwrap();
+    let directory = folder.path().join("m");
+    model.save(&directory, &SaveOptions::default()).unwrap();
+    let prompt = "To be or not to be? ".repeat(10);
+    let found = peak_memory(&["--model", path(&directory), "--prompt", &prompt, "-n", "40", "--quiet"]);
+    // The weights once, not once more as the bytes of their file.
+    let allowed = (weights + state + (64 << 20)) as u64 >> 10;
+    assert!(found < allowed, "{found} KiB, {allowed} KiB allowed: weights {weights}, state {state} bytes");
+    assert!(found as usize > (weights + state) >> 10, "{found} KiB cannot be all");
+}
+
 #[test]
 fn completions_are_scripts_that_name_the_commands() {
     for shell in ["bash", "zsh", "fish", "powershell"] {

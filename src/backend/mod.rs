@@ -13,6 +13,7 @@ pub mod pack;
 pub mod profile;
 pub mod stage;
 
+use crate::model::Weights;
 #[cfg(doc)]
 use crate::sampling::NO_TOKEN;
 use crate::sampling::{Control, SamplerParams};
@@ -264,6 +265,11 @@ pub trait Backend: Send + Sync {
     fn weight_type(&self) -> WeightType;
     /// Bytes of weights on the device.
     fn weight_bytes(&self) -> u64;
+    /// The model's `weights`, which the backend was made of, read from where it holds them in the host's memory,
+    /// as far as it holds them unchanged there: the rest still lies where it lay.
+    fn host_weights(&self, weights: &Weights) -> Weights {
+        weights.clone()
+    }
     /// How many sequences of a batch decode together best, by the bytes of one sequence's state.
     fn preferred_slots(&self, state_bytes: u64) -> usize;
     /// Most tokens in a [`Chunk`], at least one.

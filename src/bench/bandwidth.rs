@@ -6,8 +6,8 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Bytes beyond any cache.
-pub(super) const MEMORY: u64 = 256 << 20;
+/// Bytes beyond most caches, and no more than a model of the usual size takes.
+pub(super) const MEMORY: u64 = 192 << 20;
 /// Least time of a round.
 const ROUND: Duration = Duration::from_millis(5);
 /// Rounds; the fastest counts, as others on the machine only slow it down.

@@ -84,7 +84,7 @@ impl CheckArgs {
 }
 
 /// [`WeightChoice`] as the command line spells it.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Weights {
     #[default]
     Auto,

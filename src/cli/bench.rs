@@ -116,13 +116,12 @@ impl Bench {
             Some(sizes) => self.random_model(sizes)?,
             None => self.model.load(&self.notices)?,
         };
-        let weights = match (self.weights, self.synthetic) {
-            (Weights::Auto, Some(_)) => Weights::F16,
-            (weights, _) => weights,
+        let open = |device: &DeviceChoice| {
+            DeviceArgs { device: device.clone(), weights: self.weights }.open(model.clone(), &self.notices)
         };
-        let open =
-            |device: &DeviceChoice| DeviceArgs { device: device.clone(), weights }.open(model.clone(), &self.notices);
         let devices = self.devices.iter().map(open).collect::<Result<Vec<Bdh>, Failure>>()?;
+        // Devices hold the weights by now.
+        drop(model);
         let text = match self.profile {
             true => {
                 let mut profiles = Vec::new();
@@ -157,6 +156,9 @@ impl Bench {
         spec.check().map_err(|error| Failure::Usage(error.to_string()))?;
         let name = format!("synthetic {layers},{width},{heads},{multiplier},{vocab}");
         let mut model = Model::synthetic(&spec);
+        if self.weights != Weights::F32 {
+            model.weights = model.weights.to_f16();
+        }
         model.name = name;
         Ok(model)
     }

@@ -144,12 +144,18 @@ impl Bdh {
                 }
             },
         };
-        Ok(Self { model: Arc::new(model), backend, fingerprint: Arc::default(), fallback })
+        Ok(Self { fallback, ..Self::assemble(model, backend) })
     }
 
     /// A model on a device that holds its weights already, one with options of its own for instance.
     pub fn on(model: Model, backend: impl Backend + 'static) -> Self {
-        Self { model: Arc::new(model), backend: Arc::new(backend), fingerprint: Arc::default(), fallback: None }
+        Self::assemble(model, Arc::new(backend))
+    }
+
+    /// Lets go of the model's own copy of the weights where the backend's can be read.
+    fn assemble(mut model: Model, backend: Arc<dyn Backend>) -> Self {
+        model.weights = backend.host_weights(&model.weights);
+        Self { model: Arc::new(model), backend, fingerprint: Arc::default(), fallback: None }
     }
 
     /// Why the CPU runs although there is a hardware adapter, where [`DeviceChoice::Auto`] came to that.

@@ -87,6 +87,20 @@ pub struct Weights {
     pub freqs: Vec<f32>,
 }
 
+impl Weights {
+    /// A copy with tensors of element type f16; see [`Tensor::to_f16`]. Rotary frequencies stay as they are.
+    pub fn to_f16(&self) -> Self {
+        Self {
+            embed: self.embed.to_f16(),
+            encoder: self.encoder.to_f16(),
+            encoder_v: self.encoder_v.to_f16(),
+            decoder: self.decoder.to_f16(),
+            lm_head: self.lm_head.to_f16(),
+            freqs: self.freqs.clone(),
+        }
+    }
+}
+
 /// A model as loaded: its weights are checked, and still where they were stored.
 #[derive(Clone, Debug)]
 pub struct Model {

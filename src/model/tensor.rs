@@ -60,6 +60,17 @@ enum Data {
         dtype: Dtype,
     },
     Owned(Arc<Vec<f32>>),
+    /// Finite elements in somebody else's order.
+    Elsewhere {
+        elements: Arc<dyn Elements>,
+        dtype: Dtype,
+    },
+}
+
+/// Elements of a tensor that somebody else holds, in an order of their own.
+pub(crate) trait Elements: Send + Sync {
+    /// As [`Tensor::read`].
+    fn read(&self, start: usize, out: &mut [f32]);
 }
 
 impl Tensor {
@@ -111,7 +122,12 @@ impl Tensor {
         Self::stored(Storage::Owned(Arc::new(copy)), 0, dtype, shape)
     }
 
-    /// The transpose of a matrix, of the same element type.
+    /// The same numbers, read from somewhere else from now on: the tensor's own memory is let go.
+    pub(crate) fn moved_to(&self, elements: Arc<dyn Elements>) -> Self {
+        Self { shape: self.shape.clone(), len: self.len, data: Data::Elsewhere { elements, dtype: self.dtype() } }
+    }
+
+    /// The transpose of a matrix, of the same element type where the elements are the tensor's own.
     ///
     /// # Panics
     /// If the tensor is not of rank 2.
@@ -120,7 +136,9 @@ impl Tensor {
         let (shape, strides) = ([columns, rows], [1, columns]);
         let copy = match &self.data {
             Data::Stored { dtype, .. } => Self::gather(self.bytes(), *dtype, 0, &shape, &strides),
-            Data::Owned(values) => Self::gather(bytemuck::cast_slice(values), Dtype::F32, 0, &shape, &strides),
+            Data::Owned(_) | Data::Elsewhere { .. } => {
+                Self::gather(bytemuck::cast_slice(&self.to_vec()), Dtype::F32, 0, &shape, &strides)
+            }
         };
         copy.unwrap_or_else(|| unreachable!("every element of a matrix is in it"))
     }
@@ -128,7 +146,7 @@ impl Tensor {
     /// Element type in the file.
     pub fn dtype(&self) -> Dtype {
         match self.data {
-            Data::Stored { dtype, .. } => dtype,
+            Data::Stored { dtype, .. } | Data::Elsewhere { dtype, .. } => dtype,
             Data::Owned(_) => Dtype::F32,
         }
     }
@@ -155,6 +173,10 @@ impl Tensor {
     pub fn read(&self, start: usize, out: &mut [f32]) {
         match &self.data {
             Data::Owned(values) => out.copy_from_slice(&values[start..][..out.len()]),
+            Data::Elsewhere { elements, .. } => {
+                assert!(start + out.len() <= self.len, "elements {start} and on of {}", self.len);
+                elements.read(start, out);
+            }
             Data::Stored { dtype, .. } => {
                 let bytes = &self.bytes()[start * dtype.size()..][..out.len() * dtype.size()];
                 match dtype {
@@ -172,6 +194,22 @@ impl Tensor {
         let mut values = vec![0.0; self.len];
         self.read(0, &mut values);
         values
+    }
+
+    /// A copy of element type f16, each value rounded to the nearest; those of 65520 or more become infinite.
+    pub fn to_f16(&self) -> Self {
+        const BLOCK: usize = 1024;
+        let mut bytes = Vec::with_capacity(self.len * Dtype::F16.size());
+        let mut values = [0.0; BLOCK];
+        let mut halves = [f16::ZERO; BLOCK];
+        for start in (0..self.len).step_by(BLOCK) {
+            let count = BLOCK.min(self.len - start);
+            self.read(start, &mut values[..count]);
+            halves[..count].convert_from_f32_slice(&values[..count]);
+            bytes.extend(halves[..count].iter().flat_map(|half| half.to_le_bytes()));
+        }
+        let storage = Storage::Owned(Arc::new(bytes));
+        Self { data: Data::Stored { storage, offset: 0, dtype: Dtype::F16 }, ..self.clone() }
     }
 
     /// Whether every value, as f32, survives the way to f16 and back unchanged.
@@ -215,6 +253,7 @@ impl Tensor {
         // Tests of the exponent's bits alone: several times faster than converting.
         let place = match &self.data {
             Data::Owned(values) => values.iter().position(|value| !value.is_finite()),
+            Data::Elsewhere { .. } => None,
             Data::Stored { dtype, .. } => match dtype {
                 Dtype::F16 => first(self.bytes(), |b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
                 Dtype::BF16 => first(self.bytes(), |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
@@ -252,11 +291,11 @@ impl Tensor {
         index
     }
 
-    /// The stored elements' bytes; none for owned ones.
+    /// The stored elements' bytes; none for others.
     fn bytes(&self) -> &[u8] {
         match &self.data {
             Data::Stored { storage, offset, dtype } => &storage.bytes()[*offset..][..self.len * dtype.size()],
-            Data::Owned(_) => &[],
+            Data::Owned(_) | Data::Elsewhere { .. } => &[],
         }
     }
 }
@@ -372,6 +411,15 @@ mod tests {
         assert!(!fits(vec![65520.0]));
         assert!(!fits(vec![0.5f32.powi(25)]));
         assert!(!fits([vec![0.0; 5000], vec![0.1]].concat()));
+    }
+
+    #[test]
+    fn rounds_to_f16() {
+        let values: Vec<f32> = (0..3000).map(|i| (i as f32 - 1500.0) / 7.0).collect();
+        let rounded = Tensor::from_f32(&[30, 100], values.clone()).to_f16();
+        assert_eq!((rounded.shape(), rounded.dtype(), rounded.fits_f16_exactly()), (&[30, 100][..], Dtype::F16, true));
+        let expected: Vec<f32> = values.iter().map(|&value| f16::from_f32(value).to_f32()).collect();
+        assert_eq!(rounded.to_vec(), expected);
     }
 
     #[test]

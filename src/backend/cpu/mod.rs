@@ -23,6 +23,7 @@ mod residual;
 mod rows;
 pub mod simd;
 mod stages;
+mod unpack;
 mod weights;
 mod worker;
 
@@ -31,7 +32,7 @@ use super::chunk::ChunkStages;
 use super::memory::{self, Memory, WINDOW};
 use super::profile::Profile;
 use super::{Backend, BackendError, Chunk, DeviceInfo, DeviceKind, Plan, RunOutput, Slots, WeightType, stage};
-use crate::model::Model;
+use crate::model::{Model, Weights};
 use crate::sampling::{Control, NO_TOKEN, Sampler, SamplerParams, Status};
 use beams::CpuBeams;
 use chunk::ChunkReader;
@@ -103,6 +104,14 @@ impl Backend for CpuBackend {
         match &self.shared.model.weights {
             AnyWeights::F32(weights) => weights.bytes(),
             AnyWeights::F16(weights) => weights.bytes(),
+        }
+    }
+
+    fn host_weights(&self, weights: &Weights) -> Weights {
+        let CpuModel { geometry, weights: packed, .. } = &self.shared.model;
+        match packed {
+            AnyWeights::F32(packed) => packed.as_model(weights, geometry),
+            AnyWeights::F16(packed) => packed.as_model(weights, geometry),
         }
     }
 

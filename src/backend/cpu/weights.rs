@@ -2,10 +2,12 @@
 
 use super::pages::Pages;
 use super::simd::{Isa, LANES};
+use super::unpack::{Order, Packed};
 use crate::backend::pack::{self, Element, Geometry};
 use crate::backend::{BackendError, WeightType};
-use crate::model::{Model, rotary::Rotary};
+use crate::model::{Dtype, Model, Tensor, Weights as ModelWeights, rotary::Rotary};
 use bytemuck::Pod;
+use std::sync::Arc;
 
 /// Outputs in a tile of a dense product: four vectors, enough independent sums to hide the latency of
 /// a multiply-add.
@@ -34,15 +36,15 @@ impl Half for u16 {
 /// A model's weights, packed (see [`pack`]) as numbers of type `E`.
 pub struct Weights<E> {
     /// Rows `[V][row]`.
-    pub embed: Pages<E>,
+    pub embed: Arc<Pages<E>>,
     /// Tiles `[blocks][block / TILE][D][TILE]`.
-    pub encoder: Pages<E>,
+    pub encoder: Arc<Pages<E>>,
     /// Rows `[neurons][row]`.
-    pub encoder_v: Pages<E>,
+    pub encoder_v: Arc<Pages<E>>,
     /// Rows `[neurons][row]`.
-    pub decoder: Pages<E>,
+    pub decoder: Arc<Pages<E>>,
     /// Tiles `[V / TILE][D][TILE]`.
-    pub head: Pages<E>,
+    pub head: Arc<Pages<E>>,
 }
 
 impl<E: Half> Weights<E> {
@@ -53,7 +55,7 @@ impl<E: Half> Weights<E> {
     pub fn pack(model: &Model, g: &Geometry) -> Result<Self, BackendError> {
         let w = &model.weights;
         let padded = g.padded_neurons();
-        let keep = |packed: Vec<E>| Pages::copied(&packed, "the weights");
+        let keep = |packed: Vec<E>| Pages::copied(&packed, "the weights").map(Arc::new);
         Ok(Self {
             embed: keep(pack::rows(&w.embed, 1, g.vocab, g.width, g.vocab, g.row))?,
             encoder: keep(pack::tiles(g.heads_of(&w.encoder), g.width, padded, TILE))?,
@@ -61,6 +63,35 @@ impl<E: Half> Weights<E> {
             decoder: keep(pack::rows(&w.decoder, g.heads, g.neurons, g.width, padded, g.row))?,
             head: keep(pack::tiles(g.head_of(&w.lm_head), g.width, g.vocab.next_multiple_of(TILE), TILE))?,
         })
+    }
+
+    /// A model's weights read from these, which were packed from them. What this type rounds, or f64 would lose,
+    /// stays where it is.
+    pub fn as_model(&self, weights: &ModelWeights, g: &Geometry) -> ModelWeights {
+        let exact = |tensor: &Tensor| match tensor.dtype() {
+            Dtype::F64 => false,
+            _ => size_of::<E>() == size_of::<f32>() || tensor.fits_f16_exactly(),
+        };
+        let read = |tensor: &Tensor, numbers: &Arc<Pages<E>>, order| match exact(tensor) {
+            true => tensor.moved_to(Arc::new(Packed { numbers: numbers.clone(), order })),
+            false => tensor.clone(),
+        };
+        let padded = g.padded_neurons();
+        let (depth, row) = (g.width, g.row);
+        let tiles = |outputs, padded| Order::Tiles { depth, outputs, padded, width: TILE };
+        let rows = |rows, padded| Order::Rows { rows, depth, padded, row };
+        ModelWeights {
+            embed: read(&weights.embed, &self.embed, rows(g.vocab, g.vocab)),
+            encoder: read(&weights.encoder, &self.encoder, tiles(g.neurons, padded)),
+            encoder_v: read(
+                &weights.encoder_v,
+                &self.encoder_v,
+                Order::Columns { depth, outputs: g.neurons, padded, row },
+            ),
+            decoder: read(&weights.decoder, &self.decoder, rows(g.neurons, padded)),
+            lm_head: read(&weights.lm_head, &self.head, tiles(g.vocab, g.vocab.next_multiple_of(TILE))),
+            freqs: weights.freqs.clone(),
+        }
     }
 
     /// Bytes held.
