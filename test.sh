@@ -5,6 +5,11 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
+# In the background of a script Ctrl-C is ignored, and every program inherits that. Some tests send it.
+if [ -z "${BDH_GPU_SIGNALS:-}" ] && env --default-signal=INT true 2>/dev/null; then
+    BDH_GPU_SIGNALS=default exec env --default-signal=INT bash ./test.sh "$@"
+fi
+
 has_adapter() {
     cargo run --quiet -- devices --format json --quiet | grep -q '"index":[0-9]'
 }

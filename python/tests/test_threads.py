@@ -48,6 +48,8 @@ def test_ctrl_c_interrupts(call):
     source = f"""
 import os, signal, threading, time
 from bdh_gpu import BDH
+# Where these tests run in the background of a script, Ctrl-C is ignored from the start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 model = BDH.embedded(device="cpu")
 session = model.session()
 long = model.encode("All the world's a stage. " * 400_000) if {call in ("prompt", "logits", "score", "feed")} else None
