@@ -12,7 +12,7 @@ struct EncodeParams {
     slot_stride: u32,
     // Which half of `residual` this layer writes; it reads the other.
     parity: u32,
-    // Where in `residual` the first slot's residuals of the window are, in vec4.
+    // Vectors from the beginning of a slot's memory to its window's residuals.
     recent_begin: u32,
 }
 
@@ -23,7 +23,7 @@ struct EncodeParams {
 // Entry `first`: the embedding's rows; entry `main`: the blocks' updates [slots][BLOCKS][ROW4].
 @group(0) @binding(3) var<storage, read> embedding: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> partials: array<vec4<f32>>;
-// [slots][2][ROW4]; then, for `encode.wgsl`, the layers' windows (see `memory.wgsl`).
+// [slots][2][ROW4]
 @group(0) @binding(4) var<storage, read_write> residual: array<vec4<f32>>;
 // The segment's tiles [block_count][ROW][BLOCK].
 @group(0) @binding(5) var<storage, read> dense_weights: array<vec4<u32>>;

@@ -7,19 +7,13 @@
 //   y <- q . state + sum of (q . q_w) x_w over the window              a partial result of this block
 //   window <- window with q and x in it
 //
-// Workgroup (slot tile, block of the segment). Nobody else touches the block's memory.
+// Workgroup (slot tile, block of the segment). Nobody else touches the block's memory; the segment's first
+// block writes the window's residuals. How the active pairs meet it is
+// in `attend_buffers.wgsl` or `attend_images.wgsl`: `meet_pairs`.
 // Twin: `src/backend/cpu/encode.rs`.
 
-// The page's memory of this layer, [slots of the page][block_count][BLOCK_MEMORY].
+// The page's memory of this layer, [slots of the page][slot_stride]; see `memory.wgsl`.
 @group(0) @binding(7) var<storage, read_write> state: array<vec4<f32>>;
-
-// q of the active pairs.
-var<workgroup> rotated: array<vec2<f32>, BLOCK / 2u>;
-// q . q_w over the block, for every token of the window.
-var<workgroup> scores: array<vec4<f32>, WINDOW / 4u>;
-
-// Teams of invocations, each with the whole window of a pair.
-const SCORE_TEAMS: u32 = W / (WINDOW / 4u);
 
 fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
     let u_at = s * (BLOCK / 4u);
@@ -32,111 +26,28 @@ fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
     }
     let pairs = list_flagged(i);
 
-    let head_neuron = block % BLOCKS_PER_HEAD * BLOCK;
     let position = steps[slot].position;
-    for (var k = i; k < pairs; k += W) {
-        let pair = list[k];
-        let four = products[u_at + pair / 2u];
-        let u = select(four.xy, four.zw, pair % 2u == 1u);
-        rotated[k] = rotate(u, head_neuron + 2u * pair, position);
-    }
-    let base = (slot - params.slot_begin) * params.slot_stride + local_block * BLOCK_MEMORY;
-    let recent = params.recent_begin + slot * RECENT;
+    let memory = (slot - params.slot_begin) * params.slot_stride;
+    let base = memory + local_block * BLOCK_MEMORY;
+    let recent = memory + params.recent_begin;
     fold_turn(i, base, recent, position % WINDOW, position);
-    score_window(i, base, pairs);
-    attend(i, base, recent, pairs, slot, block);
+    meet_pairs(i, slot, u_at, block, base, recent, pairs);
 
-    // Nobody reads these entries any more: they were empty.
-    let turn = position % WINDOW;
-    for (var k = i; k < pairs; k += W) {
-        let at = base + BLOCK_STATE + list[k] * PAIR_ENTRIES + turn / 4u;
-        var first = state_at(at);
-        first[turn % 4u] = rotated[k].x;
-        set_state(at, first);
-        var second = state_at(at + WINDOW / 4u);
-        second[turn % 4u] = rotated[k].y;
-        set_state(at + WINDOW / 4u, second);
-    }
-    if (block == 0u) {
+    if (local_block == 0u) {
         let row = position % RECENT_ROWS;
         for (var c = i; c < ROW4; c += W) {
-            residual[recent + row * ROW4 + c] = rows[s * ROW4 + c] * steps[slot].write_scale;
+            set_state(recent + row * ROW4 + c, rows[s * ROW4 + c] * steps[slot].write_scale);
         }
         if (i == 0u) {
-            residual[recent + RECENT_ROWS * ROW4] = vec4(f32(row));
+            set_state(recent + RECENT_ROWS * ROW4, vec4(f32(row)));
         }
     }
     workgroupBarrier();
 }
 
-// scores[w] <- q . q_w over the block's active pairs. Ends with a barrier.
-fn score_window(i: u32, base: u32, pairs: u32) {
-    let lane = i % (WINDOW / 4u);
-    var sum = vec4(0.0);
-    for (var k = i / (WINDOW / 4u); k < pairs; k += SCORE_TEAMS) {
-        let at = base + BLOCK_STATE + list[k] * PAIR_ENTRIES + lane;
-        let q = rotated[k];
-        sum = add_scaled(add_scaled(sum, q.x, state_at(at)), q.y, state_at(at + WINDOW / 4u));
-    }
-    pool[i] = sum;
-    workgroupBarrier();
-    for (var teams = SCORE_TEAMS / 2u; teams > 0u; teams /= 2u) {
-        if (i < teams * (WINDOW / 4u)) {
-            pool[i] += pool[i + teams * (WINDOW / 4u)];
-        }
-        workgroupBarrier();
-    }
-    if (i < WINDOW / 4u) {
-        scores[i] = pool[i];
-    }
-    workgroupBarrier();
-}
-
-// y <- read_scale (q . state + sum of scores[w] x_w)
-fn attend(i: u32, base: u32, recent: u32, pairs: u32, slot: u32, block: u32) {
-    let lane = i % ROW_TEAM;
-    let team = i / ROW_TEAM;
-    let y_at = slot * SLOT_NEURONS + BLOCKS * (BLOCK / 4u) + block * ROW4;
-    let position = steps[slot].position;
-    if (team < ROW_TEAMS) {
-        for (var first = lane; first < ROW4; first += ROW_COLUMNS * ROW_TEAM) {
-            var y: array<vec4<f32>, ROW_COLUMNS>;
-            for (var c = 0u; c < ROW_COLUMNS; c++) {
-                y[c] = vec4(0.0);
-            }
-            for (var k = team; k < pairs; k += ROW_TEAMS) {
-                let at = base + list[k] * 2u * ROW4;
-                let q = rotated[k];
-                // One row after the other: memory foresees what is read in one direction.
-                for (var c = 0u; c < ROW_COLUMNS; c++) {
-                    y[c] = add_scaled(y[c], q.x, state_at(at + row_column(first, c)));
-                }
-                for (var c = 0u; c < ROW_COLUMNS; c++) {
-                    y[c] = add_scaled(y[c], q.y, state_at(at + ROW4 + row_column(first, c)));
-                }
-            }
-            for (var w = team; w < WINDOW; w += ROW_TEAMS) {
-                let score = scores[w / 4u][w % 4u];
-                let at = recent + recent_row(w, position) * ROW4;
-                for (var c = 0u; c < ROW_COLUMNS; c++) {
-                    y[c] = add_scaled(y[c], score, residual[at + row_column(first, c)]);
-                }
-            }
-            for (var c = 0u; c < ROW_COLUMNS; c++) {
-                if (first + c * ROW_TEAM < ROW4) {
-                    if (ROW_TEAMS == 1u) {
-                        neurons[y_at + first + c * ROW_TEAM] = y[c] * steps[slot].read_scale;
-                    } else {
-                        pool[team * ROW4 + first + c * ROW_TEAM] = y[c];
-                    }
-                }
-            }
-        }
-    }
-    if (ROW_TEAMS > 1u) {
-        workgroupBarrier();
-        if (team == 0u) {
-            neurons[y_at + lane] = pool_sum(lane) * steps[slot].read_scale;
-        }
-    }
+// q of an active pair of the block, whose activations are at `u_at` in `products`.
+fn rotated_pair(u_at: u32, pair: u32, block: u32, position: u32) -> vec2<f32> {
+    let four = products[u_at + pair / 2u];
+    let u = select(four.xy, four.zw, pair % 2u == 1u);
+    return rotate(u, block % BLOCKS_PER_HEAD * BLOCK + 2u * pair, position);
 }

@@ -1,5 +1,5 @@
 // A share of a block's window enters the state: that of the pairs p with p mod WINDOW = turn. The kernel binds
-// its memory as `state` and the window's residuals in `residual`.
+// its memory as `state`.
 
 fn set_state(at: u32, value: vec4<f32>) {
     state[at] = value;
@@ -10,9 +10,6 @@ const TURN_PAIRS: u32 = BLOCK / (2u * WINDOW);
 // Vectors in a pair's part of the window.
 const PAIR_ENTRIES: u32 = WINDOW / 2u;
 
-// The pairs' entries of the window.
-var<workgroup> entering: array<vec4<f32>, TURN_PAIRS * PAIR_ENTRIES>;
-
 // Row of the token with an index of the window, when the next token has this position.
 fn recent_row(index: u32, position: u32) -> u32 {
     let last = position - 1u;
@@ -20,30 +17,25 @@ fn recent_row(index: u32, position: u32) -> u32 {
 }
 
 // state[i, :] <- state[i, :] + sum of q_w[i] x_w for the pairs whose turn it is; their window is empty afterwards.
-// `base` is the block's memory, `recent` the slot's residuals, `position` that of the next token. Ends with barriers.
+// `base` is the block's memory, `recent` its window's residuals, `position` that of the next token. Ends with barriers.
 fn fold_turn(i: u32, base: u32, recent: u32, turn: u32, position: u32) {
-    for (var e = i; e < TURN_PAIRS * PAIR_ENTRIES; e += W) {
-        let pair = turn + WINDOW * (e / PAIR_ENTRIES);
-        let at = base + BLOCK_STATE + pair * PAIR_ENTRIES + e % PAIR_ENTRIES;
-        entering[e] = state_at(at);
-        set_state(at, vec4(0.0));
-    }
-    workgroupBarrier();
+    let entries = base + BLOCK_STATE + turn * PAIR_ENTRIES;
     let lane = i % ROW_TEAM;
     let team = i / ROW_TEAM;
     if (team < ROW_TEAMS) {
         for (var c = lane; c < ROW4; c += ROW_TEAM) {
             var x: array<vec4<f32>, WINDOW>;
             for (var w = 0u; w < WINDOW; w++) {
-                x[w] = residual[recent + recent_row(w, position) * ROW4 + c];
+                x[w] = state_at(recent + recent_row(w, position) * ROW4 + c);
             }
             for (var k = team; k < TURN_PAIRS; k += ROW_TEAMS) {
                 let at = base + (turn + WINDOW * k) * 2u * ROW4 + c;
+                let q = entries + k * WINDOW * PAIR_ENTRIES;
                 var first_row = state_at(at);
                 var second_row = state_at(at + ROW4);
                 for (var v = 0u; v < WINDOW / 4u; v++) {
-                    let first_q = entering[k * PAIR_ENTRIES + v];
-                    let second_q = entering[k * PAIR_ENTRIES + WINDOW / 4u + v];
+                    let first_q = state_at(q + v);
+                    let second_q = state_at(q + WINDOW / 4u + v);
                     first_row = add_scaled(first_row, first_q.x, x[4u * v]);
                     first_row = add_scaled(first_row, first_q.y, x[4u * v + 1u]);
                     first_row = add_scaled(first_row, first_q.z, x[4u * v + 2u]);
@@ -57,6 +49,11 @@ fn fold_turn(i: u32, base: u32, recent: u32, turn: u32, position: u32) {
                 set_state(at + ROW4, second_row);
             }
         }
+    }
+    storageBarrier();
+    workgroupBarrier();
+    for (var e = i; e < TURN_PAIRS * PAIR_ENTRIES; e += W) {
+        set_state(entries + e / PAIR_ENTRIES * WINDOW * PAIR_ENTRIES + e % PAIR_ENTRIES, vec4(0.0));
     }
     // Others read these rows and entries next.
     storageBarrier();

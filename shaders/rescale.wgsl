@@ -9,10 +9,8 @@ struct RescaleParams {
     block_count: u32,
     // Workgroups that share a slot.
     stripes: u32,
-    // Where in `residual` the first slot's residuals of this layer are, in vec4.
+    // Vectors from the beginning of a slot's memory to its window's residuals.
     recent_begin: u32,
-    // 1: this page's dispatch rescales the residuals.
-    with_recent: u32,
     // Vectors from one slot's memory in the page to the next one's.
     slot_stride: u32,
 }
@@ -24,7 +22,6 @@ struct RescaleParams {
 fn set_state(at: u32, value: vec4<f32>) {
     state[at] = value;
 }
-@group(0) @binding(4) var<storage, read_write> residual: array<vec4<f32>>;
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -33,14 +30,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let factor = steps[slot].rescale;
+    let memory = group.y * params.slot_stride;
     for (var k = group.x * W + i; k < params.block_count * BLOCK_STATE; k += params.stripes * W) {
-        let at = group.y * params.slot_stride + k / BLOCK_STATE * BLOCK_MEMORY + k % BLOCK_STATE;
+        let at = memory + k / BLOCK_STATE * BLOCK_MEMORY + k % BLOCK_STATE;
         set_state(at, state_at(at) * factor);
     }
-    if (params.with_recent == 1u) {
-        let recent = params.recent_begin + slot * RECENT;
-        for (var k = group.x * W + i; k < RECENT_ROWS * ROW4; k += params.stripes * W) {
-            residual[recent + k] *= factor;
-        }
+    for (var k = group.x * W + i; k < RECENT_ROWS * ROW4; k += params.stripes * W) {
+        let at = memory + params.recent_begin + k;
+        set_state(at, state_at(at) * factor);
     }
 }

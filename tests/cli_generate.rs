@@ -327,64 +327,6 @@ fn an_interrupted_run_leaves_the_old_file() {
     assert!(stopped > 0, "some rounds were stopped at work");
 }
 
-/// Most memory that a run took, in KiB.
-#[cfg(target_os = "linux")]
-fn peak_memory(arguments: &[&str]) -> u64 {
-    let mut child = start(arguments);
-    let status = format!("/proc/{}/status", child.id());
-    let mut stdout = child.stdout.take().unwrap();
-    let (mut peak, mut buffer) = (0, [0; 4096]);
-    // Every piece of output is a moment to look at.
-    while stdout.read(&mut buffer).unwrap() > 0 {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let size = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
-        peak = peak.max(size.unwrap_or(0));
-    }
-    assert!(child.wait().unwrap().success());
-    assert!(peak > 0);
-    peak
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_thousand_prompts_take_no_more_memory_than_a_few() {
-    let measure = |count| {
-        let (_folder, prompts) = file_with(&b"To be or not to be\n".repeat(count));
-        peak_memory(&["--prompts", path(&prompts), "-n", "10", "--seed", "1", "--quiet"])
-    };
-    let (few, many) = (measure(50), measure(1000));
-    // 950 more prompts of 18 tokens, and what an allocator takes more than it is asked for.
-    assert!(many < few + 4096, "{few} KiB for 50 prompts, {many} KiB for 1,000");
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn decoding_takes_weights_state_and_little_more() {
-    use bdh_gpu::model::{Model, SaveOptions, SyntheticSpec};
-    let spec = SyntheticSpec {
-        n_layer: 2,
-        n_embd: 256,
-        n_head: 4,
-        neurons_per_head: 10240,
-        vocab_size: 256,
-        density: 0.3,
-        seed: 1,
-    };
-    let mut model = Model::synthetic(&spec);
-    model.weights = model.weights.to_f16();
-    let (weights, state) = (2 * model.config.parameters(), 4 * model.config.state_len());
-    let folder = TempDir::new().unwrap();
-    let directory = folder.path().join("m");
-    model.save(&directory, &SaveOptions::default()).unwrap();
-    let prompt = "To be or not to be? ".repeat(10);
-    let found = peak_memory(&["--model", path(&directory), "--prompt", &prompt, "-n", "40", "--quiet"]);
-    // The weights once, not once more as the bytes of their file.
-    let allowed = (weights + state + (64 << 20)) as u64 >> 10;
-    assert!(found < allowed, "{found} KiB, {allowed} KiB allowed: weights {weights}, state {state} bytes");
-    assert!(found as usize > (weights + state) >> 10, "{found} KiB cannot be all");
-}
-
 #[test]
 fn completions_are_scripts_that_name_the_commands() {
     for shell in ["bash", "zsh", "fish", "powershell"] {

@@ -234,7 +234,7 @@ fn the_cpu_takes_over_where_the_graphics_card_cannot_hold_the_model() {
         ("vkCreateDevice -4 from 0", "cannot be opened"),
         ("largest 900000", "out of memory while allocating the encoder"),
         ("largest 1500000", "out of memory while allocating the sequences' state"),
-        ("binding 20000", "bytes in one binding for the embedding: 65536, but the adapter allows 20000"),
+        ("binding 40000", "bytes in one binding for the embedding: 65536, but the adapter allows 40000"),
         ("vkCreateComputePipelines -13 from 0", "was lost"),
         ("vkWait -4 from 1", "was lost"),
     ] {

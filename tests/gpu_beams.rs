@@ -62,7 +62,7 @@ fn every_kernel_agrees_however_it_is_laid_out() {
         GpuOptions { workgroup: Some(16), ..GpuOptions::default() },
         GpuOptions { workgroup: Some(128), ..GpuOptions::default() },
         // Segments of one or two blocks.
-        GpuOptions { max_binding: Some(300_000), ..GpuOptions::default() },
+        GpuOptions { max_binding: Some(320_000), ..GpuOptions::default() },
     ];
     let [first, _, _, _, odd, _, large, ..] = SHAPES;
     let shapes = [first, odd, large];

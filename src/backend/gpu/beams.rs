@@ -10,6 +10,7 @@ use super::kernels::{BeamPipelines, Bound, Pipeline};
 use super::logits::LogitsParams;
 use super::project::ProjectParams;
 use super::slots::{ALIGNMENT, Dispatch, GpuSlots, GpuStep, INPUT_IDLE, ParamTable, ScheduledLayer, whole};
+use super::store::Store;
 use crate::backend::beams::{BeamCandidate, BeamFold, BeamSelection, BeamStep, Beams};
 use crate::backend::{BackendError, Input, SlotStep, Slots};
 use crate::sampling::{Control, NO_TOKEN, SamplerParams, Status};
@@ -38,6 +39,7 @@ pub(super) struct GpuBeams {
     pub residual: wgpu::Buffer,
     pub neurons: wgpu::Buffer,
     pub updates: wgpu::Buffer,
+    scratch: Option<Store>,
     pub logits: wgpu::Buffer,
     /// Of paths, in entries.
     path_room: usize,
@@ -120,6 +122,7 @@ impl GpuBeams {
             residual: buffer("the beams' residual stream", beams * 2 * g.row as u64 * 4)?,
             neurons: buffer("the beams' activations", beams * layout.slot_neuron_bytes())?,
             updates: buffer("the beams' updates", beams * layout.slot_update_bytes())?,
+            scratch: Store::scratch(gpu, layout, count)?,
             logits: buffer("the beams' logits", beams * layout.padded_vocab() as u64 * 4)?,
             records: buffer("the beams", beams * size_of::<BeamRecord>() as u64)?,
             params: buffer("the beams' options", size_of::<SamplerParams>() as u64)?,
@@ -277,7 +280,7 @@ impl GpuBeams {
             segments().map(dispatch).collect()
         });
         let project = segments().map(|(index, blocks)| Dispatch {
-            group: pipelines.project.bind(
+            group: pipelines.project.bind_with(
                 gpu,
                 &[
                     uniform(self.offsets.segments[index]),
@@ -288,6 +291,7 @@ impl GpuBeams {
                     weights.decoder[index].bound(),
                     whole(&self.updates),
                 ],
+                self.scratch.as_ref(),
             ),
             workgroups: [count, blocks, 1],
         });

@@ -27,9 +27,12 @@ const SOURCES: &[&str] = &[
     include_str!("../../../shaders/fold.wgsl"),
     include_str!("../../../shaders/activate.wgsl"),
     include_str!("../../../shaders/encode.wgsl"),
+    include_str!("../../../shaders/scratch.wgsl"),
+    include_str!("../../../shaders/attend_buffers.wgsl"),
+    include_str!("../../../shaders/attend_images.wgsl"),
 ];
 
-/// Bindings of a kernel that encodes: `beam_encode` binds nodes where this one binds states.
+/// Bindings of a kernel that encodes: `beam_encode` binds nodes where this one binds states, and has no scratch.
 pub(super) const fn bindings(memory: Binding) -> [Binding; 9] {
     [
         Binding::Uniform,
@@ -44,7 +47,12 @@ pub(super) const fn bindings(memory: Binding) -> [Binding; 9] {
     ]
 }
 
-const BINDINGS: &[Binding] = &bindings(Binding::WriteState);
+const fn with_scratch(bindings: [Binding; 9]) -> [Binding; 10] {
+    let [a, b, c, d, e, f, g, h, i] = bindings;
+    [a, b, c, d, e, f, g, h, i, Binding::Scratch]
+}
+
+const BINDINGS: &[Binding] = &with_scratch(bindings(Binding::WriteState));
 
 /// The first layer: starts from the token's embedding.
 pub(super) const FIRST: KernelSpec = KernelSpec { name: "embed", entry: "first", sources: SOURCES, bindings: BINDINGS };

@@ -3,7 +3,7 @@
 use super::chunk_kernels;
 use super::device::Gpu;
 use super::layout::Layout;
-use super::store::{TEXELS, Use};
+use super::store::{Store, TEXELS, Use};
 use super::{beam_attend, beam_counts, beam_encode, beam_fold, beam_select};
 use super::{encode, logits, project, rescale, sample, settle};
 use crate::backend::memory::WINDOW;
@@ -29,7 +29,14 @@ pub(super) enum Binding {
     ReadStep,
     /// As `Write`, at an offset given with every dispatch.
     WriteStep,
+    /// The last binding, only where stores are images: texels that workgroups keep for themselves.
+    Scratch,
 }
+
+/// How a source begins that belongs to kernels whose stores are buffers.
+const FOR_BUFFERS: &str = "// For buffers.\n";
+/// How a source begins that belongs to kernels whose stores are images.
+const FOR_IMAGES: &str = "// For images.\n";
 
 /// One kernel: what to compile and what it binds, in order.
 pub(super) struct KernelSpec {
@@ -79,6 +86,12 @@ pub(super) struct Pipelines {
 }
 
 impl Pipeline {
+    /// As [`Pipeline::bind`], with [`Binding::Scratch`] last, where there is one.
+    pub fn bind_with(&self, gpu: &Gpu, bound: &[Bound], scratch: Option<&Store>) -> wgpu::BindGroup {
+        let bound: Vec<Bound> = bound.iter().copied().chain(scratch.map(Store::bound)).collect();
+        self.bind(gpu, &bound)
+    }
+
     /// Binds buffers in the order of the kernel's bindings.
     pub fn bind(&self, gpu: &Gpu, bound: &[Bound]) -> wgpu::BindGroup {
         let entries: Vec<wgpu::BindGroupEntry> = bound
@@ -213,6 +226,8 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
         ("COLUMNS", layout.chunk.columns),
         ("PART_BLOCKS", layout.chunk.part_blocks),
         ("PARTS", layout.chunk.all_parts()),
+        ("SCRATCH", layout.scratch_texels()),
+        ("TEXELS", TEXELS as usize),
     ];
     for (name, value) in constants {
         // Writing to a String cannot fail.
@@ -222,7 +237,8 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
     for (name, value) in flags {
         let _ = writeln!(text, "const {name}: bool = {value};");
     }
-    for source in spec.sources {
+    let other = if layout.images { FOR_BUFFERS } else { FOR_IMAGES };
+    for source in spec.sources.iter().filter(|source| !source.starts_with(other)) {
         text.push_str(source);
     }
     if layout.images {
@@ -263,7 +279,7 @@ fn corrupt(spec: &KernelSpec, text: &str) -> String {
             "    layer_norm(i, at);\n}",
             "    layer_norm(i, at);\n    for (var c = i; c < ROW4; c += W) {\n        rows[at + c] *= 1.01;\n    }\n}",
         ),
-        "encode" => ("q.y, state_at(at + WINDOW / 4u)", "-q.y, state_at(at + WINDOW / 4u)"),
+        "encode" => ("four.zw, pair % 2u == 1u", "four.zw, pair % 4u == 1u"),
         "project" => ("relu(vec4(sum)).x", "vec4(sum).x"),
         "logits" => ("products[s * (BLOCK / 4u) + p];", "products[s * (BLOCK / 4u) + p].yxzw;"),
         "beam_embed" => ("steps[slot].node * NODE", "(steps[slot].node ^ 1u) * NODE"),
@@ -308,8 +324,9 @@ pub(super) fn compile(
         // tests run all of them in checked mode too and compare the results.
         unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     };
+    let bindings = spec.bindings.iter().filter(|&&binding| images || binding != Binding::Scratch);
     let entries: Vec<wgpu::BindGroupLayoutEntry> =
-        spec.bindings.iter().enumerate().map(|(index, &binding)| entry(index as u32, binding, images)).collect();
+        bindings.enumerate().map(|(index, &binding)| entry(index as u32, binding, images)).collect();
     let layout =
         device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(spec.name), entries: &entries });
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -357,7 +374,7 @@ fn entry(binding: u32, kind: Binding, images: bool) -> wgpu::BindGroupLayoutEntr
             Binding::Write | Binding::WriteStep => storage(false),
             Binding::Weights => store(Use::Weights, wgpu::StorageTextureAccess::ReadOnly),
             Binding::ReadState => store(Use::State, wgpu::StorageTextureAccess::ReadOnly),
-            Binding::WriteState => store(Use::State, wgpu::StorageTextureAccess::ReadWrite),
+            Binding::WriteState | Binding::Scratch => store(Use::State, wgpu::StorageTextureAccess::ReadWrite),
         },
         count: None,
     }

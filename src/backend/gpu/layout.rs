@@ -112,6 +112,7 @@ impl Layout {
         let segments = split(
             geometry.blocks(),
             block_bytes(&geometry),
+            recent_bytes(&geometry),
             &allowance,
             "bytes in one binding for a block of neurons",
         )?;
@@ -120,6 +121,7 @@ impl Layout {
         let head_segments = split(
             vocab_blocks,
             row_bytes(vocab_block, element),
+            0,
             &allowance,
             "bytes in one binding for a part of the head",
         )?;
@@ -207,25 +209,20 @@ impl Layout {
         limit("loop turns to select so many candidates", turns, 65_000)
     }
 
-    /// Bytes of one slot's state and window in one layer's segment.
+    /// Bytes of one slot's memory in one layer's segment: its blocks' states and windows, and the window's residuals.
     pub fn state_bytes(&self, segment: &Range<usize>) -> u64 {
-        let bytes = segment.len() as u64 * block_bytes(&self.geometry);
+        let bytes = self.recent_begin(segment) + recent_bytes(&self.geometry);
         if self.images { bytes.next_multiple_of(ROW_BYTES) } else { bytes }
     }
 
-    /// Bytes of the residuals of one slot's window in one layer.
-    pub fn recent_bytes(&self) -> u64 {
-        (RECENT_ROWS * self.geometry.row * 4 + 16) as u64
+    /// Where in that memory the window's residuals start, in bytes.
+    pub fn recent_begin(&self, segment: &Range<usize>) -> u64 {
+        segment.len() as u64 * block_bytes(&self.geometry)
     }
 
-    /// Bytes of the residual streams of all slots and of their windows in `layers` layers.
-    pub fn residual_bytes(&self, slots: usize, layers: usize) -> u64 {
-        slots as u64 * ((2 * self.geometry.row * 4) as u64 + layers as u64 * self.recent_bytes())
-    }
-
-    /// Where in them the windows of a layer start, in bytes; slots follow one another.
-    pub fn recent_begin(&self, slots: usize, layer: usize) -> u64 {
-        self.residual_bytes(slots, layer)
+    /// Bytes per slot of the residual stream.
+    pub fn slot_residual_bytes(&self) -> u64 {
+        (2 * self.geometry.row * 4) as u64
     }
 
     /// Ranges of slots whose states of a segment share a buffer.
@@ -254,11 +251,24 @@ impl Layout {
         (self.geometry.blocks() * self.geometry.row * 4) as u64
     }
 
+    /// Texels that a block's workgroup keeps for itself: the larger of what `attend_images.wgsl` and `project_images.wgsl`
+    /// say.
+    pub fn scratch_texels(&self) -> usize {
+        let g = &self.geometry;
+        (g.block / 8 + g.block / 4 + WINDOW / 4).max(g.row / 4 + g.block / 2)
+    }
+
+    /// Bytes per slot of all blocks' texels.
+    pub fn slot_scratch_bytes(&self) -> u64 {
+        (self.geometry.blocks() * self.scratch_texels() * 16) as u64
+    }
+
     /// Checks that what grows with the number of slots fits.
     pub fn check_slots(&self, slots: usize) -> Result<(), BackendError> {
         let logits = (self.padded_vocab() * 4) as u64;
-        let residual = self.residual_bytes(1, self.geometry.layers);
-        let largest = self.slot_neuron_bytes().max(self.slot_update_bytes()).max(logits).max(residual);
+        let residual = self.slot_residual_bytes();
+        let scratch = if self.images { self.slot_scratch_bytes() } else { 0 };
+        let largest = self.slot_neuron_bytes().max(self.slot_update_bytes()).max(logits).max(residual).max(scratch);
         let needed = largest * slots as u64;
         if needed > self.allowance.max_binding {
             return Err(BackendError::Limit {
@@ -285,6 +295,11 @@ fn block_bytes(g: &Geometry) -> u64 {
     (g.block * (g.row + WINDOW) * 4) as u64
 }
 
+/// Bytes of the residuals of one slot's window, and the row written last.
+fn recent_bytes(g: &Geometry) -> u64 {
+    (RECENT_ROWS * g.row * 4 + 16) as u64
+}
+
 fn element_bytes(weight_type: WeightType) -> u64 {
     match weight_type {
         WeightType::F32 => 4,
@@ -301,17 +316,18 @@ fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, team_rows: usize, sl
     (common + encode.max(project).max(chunk_layout::WORKGROUP_MEMORY)) as u64
 }
 
-/// Divides `count` blocks of `bytes` into ranges that fit a binding.
+/// Divides `count` blocks of `bytes` into ranges that fit a binding, each with `others` beside them.
 fn split(
     count: usize,
     bytes: u64,
+    others: u64,
     allowance: &Allowance,
     what: &'static str,
 ) -> Result<Vec<Range<usize>>, BackendError> {
-    let most = (allowance.max_binding / bytes).min(allowance.workgroups) as usize;
+    let most = (allowance.max_binding.saturating_sub(others) / bytes).min(allowance.workgroups) as usize;
     if most == 0 {
         let (device, allowed) = (allowance.device.clone(), allowance.max_binding);
-        return Err(BackendError::Limit { device, what, needed: bytes, allowed });
+        return Err(BackendError::Limit { device, what, needed: bytes + others, allowed });
     }
     Ok((0..count).step_by(most).map(|first| first..(first + most).min(count)).collect())
 }

@@ -24,29 +24,23 @@ impl GpuSlots {
         })
     }
 
-    /// Where a slot's windows' residuals are, layer by layer: offset and size in bytes.
-    pub fn slot_recent(&self, slot: usize) -> impl Iterator<Item = (u64, u64)> {
-        let layout = &self.shared.layout;
-        let bytes = layout.recent_bytes();
-        (0..self.states.len()).map(move |layer| (layout.recent_begin(self.count, layer) + slot as u64 * bytes, bytes))
-    }
-
     /// Reads a layer's memory of a slot.
     pub fn read_memory(&self, layer: usize, slot: usize) -> Result<Memory, BackendError> {
         let g = &self.shared.layout.geometry;
         let gpu = &self.shared.gpu;
         let (mut state, mut rotated) = (Vec::with_capacity(g.layer_state()), Vec::new());
+        let mut kept = Vec::new();
         for (page, offset, bytes) in self.layer_pages(layer, slot) {
             let numbers = floats(&page.store.download(gpu, offset, bytes)?);
-            // What follows the blocks is padding.
-            for block in numbers.chunks_exact(g.block * (g.row + WINDOW)).take(page.segment.len()) {
+            let (blocks, recent) = numbers.split_at(self.shared.layout.recent_begin(&page.segment) as usize / 4);
+            for block in blocks.chunks_exact(g.block * (g.row + WINDOW)) {
                 let (rows, window) = block.split_at(g.block * g.row);
                 state.extend_from_slice(rows);
                 rotated.extend_from_slice(window);
             }
+            // Every segment has the same ones.
+            kept = recent.to_vec();
         }
-        let (offset, bytes) = self.slot_recent(slot).nth(layer).expect("a layer of the schedule");
-        let kept = floats(&gpu.download(&self.residual, offset, bytes)?);
         let last = kept[RECENT_ROWS * g.row] as usize;
         let row = |index| &kept[recent_row(index, last) * g.row..][..g.width];
         Ok(Memory {
@@ -69,17 +63,15 @@ impl GpuSlots {
                 packed.extend_from_slice(&state[block * g.block * g.row..][..g.block * g.row]);
                 packed.extend_from_slice(&rotated[block * g.block * WINDOW..][..g.block * WINDOW]);
             }
+            // Both rows of an index are the same, so that it does not matter which was written last.
+            for from in memory.recent.chunks_exact(g.width).cycle().take(RECENT_ROWS) {
+                packed.extend_from_slice(from);
+                packed.resize(packed.len() + g.row - g.width, 0.0);
+            }
+            packed.resize(bytes as usize / 4, 0.0);
             page.store.upload(gpu, offset, bytemuck::cast_slice(&packed))?;
         }
-        // Both rows of an index are the same, so that it does not matter which was written last.
-        let (offset, bytes) = self.slot_recent(slot).nth(layer).expect("a layer of the schedule");
-        let mut kept = vec![0f32; bytes as usize / 4];
-        for (row, from) in
-            kept.chunks_exact_mut(g.row).zip(memory.recent.chunks_exact(g.width).cycle()).take(RECENT_ROWS)
-        {
-            row[..g.width].copy_from_slice(from);
-        }
-        gpu.upload(&self.residual, offset, bytemuck::cast_slice(&kept))
+        Ok(())
     }
 
     /// Replaces a layer's state of a slot by `[H, N, D]` numbers; its window is empty afterwards.

@@ -20,6 +20,9 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         include_str!("../../../shaders/gather.wgsl"),
         include_str!("../../../shaders/compact.wgsl"),
         include_str!("../../../shaders/project.wgsl"),
+        include_str!("../../../shaders/scratch.wgsl"),
+        include_str!("../../../shaders/project_buffers.wgsl"),
+        include_str!("../../../shaders/project_images.wgsl"),
     ],
     bindings: &[
         Binding::Uniform,
@@ -29,5 +32,6 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         Binding::Weights,
         Binding::Weights,
         Binding::Write,
+        Binding::Scratch,
     ],
 };

@@ -10,9 +10,8 @@ pub(super) struct RescaleParams {
     pub block_count: u32,
     pub stripes: u32,
     pub recent_begin: u32,
-    pub with_recent: u32,
     pub slot_stride: u32,
-    pub padding: [u32; 2],
+    pub padding: [u32; 3],
 }
 
 /// Workgroups that share `size` vectors of a slot's part of a page.
@@ -29,5 +28,5 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         include_str!("../../../shaders/memory.wgsl"),
         include_str!("../../../shaders/rescale.wgsl"),
     ],
-    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::WriteState, Binding::Write],
+    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::WriteState],
 };

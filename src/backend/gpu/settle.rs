@@ -23,5 +23,5 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         include_str!("../../../shaders/fold.wgsl"),
         include_str!("../../../shaders/settle.wgsl"),
     ],
-    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::Read, Binding::WriteState],
+    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::WriteState],
 };

@@ -174,10 +174,10 @@ impl GpuSlots {
         }
 
         let steps = buffer("the step table", step_stride * MAX_STEPS as u64)?;
-        let residual = buffer("the residual stream", layout.residual_bytes(count, layers))?;
-        let recent_begin = |layer: usize| (layout.recent_begin(count, layer) / 16) as u32;
+        let residual = buffer("the residual stream", slots * layout.slot_residual_bytes())?;
         let neurons = buffer("the activations", slots * layout.slot_neuron_bytes())?;
         let updates = buffer("the layers' updates", slots * layout.slot_update_bytes())?;
+        let scratch = Store::scratch(gpu, layout, count)?;
         let logits = buffer("the logits", slots * layout.padded_vocab() as u64 * 4)?;
         let params = buffer("the sampling options", slots * size_of::<SamplerParams>() as u64)?;
         let counts = buffer("the token counts", slots * g.vocab as u64 * 4)?;
@@ -196,6 +196,7 @@ impl GpuSlots {
         };
 
         let slot_stride = |page: &Page| (layout.state_bytes(&page.segment) / 16) as u32;
+        let recent_begin = |page: &Page| (layout.recent_begin(&page.segment) / 16) as u32;
 
         // First every kernel's parameters, then, when their buffer exists, the bindings.
         let mut encode_params = Vec::new();
@@ -207,7 +208,7 @@ impl GpuSlots {
                     block_begin: page.segment.start as u32,
                     slot_stride: slot_stride(page),
                     parity: index as u32 % 2,
-                    recent_begin: recent_begin(layer.state),
+                    recent_begin: recent_begin(page),
                     padding: [0; 2],
                 }));
             }
@@ -232,21 +233,18 @@ impl GpuSlots {
         let page_stripes =
             |page: &Page| rescale::stripes((page.segment.len() * g.block * g.row / 4) as u32, layout.workgroup);
         let mut memory_params = Vec::new();
-        for (layer, page) in states.iter().enumerate().flat_map(|(layer, pages)| pages.iter().map(move |p| (layer, p)))
-        {
+        for page in states.iter().flatten() {
             let (slot_begin, block_count) = (page.slots.start as u32, page.segment.len() as u32);
-            let recent_begin = recent_begin(layer);
+            let (slot_stride, recent_begin) = (slot_stride(page), recent_begin(page));
             let rescale = table.push(RescaleParams {
                 slot_begin,
                 block_count,
                 stripes: page_stripes(page),
                 recent_begin,
-                with_recent: (page.segment.start == 0) as u32,
-                slot_stride: slot_stride(page),
-                padding: [0; 2],
+                slot_stride,
+                padding: [0; 3],
             });
-            let settle =
-                table.push(SettleParams { slot_begin, slot_stride: slot_stride(page), recent_begin, padding: 0 });
+            let settle = table.push(SettleParams { slot_begin, slot_stride, recent_begin, padding: 0 });
             memory_params.push((rescale, settle));
         }
         let uniforms = gpu.buffer(
@@ -258,6 +256,7 @@ impl GpuSlots {
         let uniform = |offset: u64| Bound::Buffer(&uniforms, offset, Some(32.min(ALIGNMENT)));
 
         let group = |pipeline: &Pipeline, bound: &[Bound]| pipeline.bind(gpu, bound);
+        let with_scratch = |pipeline: &Pipeline, bound: &[Bound]| pipeline.bind_with(gpu, bound, scratch.as_ref());
         let step_table = Bound::Buffer(&steps, 0, Some(slots * size_of::<GpuStep>() as u64));
         let weights = &shared.weights;
 
@@ -270,7 +269,7 @@ impl GpuSlots {
                 .iter()
                 .zip(&mut offsets)
                 .map(|(page, offset)| Dispatch {
-                    group: group(
+                    group: with_scratch(
                         pipeline,
                         &[
                             uniform(offset),
@@ -295,7 +294,7 @@ impl GpuSlots {
             .zip(project_params)
             .enumerate()
             .map(|(index, (segment, offset))| Dispatch {
-                group: group(
+                group: with_scratch(
                     &pipelines.project,
                     &[
                         uniform(offset),
@@ -348,20 +347,14 @@ impl GpuSlots {
         };
         let (mut rescale, mut settle) = (Vec::new(), Vec::new());
         for (page, (rescale_params, settle_params)) in states.iter().flatten().zip(memory_params) {
-            let (memory, residual) = (page.store.bound(), whole(&residual));
+            let memory = page.store.bound();
             let slots = page.slots.len() as u32;
             rescale.push(Dispatch {
-                group: group(
-                    &pipelines.rescale,
-                    &[uniform(rescale_params), step_table, whole(&control), memory, residual],
-                ),
+                group: group(&pipelines.rescale, &[uniform(rescale_params), step_table, whole(&control), memory]),
                 workgroups: [page_stripes(page), slots, 1],
             });
             settle.push(Dispatch {
-                group: group(
-                    &pipelines.settle,
-                    &[uniform(settle_params), step_table, whole(&control), residual, memory],
-                ),
+                group: group(&pipelines.settle, &[uniform(settle_params), step_table, whole(&control), memory]),
                 workgroups: [slots, page.segment.len() as u32, 1],
             });
         }
@@ -585,9 +578,6 @@ impl Slots for GpuSlots {
             for (page, offset, bytes) in self.slot_pages(slot) {
                 page.store.clear(encoder, offset, bytes, &zeros);
             }
-            for (offset, bytes) in self.slot_recent(slot) {
-                encoder.clear_buffer(&self.residual, offset, Some(bytes));
-            }
         })
     }
 
@@ -598,9 +588,6 @@ impl Slots for GpuSlots {
         let layout = &self.shared.layout;
         let pages: Vec<_> = self.slot_pages(from).zip(self.slot_pages(to)).collect();
         let mut copies = Vec::new();
-        for ((at, bytes), (to, _)) in self.slot_recent(from).zip(self.slot_recent(to)) {
-            copies.push((&self.residual, at, to, bytes));
-        }
         let rows = [
             (&self.logits, layout.padded_vocab() * 4),
             (&self.params, size_of::<SamplerParams>()),

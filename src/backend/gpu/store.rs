@@ -6,6 +6,7 @@
 
 use super::device::Gpu;
 use super::kernels::Bound;
+use super::layout::Layout;
 use crate::backend::BackendError;
 
 /// Vectors in a row of an image.
@@ -80,6 +81,12 @@ impl Store {
         gpu.check_allocation(what, bytes)?;
         let view = texture.create_view(&Default::default());
         Ok(Self { kind: Kind::Image(texture, view), bytes })
+    }
+
+    /// The texels that workgroups of `slots` slots keep for themselves, where stores are images.
+    pub fn scratch(gpu: &Gpu, layout: &Layout, slots: usize) -> Result<Option<Self>, BackendError> {
+        let bytes = slots as u64 * layout.slot_scratch_bytes();
+        layout.images.then(|| Self::new(gpu, "the kernels' scratch memory", bytes, Use::State, true)).transpose()
     }
 
     /// A store that holds packed weights.
