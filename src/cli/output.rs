@@ -1,12 +1,17 @@
 //! Standard output, and notices on standard error.
 
 use super::failure::Failure;
+use bdh_gpu::backend::gpu;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, StdoutLock, Write};
+use std::time::Duration;
 
 /// Shorter texts are read before a progress bar could be looked at.
 const WORTH_A_BAR: usize = 512;
+
+/// What compiles for longer deserves a word.
+const LONG_COMPILATION: Duration = Duration::from_secs(1);
 
 /// Standard output. A reader that has left ends the command quietly.
 pub struct Output(StdoutLock<'static>);
@@ -78,6 +83,21 @@ impl Notices {
         }
     }
 
+    /// From now on, says so once if a device takes long to compile its kernels.
+    pub fn watch_compilation(&self) {
+        if self.quiet {
+            return;
+        }
+        let notices = *self;
+        let note = "note: compiling the kernels for this device; most drivers keep them for the next run";
+        let watch = move || {
+            wait_until_long(gpu::compiling, LONG_COMPILATION);
+            notices.say(note);
+        };
+        // Without the thread the note is missing, and nothing else.
+        let _ = std::thread::Builder::new().name("compilation".into()).spawn(watch);
+    }
+
     /// A bar for reading and writing `tokens` tokens that make up `texts` texts, if a person is looking. Its
     /// message is the number of texts that are done.
     pub fn batch_progress(&self, tokens: usize, texts: usize) -> ProgressBar {
@@ -115,5 +135,33 @@ impl Notices {
         let bar = ProgressBar::new(1000);
         let style = ProgressStyle::with_template("{wide_bar} {percent} %, {eta} left  {msg}");
         style.map_or(bar.clone(), |style| bar.with_style(style))
+    }
+}
+
+/// Returns when `busy` has held for about as long as `long`: when that many looks in a row have found it so.
+fn wait_until_long(busy: impl Fn() -> bool, long: Duration) {
+    const LOOKS: u32 = 10;
+    let mut found = 0;
+    while found < LOOKS {
+        std::thread::sleep(long / LOOKS);
+        found = if busy() { found + 1 } else { 0 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn only_what_goes_on_is_long() {
+        let looks = Cell::new(0);
+        // Every third look finds nothing, and the fortieth; all after it find something.
+        let busy = || {
+            looks.set(looks.get() + 1);
+            looks.get() % 3 > 0 && looks.get() != 40 || looks.get() > 40
+        };
+        wait_until_long(busy, Duration::from_millis(1));
+        assert_eq!(looks.get(), 50);
     }
 }

@@ -484,6 +484,7 @@ impl GpuBeams {
         record: impl FnOnce(&mut Self, &mut wgpu::ComputePass),
     ) -> Result<BeamSelection, BackendError> {
         let shared = self.shared.clone();
+        let _compiling = self.pipelines.first_run.enter();
         let gpu = &shared.gpu;
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         record(self, &mut encoder.begin_compute_pass(&Default::default()));

@@ -228,6 +228,7 @@ impl ChunkReader {
     /// Reads the chunk that was started, in the state of a slot that was bound. Returns the logits `[T, V]`
     /// where they are asked for.
     pub fn read(&mut self, slot: usize, logits: bool) -> Result<Vec<f32>, BackendError> {
+        let _compiling = self.pipelines.first_run.enter();
         let model = &self.shared.layout;
         let mut ops = Vec::new();
         for layer in 0..model.geometry.layers {

@@ -1,5 +1,6 @@
 //! Host side of `shaders/chunk_*.wgsl`: sources and bindings of the kernels that read a chunk of tokens.
 
+use super::compiling::FirstRun;
 use super::device::Gpu;
 use super::kernels::{Binding, CompileOptions, KernelSpec, Pipeline, compile, source};
 use super::layout::Layout;
@@ -135,6 +136,7 @@ pub(super) struct ChunkPipelines {
     pub gate: Pipeline,
     pub decode: Pipeline,
     pub logits: Pipeline,
+    pub first_run: FirstRun,
 }
 
 impl ChunkPipelines {
@@ -152,6 +154,7 @@ impl ChunkPipelines {
             gate: build(&GATE)?,
             decode: build(&DECODE)?,
             logits: build(&LOGITS)?,
+            first_run: FirstRun::default(),
         })
     }
 }

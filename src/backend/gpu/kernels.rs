@@ -1,6 +1,7 @@
 //! The kernels: their sources, their bindings, and the pipelines made of them.
 
 use super::chunk_kernels;
+use super::compiling::FirstRun;
 use super::device::Gpu;
 use super::layout::Layout;
 use super::store::{Store, TEXELS, Use};
@@ -83,6 +84,7 @@ pub(super) struct Pipelines {
     pub project: Pipeline,
     pub logits: Pipeline,
     pub sample: Pipeline,
+    pub first_run: FirstRun,
 }
 
 impl Pipeline {
@@ -137,6 +139,7 @@ pub(super) struct BeamPipelines {
     pub logits: Pipeline,
     pub select: Pipeline,
     pub merge: Pipeline,
+    pub first_run: FirstRun,
 }
 
 /// How to compile.
@@ -167,6 +170,7 @@ impl Pipelines {
             project: build(&project::KERNEL)?,
             logits: build(&logits::KERNEL)?,
             sample: build(&sample::KERNEL)?,
+            first_run: FirstRun::default(),
         })
     }
 }
@@ -191,6 +195,7 @@ impl BeamPipelines {
             logits: build(&logits::KERNEL, slot_tile)?,
             select: build(&beam_select::KERNEL, 1)?,
             merge: build(&beam_select::MERGE, 1)?,
+            first_run: FirstRun::default(),
         })
     }
 }

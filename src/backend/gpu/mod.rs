@@ -3,6 +3,8 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `device` | adapters, the open device, its faults |
+//! | `compiling` | whether kernels are being compiled |
+//! | `store` | buffers or images that kernels address as a line |
 //! | `layout` | how a model lies in an adapter's memory |
 //! | `kernels` | sources, bindings and pipelines |
 //! | `encode`, `project`, `logits`, `sample`, `rescale`, `settle` | the host side of each kernel |
@@ -26,6 +28,7 @@ mod chunk_kernels;
 mod chunk_layout;
 mod chunk_slots;
 mod chunk_stages;
+mod compiling;
 mod device;
 mod encode;
 mod kernels;
@@ -41,6 +44,7 @@ mod slots;
 mod stages;
 mod store;
 
+pub use compiling::compiling;
 pub use device::{AdapterChoice, AdapterSummary, list_adapters};
 
 use super::beams::{BeamStages, Beams};
@@ -50,6 +54,7 @@ use super::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, WeightType, st
 use crate::model::{Model, rotary::Rotary};
 use beams::GpuBeams;
 use chunk_kernels::{CHUNK_KERNELS, ChunkPipelines};
+use compiling::Compiling;
 use device::Gpu;
 use kernels::{BEAM_KERNELS, BeamPipelines, CompileOptions, KERNELS, Pipelines};
 use layout::{Allowance, Layout};
@@ -202,6 +207,7 @@ impl Shared {
         if let Some(pipelines) = compiled.get(&slot_tile) {
             return Ok(pipelines.clone());
         }
+        let _compiling = Compiling::start();
         let pipelines = Arc::new(Pipelines::compile(&self.gpu, &self.layout, slot_tile, &self.options)?);
         compiled.insert(slot_tile, pipelines.clone());
         Ok(pipelines)
@@ -213,6 +219,7 @@ impl Shared {
         if let Some(pipelines) = compiled.get(&slot_tile) {
             return Ok(pipelines.clone());
         }
+        let _compiling = Compiling::start();
         let pipelines = Arc::new(BeamPipelines::compile(&self.gpu, &self.layout, slot_tile, &self.options)?);
         compiled.insert(slot_tile, pipelines.clone());
         Ok(pipelines)
@@ -224,6 +231,7 @@ impl Shared {
         if let Some(pipelines) = &*compiled {
             return Ok(pipelines.clone());
         }
+        let _compiling = Compiling::start();
         let pipelines = Arc::new(ChunkPipelines::compile(&self.gpu, &self.layout, &self.options)?);
         *compiled = Some(pipelines.clone());
         Ok(pipelines)

@@ -491,6 +491,7 @@ impl GpuSlots {
 
     /// Runs some steps in one submission.
     fn submit(&mut self, steps: &[Vec<SlotStep>], trace: bool, output: &mut RunOutput) -> Result<(), BackendError> {
+        let _compiling = self.pipelines.first_run.enter();
         self.write_steps(steps)?;
         let shared = self.shared.clone();
         let gpu = &shared.gpu;

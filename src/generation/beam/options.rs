@@ -1,0 +1,109 @@
+//! Options of the beam search.
+
+use crate::model::EarlyStopping;
+
+/// Largest number of beams.
+pub const MAX_BEAMS: usize = 1024;
+
+/// How to search. What is done to each step's log-probabilities is for
+/// [`SamplerParams`](crate::sampling::SamplerParams) to say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BeamOptions {
+    /// Texts that are followed at the same time, 1 to [`MAX_BEAMS`].
+    pub num_beams: usize,
+    /// Texts to return, 1 to `num_beams`.
+    pub num_return_sequences: usize,
+    /// Exponent of the length that a text's summed log-probability is divided by; finite. Above 0 it
+    /// favours long texts.
+    pub length_penalty: f64,
+    /// When to stop looking for better texts.
+    pub early_stopping: EarlyStopping,
+    /// Tokens to generate at most.
+    pub max_new_tokens: usize,
+    /// Tokens that end a text.
+    pub eos_token_ids: Vec<u32>,
+    /// Texts that end a text, none of them empty. They count for its score, and are cut off in the end.
+    pub stop: Vec<String>,
+}
+
+impl Default for BeamOptions {
+    fn default() -> Self {
+        Self {
+            num_beams: 4,
+            num_return_sequences: 1,
+            length_penalty: 1.0,
+            early_stopping: EarlyStopping::WhenUnlikely,
+            max_new_tokens: 100,
+            eos_token_ids: Vec::new(),
+            stop: Vec::new(),
+        }
+    }
+}
+
+impl BeamOptions {
+    /// Checks every option against its valid range.
+    ///
+    /// # Errors
+    /// [`BeamError`] for the first option that is out of range.
+    pub fn validate(&self) -> Result<(), BeamError> {
+        let Self { num_beams, num_return_sequences, length_penalty, .. } = *self;
+        if !(1..=MAX_BEAMS).contains(&num_beams) {
+            return Err(BeamError::NumBeams(num_beams));
+        }
+        if !(1..=num_beams).contains(&num_return_sequences) {
+            return Err(BeamError::NumReturnSequences { value: num_return_sequences, num_beams });
+        }
+        if !length_penalty.is_finite() {
+            return Err(BeamError::LengthPenalty(length_penalty));
+        }
+        if self.stop.iter().any(String::is_empty) {
+            return Err(BeamError::EmptyStop);
+        }
+        Ok(())
+    }
+}
+
+/// A beam option out of its range.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum BeamError {
+    /// No beam at all, or more than are supported.
+    #[error("--num-beams must be at least 1 and at most {MAX_BEAMS}, got {0}")]
+    NumBeams(usize),
+    /// More texts asked for than are followed, or none.
+    #[error("--num-return-sequences must be at least 1 and at most --num-beams, which is {num_beams}, got {value}")]
+    NumReturnSequences {
+        /// The value that was given.
+        value: usize,
+        /// What it must not exceed.
+        num_beams: usize,
+    },
+    /// A stop text without text.
+    #[error("a stop text must not be empty")]
+    EmptyStop,
+    /// An infinite length penalty, or NaN.
+    #[error("--length-penalty must be finite, got {0}")]
+    LengthPenalty(f64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_out_of_range_are_refused() {
+        let message = |change: &dyn Fn(&mut BeamOptions)| {
+            let mut options = BeamOptions::default();
+            change(&mut options);
+            options.validate().unwrap_err().to_string()
+        };
+        assert_eq!(message(&|o| o.num_beams = 0), "--num-beams must be at least 1 and at most 1024, got 0");
+        assert_eq!(message(&|o| o.num_beams = 1025), "--num-beams must be at least 1 and at most 1024, got 1025");
+        let at_most_four = "--num-return-sequences must be at least 1 and at most --num-beams, which is 4, got";
+        assert_eq!(message(&|o| o.num_return_sequences = 5), format!("{at_most_four} 5"));
+        assert_eq!(message(&|o| o.num_return_sequences = 0), format!("{at_most_four} 0"));
+        assert_eq!(message(&|o| o.length_penalty = f64::NAN), "--length-penalty must be finite, got NaN");
+        assert_eq!(message(&|o| o.length_penalty = -f64::INFINITY), "--length-penalty must be finite, got -inf");
+        let widest = BeamOptions { num_beams: MAX_BEAMS, num_return_sequences: MAX_BEAMS, ..BeamOptions::default() };
+        assert!(widest.validate().is_ok());
+    }
+}
