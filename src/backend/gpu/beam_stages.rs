@@ -2,7 +2,7 @@
 
 use super::GpuBackend;
 use super::beams::GpuBeams;
-use super::slots::{GpuStep, INPUT_IDLE, INPUT_PREVIOUS, floats};
+use super::dispatch::{GpuStep, INPUT_IDLE, INPUT_PREVIOUS, floats};
 use super::stages::BOTH;
 use crate::backend::BackendError;
 use crate::backend::SlotStep;

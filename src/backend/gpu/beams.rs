@@ -5,11 +5,12 @@ use super::beam_attend::BeamAttendParams;
 use super::beam_counts::{self, BeamCountsParams};
 use super::beam_fold::{BeamFoldParams, MOST_FOLDS};
 use super::beam_select::{BeamRecord, BeamSelectParams, SELECTED};
+use super::dispatch::{ALIGNMENT, Dispatch, GpuStep, INPUT_IDLE, ParamTable, ScheduledLayer, record, whole};
 use super::encode::EncodeParams;
 use super::kernels::{BeamPipelines, Bound, Pipeline};
 use super::logits::LogitsParams;
 use super::project::ProjectParams;
-use super::slots::{ALIGNMENT, Dispatch, GpuSlots, GpuStep, INPUT_IDLE, ParamTable, ScheduledLayer, whole};
+use super::slots::GpuSlots;
 use super::store::Store;
 use crate::backend::beams::{BeamCandidate, BeamFold, BeamSelection, BeamStep, Beams};
 use crate::backend::{BackendError, Input, SlotStep, Slots};
@@ -345,15 +346,6 @@ impl GpuBeams {
         }
     }
 
-    fn record(&self, pass: &mut wgpu::ComputePass, pipeline: &Pipeline, dispatches: &[Dispatch], offsets: &[u32]) {
-        pass.set_pipeline(&pipeline.pipeline);
-        for dispatch in dispatches {
-            let [x, y, z] = dispatch.workgroups;
-            pass.set_bind_group(0, &dispatch.group, offsets);
-            pass.dispatch_workgroups(x, y, z);
-        }
-    }
-
     fn step_offset(&self, step: usize) -> u32 {
         (step as u64 * self.step_stride) as u32
     }
@@ -361,26 +353,26 @@ impl GpuBeams {
     /// Records the encode kernel of a layer of the schedule.
     pub fn record_encode(&self, pass: &mut wgpu::ComputePass, layer: usize, step: usize) {
         let pipeline = if self.schedule[layer].first { &self.pipelines.first } else { &self.pipelines.encode };
-        self.record(pass, pipeline, &self.dispatches.encode[layer], &[self.step_offset(step)]);
+        record(pass, pipeline, &self.dispatches.encode[layer], &[self.step_offset(step)]);
     }
 
     /// Records the attend kernel of a layer of states.
     pub fn record_attend(&self, pass: &mut wgpu::ComputePass, state: usize) {
-        self.record(pass, &self.pipelines.attend, &self.dispatches.attend[state], &[0]);
+        record(pass, &self.pipelines.attend, &self.dispatches.attend[state], &[0]);
     }
 
     /// Records the kernel that reorders counts; they are on the other side afterwards.
     pub fn record_counts(&mut self, pass: &mut wgpu::ComputePass) {
         let dispatch = &self.dispatches.counts[self.side..=self.side];
-        self.record(pass, &self.pipelines.counts, dispatch, &[]);
+        record(pass, &self.pipelines.counts, dispatch, &[]);
         self.side = 1 - self.side;
     }
 
     /// Records the selection of candidates.
     pub fn record_select(&self, pass: &mut wgpu::ComputePass) {
         let side = self.side..=self.side;
-        self.record(pass, &self.pipelines.select, &self.dispatches.select[side.clone()], &[]);
-        self.record(pass, &self.pipelines.merge, &self.dispatches.merge[side], &[]);
+        record(pass, &self.pipelines.select, &self.dispatches.select[side.clone()], &[]);
+        record(pass, &self.pipelines.merge, &self.dispatches.merge[side], &[]);
     }
 
     /// Uploads what the beams read: steps, one table after another.
@@ -461,7 +453,7 @@ impl GpuBeams {
     fn record_folds(&self, pass: &mut wgpu::ComputePass) {
         for group in 0..self.pending.len() {
             for layer in &self.dispatches.fold {
-                self.record(pass, &self.pipelines.fold, layer, &[(group as u64 * ALIGNMENT) as u32]);
+                record(pass, &self.pipelines.fold, layer, &[(group as u64 * ALIGNMENT) as u32]);
             }
         }
     }
@@ -602,9 +594,9 @@ impl Beams for GpuBeams {
             for layer in 0..this.schedule.len() {
                 this.record_encode(pass, layer, 0);
                 this.record_attend(pass, this.schedule[layer].state);
-                this.record(pass, &this.pipelines.project, &this.dispatches.project, &[0]);
+                record(pass, &this.pipelines.project, &this.dispatches.project, &[0]);
             }
-            this.record(pass, &this.pipelines.logits, &this.dispatches.head, &[0]);
+            record(pass, &this.pipelines.logits, &this.dispatches.head, &[0]);
             this.record_select(pass);
         })
     }

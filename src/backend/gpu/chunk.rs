@@ -7,8 +7,8 @@
 use super::Shared;
 use super::chunk_kernels::{ChunkParams, ChunkPipelines, GpuChunkToken};
 use super::chunk_layout::ChunkLayout;
+use super::dispatch::{ALIGNMENT, ParamTable, floats, whole};
 use super::kernels::{Bound, Pipeline};
-use super::slots::{ALIGNMENT, ParamTable, floats, whole};
 use crate::backend::{BackendError, Chunk};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -2,7 +2,8 @@
 
 use super::GpuBackend;
 use super::chunk::ChunkReader;
-use super::slots::{GpuSlots, floats};
+use super::dispatch::floats;
+use super::slots::GpuSlots;
 use super::stages::BOTH;
 use crate::backend::chunk::{
     ChunkAttendInput, ChunkAttendOutput, ChunkEncodeOutput, ChunkProjectInput, ChunkProjectOutput, ChunkResidual,

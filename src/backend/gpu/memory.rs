@@ -1,7 +1,8 @@
 //! Memories of sequences between the device's layout (see `shaders/memory.wgsl`) and the host's.
 
+use super::dispatch::floats;
 use super::layout::RECENT_ROWS;
-use super::slots::{GpuSlots, Page, floats};
+use super::slots::{GpuSlots, Page};
 use crate::backend::BackendError;
 use crate::backend::memory::{Memory, WINDOW};
 

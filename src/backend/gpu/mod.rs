@@ -9,7 +9,8 @@
 //! | `kernels` | sources, bindings and pipelines |
 //! | `encode`, `project`, `logits`, `sample`, `rescale`, `settle` | the host side of each kernel |
 //! | `memory` | a sequence's memory between the device's layout and the host's |
-//! | `slots` | buffers of a set of sequences, the schedule of a step, readback |
+//! | `slots` | buffers of a set of sequences |
+//! | `dispatch`, `submission` | what a step is made of; steps submitted and read back |
 //! | `beam_encode`, `beam_attend`, `beam_fold`, `beam_select`, `beam_counts` | the same for the beam search |
 //! | `beams` | beams: one base state, nodes, the schedule of a step |
 //! | `chunk`, `chunk_kernels`, `chunk_layout`, `chunk_slots` | tokens of a prompt that are read together |
@@ -30,6 +31,7 @@ mod chunk_slots;
 mod chunk_stages;
 mod compiling;
 mod device;
+mod dispatch;
 mod encode;
 mod kernels;
 mod layout;
@@ -43,6 +45,7 @@ mod settle;
 mod slots;
 mod stages;
 mod store;
+mod submission;
 
 pub use compiling::compiling;
 pub use device::{AdapterChoice, AdapterSummary, list_adapters};
@@ -312,12 +315,12 @@ impl Backend for GpuBackend {
 
     fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
         let layers = self.shared.layout.geometry.layers;
-        Ok(Box::new(GpuSlots::new(self.shared.clone(), count, &slots::layer_schedule(layers))?))
+        Ok(Box::new(GpuSlots::new(self.shared.clone(), count, &dispatch::layer_schedule(layers))?))
     }
 
     fn create_beams(&self, count: usize) -> Result<Box<dyn Beams>, BackendError> {
         let layers = self.shared.layout.geometry.layers;
-        Ok(Box::new(GpuBeams::new(self.shared.clone(), count, &slots::layer_schedule(layers))?))
+        Ok(Box::new(GpuBeams::new(self.shared.clone(), count, &dispatch::layer_schedule(layers))?))
     }
 
     fn stages(&self) -> &dyn stage::Stages {

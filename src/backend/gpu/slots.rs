@@ -1,89 +1,29 @@
-//! A set of sequences on the device: its buffers, the schedule of a step, and readback.
+//! A set of sequences on the device: its buffers, and the dispatches that are bound to them.
 
 use super::Shared;
 use super::chunk::ChunkReader;
+use super::dispatch::{ALIGNMENT, Dispatch, GpuStep, ParamTable, ScheduledLayer, floats, whole};
 use super::encode::EncodeParams;
 use super::kernels::{Bound, Pipeline, Pipelines};
+use super::layout::Layout;
 use super::logits::LogitsParams;
 use super::project::ProjectParams;
 use super::rescale::{self, RescaleParams};
 use super::settle::SettleParams;
 use super::store::{Store, Use};
+use super::submission::MAX_STEPS;
 use crate::backend::memory::{self, Memory, WINDOW};
 use crate::backend::profile::Profile;
-use crate::backend::{BackendError, Chunk, Input, Output, Plan, RunOutput, SlotStep, Slots};
-use crate::sampling::{Control, NO_TOKEN, SamplerParams};
+use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots};
+use crate::sampling::{Control, SamplerParams};
 use std::ops::Range;
 use std::sync::Arc;
 use wgpu::BufferUsages;
 
-/// Most steps in one submission.
-const MAX_STEPS: usize = 64;
-/// Most bytes of logits that one submission hands back.
-const TRACE_BYTES: u64 = 32 << 20;
-/// Dynamic offsets and the entries of the parameter buffer are multiples of this.
-pub(super) const ALIGNMENT: u64 = 256;
-
-/// Mirrors `Step` of the shaders.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct GpuStep {
-    pub input: u32,
-    pub position: u32,
-    pub read_scale: f32,
-    pub write_scale: f32,
-    pub sample: u32,
-    pub logits: u32,
-    pub rescale: f32,
-    pub node: u32,
-}
-
-pub(super) const INPUT_IDLE: u32 = u32::MAX;
-pub(super) const INPUT_PREVIOUS: u32 = u32::MAX - 1;
-
-impl From<&SlotStep> for GpuStep {
-    fn from(step: &SlotStep) -> Self {
-        Self {
-            input: match step.input {
-                Input::Idle => INPUT_IDLE,
-                Input::Token(token) => token,
-                Input::Previous => INPUT_PREVIOUS,
-            },
-            position: step.position,
-            read_scale: step.read_scale,
-            write_scale: step.write_scale,
-            sample: (step.output == Output::Token) as u32,
-            logits: (step.output >= Output::Logits) as u32,
-            rescale: step.rescale.unwrap_or(1.0),
-            node: 0,
-        }
-    }
-}
-
-/// Which kernel starts a layer, and whose state it uses.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ScheduledLayer {
-    /// Start from the token's embedding instead of the layer before.
-    pub first: bool,
-    /// Index of the layer's state.
-    pub state: usize,
-}
-
-/// The schedule of a whole model.
-pub(super) fn layer_schedule(layers: usize) -> Vec<ScheduledLayer> {
-    (0..layers).map(|state| ScheduledLayer { first: state == 0, state }).collect()
-}
-
-/// A dispatch that every step repeats: its bindings and its size.
-pub(super) struct Dispatch {
-    pub group: wgpu::BindGroup,
-    pub workgroups: [u32; 3],
-}
-
 /// One layer's part of a step.
-struct LayerDispatches {
-    first: bool,
-    encode: Vec<Dispatch>,
+pub(super) struct LayerDispatches {
+    pub first: bool,
+    pub encode: Vec<Dispatch>,
 }
 
 /// States and windows of some slots in one segment of one layer.
@@ -97,11 +37,11 @@ pub(super) struct Page {
 pub(super) struct GpuSlots {
     pub shared: Arc<Shared>,
     pub count: usize,
-    pipelines: Arc<Pipelines>,
+    pub pipelines: Arc<Pipelines>,
     /// `[layers][segments × pages]`
     pub states: Vec<Vec<Page>>,
-    steps: wgpu::Buffer,
-    step_stride: u64,
+    pub steps: wgpu::Buffer,
+    pub step_stride: u64,
     pub residual: wgpu::Buffer,
     pub neurons: wgpu::Buffer,
     pub updates: wgpu::Buffer,
@@ -109,38 +49,20 @@ pub(super) struct GpuSlots {
     pub params: wgpu::Buffer,
     pub counts: wgpu::Buffer,
     pub control: wgpu::Buffer,
-    ring: wgpu::Buffer,
-    ring_stride: u64,
+    pub ring: wgpu::Buffer,
+    pub ring_stride: u64,
     /// Receives the ring and, after it, the control records.
-    staging: wgpu::Buffer,
+    pub staging: wgpu::Buffer,
     /// Receives logits; made when first asked for.
-    trace: Option<wgpu::Buffer>,
-    layers: Vec<LayerDispatches>,
-    project: Vec<Dispatch>,
-    head: Vec<Dispatch>,
-    sample: Dispatch,
-    rescale: Vec<Dispatch>,
-    settle: Vec<Dispatch>,
+    pub trace: Option<wgpu::Buffer>,
+    pub layers: Vec<LayerDispatches>,
+    pub project: Vec<Dispatch>,
+    pub head: Vec<Dispatch>,
+    pub sample: Dispatch,
+    pub rescale: Vec<Dispatch>,
+    pub settle: Vec<Dispatch>,
     /// Made when a chunk is first read.
     pub chunks: Option<ChunkReader>,
-}
-
-/// Kernel parameters, each in an entry of its own of one uniform buffer.
-pub(super) struct ParamTable {
-    pub bytes: Vec<u8>,
-}
-
-impl ParamTable {
-    pub fn push<P: bytemuck::Pod>(&mut self, params: P) -> u64 {
-        let offset = self.bytes.len() as u64;
-        self.bytes.extend_from_slice(bytemuck::bytes_of(&params));
-        self.bytes.resize((offset + ALIGNMENT) as usize, 0);
-        offset
-    }
-}
-
-pub(super) fn whole(buffer: &wgpu::Buffer) -> Bound<'_> {
-    Bound::Buffer(buffer, 0, None)
 }
 
 impl GpuSlots {
@@ -189,70 +111,11 @@ impl GpuSlots {
             BufferUsages::MAP_READ | BufferUsages::COPY_DST,
         )?;
 
-        let mut table = ParamTable { bytes: Vec::new() };
         let tiles = |slots: usize| slots.div_ceil(slot_tile) as u32;
         let segment_index = |page: &Page| {
             layout.segments.iter().position(|segment| *segment == page.segment).expect("a page lies in a segment")
         };
-
-        let slot_stride = |page: &Page| (layout.state_bytes(&page.segment) / 16) as u32;
-        let recent_begin = |page: &Page| (layout.recent_begin(&page.segment) / 16) as u32;
-
-        // First every kernel's parameters, then, when their buffer exists, the bindings.
-        let mut encode_params = Vec::new();
-        for (index, layer) in schedule.iter().enumerate() {
-            for page in &states[layer.state] {
-                encode_params.push(table.push(EncodeParams {
-                    slot_begin: page.slots.start as u32,
-                    slot_end: page.slots.end as u32,
-                    block_begin: page.segment.start as u32,
-                    slot_stride: slot_stride(page),
-                    parity: index as u32 % 2,
-                    recent_begin: recent_begin(page),
-                    padding: [0; 2],
-                }));
-            }
-        }
-        let project_params: Vec<u64> = layout
-            .segments
-            .iter()
-            .map(|segment| table.push(ProjectParams { block_begin: segment.start as u32, padding: [0; 3] }))
-            .collect();
-        let logits_params: Vec<u64> = layout
-            .head_segments
-            .iter()
-            .map(|segment| {
-                table.push(LogitsParams {
-                    block_begin: segment.start as u32,
-                    parity: (schedule.len() as u32 + 1) % 2,
-                    slot_end: count as u32,
-                    padding: 0,
-                })
-            })
-            .collect();
-        let page_stripes =
-            |page: &Page| rescale::stripes((page.segment.len() * g.block * g.row / 4) as u32, layout.workgroup);
-        let mut memory_params = Vec::new();
-        for page in states.iter().flatten() {
-            let (slot_begin, block_count) = (page.slots.start as u32, page.segment.len() as u32);
-            let (slot_stride, recent_begin) = (slot_stride(page), recent_begin(page));
-            let rescale = table.push(RescaleParams {
-                slot_begin,
-                block_count,
-                stripes: page_stripes(page),
-                recent_begin,
-                slot_stride,
-                padding: [0; 3],
-            });
-            let settle = table.push(SettleParams { slot_begin, slot_stride, recent_begin, padding: 0 });
-            memory_params.push((rescale, settle));
-        }
-        let uniforms = gpu.buffer(
-            "the kernels' parameters",
-            table.bytes.len() as u64,
-            BufferUsages::UNIFORM | BufferUsages::COPY_DST,
-        )?;
-        gpu.upload(&uniforms, 0, &table.bytes)?;
+        let (uniforms, offsets) = upload_params(&shared, count, schedule, &states)?;
         let uniform = |offset: u64| Bound::Buffer(&uniforms, offset, Some(32.min(ALIGNMENT)));
 
         let group = |pipeline: &Pipeline, bound: &[Bound]| pipeline.bind(gpu, bound);
@@ -260,14 +123,14 @@ impl GpuSlots {
         let step_table = Bound::Buffer(&steps, 0, Some(slots * size_of::<GpuStep>() as u64));
         let weights = &shared.weights;
 
-        let mut offsets = encode_params.into_iter();
+        let mut encode_params = offsets.encode.into_iter();
         let mut layer_dispatches = Vec::new();
         for layer in schedule {
             let pipeline = if layer.first { &pipelines.first } else { &pipelines.encode };
             let source = if layer.first { &weights.embed } else { &updates };
             let encode = states[layer.state]
                 .iter()
-                .zip(&mut offsets)
+                .zip(&mut encode_params)
                 .map(|(page, offset)| Dispatch {
                     group: with_scratch(
                         pipeline,
@@ -291,7 +154,7 @@ impl GpuSlots {
         let project = layout
             .segments
             .iter()
-            .zip(project_params)
+            .zip(offsets.project)
             .enumerate()
             .map(|(index, (segment, offset))| Dispatch {
                 group: with_scratch(
@@ -312,7 +175,7 @@ impl GpuSlots {
         let head = layout
             .head_segments
             .iter()
-            .zip(logits_params)
+            .zip(offsets.logits)
             .enumerate()
             .map(|(index, (segment, offset))| Dispatch {
                 group: group(
@@ -346,12 +209,12 @@ impl GpuSlots {
             workgroups: [count as u32, 1, 1],
         };
         let (mut rescale, mut settle) = (Vec::new(), Vec::new());
-        for (page, (rescale_params, settle_params)) in states.iter().flatten().zip(memory_params) {
+        for (page, (rescale_params, settle_params)) in states.iter().flatten().zip(offsets.memory) {
             let memory = page.store.bound();
             let slots = page.slots.len() as u32;
             rescale.push(Dispatch {
                 group: group(&pipelines.rescale, &[uniform(rescale_params), step_table, whole(&control), memory]),
-                workgroups: [page_stripes(page), slots, 1],
+                workgroups: [page_stripes(layout, page), slots, 1],
             });
             settle.push(Dispatch {
                 group: group(&pipelines.settle, &[uniform(settle_params), step_table, whole(&control), memory]),
@@ -387,176 +250,92 @@ impl GpuSlots {
             shared,
         })
     }
-
-    /// Multiplies the states by the steps' factors.
-    pub fn rescale(&self, step: Vec<SlotStep>) -> Result<(), BackendError> {
-        self.write_steps(&[step])?;
-        self.execute(|encoder| self.record_rescale(&mut encoder.begin_compute_pass(&Default::default()), 0))
-    }
-
-    /// Uploads the step table of a submission.
-    pub fn write_steps(&self, steps: &[Vec<SlotStep>]) -> Result<(), BackendError> {
-        let mut table = Vec::with_capacity(steps.len() * self.step_stride as usize);
-        for (index, step) in steps.iter().enumerate() {
-            let entries: Vec<GpuStep> = step.iter().map(GpuStep::from).collect();
-            table.extend_from_slice(bytemuck::cast_slice(&entries));
-            table.resize((index + 1) * self.step_stride as usize, 0);
-        }
-        self.shared.gpu.upload(&self.steps, 0, &table)
-    }
-
-    fn dispatch(&self, pass: &mut wgpu::ComputePass, pipeline: &Pipeline, dispatches: &[Dispatch], offsets: &[u32]) {
-        pass.set_pipeline(&pipeline.pipeline);
-        for dispatch in dispatches {
-            let [x, y, z] = dispatch.workgroups;
-            pass.set_bind_group(0, &dispatch.group, offsets);
-            pass.dispatch_workgroups(x, y, z);
-        }
-    }
-
-    /// Offset of a step in the step table.
-    fn step_offset(&self, step: usize) -> u32 {
-        (step as u64 * self.step_stride) as u32
-    }
-
-    /// Records a layer's encode kernel.
-    pub fn record_encode(&self, pass: &mut wgpu::ComputePass, layer: usize, step: usize) {
-        let layer = &self.layers[layer];
-        let pipeline = if layer.first { &self.pipelines.first } else { &self.pipelines.encode };
-        self.dispatch(pass, pipeline, &layer.encode, &[self.step_offset(step)]);
-    }
-
-    /// Records the project kernel.
-    pub fn record_project(&self, pass: &mut wgpu::ComputePass, step: usize) {
-        self.dispatch(pass, &self.pipelines.project, &self.project, &[self.step_offset(step)]);
-    }
-
-    /// Records the logits kernel.
-    pub fn record_logits(&self, pass: &mut wgpu::ComputePass, step: usize) {
-        self.dispatch(pass, &self.pipelines.logits, &self.head, &[self.step_offset(step)]);
-    }
-
-    /// Records the sampling kernel.
-    pub fn record_sample(&self, pass: &mut wgpu::ComputePass, step: usize) {
-        let offsets = [self.step_offset(step), (step as u64 * self.ring_stride) as u32];
-        self.dispatch(pass, &self.pipelines.sample, std::slice::from_ref(&self.sample), &offsets);
-    }
-
-    /// Records the rescale kernel.
-    pub fn record_rescale(&self, pass: &mut wgpu::ComputePass, step: usize) {
-        self.dispatch(pass, &self.pipelines.rescale, &self.rescale, &[self.step_offset(step)]);
-    }
-
-    /// Records the settle kernel for the slots that take part in a step.
-    pub fn record_settle(&self, pass: &mut wgpu::ComputePass, step: usize) {
-        self.dispatch(pass, &self.pipelines.settle, &self.settle, &[self.step_offset(step)]);
-    }
-
-    /// Brings a slot's window into its state.
-    pub fn settle(&self, slot: usize) -> Result<(), BackendError> {
-        let mut step = vec![SlotStep::IDLE; self.count];
-        step[slot].input = Input::Token(0);
-        self.write_steps(&[step])?;
-        self.execute(|encoder| self.record_settle(&mut encoder.begin_compute_pass(&Default::default()), 0))
-    }
-
-    /// Records one step of the whole model.
-    fn record_step(&self, pass: &mut wgpu::ComputePass, step: usize, plan: &[SlotStep]) {
-        if plan.iter().any(|slot| slot.rescale.is_some()) {
-            self.record_rescale(pass, step);
-        }
-        for layer in 0..self.layers.len() {
-            self.record_encode(pass, layer, step);
-            self.record_project(pass, step);
-        }
-        if plan.iter().any(|slot| slot.output >= Output::Logits) {
-            self.record_logits(pass, step);
-        }
-        if plan.iter().any(|slot| slot.output == Output::Token) {
-            self.record_sample(pass, step);
-        }
-    }
-
-    fn logits_bytes(&self) -> u64 {
-        self.count as u64 * self.shared.layout.padded_vocab() as u64 * 4
-    }
-
-    /// Steps in one submission.
-    fn submission_steps(&self, trace: bool) -> usize {
-        match trace {
-            true => ((TRACE_BYTES / self.logits_bytes()) as usize).clamp(1, MAX_STEPS),
-            false => MAX_STEPS,
-        }
-    }
-
-    /// Runs some steps in one submission.
-    fn submit(&mut self, steps: &[Vec<SlotStep>], trace: bool, output: &mut RunOutput) -> Result<(), BackendError> {
-        let _compiling = self.pipelines.first_run.enter();
-        self.write_steps(steps)?;
-        let shared = self.shared.clone();
-        let gpu = &shared.gpu;
-        let logits_bytes = self.logits_bytes();
-        if trace && self.trace.is_none() {
-            let bytes = logits_bytes * self.submission_steps(true) as u64;
-            self.trace = Some(gpu.buffer("traced logits", bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?);
-        }
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let mut traced = 0;
-        let per_pass = if trace { 1 } else { steps.len() };
-        for first in (0..steps.len()).step_by(per_pass) {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for (step, plan) in steps.iter().enumerate().skip(first).take(per_pass) {
-                self.record_step(&mut pass, step, plan);
-            }
-            drop(pass);
-            if let Some(buffer) = self.trace.as_ref().filter(|_| trace) {
-                encoder.copy_buffer_to_buffer(&self.logits, 0, buffer, traced * logits_bytes, logits_bytes);
-                traced += 1;
-            }
-        }
-        let ring_bytes = self.ring_stride * steps.len() as u64;
-        let control_bytes = (self.count * size_of::<Control>()) as u64;
-        encoder.copy_buffer_to_buffer(&self.ring, 0, &self.staging, 0, ring_bytes);
-        encoder.copy_buffer_to_buffer(&self.control, 0, &self.staging, ring_bytes, control_bytes);
-        let submission = gpu.queue.submit([encoder.finish()]);
-        let staged = gpu.map(&self.staging, ring_bytes + control_bytes, submission.clone())?;
-        let (ring, control) = staged.split_at(ring_bytes as usize);
-        for (plan, row) in steps.iter().zip(ring.chunks_exact(self.ring_stride as usize)) {
-            let token = |(slot, step): (usize, &SlotStep)| match (step.input, step.output) {
-                (Input::Idle, _) | (_, Output::State | Output::Logits) => NO_TOKEN,
-                _ => bytemuck::pod_read_unaligned(&row[4 * slot..4 * slot + 4]),
-            };
-            output.tokens.push(plan.iter().enumerate().map(token).collect());
-        }
-        output.control = control.chunks_exact(size_of::<Control>()).map(bytemuck::pod_read_unaligned).collect();
-        if let Some(buffer) = self.trace.as_ref().filter(|_| trace) {
-            let logits = gpu.map(buffer, traced * logits_bytes, submission)?;
-            for (plan, rows) in steps.iter().zip(logits.chunks_exact(logits_bytes as usize)) {
-                let row = (logits_bytes / self.count as u64) as usize;
-                let slot = |(slot, step): (usize, &SlotStep)| {
-                    if step.input == Input::Idle || step.output < Output::Logits {
-                        return Vec::new();
-                    }
-                    floats(&rows[slot * row..][..4 * shared.layout.geometry.vocab])
-                };
-                output.logits.push(plan.iter().enumerate().map(slot).collect());
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs commands that are not a step, and waits for them.
-    pub fn execute(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<(), BackendError> {
-        let gpu = &self.shared.gpu;
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        record(&mut encoder);
-        gpu.wait(gpu.queue.submit([encoder.finish()]))
-    }
 }
 
-/// Little-endian floats.
-pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect()
+/// Where in the uniform buffer the parameters of every dispatch are.
+struct ParamOffsets {
+    /// `[layers of the schedule][pages]`
+    encode: Vec<u64>,
+    /// `[segments]`
+    project: Vec<u64>,
+    /// `[segments of the head]`
+    logits: Vec<u64>,
+    /// Of rescale and of settle, `[layers][pages]`.
+    memory: Vec<(u64, u64)>,
+}
+
+/// Workgroups that share a slot's part of a page where its states are rescaled.
+fn page_stripes(layout: &Layout, page: &Page) -> u32 {
+    let g = &layout.geometry;
+    rescale::stripes((page.segment.len() * g.block * g.row / 4) as u32, layout.workgroup)
+}
+
+/// Uploads the parameters of every dispatch.
+fn upload_params(
+    shared: &Shared,
+    count: usize,
+    schedule: &[ScheduledLayer],
+    states: &[Vec<Page>],
+) -> Result<(wgpu::Buffer, ParamOffsets), BackendError> {
+    let (gpu, layout) = (&shared.gpu, &shared.layout);
+    let mut table = ParamTable { bytes: Vec::new() };
+    let slot_stride = |page: &Page| (layout.state_bytes(&page.segment) / 16) as u32;
+    let recent_begin = |page: &Page| (layout.recent_begin(&page.segment) / 16) as u32;
+    let mut encode_params = Vec::new();
+    for (index, layer) in schedule.iter().enumerate() {
+        for page in &states[layer.state] {
+            encode_params.push(table.push(EncodeParams {
+                slot_begin: page.slots.start as u32,
+                slot_end: page.slots.end as u32,
+                block_begin: page.segment.start as u32,
+                slot_stride: slot_stride(page),
+                parity: index as u32 % 2,
+                recent_begin: recent_begin(page),
+                padding: [0; 2],
+            }));
+        }
+    }
+    let project_params: Vec<u64> = layout
+        .segments
+        .iter()
+        .map(|segment| table.push(ProjectParams { block_begin: segment.start as u32, padding: [0; 3] }))
+        .collect();
+    let logits_params: Vec<u64> = layout
+        .head_segments
+        .iter()
+        .map(|segment| {
+            table.push(LogitsParams {
+                block_begin: segment.start as u32,
+                parity: (schedule.len() as u32 + 1) % 2,
+                slot_end: count as u32,
+                padding: 0,
+            })
+        })
+        .collect();
+    let mut memory_params = Vec::new();
+    for page in states.iter().flatten() {
+        let (slot_begin, block_count) = (page.slots.start as u32, page.segment.len() as u32);
+        let (slot_stride, recent_begin) = (slot_stride(page), recent_begin(page));
+        let rescale = table.push(RescaleParams {
+            slot_begin,
+            block_count,
+            stripes: page_stripes(layout, page),
+            recent_begin,
+            slot_stride,
+            padding: [0; 3],
+        });
+        let settle = table.push(SettleParams { slot_begin, slot_stride, recent_begin, padding: 0 });
+        memory_params.push((rescale, settle));
+    }
+    let uniforms = gpu.buffer(
+        "the kernels' parameters",
+        table.bytes.len() as u64,
+        BufferUsages::UNIFORM | BufferUsages::COPY_DST,
+    )?;
+    gpu.upload(&uniforms, 0, &table.bytes)?;
+    let offsets =
+        ParamOffsets { encode: encode_params, project: project_params, logits: logits_params, memory: memory_params };
+    Ok((uniforms, offsets))
 }
 
 impl Slots for GpuSlots {

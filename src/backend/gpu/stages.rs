@@ -1,7 +1,8 @@
 //! The GPU's kernels one at a time.
 
 use super::GpuBackend;
-use super::slots::{GpuSlots, ScheduledLayer, floats};
+use super::dispatch::{ScheduledLayer, floats};
+use super::slots::GpuSlots;
 use crate::backend::memory::Memory;
 use crate::backend::stage::{
     EncodeInput, EncodeOutput, LogitsInput, ProjectInput, ProjectOutput, SampleInput, SampleOutput, Stages,
