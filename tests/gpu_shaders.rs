@@ -120,7 +120,7 @@ fn structures_are_laid_out_as_on_the_host() {
         top_k top_p min_p min_new_tokens sequence seed_lo seed_hi zero padding)
     .without_padding();
     let control = shape_of!(Control: token generated status top_k_key top_p_key mass_lo mass_hi draw_lo draw_hi);
-    let step = Shape::declared(include_str!("../src/backend/gpu/slots.rs"), "GpuStep");
+    let step = Shape::declared(include_str!("../src/backend/gpu/dispatch.rs"), "GpuStep");
     let encode = Shape::declared(include_str!("../src/backend/gpu/encode.rs"), "EncodeParams");
     let project = Shape::declared(include_str!("../src/backend/gpu/project.rs"), "ProjectParams");
     let logits = Shape::declared(include_str!("../src/backend/gpu/logits.rs"), "LogitsParams");
