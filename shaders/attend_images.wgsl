@@ -13,6 +13,12 @@ const SCORES_AT: u32 = BLOCK / 8u + BLOCK / 4u;
 const COLUMNS_AT_ONCE: u32 = min(8u, (ROW4 + W - 1u) / W);
 const STRIPES: u32 = (ROW4 + COLUMNS_AT_ONCE * W - 1u) / (COLUMNS_AT_ONCE * W);
 
+// q of the j-th of four pairs.
+fn one_of_four(early: vec4<f32>, late: vec4<f32>, j: u32) -> vec2<f32> {
+    let two = select(early, late, j >= 2u);
+    return select(two.xy, two.zw, j % 2u == 1u);
+}
+
 // y <- read_scale (q . state + sum of (q . q_w) x_w), window <- window with q in it
 fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, pairs: u32) {
     let own = (slot * BLOCKS + block) * SCRATCH;
@@ -52,8 +58,7 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
                 let column = min(first + c, ROW4 - 1u);
                 // All lines of memory of the four pairs are asked for at once.
                 for (var j = 0u; j < 4u; j++) {
-                    let two = select(early, late, j >= 2u);
-                    let q = select(two.xy, two.zw, j % 2u == 1u);
+                    let q = one_of_four(early, late, j);
                     y[c] = add_scaled(y[c], q.x, state_at(at[j] + column));
                     y[c] = add_scaled(y[c], q.y, state_at(at[j] + ROW4 + column));
                 }
@@ -61,8 +66,7 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
             if (stripe == 0u) {
                 for (var j = 0u; j < 4u; j++) {
                     let pair = numbers[j];
-                    let two = select(early, late, j >= 2u);
-                    let q = select(two.xy, two.zw, j % 2u == 1u);
+                    let q = one_of_four(early, late, j);
                     let window = state_at(base + BLOCK_STATE + pair * PAIR_ENTRIES + entry);
                     score = add_scaled(score, select(q.x, q.y, entry >= PAIR_ENTRIES / 2u), window);
                 }
@@ -101,8 +105,7 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
         let late = scratch_at(own + Q_AT + 2u * f + 1u);
         for (var j = 0u; j < 4u; j++) {
             if (4u * f + j < pairs) {
-                let two = select(early, late, j >= 2u);
-                let q = select(two.xy, two.zw, j % 2u == 1u);
+                let q = one_of_four(early, late, j);
                 let at = base + BLOCK_STATE + numbers[j] * PAIR_ENTRIES + turn / 4u;
                 var first = state_at(at);
                 first[turn % 4u] = q.x;

@@ -7,9 +7,8 @@
 //   y <- q . state + sum of (q . q_w) x_w over the window              a partial result of this block
 //   window <- window with q and x in it
 //
-// Workgroup (slot tile, block of the segment). Nobody else touches the block's memory; the segment's first
-// block writes the window's residuals. How the active pairs meet it is
-// in `attend_buffers.wgsl` or `attend_images.wgsl`: `meet_pairs`.
+// Workgroup (slot tile, block of the segment). Nobody else touches the block's memory; the segment's first block writes the
+// window's residuals. How the active pairs meet it is in `attend_buffers.wgsl` or `attend_images.wgsl`: `meet_pairs`.
 // Twin: `src/backend/cpu/encode.rs`.
 
 // The page's memory of this layer, [slots of the page][slot_stride]; see `memory.wgsl`.

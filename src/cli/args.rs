@@ -100,7 +100,9 @@ impl DeviceArgs {
             Weights::F32 => WeightChoice::F32,
             Weights::F16 => WeightChoice::F16,
         };
-        notices.watch_compilation();
+        if self.device != DeviceChoice::Cpu {
+            notices.watch_compilation();
+        }
         let bdh = Bdh::new(model, &self.device, weights)?;
         if let Some(error) = bdh.fallback() {
             notices.say(format_args!("note: {}; the CPU runs instead", error.cause()));

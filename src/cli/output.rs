@@ -5,6 +5,7 @@ use bdh_gpu::backend::gpu;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, StdoutLock, Write};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Shorter texts are read before a progress bar could be looked at.
@@ -83,9 +84,10 @@ impl Notices {
         }
     }
 
-    /// From now on, says so once if a device takes long to compile its kernels.
+    /// From now on, says so once if a device takes long to compile its kernels; to ask for it again changes nothing.
     pub fn watch_compilation(&self) {
-        if self.quiet {
+        static WATCHED: AtomicBool = AtomicBool::new(false);
+        if self.quiet || WATCHED.swap(true, Relaxed) {
             return;
         }
         let notices = *self;

@@ -311,7 +311,7 @@ fn element_bytes(weight_type: WeightType) -> u64 {
 fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, team_rows: usize, slot_tile: usize) -> u64 {
     let (w, block) = (workgroup.max(SEARCH_WORKGROUP) as usize, g.block.max(vocab_block));
     let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w.div_ceil(16) * 4 + block / 8 + block * 4;
-    let encode = slot_tile * block * 4 + block / 2 * 8 + block * 4 + WINDOW * 4;
+    let encode = slot_tile * block * 4 + block / 2 * 8 + WINDOW * 4;
     let project = block * 4 + block * 4 + w * team_rows * 4 + 16;
     (common + encode.max(project).max(chunk_layout::WORKGROUP_MEMORY)) as u64
 }

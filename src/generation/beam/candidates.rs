@@ -137,22 +137,11 @@ fn finite(value: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::super::NO_TEXT;
+    use super::super::tests::GREEDY;
     use super::*;
     use crate::sampling::SamplingOptions;
     use rand::rngs::Xoshiro256PlusPlus;
     use rand::{RngExt, SeedableRng};
-
-    const GREEDY: SamplingOptions = SamplingOptions {
-        do_sample: false,
-        temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-        presence_penalty: 0.0,
-        frequency_penalty: 0.0,
-        min_new_tokens: 0,
-    };
 
     fn params(options: SamplingOptions) -> SamplerParams {
         SamplerParams::new(&options, 0, 0)

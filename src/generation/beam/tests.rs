@@ -68,7 +68,7 @@ fn check(options: &BeamOptions, sampling: &SamplingOptions, expected: [(&[u32], 
     }
 }
 
-const GREEDY: SamplingOptions = SamplingOptions {
+pub(super) const GREEDY: SamplingOptions = SamplingOptions {
     do_sample: false,
     temperature: 1.0,
     top_k: 0,
