@@ -4,7 +4,6 @@ use super::beam_attend::BeamAttend;
 use super::beam_encode::{OwnNodes, RotateAll};
 use super::beam_fold::Fold;
 use super::beam_select::{self, BeamBest};
-use super::dense::Ahead;
 use super::encode;
 use super::pages::Pages;
 use super::residual::Embed;
@@ -109,8 +108,7 @@ impl BeamWorker {
         for (own, block) in share.blocks.clone().enumerate() {
             let tiles = &weights.encoder[block * g.block * g.width..][..g.block * g.width];
             let offset = own * g.block;
-            let ahead = &mut Ahead::default();
-            encode::activate(job.level, tiles, g.width, x, g.row, active, u, stride, offset, ahead);
+            encode::activate(job.level, tiles, g.width, x, g.row, active, u, stride, offset);
             for &slot in active.iter() {
                 let phases = slot * g.padded_neurons() + block % g.blocks_per_head * g.block;
                 let (q, _) = self.nodes.get_mut(nodes[slot], layer);
@@ -144,7 +142,7 @@ impl BeamWorker {
                     state: &state[block * g.block * g.row..][..g.block * g.row],
                     read_scale: step.read_scale,
                     y: &mut attention[(own * worker.slots + slot) * g.row..][..g.row],
-                    list: &mut worker.lists[0],
+                    list: &mut worker.list,
                 });
             }
         }

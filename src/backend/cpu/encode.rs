@@ -1,6 +1,6 @@
 //! Twin of `shaders/encode.wgsl`: a block of neurons of one head fires, and meets its memory.
 
-use super::dense::{Ahead, tile_product};
+use super::dense::tile_product;
 use super::rows::{Weighted, select, weighted_sum};
 use super::simd::{Isa, Kernel, LANES, Level};
 use super::weights::{Half, TILE};
@@ -22,11 +22,9 @@ pub fn activate<E: Half>(
     u: &mut [f32],
     stride: usize,
     offset: usize,
-    ahead: &mut Ahead,
 ) {
-    ahead.spread(encoder.len() / TILE);
     for (index, tile) in encoder.chunks_exact(width * TILE).enumerate() {
-        tile_product(level, tile, x, row, active, ahead, |slot, sums| {
+        tile_product(level, tile, x, row, active, |slot, sums| {
             let to = &mut u[slot * stride + offset + index * TILE..][..TILE];
             for (to, &sum) in to.iter_mut().zip(sums) {
                 // A NaN stays a NaN, so that it reaches the logits and is reported.
@@ -109,7 +107,7 @@ pub struct Attend<'a> {
     pub read_scale: f32,
     /// The past.
     pub memory: BlockMemory<'a>,
-    /// Whether the state's rows have to be asked for ahead of time.
+    /// Whether the window and the state's rows have to be asked for ahead of time.
     pub ahead: bool,
     /// Attention output of this block, `[row]`.
     pub y: &'a mut [f32],
@@ -123,13 +121,13 @@ impl Kernel for Attend<'_> {
         let row = self.y.len();
         let BlockMemory { state, rotated, recent } = self.memory;
         let turn = self.position as usize % WINDOW;
+        if self.ahead {
+            // By the time that the pairs of this turn have settled, these lines are there.
+            self.list.iter().for_each(|item| isa.prefetch(&rotated[item.row as usize * WINDOW]));
+        }
         for pair in (turn..rotated.len() / (2 * WINDOW)).step_by(WINDOW) {
             settle_pair(isa, pair, state, rotated, recent, row);
         }
-
-        let (lines, _) = state.as_chunks::<LANES>();
-        self.y.fill(0.0);
-        weighted_sum(isa, self.list, lines, self.ahead, self.y);
 
         let (window, _) = rotated.as_chunks_mut::<WINDOW>();
         let (pairs, _) = self.list.as_chunks::<2>();
@@ -141,6 +139,11 @@ impl Kernel for Attend<'_> {
                 entries[turn] = item.weight;
             }
         }
+
+        let (lines, _) = state.as_chunks::<LANES>();
+        self.y.fill(0.0);
+        weighted_sum(isa, self.list, lines, self.ahead, self.y);
+
         let mut weights = [0.0; WINDOW];
         isa.store(isa.add(scores[0], scores[1]), &mut weights);
         let (y, _) = self.y.as_chunks_mut::<LANES>();

@@ -5,7 +5,7 @@
 //! is split between threads) and their partial decoder outputs, and meet at a barrier after each.
 
 use super::barrier::Barrier;
-use super::dense::{Ahead, tile_product};
+use super::dense::tile_product;
 use super::encode::{self, Attend, BlockMemory, Phases, Rotate, Settle};
 use super::pages::Pages;
 use super::probe::{Phase, Probe};
@@ -165,8 +165,8 @@ pub struct Worker {
     /// Cosines and sines, `[slots][padded N]`.
     pub cosines: Vec<f32>,
     pub sines: Vec<f32>,
-    /// The active pairs of the block at hand and of the one before.
-    pub lists: [Vec<Weighted>; 2],
+    /// What is active in the block at hand.
+    pub list: Vec<Weighted>,
     /// The windows' residuals, the same in every thread, `[slots][layers][WINDOW][row]`.
     pub recent: Vec<f32>,
     /// Sequences that take part in the current step.
@@ -187,7 +187,7 @@ impl Worker {
             attention: vec![0.0; g.heads * slots * g.row],
             cosines: vec![0.0; slots * g.padded_neurons()],
             sines: vec![0.0; slots * g.padded_neurons()],
-            lists: Default::default(),
+            list: Vec::new(),
             recent: vec![0.0; slots * g.layers * WINDOW * g.row],
             active: Vec::with_capacity(slots),
             drawing: Vec::with_capacity(slots),
@@ -331,64 +331,39 @@ impl Worker {
         let recent = |slot: usize| (slot * g.layers + layer) * WINDOW * g.row;
         let mut attention = write(&job.exchange.attention[self.share.index]);
         let stride = self.share.blocks.len() * g.block;
-        let [list, waiting] = &mut self.lists;
-        // The last sequence of each block waits until the next block has fired, while its rows come from memory.
-        let mut last: Option<(usize, usize)> = None;
-        let mut attend = |own: usize, slot: usize, list: &[Weighted], ahead: bool, memory: &mut OwnMemory| {
-            let LayerMemory { state, rotated } = &mut memory[slot][layer];
-            job.level.run(Attend {
-                list,
-                position: steps[slot].position,
-                read_scale: steps[slot].read_scale,
-                memory: BlockMemory {
-                    state: &mut state[own * g.block * g.row..][..g.block * g.row],
-                    rotated: &mut rotated[own * g.block * WINDOW..][..g.block * WINDOW],
-                    recent: &self.recent[recent(slot)..][..WINDOW * g.row],
-                },
-                ahead,
-                y: &mut attention[(own * self.slots + slot) * g.row..][..g.row],
-            });
-        };
         for (own, block) in self.share.blocks.clone().enumerate() {
             let tiles = &weights.encoder[block * g.block * g.width..][..g.block * g.width];
             let offset = own * g.block;
-            let mut rows = match last.filter(|_| job.streams) {
-                Some((own, slot)) => {
-                    let state: &[f32] = memory[slot][layer].state;
-                    let turn = steps[slot].position as usize % WINDOW;
-                    Ahead::new(waiting, &state[own * g.block * g.row..][..g.block * g.row], g.row, turn)
-                }
-                None => Ahead::default(),
-            };
             let (x, active) = (&self.x, &self.active);
-            encode::activate(job.level, tiles, g.width, x, g.row, active, &mut self.u, stride, offset, &mut rows);
+            encode::activate(job.level, tiles, g.width, x, g.row, active, &mut self.u, stride, offset);
             if let Some(probe) = &mut self.probe {
                 probe.lap(Phase::Encode);
             }
-            if let Some((own, slot)) = last.take() {
-                attend(own, slot, waiting, false, memory);
-            }
-            for (index, &slot) in self.active.iter().enumerate() {
+            for &slot in &self.active {
                 let phases = slot * g.padded_neurons() + block % g.blocks_per_head * g.block;
                 job.level.run(Rotate {
                     u: &self.u[slot * stride + offset..][..g.block],
                     cosines: &self.cosines[phases..][..g.block],
                     sines: &self.sines[phases..][..g.block],
-                    list,
+                    list: &mut self.list,
                 });
-                if index + 1 < self.active.len() {
-                    attend(own, slot, list, job.streams, memory);
-                } else {
-                    std::mem::swap(list, waiting);
-                    last = Some((own, slot));
-                }
+                let LayerMemory { state, rotated } = &mut memory[slot][layer];
+                job.level.run(Attend {
+                    list: &self.list,
+                    position: steps[slot].position,
+                    read_scale: steps[slot].read_scale,
+                    memory: BlockMemory {
+                        state: &mut state[own * g.block * g.row..][..g.block * g.row],
+                        rotated: &mut rotated[own * g.block * WINDOW..][..g.block * WINDOW],
+                        recent: &self.recent[recent(slot)..][..WINDOW * g.row],
+                    },
+                    ahead: job.streams,
+                    y: &mut attention[(own * self.slots + slot) * g.row..][..g.row],
+                });
             }
             if let Some(probe) = &mut self.probe {
                 probe.lap(Phase::Attend);
             }
-        }
-        if let Some((own, slot)) = last {
-            attend(own, slot, waiting, job.streams, memory);
         }
         for &slot in &self.active {
             let step = &steps[slot];
@@ -459,7 +434,7 @@ impl Worker {
                     decoder: &weights.decoder[rows.clone()],
                     update: &mut update[(own * self.slots + slot) * g.row..][..g.row],
                     ahead: job.streams,
-                    list: &mut self.lists[0],
+                    list: &mut self.list,
                 });
             }
         }
@@ -500,7 +475,7 @@ impl Worker {
         self.active.retain(|&slot| steps[slot].output >= Output::Logits);
         for index in self.share.head_tiles.clone() {
             let tile = &weights.head[index * TILE * g.width..][..TILE * g.width];
-            tile_product(job.level, tile, &self.x, g.row, &self.active, &mut Ahead::default(), |slot, sums| {
+            tile_product(job.level, tile, &self.x, g.row, &self.active, |slot, sums| {
                 let mut logits = lock(&job.logits[slot]);
                 let to = &mut logits[index * TILE..];
                 let count = to.len().min(TILE);
