@@ -5,7 +5,8 @@ mod common;
 use bdh_gpu::generation::{Context, Request, Settings};
 use bdh_gpu::model::Tensor;
 use bdh_gpu::{
-    Bdh, DeviceChoice, Forgetting, GenerationError, GenerationOptions, Model, OpenError, SamplingOptions, WeightChoice,
+    Bdh, DeviceChoice, Forgetting, GenerationError, GenerationOptions, Model, OpenError, SamplingOptions, Session,
+    WeightChoice,
 };
 use std::ops::ControlFlow;
 use std::task::Poll;
@@ -74,6 +75,62 @@ fn an_ended_stream_stays_ended() {
     assert!(matches!(pieces.next_within(Duration::ZERO), Poll::Ready(None)));
 }
 
+/// A conversation that has read something.
+fn session(model: &Bdh) -> Session {
+    let mut session = model.session(Forgetting::Full).unwrap();
+    session.feed(&model.encode(b"To be or ").unwrap(), |_| ControlFlow::Continue(())).unwrap();
+    session
+}
+
+#[test]
+fn a_conversation_continues_in_pieces() {
+    let model = model();
+    let mut whole = session(&model);
+    for (tokens, stop) in [(150, vec![]), (400, vec!["e".to_string()]), (0, vec![])] {
+        let options = GenerationOptions { stop, ..options(tokens) };
+        let mut pieces = session(&model).into_stream(options.clone());
+        let text: String = pieces.by_ref().map(Result::unwrap).collect();
+        assert!(pieces.next().is_none());
+        assert!(matches!(pieces.next_within(Duration::ZERO), Poll::Ready(None)));
+        let mut other = pieces.into_session();
+        let snapshot = whole.snapshot().unwrap();
+        let generated = whole.generate(&options, |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(text, model.decode(&generated.tokens));
+        assert_eq!(other.position(), whole.position());
+        let next = |session: &mut Session| session.generate(&self::options(20), |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(next(&mut other).tokens, next(&mut whole).tokens);
+        whole.restore(&snapshot).unwrap();
+    }
+}
+
+#[test]
+fn a_conversation_goes_on_after_the_pieces_that_were_taken() {
+    let model = model();
+    let endless = options(usize::MAX >> 33);
+    for count in [0, 1, 5] {
+        let mut pieces = session(&model).into_stream(endless.clone());
+        let text: String = pieces.by_ref().take(count).map(Result::unwrap).collect();
+        let mut stopped = pieces.into_session();
+        let tokens = stopped.position() as usize - "To be or ".len();
+        assert_eq!(count == 0, tokens == 0, "{tokens} tokens, {text:?}");
+        let mut whole = session(&model);
+        let generated = whole.generate(&options(tokens + 20), |_| ControlFlow::Continue(())).unwrap().tokens;
+        let written = model.decode(&generated[..tokens]);
+        // Up to three bytes of a character may wait for the rest of it.
+        assert!(
+            written.starts_with(&text) && written.len() <= text.len() + 3 * r"\x00".len(),
+            "{text:?} of {written:?}"
+        );
+        let rest = stopped.generate(&options(20), |_| ControlFlow::Continue(())).unwrap().tokens;
+        assert_eq!(rest, generated[tokens..]);
+    }
+    // Nobody waits for the conversation, or for a piece.
+    drop(session(&model).into_stream(endless.clone()));
+    let mut waiting = session(&model).into_stream(endless);
+    let _ = waiting.next_within(Duration::ZERO);
+    drop(waiting);
+}
+
 #[test]
 fn what_is_wrong_is_said_before_any_work() {
     let model = model();
@@ -99,6 +156,8 @@ fn a_failure_is_a_streams_last_item() {
     let model = Model::from_parts("broken", broken.config, weights).unwrap();
     let bdh = Bdh::new(model, &DeviceChoice::Cpu, WeightChoice::F32).unwrap();
     let items: Vec<_> = bdh.generate_stream("", &options(5)).unwrap().collect();
+    assert!(matches!(items.last(), Some(Err(GenerationError::Sampling { .. }))), "{items:?}");
+    let items: Vec<_> = bdh.session(Forgetting::Full).unwrap().into_stream(options(5)).collect();
     assert!(matches!(items.last(), Some(Err(GenerationError::Sampling { .. }))), "{items:?}");
 }
 

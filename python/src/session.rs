@@ -4,19 +4,24 @@ use crate::errors::{self, BDHError};
 use crate::input;
 use crate::options::Options;
 use crate::signals::{Signals, detached};
+use crate::stream::{Continued, Source, TextStream};
 use bdh_gpu::Bdh;
 use bdh_gpu::generation;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::path::PathBuf;
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 
 /// A conversation whose state stays on the device from turn to turn; BDH.session starts one.
 #[pyclass(frozen, module = "bdh_gpu")]
 pub struct Session {
     bdh: Bdh,
-    session: Mutex<generation::Session>,
+    place: Place,
 }
+
+/// Where a conversation is to be found, but for the time in which a stream has it.
+pub type Place = Arc<Mutex<Option<generation::Session>>>;
 
 /// A conversation's state at one moment, in the host's memory.
 #[pyclass(frozen, module = "bdh_gpu")]
@@ -27,7 +32,7 @@ pub struct Snapshot {
 
 impl Session {
     pub fn new(bdh: &Bdh, session: generation::Session) -> Self {
-        Self { bdh: bdh.clone(), session: Mutex::new(session) }
+        Self { bdh: bdh.clone(), place: Arc::new(Mutex::new(Some(session))) }
     }
 
     /// Works on the conversation while other Python threads run.
@@ -36,8 +41,17 @@ impl Session {
         py: Python<'_>,
         work: impl FnOnce(&mut generation::Session, &mut Signals) -> PyResult<T> + Send,
     ) -> PyResult<T> {
-        detached(py, |signals| match self.session.try_lock() {
-            Ok(mut session) => work(&mut session, signals),
+        self.enter(py, |place, signals| work(place.as_mut().ok_or_else(streaming)?, signals))
+    }
+
+    /// Works on the place of the conversation while other Python threads run.
+    fn enter<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut Option<generation::Session>, &mut Signals) -> PyResult<T> + Send,
+    ) -> PyResult<T> {
+        detached(py, |signals| match self.place.try_lock() {
+            Ok(mut place) => work(&mut place, signals),
             Err(TryLockError::Poisoned(poisoned)) => work(&mut poisoned.into_inner(), signals),
             Err(TryLockError::WouldBlock) => {
                 Err(BDHError::new_err("another thread uses this session; fork it, or wait for that thread"))
@@ -68,6 +82,11 @@ impl Session {
             Ok(best)
         })
     }
+}
+
+/// The error of a conversation that a stream goes on with.
+fn streaming() -> PyErr {
+    BDHError::new_err("a stream goes on with this session; take the rest of it, or close() it")
 }
 
 #[pymethods]
@@ -113,6 +132,26 @@ impl Session {
         Ok(self.bdh.decode(&self.tokens(py, "generate_text", max_new_tokens, options)?))
     }
 
+    /// As generate_text, but hands the text out as it comes. The conversation belongs to the stream until its end or
+    /// close(), and goes on after the pieces that were taken. Beam search finds whole texts: for generate_text.
+    #[pyo3(signature = (max_new_tokens=None, **options))]
+    fn generate_stream(
+        &self,
+        py: Python<'_>,
+        max_new_tokens: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<TextStream> {
+        let settings = Options::read("generate_stream", &[], max_new_tokens, options)?.settings(&self.bdh)?;
+        if settings.uses_beams() {
+            return Err(PyValueError::new_err("num_beams must be 1 in a session's stream; generate_text searches"));
+        }
+        self.enter(py, |place, _| {
+            let session = place.take().ok_or_else(streaming)?;
+            let pieces = session.into_stream(settings.options);
+            Ok(TextStream::new(Source::Continued(Continued::new(pieces, &self.place))))
+        })
+    }
+
     /// A second conversation with the same past.
     fn fork(&self, py: Python<'_>) -> PyResult<Self> {
         let fork = self.work(py, |session, _| session.fork().map_err(errors::generation))?;
@@ -141,7 +180,12 @@ impl Session {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(format!("<bdh_gpu.Session of {} at position {}>", self.bdh.model().name, self.position(py)?))
+        let name = &self.bdh.model().name;
+        // A thread or a stream that has the conversation is no reason not to show it.
+        Ok(match self.position(py) {
+            Ok(position) => format!("<bdh_gpu.Session of {name} at position {position}>"),
+            Err(_) => format!("<bdh_gpu.Session of {name}, at work>"),
+        })
     }
 }
 

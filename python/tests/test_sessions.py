@@ -53,6 +53,46 @@ def test_a_session_goes_on_with_the_best_beam(model):
     assert session.position == 9 + len(tokens)
 
 
+def test_a_session_continues_in_pieces(model):
+    whole, session = model.session(), model.session()
+    whole.feed("To be or ")
+    session.feed("To be or ")
+    for _ in range(2):
+        pieces = list(session.generate_stream(100, seed=3))
+        assert "".join(pieces) == whole.generate_text(100, seed=3)
+        assert len(pieces) > 1
+    assert session.position == whole.position == 209 and session.seed == 3
+
+
+@pytest.mark.parametrize("end", ["close", "drop"])
+def test_a_session_goes_on_after_the_pieces_that_were_taken(model, end):
+    whole, session = model.session(), model.session()
+    whole.feed("To be or ")
+    session.feed("To be or ")
+    stream = session.generate_stream(10**9, seed=3)
+    text = next(stream) + next(stream)
+    for call in [lambda: session.position, session.generate, session.generate_stream, session.fork]:
+        with pytest.raises(BDHError, match="a stream goes on with this session"):
+            call()
+    assert repr(session) == "<bdh_gpu.Session of bdh-shakespeare, at work>"
+    if end == "close":
+        stream.close()
+        assert list(stream) == []
+    else:
+        del stream
+    tokens = session.position - 9
+    assert whole.generate_text(tokens, seed=3) == text
+    assert session.generate_text(**OPTIONS) == whole.generate_text(**OPTIONS)
+    # A stream that nobody took from has done nothing.
+    session.generate_stream(10**9).close()
+    assert session.position == whole.position
+
+
+def test_a_sessions_stream_does_not_search(model):
+    with pytest.raises(ValueError, match="num_beams must be 1 in a session's stream"):
+        model.session().generate_stream(num_beams=2)
+
+
 def test_a_session_is_for_one_thread_at_a_time(model):
     session = model.session()
     session.feed("To be or ")

@@ -5,10 +5,12 @@ use super::beam::BeamSearch;
 use super::snapshot::Snapshot;
 use super::stop::StopScan;
 use super::{
-    Bdh, BeamOptions, BeamProgress, FinishReason, Generated, GenerationError, GenerationOptions, Hypothesis, beams,
+    Bdh, BeamOptions, BeamProgress, FinishReason, Generated, GenerationError, GenerationOptions, Hypothesis,
+    SessionPieces, beams,
 };
 use crate::model::forgetting::Forgetting;
 use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT, SamplerParams, SamplingOptions};
+use crate::tokenizer::TextStream;
 use std::ops::ControlFlow;
 
 /// With stop texts, the state is kept every so many tokens: what lies between is read again after a stop.
@@ -236,6 +238,33 @@ impl Session {
         self.batch.rest(0);
         release(&mut scan, &mut tokens, &mut each);
         Ok(Generated { tokens, finish_reason, seed })
+    }
+
+    /// Continues the conversation as [`Session::generate`] does, piece by piece; [`SessionPieces::into_session`] gives it
+    /// back. Errors come as the last piece, and leave a conversation as they do there.
+    ///
+    /// ```
+    /// # use bdh_gpu::{Bdh, Forgetting, GenerationOptions};
+    /// # let model = Bdh::embedded()?;
+    /// let options = GenerationOptions { max_new_tokens: 1000, ..GenerationOptions::of_model(model.model()) };
+    /// let mut pieces = model.session(Forgetting::of_model(&model.model().config))?.into_stream(options);
+    /// while let Some(piece) = pieces.next().transpose()? {
+    ///     print!("{piece}");
+    ///     if piece.contains('.') {
+    ///         break;
+    ///     }
+    /// }
+    /// let session = pieces.into_session(); // goes on after the piece with the full stop
+    /// # assert!(session.position() < 1000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_stream(self, options: GenerationOptions) -> SessionPieces {
+        SessionPieces::start(self, options)
+    }
+
+    /// Turns the conversation's tokens into text as they come.
+    pub(super) fn text_stream(&self) -> TextStream {
+        self.bdh.text_stream()
     }
 
     /// Finds the likeliest continuations of the conversation, which itself stays as it is. Options, progress

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Pieces that may wait to be taken: the device works at most so many bursts ahead.
 const AHEAD: usize = 4;
 
-type Piece = Result<String, GenerationError>;
+pub(super) type Piece = Result<String, GenerationError>;
 
 /// The pieces of a text, as [`Bdh::generate_stream`] makes them. Dropped before the end, it stops the device and
 /// waits until it has.
