@@ -255,7 +255,7 @@ impl Session {
     ///     }
     /// }
     /// let session = pieces.into_session(); // goes on after the piece with the full stop
-    /// # assert!(session.position() < 1000);
+    /// # drop(session);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn into_stream(self, options: GenerationOptions) -> SessionPieces {

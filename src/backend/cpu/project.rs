@@ -1,7 +1,7 @@
 //! Twin of `shaders/project.wgsl`: attention output through the gated neurons of a block, back to the
 //! residual width.
 
-use super::rows::{Weighted, drop_zeros, select, weighted_sum};
+use super::rows::{AHEAD, Weighted, drop_zeros, select, weighted_sum};
 use super::simd::{Isa, Kernel, LANES};
 use super::weights::Half;
 
@@ -24,9 +24,6 @@ pub struct Project<'a, E> {
     /// Scratch.
     pub list: &'a mut Vec<Weighted>,
 }
-
-/// Rows of encoder_v ahead of their use at which they are asked for.
-const AHEAD: usize = 16;
 
 impl<E: Half> Kernel for Project<'_, E> {
     type Output = ();

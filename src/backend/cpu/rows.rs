@@ -13,7 +13,7 @@ pub struct Weighted {
 }
 
 /// Rows ahead of their use at which they are asked for.
-const AHEAD: usize = 16;
+pub const AHEAD: usize = 16;
 
 /// Keeps what `keep` says of `items` in `list`, in order, without a branch that would be mispredicted.
 #[inline(always)]
