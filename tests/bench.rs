@@ -30,7 +30,7 @@ fn activity(bdh: &Bdh, sequences: usize, tokens: usize, counted: usize) -> Activ
     let mut slots = bdh.backend().create_slots(sequences).expect("memory");
     let step = |position: usize| {
         let step = |slot| SlotStep {
-            input: Input::Token(((position * 3 + slot) % 11) as u32),
+            input: Input::Token(((position * 3 + slot) % bdh.model().config.vocab_size) as u32),
             output: Output::Logits,
             position: position as u32,
             ..SlotStep::IDLE
@@ -66,6 +66,22 @@ fn everything_fires_at_density_one() {
 fn nothing_fires_at_density_zero() {
     let none = activity(&on_cpu(0.0), 2, 20, 16);
     assert_eq!(none, Activity { steps: 16, logits: 16, tokens: 32, ..Activity::default() });
+}
+
+#[test]
+fn synthetic_models_have_the_density_that_is_asked_for() {
+    for (n_layer, n_embd, neurons_per_head, vocab_size) in [(1, 24, 256, 97), (6, 64, 512, 11), (12, 64, 1024, 300)] {
+        for wanted in [0.05, 0.25, 0.6] {
+            let sizes =
+                SyntheticSpec { n_layer, n_embd, n_head: 2, neurons_per_head, vocab_size, density: wanted, seed: 5 };
+            let bdh = Bdh::new(Model::synthetic(&sizes), &DeviceChoice::Cpu, WeightChoice::F32).expect("the CPU runs");
+            let shares = density(&bdh.model().config, &activity(&bdh, 3, 64, 32));
+            // Few neurons, few tokens: what is drawn deviates from what is expected.
+            let context = format!("{n_layer} layers of width {n_embd}, density {wanted}: {shares:?}");
+            assert!((shares.u - wanted).abs() < 0.03, "{context}");
+            assert!((0.15..0.35).contains(&(shares.g / shares.u)), "{context}");
+        }
+    }
 }
 
 #[test]

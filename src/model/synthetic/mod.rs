@@ -1,11 +1,14 @@
 //! Random models of a chosen density, for measuring speed without trained weights.
 //!
-//! Plain random weights activate half of the neurons; trained ones far fewer. Here every embedding and
-//! decoder row has a component along one fixed direction of zero mean, so that the residual x keeps
-//! one too, whatever the token and the layer. Every encoder column has a component along that
-//! direction as well, which shifts x · encoder by just as much as the normal quantile of the wanted
-//! density asks for.
+//! Plain random weights activate half of the neurons, and open the gates of half of those; trained ones far
+//! fewer. Here every embedding and decoder row has a component along one fixed direction of zero mean, so that the
+//! residual x keeps one too, whatever the token and the layer, and with it the attention output y, which is a sum
+//! of residuals. Every column of the encoder and of encoder_v has a component along that direction as well, which
+//! shifts x · encoder and y · encoder_v by as much as the wanted densities ask for (see [`calibrate`]).
 
+mod calibrate;
+
+use calibrate::{Shifts, calibrate};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 
@@ -19,12 +22,9 @@ use super::{Model, Weights};
 const EMBEDDING_SHARE: f64 = 0.75;
 /// The same for what a layer adds to the residual.
 const UPDATE_SHARE: f64 = 0.5;
-/// The same for the residual as measured over layers and tokens, for which the shift is computed.
-const RESIDUAL_SHARE: f64 = 0.75;
-
-/// Shift for densities 0 and 1. A column of noise is at most 3.5 long, so that it cannot outweigh the
-/// shift on a residual with a tenth or more of its length along the direction.
-const EXTREME: f64 = 40.0;
+/// Share of the active neurons whose gate opens (g > 0). Trained networks have 1 to 10 % open gates among all
+/// neurons; the shipped one has an eighth of its active ones.
+const GATE_SHARE: f64 = 0.25;
 
 /// Sizes and density of a synthetic model. Sizes as in [`Config`].
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +40,7 @@ pub struct SyntheticSpec {
     /// Tokens.
     pub vocab_size: usize,
     /// Share of neurons that a token activates (u > 0), from 0 to 1. The ends are exact, the rest is
-    /// met to within a few hundredths.
+    /// met to within about a hundredth, by small models less closely. A quarter of the active neurons' gates open.
     pub density: f64,
     /// Seed of the random numbers: the same specification gives the same model.
     pub seed: u64,
@@ -91,14 +91,17 @@ impl Model {
             panic!("{error}");
         }
         let config = spec.config();
-        let mut random = Normal(Xoshiro256PlusPlus::seed_from_u64(spec.seed));
+        let Shifts { encoder, encoder_v } = calibrate(spec);
+        let mut random = Normal::new(spec.seed);
+        let &SyntheticSpec { n_embd, n_head, neurons_per_head, vocab_size, .. } = spec;
+        let per_head = [n_head, n_embd, neurons_per_head];
         let weights = Weights {
-            embed: embedding(spec, &mut random),
-            encoder: encoder(spec, &mut random),
-            encoder_v: noise(&[spec.n_head, spec.n_embd, spec.neurons_per_head], spec.n_embd, &mut random),
-            decoder: decoder(spec, &mut random),
-            lm_head: noise(&[spec.n_embd, spec.vocab_size], spec.n_embd, &mut random),
-            freqs: default_freqs(spec.neurons_per_head),
+            embed: Tensor::from_f32(&[vocab_size, n_embd], embedding(spec, &mut random)),
+            encoder: Tensor::from_f32(&per_head, columns(spec, encoder, &mut random)),
+            encoder_v: Tensor::from_f32(&per_head, columns(spec, encoder_v, &mut random)),
+            decoder: Tensor::from_f32(&[n_head * neurons_per_head, n_embd], decoder(spec, &mut random)),
+            lm_head: Tensor::from_f32(&[n_embd, vocab_size], head(spec, &mut random)),
+            freqs: default_freqs(neurons_per_head),
         };
         match Self::from_parts(NAME, config, weights) {
             Ok(model) => model,
@@ -108,26 +111,17 @@ impl Model {
 }
 
 /// Rows of length √D, as a layer norm leaves them, `[V, D]`.
-fn embedding(spec: &SyntheticSpec, random: &mut Normal) -> Tensor {
+fn embedding(spec: &SyntheticSpec, random: &mut Normal) -> Vec<f32> {
     let length = (spec.n_embd as f64).sqrt();
     let shared = length * EMBEDDING_SHARE;
     let scale = (1.0 - EMBEDDING_SHARE.powi(2)).sqrt();
-    let rows = rows_around_direction(spec.vocab_size, spec.n_embd, shared, scale, random);
-    Tensor::from_f32(&[spec.vocab_size, spec.n_embd], rows)
+    rows_around_direction(spec.vocab_size, spec.n_embd, shared, scale, random)
 }
 
-/// Noise of variance 1/D, shifted, `[H, D, N]`.
-fn encoder(spec: &SyntheticSpec, random: &mut Normal) -> Tensor {
-    let width = spec.n_embd as f64;
-    // x has length √D, so that x · noise has variance 1 and x · direction is the residual's share of √D.
-    let shift = if spec.density <= 0.0 {
-        -EXTREME
-    } else if spec.density >= 1.0 {
-        EXTREME
-    } else {
-        normal_quantile(spec.density) / (RESIDUAL_SHARE * width.sqrt())
-    };
-    let scale = 1.0 / width.sqrt();
+/// Noise of variance 1/D, so that its product with a normalised vector has variance 1, plus `shift` times the
+/// direction in every column, `[H, D, N]`.
+fn columns(spec: &SyntheticSpec, shift: f64, random: &mut Normal) -> Vec<f32> {
+    let scale = 1.0 / (spec.n_embd as f64).sqrt();
     let mut values = Vec::with_capacity(spec.n_head * spec.n_embd * spec.neurons_per_head);
     for _ in 0..spec.n_head {
         for d in 0..spec.n_embd {
@@ -135,21 +129,27 @@ fn encoder(spec: &SyntheticSpec, random: &mut Normal) -> Tensor {
             random.extend(&mut values, spec.neurons_per_head, scale as f32, shift);
         }
     }
-    Tensor::from_f32(&[spec.n_head, spec.n_embd, spec.neurons_per_head], values)
+    values
 }
 
-/// Rows whose sum over the active neurons has about [`UPDATE_SHARE`] along the direction, `[H·N, D]`.
-fn decoder(spec: &SyntheticSpec, random: &mut Normal) -> Tensor {
+/// Rows whose sum over the open gates has about [`UPDATE_SHARE`] along the direction, `[H·N, D]`.
+fn decoder(spec: &SyntheticSpec, random: &mut Normal) -> Vec<f32> {
     let neurons = spec.n_head * spec.neurons_per_head;
-    // Half of the active neurons pass the gate. Their shared components add up, their noise adds up
-    // as a random walk: (Σ g)² is about 0.4 · count · Σ g² for products of two half-normal numbers.
-    let count = (spec.density * neurons as f64 / 2.0).max(1.0);
+    // The open gates' shared components add up, their noise adds up as a random walk: (Σ g)² is about
+    // 0.35 · count · Σ g² for products of two normal numbers above their upper quartile.
+    let count = (spec.density * GATE_SHARE * neurons as f64).max(1.0);
     let scale = 1.0 / count.sqrt();
     let noise = scale * (spec.n_embd as f64).sqrt();
     let share = UPDATE_SHARE / (1.0 - UPDATE_SHARE.powi(2)).sqrt();
-    let shared = share * noise / (0.4 * count).sqrt();
-    let rows = rows_around_direction(neurons, spec.n_embd, shared, scale, random);
-    Tensor::from_f32(&[neurons, spec.n_embd], rows)
+    let shared = share * noise / (0.35 * count).sqrt();
+    rows_around_direction(neurons, spec.n_embd, shared, scale, random)
+}
+
+/// Noise of variance 1/D, `[D, V]`.
+fn head(spec: &SyntheticSpec, random: &mut Normal) -> Vec<f32> {
+    let mut values = Vec::with_capacity(spec.n_embd * spec.vocab_size);
+    random.extend(&mut values, spec.n_embd * spec.vocab_size, 1.0 / (spec.n_embd as f32).sqrt(), 0.0);
+    values
 }
 
 /// `count` rows of `width`: noise of deviation `scale` with no part along the direction, plus `shared`
@@ -167,14 +167,6 @@ fn rows_around_direction(count: usize, width: usize, shared: f64, scale: f64, ra
     values
 }
 
-/// Noise of variance 1/`inputs`.
-fn noise(shape: &[usize], inputs: usize, random: &mut Normal) -> Tensor {
-    let len = shape.iter().product();
-    let mut values = Vec::with_capacity(len);
-    random.extend(&mut values, len, 1.0 / (inputs as f32).sqrt(), 0.0);
-    Tensor::from_f32(shape, values)
-}
-
 /// Element `d` of the shared direction: of unit length, its mean zero (alternating signs, and a zero at
 /// the end of an odd width).
 fn direction(d: usize, width: usize) -> f64 {
@@ -190,6 +182,10 @@ fn direction(d: usize, width: usize) -> f64 {
 struct Normal(Xoshiro256PlusPlus);
 
 impl Normal {
+    fn new(seed: u64) -> Self {
+        Self(Xoshiro256PlusPlus::seed_from_u64(seed))
+    }
+
     /// Appends `count` numbers of deviation `scale` around `mean`. Each is a sum of four uniform ones
     /// and at most 3.5 deviations from the mean.
     fn extend(&mut self, values: &mut Vec<f32>, count: usize, scale: f32, mean: f32) {
@@ -204,29 +200,14 @@ impl Normal {
     }
 }
 
-/// The number below which a normal random number lies with probability `p`, 0 < p < 1, within 5e-4
-/// (Abramowitz and Stegun, 26.2.23).
-fn normal_quantile(p: f64) -> f64 {
-    let t = (-2.0 * p.min(1.0 - p).ln()).sqrt();
-    let above = t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308)));
-    if p < 0.5 { -above } else { above }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_those_of_the_tables() {
-        for (p, quantile) in [(0.5, 0.0), (0.05, -1.64485), (0.2, -0.84162), (0.975, 1.95996), (1e-6, -4.75342)] {
-            assert!((normal_quantile(p) - quantile).abs() < 1e-3, "{p}");
-        }
-    }
-
-    #[test]
     fn noise_has_mean_zero_and_unit_variance() {
         let mut values = Vec::new();
-        Normal(Xoshiro256PlusPlus::seed_from_u64(1)).extend(&mut values, 100_000, 1.0, 0.0);
+        Normal::new(1).extend(&mut values, 100_000, 1.0, 0.0);
         let mean = values.iter().sum::<f32>() / 1e5;
         let variance = values.iter().map(|v| v * v).sum::<f32>() / 1e5;
         assert!(mean.abs() < 0.015 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
