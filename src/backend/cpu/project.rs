@@ -66,14 +66,29 @@ pub fn gate<I: Isa, E: Half>(
             values[row(later.row)].iter().step_by(2).for_each(|line| isa.prefetch(line));
         }
         let item = &mut list[i];
-        let mut sums = [isa.splat(0.0); 2];
-        for (k, (value, y)) in values[row(item.row)].iter().zip(y).enumerate() {
-            sums[k % 2] = isa.mul_add(E::load(isa, value), isa.load(y), sums[k % 2]);
-        }
-        let z = isa.sum(isa.add(sums[0], sums[1]));
+        let z = dot(isa, &values[row(item.row)], y);
         item.weight *= if z < 0.0 { 0.0 } else { z };
         if let Some(decoder) = decoder.filter(|_| item.weight != 0.0) {
             decoder[row(item.row)].iter().step_by(2).for_each(|line| isa.prefetch(line));
         }
     }
+}
+
+/// Sum of the products of two rows.
+#[inline(always)]
+fn dot<I: Isa, E: Half>(isa: I, values: &[[E; LANES]], y: &[[f32; LANES]]) -> f32 {
+    // Chains of sums, enough to hide the latency of a multiply-add.
+    const CHAINS: usize = 4;
+    let (values, last_values) = values.as_chunks::<CHAINS>();
+    let (y, last_y) = y.as_chunks::<CHAINS>();
+    let mut sums = [isa.splat(0.0); CHAINS];
+    for (values, y) in values.iter().zip(y) {
+        for k in 0..CHAINS {
+            sums[k] = isa.mul_add(E::load(isa, &values[k]), isa.load(&y[k]), sums[k]);
+        }
+    }
+    for (k, (value, y)) in last_values.iter().zip(last_y).enumerate() {
+        sums[k] = isa.mul_add(E::load(isa, value), isa.load(y), sums[k]);
+    }
+    isa.sum(isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3])))
 }
