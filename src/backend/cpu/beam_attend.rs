@@ -1,7 +1,7 @@
 //! Twin of `shaders/beam_attend.wgsl`: a block of neurons meets a beam's past.
 
 use super::beam_encode::OwnNodes;
-use super::rows::{Weighted, select, weighted_sum};
+use super::rows::{RowList, weighted_sum};
 use super::simd::{Isa, Kernel, LANES};
 use crate::backend::beams::PathEntry;
 
@@ -24,7 +24,7 @@ pub struct BeamAttend<'a> {
     /// Attention output of this block, `[row]`.
     pub y: &'a mut [f32],
     /// Scratch.
-    pub list: &'a mut Vec<Weighted>,
+    pub list: &'a mut RowList,
 }
 
 impl Kernel for BeamAttend<'_> {
@@ -36,8 +36,8 @@ impl Kernel for BeamAttend<'_> {
         let block = self.state.len() / row;
         let (q, _) = self.nodes.get(self.node, self.layer);
         let q = &q[self.first..][..block];
-        let entry = |(i, &q): (usize, &f32)| ([Weighted { row: i as u32, weight: q }], q != 0.0);
-        select(self.list, q.iter().enumerate().map(entry), Weighted::default());
+        let (q, _) = q.as_chunks::<LANES>();
+        self.list.fill(isa, q.iter().map(|q| (*q, isa.nonzero(isa.load(q)))));
         let (lines, _) = self.state.as_chunks::<LANES>();
         self.y.fill(0.0);
         weighted_sum(isa, self.list, lines, true, self.y);
@@ -45,7 +45,6 @@ impl Kernel for BeamAttend<'_> {
         for y in y.iter_mut().flatten() {
             *y *= self.read_scale;
         }
-        let (q, _) = q.as_chunks::<LANES>();
         for entry in self.path {
             let (other, x) = self.nodes.get(entry.node, self.layer);
             let (other, _) = other[self.first..][..block].as_chunks::<LANES>();

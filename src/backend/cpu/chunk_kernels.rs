@@ -2,7 +2,7 @@
 //!
 //! Their arithmetic is that of the kernels over one token, in another order.
 
-use super::encode::Phases;
+use super::encode::{Phases, pairs};
 use super::rows::{Weighted, weighted_sum};
 use super::simd::{Isa, Kernel, LANES};
 use super::weights::{Half, TILE};
@@ -166,11 +166,8 @@ impl Kernel for ChunkAttend<'_> {
             let lines = &lines[first * lines_per_row..][..rows * lines_per_row];
             for t in 0..tokens {
                 let active = nonzero(&self.u[t * self.stride + first..][..rows]);
-                // Both neurons of a pair in which one is active.
-                let even = (active | active >> 1) & 0x5555_5555;
-                let pairs = even | even << 1;
                 let q = &q[t * block + first..][..rows];
-                masked_sum(isa, &[pairs], q, lines, &mut self.attention[t * row..][..row]);
+                masked_sum(isa, &[pairs(active)], q, lines, &mut self.attention[t * row..][..row]);
             }
         }
 

@@ -1,7 +1,7 @@
 //! Twin of `shaders/encode.wgsl`: a block of neurons of one head fires, and meets its memory.
 
 use super::dense::tile_product;
-use super::rows::{Weighted, select, weighted_sum};
+use super::rows::{RowList, Weighted, weighted_sum};
 use super::simd::{Isa, Kernel, LANES, Level};
 use super::weights::{Half, TILE};
 use crate::backend::memory::WINDOW;
@@ -65,25 +65,35 @@ pub struct Rotate<'a> {
     pub cosines: &'a [f32],
     /// Sines, `[block]`.
     pub sines: &'a [f32],
-    /// The neurons of all pairs in which at least one is active, in order, with their q.
-    pub list: &'a mut Vec<Weighted>,
+    /// The neurons of all pairs in which at least one is active, with their q.
+    pub list: &'a mut RowList,
 }
 
 impl Kernel for Rotate<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
-        let (u, _) = self.u.as_chunks::<2>();
-        let (cosines, _) = self.cosines.as_chunks::<2>();
-        let (sines, _) = self.sines.as_chunks::<2>();
-        let pairs = u.iter().zip(cosines).zip(sines).enumerate().map(|(i, ((u, c), s))| {
-            let q = [u[0] * c[0] - u[1] * s[0], u[1] * c[1] + u[0] * s[1]];
-            let entry = |k: usize| Weighted { row: (2 * i + k) as u32, weight: q[k] };
-            ([entry(0), entry(1)], u[0] != 0.0 || u[1] != 0.0)
+    fn run<I: Isa>(self, isa: I) {
+        let (u, _) = self.u.as_chunks::<LANES>();
+        let (cosines, _) = self.cosines.as_chunks::<LANES>();
+        let (sines, _) = self.sines.as_chunks::<LANES>();
+        let vectors = u.iter().zip(cosines).zip(sines).map(|((u, c), s)| {
+            let mut q = [0.0; LANES];
+            for i in (0..LANES).step_by(2) {
+                q[i] = u[i] * c[i] - u[i + 1] * s[i];
+                q[i + 1] = u[i + 1] * c[i + 1] + u[i] * s[i + 1];
+            }
+            (q, pairs(isa.nonzero(isa.load(u))))
         });
-        select(self.list, pairs, Weighted::default());
+        self.list.fill(isa, vectors);
     }
+}
+
+/// The bits of both neurons of every pair in which at least one has its bit set.
+#[inline(always)]
+pub fn pairs(neurons: u32) -> u32 {
+    let even = (neurons | neurons >> 1) & 0x5555_5555;
+    even | even << 1
 }
 
 /// A block of neurons of one sequence as it stands in memory.

@@ -1,7 +1,7 @@
 //! Twin of `shaders/project.wgsl`: attention output through the gated neurons of a block, back to the
 //! residual width.
 
-use super::rows::{AHEAD, Weighted, drop_zeros, select, weighted_sum};
+use super::rows::{AHEAD, RowList, weighted_sum};
 use super::simd::{Isa, Kernel, LANES};
 use super::weights::Half;
 
@@ -22,7 +22,7 @@ pub struct Project<'a, E> {
     /// Whether the weights have to be asked for ahead of time.
     pub ahead: bool,
     /// Scratch.
-    pub list: &'a mut Vec<Weighted>,
+    pub list: &'a mut RowList,
 }
 
 impl<E: Half> Kernel for Project<'_, E> {
@@ -31,47 +31,46 @@ impl<E: Half> Kernel for Project<'_, E> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let (list, u) = (self.list, self.u);
-        let entry = |(i, &u): (usize, &f32)| ([Weighted { row: i as u32, weight: u }], u != 0.0);
-        select(list, u.iter().enumerate().map(entry), Weighted::default());
+        let (vectors, _) = u.as_chunks::<LANES>();
+        list.fill(isa, vectors.iter().map(|u| (*u, isa.nonzero(isa.load(u)))));
         let (decoder, _) = self.decoder.as_chunks::<LANES>();
-        gate(isa, list, self.y, self.encoder_v, if self.ahead { Some(decoder) } else { None });
-        for item in list.iter() {
-            u[item.row as usize] = item.weight;
+        gate(isa, u, list, self.y, self.encoder_v, self.ahead);
+        if self.ahead {
+            list.iter().take(AHEAD).for_each(|item| ask(isa, decoder, item.row, self.y.len() / LANES));
         }
-        drop_zeros(list);
         self.update.fill(0.0);
-        weighted_sum(isa, list, decoder, false, self.update);
+        weighted_sum(isa, list, decoder, self.ahead, self.update);
     }
 }
 
-/// g ← u · relu(y · encoder_v) for listed neurons, whose weight is u before and g after.
-///
-/// Where rows of the decoder are given, they and those of encoder_v are asked for ahead of time.
+/// g ← u · relu(y · encoder_v) for listed neurons, of which those with g ≠ 0 stay listed; their weight is u before and g
+/// after. Asks for rows of encoder_v ahead of time where `ahead` is set.
 #[inline(always)]
-pub fn gate<I: Isa, E: Half>(
-    isa: I,
-    list: &mut [Weighted],
-    y: &[f32],
-    encoder_v: &[E],
-    decoder: Option<&[[E; LANES]]>,
-) {
+fn gate<I: Isa, E: Half>(isa: I, gates: &mut [f32], list: &mut RowList, y: &[f32], encoder_v: &[E], ahead: bool) {
     let (y, _) = y.as_chunks::<LANES>();
     let (values, _) = encoder_v.as_chunks::<LANES>();
-    let row = |index: u32| index as usize * y.len()..(index as usize + 1) * y.len();
-    for i in 0..list.len() {
-        if decoder.is_some()
-            && let Some(later) = list.get(i + AHEAD)
-        {
-            // Two vectors of halves share a line.
-            values[row(later.row)].iter().step_by(2).for_each(|line| isa.prefetch(line));
+    let items = &mut list[..];
+    let mut open = 0;
+    for i in 0..items.len() {
+        if ahead && let Some(later) = items.get(i + AHEAD) {
+            ask(isa, values, later.row, y.len());
         }
-        let item = &mut list[i];
-        let z = dot(isa, &values[row(item.row)], y);
+        let mut item = items[i];
+        let z = dot(isa, &values[item.row as usize * y.len()..][..y.len()], y);
         item.weight *= if z < 0.0 { 0.0 } else { z };
-        if let Some(decoder) = decoder.filter(|_| item.weight != 0.0) {
-            decoder[row(item.row)].iter().step_by(2).for_each(|line| isa.prefetch(line));
-        }
+        gates[item.row as usize] = item.weight;
+        items[open] = item;
+        open += usize::from(item.weight != 0.0);
     }
+    list.truncate(open);
+}
+
+/// Asks for a row of `length` vectors.
+#[inline(always)]
+fn ask<I: Isa, E: Half>(isa: I, rows: &[[E; LANES]], row: u32, length: usize) {
+    // Two vectors of halves share a line.
+    let step = size_of::<[f32; LANES]>() / size_of::<[E; LANES]>();
+    rows[row as usize * length..][..length].iter().step_by(step).for_each(|vector| isa.prefetch(vector));
 }
 
 /// Sum of the products of two rows.

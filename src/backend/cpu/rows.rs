@@ -2,9 +2,12 @@
 
 use super::simd::{Isa, LANES};
 use super::weights::Half;
+use bytemuck::{Pod, Zeroable};
+use std::ops::{Deref, DerefMut};
 
 /// A row and its weight.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[repr(C)]
 pub struct Weighted {
     /// Index of the row.
     pub row: u32,
@@ -12,37 +15,52 @@ pub struct Weighted {
     pub weight: f32,
 }
 
+/// The rows that count, in order.
+#[derive(Debug, Default)]
+pub struct RowList {
+    /// Those, and room behind them: what is listed is written a vector at a time.
+    items: Vec<Weighted>,
+    len: usize,
+}
+
+impl RowList {
+    /// Lists lanes of vectors that follow one another: those whose bit is set, with their weights. No branch asks whether
+    /// a lane counts: it would be mispredicted as often as not.
+    #[inline(always)]
+    pub fn fill<I: Isa>(&mut self, isa: I, vectors: impl ExactSizeIterator<Item = ([f32; LANES], u32)>) {
+        let room = (vectors.len() + 1) * LANES;
+        if self.items.len() < room {
+            self.items.resize(room, Weighted::default());
+        }
+        self.len = 0;
+        for (index, (weights, lanes)) in vectors.enumerate() {
+            let to = self.items[self.len..].first_chunk_mut::<LANES>().expect("room for a vector");
+            self.len += isa.compact(&weights, lanes, (index * LANES) as u32, bytemuck::cast_mut(to));
+        }
+    }
+
+    /// Keeps the first `len` rows.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl Deref for RowList {
+    type Target = [Weighted];
+
+    fn deref(&self) -> &[Weighted] {
+        &self.items[..self.len]
+    }
+}
+
+impl DerefMut for RowList {
+    fn deref_mut(&mut self) -> &mut [Weighted] {
+        &mut self.items[..self.len]
+    }
+}
+
 /// Rows ahead of their use at which they are asked for.
 pub const AHEAD: usize = 16;
-
-/// Keeps what `keep` says of `items` in `list`, in order, without a branch that would be mispredicted.
-#[inline(always)]
-pub fn select<T: Copy, const N: usize>(
-    list: &mut Vec<T>,
-    items: impl ExactSizeIterator<Item = ([T; N], bool)>,
-    filler: T,
-) {
-    list.clear();
-    list.resize(N * (items.len() + 1), filler);
-    let mut count = 0;
-    for (item, keep) in items {
-        list[count..count + N].copy_from_slice(&item);
-        count += N * usize::from(keep);
-    }
-    list.truncate(count);
-}
-
-/// Drops the rows of weight zero, as [`select`] does.
-#[inline(always)]
-pub fn drop_zeros(list: &mut Vec<Weighted>) {
-    let mut count = 0;
-    for i in 0..list.len() {
-        let item = list[i];
-        list[count] = item;
-        count += usize::from(item.weight != 0.0);
-    }
-    list.truncate(count);
-}
 
 /// out ← out + Σ weight · row over a list; `lines` are the rows, as vectors. Asks for rows ahead of time where `ahead` is set.
 #[inline(always)]

@@ -28,6 +28,19 @@ pub trait Isa: Copy {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Asks for the line of memory in which `value` starts.
     fn prefetch<T>(self, value: &T);
+    /// Which lanes are not zero, bit by bit; NaN is not.
+    fn nonzero(self, v: Self::V) -> u32;
+    /// Writes (`first` + i, the bits of `values[i]`) for every lane i whose bit is set, in order; what lies behind them
+    /// in `to` is undefined. Returns how many there are.
+    #[inline(always)]
+    fn compact(self, values: &[f32; LANES], lanes: u32, first: u32, to: &mut [[u32; 2]; LANES]) -> usize {
+        let mut count = 0;
+        for (i, value) in values.iter().enumerate() {
+            to[count] = [first + i as u32, value.to_bits()];
+            count += (lanes >> i & 1) as usize;
+        }
+        count
+    }
     /// Sum of all lanes in a fixed order.
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
@@ -71,10 +84,14 @@ impl Level {
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+                && is_x86_feature_detected!("popcnt");
+            if avx2 && is_x86_feature_detected!("avx512f") {
                 return Self::Avx512;
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+            if avx2 {
                 return Self::Avx2;
             }
         }
@@ -122,6 +139,11 @@ impl Isa for Portable {
     fn prefetch<T>(self, _: &T) {}
 
     #[inline(always)]
+    fn nonzero(self, v: Self::V) -> u32 {
+        v.iter().enumerate().fold(0, |lanes, (i, &x)| lanes | u32::from(x != 0.0) << i)
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         [x; LANES]
     }
@@ -166,12 +188,12 @@ mod x86 {
     use super::{Isa, Kernel, LANES};
     use std::arch::x86_64::*;
 
-    #[target_feature(enable = "avx2,fma,f16c")]
+    #[target_feature(enable = "avx2,fma,f16c,popcnt")]
     pub fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
         kernel.run(Avx2(()))
     }
 
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    #[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
     pub fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
         kernel.run(Avx512(()))
     }
@@ -192,6 +214,14 @@ mod x86 {
         fn prefetch<T>(self, value: &T) {
             // SAFETY: a hint, which faults at no address.
             unsafe { _mm_prefetch::<_MM_HINT_NTA>(std::ptr::from_ref(value).cast()) }
+        }
+
+        #[inline(always)]
+        fn nonzero(self, v: Self::V) -> u32 {
+            // SAFETY: see the module.
+            let lanes =
+                |v| unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(v, _mm256_setzero_ps())).cast_unsigned() };
+            lanes(v[0]) | lanes(v[1]) << 8
         }
 
         #[inline(always)]
@@ -252,6 +282,31 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn nonzero(self, v: Self::V) -> u32 {
+            // SAFETY: see the module.
+            unsafe { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(v, _mm512_setzero_ps()).into() }
+        }
+
+        #[inline(always)]
+        fn compact(self, values: &[f32; LANES], lanes: u32, first: u32, to: &mut [[u32; 2]; LANES]) -> usize {
+            let below = (lanes & 0xff).count_ones() as usize;
+            // SAFETY: see the module; each store fills eight of the sixteen places, the second one behind at most eight.
+            unsafe {
+                let values = _mm512_castps_si512(_mm512_loadu_ps(values.as_ptr()));
+                let counting = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+                let indices = _mm512_add_epi32(_mm512_set1_epi32(first.cast_signed()), counting);
+                let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+                let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+                let low = _mm512_permutex2var_epi32(indices, low, values);
+                let high = _mm512_permutex2var_epi32(indices, high, values);
+                let to = to.as_mut_ptr();
+                _mm512_storeu_si512(to.cast(), _mm512_maskz_compress_epi64(lanes as u8, low));
+                _mm512_storeu_si512(to.add(below).cast(), _mm512_maskz_compress_epi64((lanes >> 8) as u8, high));
+            }
+            (lanes & 0xffff).count_ones() as usize
+        }
+
+        #[inline(always)]
         fn splat(self, x: f32) -> Self::V {
             // SAFETY: see the module.
             unsafe { _mm512_set1_ps(x) }
@@ -299,6 +354,36 @@ mod x86 {
 mod tests {
     use super::*;
     use half::f16;
+
+    struct Compact<'a>(&'a [f32; LANES]);
+
+    impl Kernel for Compact<'_> {
+        type Output = (u32, Vec<[u32; 2]>);
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> Self::Output {
+            let lanes = isa.nonzero(isa.load(self.0));
+            let mut to = [[7; 2]; LANES];
+            let count = isa.compact(self.0, lanes, 100, &mut to);
+            (lanes, to[..count].to_vec())
+        }
+    }
+
+    #[test]
+    fn lanes_that_are_not_zero_are_listed_in_order_at_every_level() {
+        for lanes in 0..=0xffff {
+            let value = |i: usize| match (lanes >> i & 1, i) {
+                (1, 3) => f32::NAN,
+                (1, _) => i as f32 - 20.0,
+                _ => 0.0 * -(i as f32),
+            };
+            let values: [f32; LANES] = std::array::from_fn(value);
+            let wanted: Vec<[u32; 2]> =
+                (0..LANES).filter(|i| lanes >> i & 1 == 1).map(|i| [100 + i as u32, values[i].to_bits()]).collect();
+            for level in Level::available() {
+                assert_eq!(level.run(Compact(&values)), (lanes, wanted.clone()), "{level:?}");
+            }
+        }
+    }
 
     struct Probe<'a>(&'a [u16; LANES], &'a [f32; LANES]);
 

@@ -11,7 +11,7 @@ use super::pages::Pages;
 use super::probe::{Phase, Probe};
 use super::project::Project;
 use super::residual::{Accumulate, Embed, Finish, LayerNorm};
-use super::rows::Weighted;
+use super::rows::RowList;
 use super::simd::Level;
 use super::weights::{AnyWeights, CpuModel, Half, TILE, Weights};
 use super::{SlotSampler, lock, rescale, running};
@@ -166,7 +166,7 @@ pub struct Worker {
     pub cosines: Vec<f32>,
     pub sines: Vec<f32>,
     /// What is active in the block at hand.
-    pub list: Vec<Weighted>,
+    pub list: RowList,
     /// The windows' residuals, the same in every thread, `[slots][layers][WINDOW][row]`.
     pub recent: Vec<f32>,
     /// Sequences that take part in the current step.
@@ -187,7 +187,7 @@ impl Worker {
             attention: vec![0.0; g.heads * slots * g.row],
             cosines: vec![0.0; slots * g.padded_neurons()],
             sines: vec![0.0; slots * g.padded_neurons()],
-            list: Vec::new(),
+            list: RowList::default(),
             recent: vec![0.0; slots * g.layers * WINDOW * g.row],
             active: Vec::with_capacity(slots),
             drawing: Vec::with_capacity(slots),
