@@ -4,7 +4,7 @@
 //! fewer. Here every embedding and decoder row has a component along one fixed direction of zero mean, so that the
 //! residual x keeps one too, whatever the token and the layer, and with it the attention output y, which is a sum
 //! of residuals. Every column of the encoder and of encoder_v has a component along that direction as well, which
-//! shifts x · encoder and y · encoder_v by as much as the wanted densities ask for (see [`calibrate`]).
+//! shifts x · encoder and y · encoder_v by as much as the wanted densities ask for (see `calibrate.rs`).
 
 mod calibrate;
 
