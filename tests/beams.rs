@@ -273,8 +273,10 @@ fn what_cannot_be_searched_is_an_error() {
 #[test]
 fn logits_that_are_not_numbers_are_an_error_with_the_position() {
     let mut model = small(11);
-    // Products beyond f32 of both signs: infinity, or infinity minus infinity, as the order of sums has it.
-    model.weights.lm_head = Tensor::from_f32(&[20, 11], vec![f32::MAX; 220]);
+    // Products beyond f32 of both signs: infinity, or infinity minus infinity, as the order of sums has it; of opposite
+    // signs for tokens that follow one another, so that they cannot all be minus infinity.
+    let head = (0..220).map(|index| if index % 11 % 2 == 0 { f32::MAX } else { f32::MIN }).collect();
+    model.weights.lm_head = Tensor::from_f32(&[20, 11], head);
     for bdh in devices(&model) {
         let beam = BeamOptions::default();
         let found = bdh.beam_search(&[1, 2, 3], &SamplingOptions::greedy(), &beam, Forgetting::Full, |_| {

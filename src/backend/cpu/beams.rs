@@ -4,6 +4,7 @@ use super::beam_attend::BeamAttend;
 use super::beam_encode::{OwnNodes, RotateAll};
 use super::beam_fold::Fold;
 use super::beam_select::{self, BeamBest};
+use super::dense::{Tile, block_tiles};
 use super::encode;
 use super::pages::Pages;
 use super::residual::Embed;
@@ -106,9 +107,9 @@ impl BeamWorker {
         let Worker { share, active, x, u, cosines, sines, .. } = &mut self.worker;
         let stride = share.blocks.len() * g.block;
         for (own, block) in share.blocks.clone().enumerate() {
-            let tiles = &weights.encoder[block * g.block * g.width..][..g.block * g.width];
+            let tiles = Tile::range(&weights.encoder, g.width, block_tiles(g, block), job.exchange.threads());
             let offset = own * g.block;
-            encode::activate(job.level, tiles, g.width, x, g.row, active, u, stride, offset);
+            encode::activate(job.level, tiles, x, g.row, active, u, stride, offset);
             for &slot in active.iter() {
                 let phases = slot * g.padded_neurons() + block % g.blocks_per_head * g.block;
                 let (q, _) = self.nodes.get_mut(nodes[slot], layer);

@@ -1,24 +1,58 @@
 //! Dense products over tiles, for several sequences at once: each weight is read once for all of them.
 
-use super::simd::{Isa, Kernel, LANES, Level};
+use super::simd::{Isa, Kernel, LANES, Level, Reuse};
 use super::weights::{Half, TILE};
+use crate::backend::pack::Geometry;
+use std::ops::Range;
 
 /// Sequences that share one pass over a tile: more would spill the sums out of registers.
 const GROUP: usize = 4;
 
+/// Bytes between the weights at work and those asked for, where they come from a distant cache or from memory: half of a
+/// first-level cache.
+const AHEAD: usize = 16 << 10;
+/// What a core's own caches hold of weights that are read over and over.
+const OWN_CACHE: usize = 1 << 20;
+
+/// A tile of a matrix in tiles.
+#[derive(Clone, Copy)]
+pub struct Tile<'a, E> {
+    /// The tile, `[D][TILE]`, and behind it what is read next.
+    pub weights: &'a [E],
+    /// D.
+    pub depth: usize,
+    /// Whether weights have to be asked for ahead of time: the processor by itself follows no stream from page to page.
+    pub ahead: bool,
+}
+
+impl<'a, E: Half> Tile<'a, E> {
+    /// The tiles `range` of a matrix that `threads` threads share out.
+    pub fn range(matrix: &'a [E], depth: usize, range: Range<usize>, threads: usize) -> impl Iterator<Item = Self> {
+        let ahead = size_of_val(matrix) > OWN_CACHE * threads;
+        range.map(move |index| Tile { weights: &matrix[index * depth * TILE..], depth, ahead })
+    }
+}
+
+/// The tiles of the encoder that are a block's.
+pub fn block_tiles(g: &Geometry, block: usize) -> Range<usize> {
+    block * g.block / TILE..(block + 1) * g.block / TILE
+}
+
 /// out[s] ← x[s] · tile for every sequence.
 ///
-/// `tile` is `[D][TILE]`; `inputs` `[S][row]`, of which the sequences in `active` count; `out` is called
-/// with each sequence's index and its `[TILE]` sums.
+/// `inputs` are `[S][row]`, of which the sequences in `active` count; `out` is called with each sequence's index and its
+/// `[TILE]` sums.
 pub fn tile_product<E: Half>(
     level: Level,
-    tile: &[E],
+    tile: Tile<E>,
     inputs: &[f32],
     row: usize,
     active: &[usize],
     mut out: impl FnMut(usize, &[f32; TILE]),
 ) {
-    for group in active.chunks(GROUP) {
+    for (index, group) in active.chunks(GROUP).enumerate() {
+        // The first group brings the tile near.
+        let tile = Tile { ahead: tile.ahead && index == 0, ..tile };
         let x = |i: usize| &inputs[group[i] * row..][..row];
         let mut sums = [[0.0; TILE]; GROUP];
         match group.len() {
@@ -38,7 +72,7 @@ pub fn tile_product<E: Half>(
 }
 
 struct Product<'a, E, const S: usize> {
-    tile: &'a [E],
+    tile: Tile<'a, E>,
     x: [&'a [f32]; S],
     sums: &'a mut [[f32; TILE]; S],
 }
@@ -50,9 +84,15 @@ impl<E: Half, const S: usize> Kernel for Product<'_, E, S> {
     fn run<I: Isa>(self, isa: I) {
         const VECTORS: usize = TILE / LANES;
         let mut sums = [[isa.splat(0.0); VECTORS]; S];
-        let (lines, _) = self.tile.as_chunks::<TILE>();
+        let (all, _) = self.tile.weights.as_chunks::<TILE>();
+        let lines = &all[..self.tile.depth];
+        let later = all.get(AHEAD / size_of::<[E; TILE]>()..).filter(|_| self.tile.ahead).unwrap_or_default();
         let x = self.x.map(|x| &x[..lines.len()]);
         for (d, line) in lines.iter().enumerate() {
+            if let Some(later) = later.get(d) {
+                let step = size_of::<[f32; LANES]>() / size_of::<E>();
+                later.iter().step_by(step).for_each(|weight| isa.prefetch(weight, Reuse::Soon));
+            }
             let (parts, _) = line.as_chunks::<LANES>();
             for (v, part) in parts.iter().enumerate() {
                 let weights = E::load(isa, part);

@@ -1,21 +1,20 @@
 //! Twin of `shaders/encode.wgsl`: a block of neurons of one head fires, and meets its memory.
 
-use super::dense::tile_product;
+use super::dense::{Tile, tile_product};
 use super::rows::{RowList, Weighted, weighted_sum};
-use super::simd::{Isa, Kernel, LANES, Level};
+use super::simd::{Isa, Kernel, LANES, Level, Reuse};
 use super::weights::{Half, TILE};
 use crate::backend::memory::WINDOW;
 use crate::model::rotary;
 
 /// u ← relu(x · encoder) for a block of neurons and several sequences.
 ///
-/// `encoder` is the block's tiles `[block / TILE][D][TILE]`; `x` `[S][row]`; `u` `[S][stride]`, of which
-/// the block's numbers start at `offset`. Sequences outside `active` are left alone.
+/// `tiles` are the block's; `x` `[S][row]`; `u` `[S][stride]`, of which the block's numbers start at `offset`. Sequences
+/// outside `active` are left alone.
 #[expect(clippy::too_many_arguments, reason = "the kernel's bindings, one by one")]
-pub fn activate<E: Half>(
+pub fn activate<'a, E: Half>(
     level: Level,
-    encoder: &[E],
-    width: usize,
+    tiles: impl Iterator<Item = Tile<'a, E>>,
     x: &[f32],
     row: usize,
     active: &[usize],
@@ -23,7 +22,7 @@ pub fn activate<E: Half>(
     stride: usize,
     offset: usize,
 ) {
-    for (index, tile) in encoder.chunks_exact(width * TILE).enumerate() {
+    for (index, tile) in tiles.enumerate() {
         tile_product(level, tile, x, row, active, |slot, sums| {
             let to = &mut u[slot * stride + offset + index * TILE..][..TILE];
             for (to, &sum) in to.iter_mut().zip(sums) {
@@ -133,9 +132,14 @@ impl Kernel for Attend<'_> {
         let turn = self.position as usize % WINDOW;
         if self.ahead {
             // By the time that the pairs of this turn have settled, these lines are there.
-            self.list.iter().for_each(|item| isa.prefetch(&rotated[item.row as usize * WINDOW]));
+            self.list.iter().for_each(|item| isa.prefetch(&rotated[item.row as usize * WINDOW], Reuse::Late));
         }
         for pair in (turn..rotated.len() / (2 * WINDOW)).step_by(WINDOW) {
+            if self.ahead
+                && let Some(next) = state.get((pair + WINDOW) * 2 * row..)
+            {
+                next.iter().take(2 * row).step_by(LANES).for_each(|line| isa.prefetch(line, Reuse::Late));
+            }
             settle_pair(isa, pair, state, rotated, recent, row);
         }
 

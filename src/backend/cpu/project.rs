@@ -2,7 +2,7 @@
 //! residual width.
 
 use super::rows::{AHEAD, RowList, weighted_sum};
-use super::simd::{Isa, Kernel, LANES};
+use super::simd::{Isa, Kernel, LANES, Reuse};
 use super::weights::Half;
 
 /// update ← Σ_i g_i · decoder_i over a block, with z_i = relu(y · encoder_v_i) and g_i = u_i · z_i.
@@ -70,7 +70,7 @@ fn gate<I: Isa, E: Half>(isa: I, gates: &mut [f32], list: &mut RowList, y: &[f32
 fn ask<I: Isa, E: Half>(isa: I, rows: &[[E; LANES]], row: u32, length: usize) {
     // Two vectors of halves share a line.
     let step = size_of::<[f32; LANES]>() / size_of::<[E; LANES]>();
-    rows[row as usize * length..][..length].iter().step_by(step).for_each(|vector| isa.prefetch(vector));
+    rows[row as usize * length..][..length].iter().step_by(step).for_each(|vector| isa.prefetch(vector, Reuse::Late));
 }
 
 /// Sum of the products of two rows.

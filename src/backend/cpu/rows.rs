@@ -1,6 +1,6 @@
 //! Weighted sums of rows, over lists of those that count.
 
-use super::simd::{Isa, LANES};
+use super::simd::{Isa, LANES, Reuse};
 use super::weights::Half;
 use bytemuck::{Pod, Zeroable};
 use std::ops::{Deref, DerefMut};
@@ -101,7 +101,7 @@ fn columns<I: Isa, E: Half, const V: usize>(
     }
     for (i, item) in list.iter().enumerate() {
         if ahead && let Some(later) = list.get(i + AHEAD) {
-            columns(later).iter().for_each(|line| isa.prefetch(line));
+            columns(later).iter().for_each(|line| isa.prefetch(line, Reuse::Late));
         }
         let (columns, weight) = (columns(item), isa.splat(item.weight));
         for v in 0..V {

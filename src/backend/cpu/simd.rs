@@ -6,6 +6,15 @@
 /// Number of lanes in a vector of every [`Isa`].
 pub const LANES: usize = 16;
 
+/// When what is asked for is needed again after its use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// So soon that caches should hold it.
+    Soon,
+    /// So late that it would only drive others out of the caches.
+    Late,
+}
+
 /// An instruction set: sixteen f32 lanes, fused or not, as the set has it.
 pub trait Isa: Copy {
     /// Sixteen floats.
@@ -27,7 +36,7 @@ pub trait Isa: Copy {
     /// a·b + c, lane by lane.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Asks for the line of memory in which `value` starts.
-    fn prefetch<T>(self, value: &T);
+    fn prefetch<T>(self, value: &T, reuse: Reuse);
     /// Which lanes are not zero, bit by bit; NaN is not.
     fn nonzero(self, v: Self::V) -> u32;
     /// Writes (`first` + i, the bits of `values[i]`) for every lane i whose bit is set, in order; what lies behind them
@@ -136,7 +145,7 @@ impl Isa for Portable {
     const TILE_VECTORS: usize = 1;
 
     #[inline(always)]
-    fn prefetch<T>(self, _: &T) {}
+    fn prefetch<T>(self, _: &T, _: Reuse) {}
 
     #[inline(always)]
     fn nonzero(self, v: Self::V) -> u32 {
@@ -185,7 +194,7 @@ fn half_to_f32(bits: u16) -> f32 {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "the processor's vector instructions")]
 mod x86 {
-    use super::{Isa, Kernel, LANES};
+    use super::{Isa, Kernel, LANES, Reuse};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2,fma,f16c,popcnt")]
@@ -202,6 +211,18 @@ mod x86 {
     // run only on processors that have the features; loads and stores go through array references of
     // the right length, by unaligned instructions.
 
+    #[inline(always)]
+    fn prefetch<T>(value: &T, reuse: Reuse) {
+        let address = std::ptr::from_ref(value).cast();
+        // SAFETY: a hint, which faults at no address.
+        unsafe {
+            match reuse {
+                Reuse::Soon => _mm_prefetch::<_MM_HINT_T0>(address),
+                Reuse::Late => _mm_prefetch::<_MM_HINT_NTA>(address),
+            }
+        }
+    }
+
     #[derive(Clone, Copy)]
     pub struct Avx2(());
 
@@ -211,9 +232,8 @@ mod x86 {
         const TILE_VECTORS: usize = 1;
 
         #[inline(always)]
-        fn prefetch<T>(self, value: &T) {
-            // SAFETY: a hint, which faults at no address.
-            unsafe { _mm_prefetch::<_MM_HINT_NTA>(std::ptr::from_ref(value).cast()) }
+        fn prefetch<T>(self, value: &T, reuse: Reuse) {
+            prefetch(value, reuse);
         }
 
         #[inline(always)]
@@ -276,9 +296,8 @@ mod x86 {
         const TILE_VECTORS: usize = 4;
 
         #[inline(always)]
-        fn prefetch<T>(self, value: &T) {
-            // SAFETY: a hint, which faults at no address.
-            unsafe { _mm_prefetch::<_MM_HINT_NTA>(std::ptr::from_ref(value).cast()) }
+        fn prefetch<T>(self, value: &T, reuse: Reuse) {
+            prefetch(value, reuse);
         }
 
         #[inline(always)]

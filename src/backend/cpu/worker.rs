@@ -5,7 +5,7 @@
 //! is split between threads) and their partial decoder outputs, and meet at a barrier after each.
 
 use super::barrier::Barrier;
-use super::dense::tile_product;
+use super::dense::{Tile, block_tiles, tile_product};
 use super::encode::{self, Attend, BlockMemory, Phases, Rotate, Settle};
 use super::pages::Pages;
 use super::probe::{Phase, Probe};
@@ -105,6 +105,11 @@ impl Exchange {
             attention: buffers(),
             update: [buffers(), buffers()],
         }
+    }
+
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.blocks.len()
     }
 
     /// Whether attention outputs must be exchanged before they are used.
@@ -332,10 +337,10 @@ impl Worker {
         let mut attention = write(&job.exchange.attention[self.share.index]);
         let stride = self.share.blocks.len() * g.block;
         for (own, block) in self.share.blocks.clone().enumerate() {
-            let tiles = &weights.encoder[block * g.block * g.width..][..g.block * g.width];
+            let tiles = Tile::range(&weights.encoder, g.width, block_tiles(g, block), job.exchange.threads());
             let offset = own * g.block;
             let (x, active) = (&self.x, &self.active);
-            encode::activate(job.level, tiles, g.width, x, g.row, active, &mut self.u, stride, offset);
+            encode::activate(job.level, tiles, x, g.row, active, &mut self.u, stride, offset);
             if let Some(probe) = &mut self.probe {
                 probe.lap(Phase::Encode);
             }
@@ -473,8 +478,8 @@ impl Worker {
     pub fn logits<E: Half>(&mut self, job: &Job, weights: &Weights<E>, steps: &[SlotStep]) {
         let g = &job.model.geometry;
         self.active.retain(|&slot| steps[slot].output >= Output::Logits);
-        for index in self.share.head_tiles.clone() {
-            let tile = &weights.head[index * TILE * g.width..][..TILE * g.width];
+        let tiles = self.share.head_tiles.clone();
+        for (index, tile) in tiles.clone().zip(Tile::range(&weights.head, g.width, tiles, job.exchange.threads())) {
             tile_product(job.level, tile, &self.x, g.row, &self.active, |slot, sums| {
                 let mut logits = lock(&job.logits[slot]);
                 let to = &mut logits[index * TILE..];
@@ -486,7 +491,7 @@ impl Worker {
 
     /// Draws the tokens of this thread's part of the sequences.
     fn sample(&mut self, job: &Job) {
-        let threads = job.exchange.blocks.len();
+        let threads = job.exchange.threads();
         for &slot in self.drawing.iter().filter(|&slot| slot % threads == self.share.index) {
             lock(&job.samplers[slot]).draw(&lock(&job.logits[slot]));
         }
