@@ -145,7 +145,6 @@ impl Kernel for ChunkAttend<'_> {
         let padded = padded_tokens(tokens);
         let ChunkScratch { q, transposed, masks } = self.scratch;
         q.resize(tokens * block, 0.0);
-        transposed.clear();
         transposed.resize(block * padded, 0.0);
         for t in 0..tokens {
             let (u, _) = self.u[t * self.stride..][..block].as_chunks::<2>();
@@ -154,10 +153,8 @@ impl Kernel for ChunkAttend<'_> {
             for (((u, c), s), q) in u.iter().zip(cosines).zip(sines).zip(q.iter_mut()) {
                 *q = [u[0] * c[0] - u[1] * s[0], u[1] * c[1] + u[0] * s[1]];
             }
-            for (i, &q) in q.as_flattened().iter().enumerate() {
-                transposed[i * padded + t] = q;
-            }
         }
+        transpose(q, block, transposed, padded);
 
         let (lines, _) = self.state.as_chunks::<LANES>();
         let lines_per_row = row / LANES;
@@ -165,7 +162,7 @@ impl Kernel for ChunkAttend<'_> {
             let rows = ROWS.min(block - first);
             let lines = &lines[first * lines_per_row..][..rows * lines_per_row];
             for t in 0..tokens {
-                let active = nonzero(&self.u[t * self.stride + first..][..rows]);
+                let active = nonzero(isa, &self.u[t * self.stride + first..][..rows]);
                 let q = &q[t * block + first..][..rows];
                 masked_sum(isa, &[pairs(active)], q, lines, &mut self.attention[t * row..][..row]);
             }
@@ -186,10 +183,28 @@ impl Kernel for ChunkAttend<'_> {
     }
 }
 
-/// Which of at most 32 numbers are not zero, bit by bit.
+/// Rows `[R][block]` as columns `[block][padded]`; `block` and `padded` are whole vectors, and what has no row is zero.
 #[inline(always)]
-fn nonzero(values: &[f32]) -> u32 {
-    values.iter().enumerate().fold(0, |mask, (i, &x)| mask | u32::from(x != 0.0) << i)
+fn transpose(rows: &[f32], block: usize, columns: &mut [f32], padded: usize) {
+    for first in (0..padded).step_by(LANES) {
+        let rows = &rows[(first * block).min(rows.len())..];
+        for at in (0..block).step_by(LANES) {
+            let mut square = [[0.0; LANES]; LANES];
+            for (row, to) in rows.chunks_exact(block).zip(&mut square) {
+                to.copy_from_slice(&row[at..at + LANES]);
+            }
+            for (i, column) in columns[at * padded..].chunks_exact_mut(padded).take(LANES).enumerate() {
+                column[first..first + LANES].copy_from_slice(&std::array::from_fn::<_, LANES, _>(|k| square[k][i]));
+            }
+        }
+    }
+}
+
+/// Which of at most 32 numbers, whole vectors of them, are not zero, bit by bit.
+#[inline(always)]
+fn nonzero<I: Isa>(isa: I, values: &[f32]) -> u32 {
+    let (vectors, _) = values.as_chunks::<LANES>();
+    vectors.iter().enumerate().fold(0, |mask, (k, v)| mask | isa.nonzero(isa.load(v)) << (k * LANES))
 }
 
 /// masks[i] ← in which of `count` tokens, at most 32, neuron i of a block is active; `u` is `[count][stride]`.
@@ -458,7 +473,7 @@ impl<E: Half> Kernel for ChunkProject<'_, E> {
         let (decoder, _) = self.decoder.as_chunks::<LANES>();
         for (gates, update) in gates.chunks_exact(block).zip(self.update.chunks_exact_mut(row)) {
             masks.clear();
-            masks.extend(gates.chunks(32).map(nonzero));
+            masks.extend(gates.chunks(32).map(|gates| nonzero(isa, gates)));
             masked_sum(isa, masks, gates, decoder, update);
         }
     }
