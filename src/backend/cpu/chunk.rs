@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 /// Most tokens in a chunk: enough to read the state's rows seldom, few enough for the caches.
-pub const CHUNK_TOKENS: usize = 64;
+pub const CHUNK_TOKENS: usize = 96;
 /// Units at most, where a head has enough blocks.
 const UNITS: usize = 16;
 
