@@ -1,7 +1,6 @@
 //! Twin of `shaders/beam_encode.wgsl`: a block of neurons fires (see [`super::encode::activate`]), and its
 //! token becomes a node.
 
-use super::encode::rotated;
 use super::simd::{Isa, Kernel};
 
 /// q ← rotary(u) for every neuron of a block.
@@ -21,12 +20,12 @@ impl Kernel for RotateAll<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
-        let (u, _) = self.u.as_chunks();
-        let (cosines, _) = self.cosines.as_chunks();
-        let (sines, _) = self.sines.as_chunks();
-        let (q, _) = self.q.as_chunks_mut();
+        let (u, _) = self.u.as_chunks::<2>();
+        let (cosines, _) = self.cosines.as_chunks::<2>();
+        let (sines, _) = self.sines.as_chunks::<2>();
+        let (q, _) = self.q.as_chunks_mut::<2>();
         for (((u, c), s), q) in u.iter().zip(cosines).zip(sines).zip(q) {
-            *q = rotated(u, c, s);
+            *q = [u[0] * c[0] - u[1] * s[0], u[1] * c[1] + u[0] * s[1]];
         }
     }
 }

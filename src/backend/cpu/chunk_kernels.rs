@@ -2,7 +2,7 @@
 //!
 //! Their arithmetic is that of the kernels over one token, in another order.
 
-use super::encode::{Phases, pairs, rotated};
+use super::encode::{Phases, pairs};
 use super::rows::{Weighted, weighted_sum};
 use super::simd::{Isa, Kernel, LANES};
 use super::weights::{Half, TILE};
@@ -147,11 +147,11 @@ impl Kernel for ChunkAttend<'_> {
         q.resize(tokens * block, 0.0);
         transposed.resize(block * padded, 0.0);
         for t in 0..tokens {
-            let (u, _) = self.u[t * self.stride..][..block].as_chunks();
-            let [cosines, sines] = self.phases.map(|table| table[t * self.phase_stride..][..block].as_chunks().0);
-            let (q, _) = q[t * block..][..block].as_chunks_mut();
-            for (((u, c), s), q) in u.iter().zip(cosines).zip(sines).zip(q) {
-                *q = rotated(u, c, s);
+            let (u, _) = self.u[t * self.stride..][..block].as_chunks::<2>();
+            let [cosines, sines] = self.phases.map(|table| table[t * self.phase_stride..][..block].as_chunks::<2>().0);
+            let (q, _) = q[t * block..][..block].as_chunks_mut::<2>();
+            for (((u, c), s), q) in u.iter().zip(cosines).zip(sines).zip(q.iter_mut()) {
+                *q = [u[0] * c[0] - u[1] * s[0], u[1] * c[1] + u[0] * s[1]];
             }
         }
         transpose(q, block, transposed, padded);

@@ -90,7 +90,8 @@ impl<E: Half, const S: usize> Kernel for Product<'_, E, S> {
         let x = self.x.map(|x| &x[..lines.len()]);
         for (d, line) in lines.iter().enumerate() {
             if let Some(later) = later.get(d) {
-                isa.prefetch_all(later, Reuse::Soon);
+                let step = size_of::<[f32; LANES]>() / size_of::<E>();
+                later.iter().step_by(step).for_each(|weight| isa.prefetch(weight, Reuse::Soon));
             }
             let (parts, _) = line.as_chunks::<LANES>();
             for (v, part) in parts.iter().enumerate() {

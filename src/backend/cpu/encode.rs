@@ -76,21 +76,16 @@ impl Kernel for Rotate<'_> {
         let (u, _) = self.u.as_chunks::<LANES>();
         let (cosines, _) = self.cosines.as_chunks::<LANES>();
         let (sines, _) = self.sines.as_chunks::<LANES>();
-        let vectors =
-            u.iter().zip(cosines).zip(sines).map(|((u, c), s)| (rotated(u, c, s), pairs(isa.nonzero(isa.load(u)))));
+        let vectors = u.iter().zip(cosines).zip(sines).map(|((u, c), s)| {
+            let mut q = [0.0; LANES];
+            for i in (0..LANES).step_by(2) {
+                q[i] = u[i] * c[i] - u[i + 1] * s[i];
+                q[i + 1] = u[i + 1] * c[i + 1] + u[i] * s[i + 1];
+            }
+            (q, pairs(isa.nonzero(isa.load(u))))
+        });
         self.list.fill(isa, vectors);
     }
-}
-
-/// Activations turned pair by pair by the angles of these cosines and sines.
-#[inline(always)]
-pub fn rotated(u: &[f32; LANES], cosines: &[f32; LANES], sines: &[f32; LANES]) -> [f32; LANES] {
-    let mut q = [0.0; LANES];
-    for i in (0..LANES).step_by(2) {
-        q[i] = u[i] * cosines[i] - u[i + 1] * sines[i];
-        q[i + 1] = u[i + 1] * cosines[i + 1] + u[i] * sines[i + 1];
-    }
-    q
 }
 
 /// The bits of both neurons of every pair in which at least one has its bit set.
@@ -143,7 +138,7 @@ impl Kernel for Attend<'_> {
             if self.ahead
                 && let Some(next) = state.get((pair + WINDOW) * 2 * row..)
             {
-                isa.prefetch_all(next, Reuse::Late);
+                next.iter().take(2 * row).step_by(LANES).for_each(|line| isa.prefetch(line, Reuse::Late));
             }
             settle_pair(isa, pair, state, rotated, recent, row);
         }

@@ -36,10 +36,7 @@ impl<E: Half> Kernel for Project<'_, E> {
         let (decoder, _) = self.decoder.as_chunks::<LANES>();
         gate(isa, u, list, self.y, self.encoder_v, self.ahead);
         if self.ahead {
-            let length = self.y.len() / LANES;
-            for item in list.iter().take(AHEAD) {
-                isa.prefetch_all(row_of(decoder, item.row, length), Reuse::Late);
-            }
+            list.iter().take(AHEAD).for_each(|item| ask(isa, decoder, item.row, self.y.len() / LANES));
         }
         self.update.fill(0.0);
         weighted_sum(isa, list, decoder, self.ahead, self.update);
@@ -56,10 +53,10 @@ fn gate<I: Isa, E: Half>(isa: I, gates: &mut [f32], list: &mut RowList, y: &[f32
     let mut open = 0;
     for i in 0..items.len() {
         if ahead && let Some(later) = items.get(i + AHEAD) {
-            isa.prefetch_all(row_of(values, later.row, y.len()), Reuse::Late);
+            ask(isa, values, later.row, y.len());
         }
         let mut item = items[i];
-        let z = dot(isa, row_of(values, item.row, y.len()), y);
+        let z = dot(isa, &values[item.row as usize * y.len()..][..y.len()], y);
         item.weight *= if z < 0.0 { 0.0 } else { z };
         gates[item.row as usize] = item.weight;
         items[open] = item;
@@ -68,10 +65,12 @@ fn gate<I: Isa, E: Half>(isa: I, gates: &mut [f32], list: &mut RowList, y: &[f32
     list.truncate(open);
 }
 
-/// A row of `length` vectors.
+/// Asks for a row of `length` vectors.
 #[inline(always)]
-fn row_of<E>(rows: &[[E; LANES]], row: u32, length: usize) -> &[[E; LANES]] {
-    &rows[row as usize * length..][..length]
+fn ask<I: Isa, E: Half>(isa: I, rows: &[[E; LANES]], row: u32, length: usize) {
+    // Two vectors of halves share a line.
+    let step = size_of::<[f32; LANES]>() / size_of::<[E; LANES]>();
+    rows[row as usize * length..][..length].iter().step_by(step).for_each(|vector| isa.prefetch(vector, Reuse::Late));
 }
 
 /// Sum of the products of two rows.

@@ -101,7 +101,7 @@ fn columns<I: Isa, E: Half, const V: usize>(
     }
     for (i, item) in list.iter().enumerate() {
         if ahead && let Some(later) = list.get(i + AHEAD) {
-            isa.prefetch_all(columns(later), Reuse::Late);
+            columns(later).iter().for_each(|line| isa.prefetch(line, Reuse::Late));
         }
         let (columns, weight) = (columns(item), isa.splat(item.weight));
         for v in 0..V {

@@ -6,9 +6,6 @@
 /// Number of lanes in a vector of every [`Isa`].
 pub const LANES: usize = 16;
 
-/// Bytes in a line of memory.
-const LINE: usize = 64;
-
 /// When what is asked for is needed again after its use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
@@ -40,11 +37,6 @@ pub trait Isa: Copy {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Asks for the line of memory in which `value` starts.
     fn prefetch<T>(self, value: &T, reuse: Reuse);
-    /// Asks for the lines of memory that `values` fill.
-    #[inline(always)]
-    fn prefetch_all<T>(self, values: &[T], reuse: Reuse) {
-        values.iter().step_by((LINE / size_of::<T>()).max(1)).for_each(|value| self.prefetch(value, reuse));
-    }
     /// Which lanes are not zero, bit by bit; NaN is not.
     fn nonzero(self, v: Self::V) -> u32;
     /// Writes (`first` + i, the bits of `values[i]`) for every lane i whose bit is set, in order; what lies behind them
