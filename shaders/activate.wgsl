@@ -23,6 +23,9 @@ struct EncodeParams {
 // Entry `first`: the embedding's rows; entry `main`: the blocks' updates [slots][BLOCKS][ROW4].
 @group(0) @binding(3) var<storage, read> embedding: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> partials: array<vec4<f32>>;
+fn partial_at(at: u32) -> vec4<f32> {
+    return partials[at];
+}
 // [slots][2][ROW4]
 @group(0) @binding(4) var<storage, read_write> residual: array<vec4<f32>>;
 // The segment's tiles [block_count][ROW][BLOCK].
@@ -34,6 +37,9 @@ fn dense_weight(at: u32) -> vec4<u32> {
 @group(0) @binding(6) var<storage, read> turns: array<vec2<u32>>;
 // Per slot: activations [BLOCKS][BLOCK / 4], then partial attention outputs [BLOCKS][ROW4].
 @group(0) @binding(8) var<storage, read_write> neurons: array<vec4<f32>>;
+fn set_neurons(at: u32, value: vec4<f32>) {
+    neurons[at] = value;
+}
 
 const SLOT_NEURONS: u32 = BLOCKS * (BLOCK / 4u + ROW4);
 
@@ -94,7 +100,7 @@ fn embed(i: u32, slot: u32, at: u32) {
             rows[at + c] = weights_low(embedding[token * per_row + c]);
         }
     }
-    layer_norm(i, at);
+    store_columns(i, at, normalized(i, load_columns(i, at)));
 }
 
 // The first block's workgroup leaves x for the layer after this one.

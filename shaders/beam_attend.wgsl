@@ -22,6 +22,9 @@ struct BeamAttendParams {
 @group(0) @binding(5) var<storage, read> state: array<vec4<f32>>;
 // Per slot: activations [BLOCKS][BLOCK / 4], then partial attention outputs [BLOCKS][ROW4].
 @group(0) @binding(6) var<storage, read_write> neurons: array<vec4<f32>>;
+fn set_neurons(at: u32, value: vec4<f32>) {
+    neurons[at] = value;
+}
 
 const SLOT_NEURONS: u32 = BLOCKS * (BLOCK / 4u + ROW4);
 const NODE: u32 = BLOCKS * (BLOCK / 4u) + ROW4;
@@ -60,7 +63,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     let y_at = slot * SLOT_NEURONS + BLOCKS * (BLOCK / 4u) + block * ROW4;
     for (var c = i; c < ROW4; c += W) {
-        neurons[y_at + c] = rows[c];
+        set_neurons(y_at + c, rows[c]);
     }
 }
 

@@ -19,7 +19,7 @@ fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
     let head_neuron = block % BLOCKS_PER_HEAD * BLOCK;
     for (var p = i; p < BLOCK / 4u; p += W) {
         let u = relu(products[s * (BLOCK / 4u) + p]);
-        neurons[slot * SLOT_NEURONS + block * (BLOCK / 4u) + p] = u;
+        set_neurons(slot * SLOT_NEURONS + block * (BLOCK / 4u) + p, u);
         let neuron = head_neuron + 4u * p;
         nodes[node + block * (BLOCK / 4u) + p] =
             vec4(rotate(u.xy, neuron, position), rotate(u.zw, neuron + 2u, position));

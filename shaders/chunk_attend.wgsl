@@ -16,7 +16,10 @@ struct ChunkToken {
 @group(0) @binding(2) var<storage, read> residual: array<vec4<f32>>;
 // The blocks' shares: [CHUNK][BLOCKS][CHUNK] and [CHUNK][BLOCKS][ROW4].
 @group(0) @binding(3) var<storage, read> scores: array<f32>;
-@group(0) @binding(4) var<storage, read> partials: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> parts: array<vec4<f32>>;
+fn partial_at(at: u32) -> vec4<f32> {
+    return parts[at];
+}
 // y [heads][CHUNK][ROW4]
 @group(0) @binding(5) var<storage, read_write> attention: array<vec4<f32>>;
 
@@ -34,18 +37,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         past[s] = score;
     }
-    gather(i, blocks * ROW4, BLOCKS_PER_HEAD, 0u);
+    var columns = gather(i, blocks * ROW4, BLOCKS_PER_HEAD);
     workgroupBarrier();
     let read_scale = tokens[t].read_scale;
-    for (var c = i; c < ROW4; c += W) {
-        var y = rows[c];
-        for (var s = 0u; s < t; s++) {
-            y = add_scaled(y, past[s], residual[(CHUNK + s) * ROW4 + c]);
+    for (var k = 0u; k < OWN_COLUMNS; k++) {
+        let c = i + k * W;
+        if (c < ROW4) {
+            var y = columns[k];
+            for (var s = 0u; s < t; s++) {
+                y = add_scaled(y, past[s], residual[(CHUNK + s) * ROW4 + c]);
+            }
+            columns[k] = y * read_scale;
         }
-        rows[c] = y * read_scale;
     }
-    layer_norm(i, 0u);
-    for (var c = i; c < ROW4; c += W) {
-        attention[(group.y * CHUNK + t) * ROW4 + c] = rows[c];
+    columns = normalized(i, columns);
+    for (var k = 0u; k < OWN_COLUMNS; k++) {
+        let c = i + k * W;
+        if (c < ROW4) {
+            attention[(group.y * CHUNK + t) * ROW4 + c] = columns[k];
+        }
     }
 }

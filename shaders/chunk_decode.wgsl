@@ -10,7 +10,7 @@ fn decoder_row(at: u32) -> vec4<u32> {
     return decoder_rows[at];
 }
 // The parts' shares, [CHUNK][PARTS][ROW4].
-@group(0) @binding(3) var<storage, read_write> updates: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> part_updates: array<vec4<f32>>;
 
 // Packed vectors in a row of weights; invocations that share a row, and how many rows are added at once.
 const ROW_VECTORS: u32 = ROW4 * 4u / PER_VECTOR;
@@ -74,16 +74,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var k = 0u; k < TEAMS; k++) {
                 sum += pool[k * ROW4 + c];
             }
-            updates[to + c] = sum;
+            part_updates[to + c] = sum;
         }
     }
 }
 
 fn store_update(to: u32, v: u32, low: vec4<f32>, high: vec4<f32>) {
     if (F16) {
-        updates[to + 2u * v] = low;
-        updates[to + 2u * v + 1u] = high;
+        part_updates[to + 2u * v] = low;
+        part_updates[to + 2u * v + 1u] = high;
     } else {
-        updates[to + v] = low;
+        part_updates[to + v] = low;
     }
 }

@@ -17,7 +17,10 @@ struct ChunkToken {
 @group(0) @binding(1) var<storage, read> tokens: array<ChunkToken>;
 // Entry `first`: the embedding's rows; entry `main`: the updates [CHUNK][PARTS][ROW4].
 @group(0) @binding(2) var<storage, read> embedding: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> partials: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> parts: array<vec4<f32>>;
+fn partial_at(at: u32) -> vec4<f32> {
+    return parts[at];
+}
 // x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
 @group(0) @binding(3) var<storage, read_write> residual: array<vec4<f32>>;
 
@@ -34,7 +37,7 @@ fn first(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_inde
                 rows[c] = weights_low(embedding[row + c]);
             }
         }
-        layer_norm(i, 0u);
+        store_columns(i, 0u, normalized(i, load_columns(i, 0u)));
     }
     keep(i, t);
 }
@@ -43,12 +46,14 @@ fn first(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_inde
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
     let t = group.x;
     if (t < params.tokens) {
-        gather(i, t * PARTS * ROW4, PARTS, 0u);
-        layer_norm(i, 0u);
-        for (var c = i; c < ROW4; c += W) {
-            rows[c] += residual[t * ROW4 + c];
+        var columns = normalized(i, gather(i, t * PARTS * ROW4, PARTS));
+        for (var k = 0u; k < OWN_COLUMNS; k++) {
+            let c = i + k * W;
+            if (c < ROW4) {
+                columns[k] += residual[t * ROW4 + c];
+            }
         }
-        layer_norm(i, 0u);
+        store_columns(i, 0u, normalized(i, columns));
     }
     keep(i, t);
 }

@@ -7,12 +7,27 @@ const LINE_LANES: u32 = min(LINE, W);
 const SPLITS: u32 = W / LINE_LANES;
 // Vectors of a line that an invocation takes at once: x is loaded once for all of them, and the line read in one go.
 const LINE_SHARE: u32 = min(LINE / LINE_LANES, max(8u / SLOT_TILE, 1u));
+// Columns of x that invocations load together: those that do not split the depth need the same ones.
+const SHARED_DEPTH: u32 = select(1u, SHARED, SPLITS == 1u);
 
 // Results, [SLOT_TILE][BLOCK / 4].
 var<workgroup> products: array<vec4<f32>, SLOT_TILE * BLOCK / 4u>;
 
 // Eight (or four) sums of each slot and each vector of an invocation's share.
 alias Sums = array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
+
+// The share of a line whose first vector is at `line`, times the k-th number of each slot's vector.
+fn add_line(low: ptr<function, Sums>, high: ptr<function, Sums>, x: array<vec4<f32>, SLOT_TILE>, k: u32, line: u32) {
+    for (var c = 0u; c < LINE_SHARE; c++) {
+        let weights = dense_weight(line + c * LINE_LANES);
+        for (var s = 0u; s < SLOT_TILE; s++) {
+            (*low)[s][c] = add_scaled((*low)[s][c], x[s][k], weights_low(weights));
+            if (F16) {
+                (*high)[s][c] = add_scaled((*high)[s][c], x[s][k], weights_high(weights));
+            }
+        }
+    }
+}
 
 fn dense_product(i: u32, tile: u32) {
     let split = i / LINE_LANES;
@@ -25,21 +40,26 @@ fn dense_product(i: u32, tile: u32) {
                 high[s][c] = vec4(0.0);
             }
         }
-        for (var d = split; d < ROW4; d += SPLITS) {
-            var x: array<vec4<f32>, SLOT_TILE>;
+        for (var first_d = split; first_d < ROW4; first_d += SHARED_DEPTH * SPLITS) {
+            var own: array<vec4<f32>, SLOT_TILE>;
             for (var s = 0u; s < SLOT_TILE; s++) {
-                x[s] = rows[s * ROW4 + d];
+                own[s] = rows[s * ROW4 + min(first_d + i % SHARED_DEPTH, ROW4 - 1u)];
             }
-            for (var k = 0u; k < 4u; k++) {
-                for (var c = 0u; c < LINE_SHARE; c++) {
-                    let weights = dense_weight(((tile * ROW4 + d) * 4u + k) * LINE + first + c * LINE_LANES);
-                    for (var s = 0u; s < SLOT_TILE; s++) {
-                        low[s][c] = add_scaled(low[s][c], x[s][k], weights_low(weights));
-                        if (F16) {
-                            high[s][c] = add_scaled(high[s][c], x[s][k], weights_high(weights));
-                        }
+            for (var e = 0u; e < min(SHARED_DEPTH, ROW4 - first_d); e++) {
+                let d = first_d + e;
+                var x: array<vec4<f32>, SLOT_TILE>;
+                for (var s = 0u; s < SLOT_TILE; s++) {
+                    x[s] = own[s];
+                    if (SHARED_DEPTH > 1u) {
+                        x[s] = shared_vector(own[s], e);
                     }
                 }
+                // Written out: a loop would keep the sums in memory.
+                let line = (tile * ROW4 + d) * 4u * LINE + first;
+                add_line(&low, &high, x, 0u, line);
+                add_line(&low, &high, x, 1u, line + LINE);
+                add_line(&low, &high, x, 2u, line + 2u * LINE);
+                add_line(&low, &high, x, 3u, line + 3u * LINE);
             }
         }
         for (var s = 0u; s < SLOT_TILE; s++) {

@@ -8,7 +8,7 @@
 //   window <- window with q and x in it
 //
 // Workgroup (slot tile, block of the segment). Nobody else touches the block's memory; the segment's first block writes the
-// window's residuals. How the active pairs meet it is in `attend_buffers.wgsl` or `attend_images.wgsl`: `meet_pairs`.
+// window's residuals. How the active pairs meet it is in `attend_workgroup.wgsl` or `attend_subgroup.wgsl`: `meet_pairs`.
 // Twin: `src/backend/cpu/encode.rs`.
 
 // The page's memory of this layer, [slots of the page][slot_stride]; see `memory.wgsl`.
@@ -21,7 +21,7 @@ fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
         let u = relu(products[u_at + p]);
         products[u_at + p] = u;
         flag_pairs(p, u);
-        neurons[slot * SLOT_NEURONS + block * (BLOCK / 4u) + p] = u;
+        set_neurons(slot * SLOT_NEURONS + block * (BLOCK / 4u) + p, u);
     }
     let pairs = list_flagged(i);
 

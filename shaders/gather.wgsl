@@ -1,38 +1,36 @@
-// rows[at..] <- the sum of `count` vectors of `partials`, which follow one another from `base`, in vec4. Each invocation ends with its own columns.
-fn gather(i: u32, base: u32, count: u32, at: u32) {
-    let lane = i % ROW_TEAM;
-    let team = i / ROW_TEAM;
+// The sum of `count` vectors that follow one another from `base`, in vec4. The kernel provides `partial_at`.
+fn gather(i: u32, base: u32, count: u32) -> Columns {
+    var columns: Columns;
     if (ROW_TEAMS == 1u) {
-        if (team == 0u) {
-            for (var first = lane; first < ROW4; first += ROW_COLUMNS * ROW_TEAM) {
-                var sums: array<vec4<f32>, ROW_COLUMNS>;
+        for (var first = 0u; first < OWN_COLUMNS; first += ROW_COLUMNS) {
+            var sums: array<vec4<f32>, ROW_COLUMNS>;
+            for (var c = 0u; c < ROW_COLUMNS; c++) {
+                sums[c] = vec4(0.0);
+            }
+            for (var k = 0u; k < count; k++) {
                 for (var c = 0u; c < ROW_COLUMNS; c++) {
-                    sums[c] = vec4(0.0);
+                    sums[c] += partial_at(base + k * ROW4 + row_column(i + first * W, c));
                 }
-                for (var k = 0u; k < count; k++) {
-                    for (var c = 0u; c < ROW_COLUMNS; c++) {
-                        sums[c] += partials[base + k * ROW4 + row_column(first, c)];
-                    }
-                }
-                for (var c = 0u; c < ROW_COLUMNS; c++) {
-                    if (first + c * ROW_TEAM < ROW4) {
-                        rows[at + first + c * ROW_TEAM] = sums[c];
-                    }
-                }
+            }
+            for (var c = 0u; c < min(ROW_COLUMNS, OWN_COLUMNS - first); c++) {
+                columns[first + c] = select(vec4(0.0), sums[c], i + (first + c) * W < ROW4);
             }
         }
     } else {
+        let lane = i % ROW_TEAM;
+        let team = i / ROW_TEAM;
         if (team < ROW_TEAMS) {
             var sum = vec4(0.0);
             for (var k = team; k < count; k += ROW_TEAMS) {
-                sum += partials[base + k * ROW4 + lane];
+                sum += partial_at(base + k * ROW4 + lane);
             }
             pool[team * ROW4 + lane] = sum;
         }
         workgroupBarrier();
         if (team == 0u) {
-            rows[at + lane] = pool_sum(lane);
+            columns[0] = pool_sum(lane);
         }
         workgroupBarrier();
     }
+    return columns;
 }

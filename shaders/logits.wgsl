@@ -15,6 +15,9 @@ struct LogitsParams {
 @group(0) @binding(1) var<storage, read> steps: array<Step>;
 @group(0) @binding(2) var<storage, read> control: array<Control>;
 @group(0) @binding(3) var<storage, read> partials: array<vec4<f32>>;
+fn partial_at(at: u32) -> vec4<f32> {
+    return partials[at];
+}
 @group(0) @binding(4) var<storage, read> residual: array<vec4<f32>>;
 // The segment's tiles [blocks][ROW][BLOCK].
 @group(0) @binding(5) var<storage, read> dense_weights: array<vec4<u32>>;

@@ -4,7 +4,7 @@
 //   z <- relu(y . encoder_v), g <- u z                       only where u > 0
 //   update <- sum of g decoder                               only where g > 0; a partial result
 //
-// Workgroup (slot, block of the segment). The sparse products are in `project_buffers.wgsl` or `project_images.wgsl`: `gate`
+// Workgroup (slot, block of the segment). The sparse products are in `project_workgroup.wgsl` or `project_subgroup.wgsl`: `gate`
 // and `decode`. Twin: `src/backend/cpu/project.rs`.
 
 struct ProjectParams {
@@ -17,6 +17,9 @@ struct ProjectParams {
 @group(0) @binding(2) var<storage, read> control: array<Control>;
 // Per slot: activations [BLOCKS][BLOCK / 4], then partial attention outputs [BLOCKS][ROW4].
 @group(0) @binding(3) var<storage, read> partials: array<vec4<f32>>;
+fn partial_at(at: u32) -> vec4<f32> {
+    return partials[at];
+}
 // The segment's rows of encoder_v and decoder, [block_count][BLOCK][ROW].
 @group(0) @binding(4) var<storage, read> value_rows: array<vec4<u32>>;
 fn value_row(at: u32) -> vec4<u32> {
@@ -28,6 +31,9 @@ fn decoder_row(at: u32) -> vec4<u32> {
 }
 // The blocks' updates, [slots][BLOCKS][ROW4].
 @group(0) @binding(6) var<storage, read_write> updates: array<vec4<f32>>;
+fn set_update(at: u32, value: vec4<f32>) {
+    updates[at] = value;
+}
 
 const SLOT_NEURONS: u32 = BLOCKS * (BLOCK / 4u + ROW4);
 // Packed vectors in a row of weights.
@@ -46,11 +52,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let block = params.block_begin + group.y;
     let head = block / BLOCKS_PER_HEAD;
     let y_base = slot * SLOT_NEURONS + BLOCKS * (BLOCK / 4u) + head * BLOCKS_PER_HEAD * ROW4;
-    gather(i, y_base, BLOCKS_PER_HEAD, 0u);
-    layer_norm(i, 0u);
+    store_columns(i, 0u, normalized(i, gather(i, y_base, BLOCKS_PER_HEAD)));
     clear_mask(i);
     for (var p = i; p < BLOCK / 4u; p += W) {
-        let u = partials[slot * SLOT_NEURONS + block * (BLOCK / 4u) + p];
+        let u = partial_at(slot * SLOT_NEURONS + block * (BLOCK / 4u) + p);
         activations[p] = u;
         flag_four(p, u);
         gates[p] = vec4(0.0);
@@ -71,9 +76,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
 fn store_update(to: u32, v: u32, low: vec4<f32>, high: vec4<f32>) {
     if (F16) {
-        updates[to + 2u * v] = low;
-        updates[to + 2u * v + 1u] = high;
+        set_update(to + 2u * v, low);
+        set_update(to + 2u * v + 1u, high);
     } else {
-        updates[to + v] = low;
+        set_update(to + v, low);
     }
 }

@@ -1,4 +1,4 @@
-// What the model's kernels share: reductions and layer norm over a workgroup, packed weights. The host prepends a header of constants to every kernel:
+// What the model's kernels share: vectors, rows, packed weights. The host prepends a header of constants to every kernel:
 //
 //   W               invocations in a workgroup, a power of two, at least 8
 //   D, ROW4         width of the residual stream; the same padded to a multiple of 8, in vec4
@@ -18,55 +18,6 @@
 var<workgroup> rows: array<vec4<f32>, SLOT_TILE * ROW4>;
 // Partial results of invocations.
 var<workgroup> pool: array<vec4<f32>, 2u * W>;
-
-const SUM_GROUP: u32 = min(16u, W);
-var<workgroup> sums: array<f32, W>;
-var<workgroup> group_sums: array<f32, W / SUM_GROUP>;
-
-// Sum of `value` over the workgroup, in a fixed order, the same in every invocation.
-fn workgroup_sum(i: u32, value: f32) -> f32 {
-    sums[i] = value;
-    workgroupBarrier();
-    if (i < W / SUM_GROUP) {
-        var sum = 0.0;
-        for (var k = 0u; k < SUM_GROUP; k++) {
-            sum += sums[i * SUM_GROUP + k];
-        }
-        group_sums[i] = sum;
-    }
-    workgroupBarrier();
-    var total = 0.0;
-    for (var k = 0u; k < W / SUM_GROUP; k++) {
-        total += group_sums[k];
-    }
-    return total;
-}
-
-// 1 for each of the four columns that are not padding.
-fn in_width(column: u32) -> vec4<f32> {
-    let first = 4u * column;
-    return select(vec4(0.0), vec4(1.0), vec4(first, first + 1u, first + 2u, first + 3u) < vec4(D));
-}
-
-// Layer norm of the vector at `at` in `rows`, whose padding is zero. Each invocation reads and writes its own columns.
-fn layer_norm(i: u32, at: u32) {
-    var sum = 0.0;
-    for (var c = i; c < ROW4; c += W) {
-        let v = rows[at + c];
-        sum += (v.x + v.y) + (v.z + v.w);
-    }
-    let mean = workgroup_sum(i, sum) / f32(D);
-    var squares = 0.0;
-    for (var c = i; c < ROW4; c += W) {
-        let v = (rows[at + c] - mean) * in_width(c);
-        rows[at + c] = v;
-        squares += dot(v, v);
-    }
-    let scale = inverseSqrt(workgroup_sum(i, squares) / f32(D) + 1e-5);
-    for (var c = i; c < ROW4; c += W) {
-        rows[at + c] *= scale;
-    }
-}
 
 // A row of vec4 columns is shared among teams of ROW_TEAM invocations.
 const ROW_TEAM: u32 = min(ROW4, W);

@@ -76,6 +76,14 @@ fn kernels_laid_out_for_hardware_agree_with_their_twins() {
     assert_passed(&check_kernels(&suites, GpuOptions { hardware_layout: true, ..GpuOptions::default() }));
 }
 
+/// A software adapter's workgroups are one subgroup where it has subgroups of their size. Where it has others, or none,
+/// they exchange through memory.
+#[test]
+fn kernels_whose_workgroups_are_not_one_subgroup_agree_with_their_twins() {
+    let suites: Vec<Suite> = suites().into_iter().step_by(2).collect();
+    assert_passed(&check_kernels(&suites, GpuOptions { workgroup: Some(16), ..GpuOptions::default() }));
+}
+
 /// The rows of a broken kernel fail, and those of the others do not.
 #[test]
 fn a_corrupted_kernel_fails_alone() {

@@ -27,7 +27,7 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         Binding::Read,
         Binding::Read,
         Binding::Read,
-        Binding::ReadState,
-        Binding::Write,
+        Binding::ReadFloats,
+        Binding::WriteFloats,
     ],
 };

@@ -6,6 +6,9 @@ use super::kernels::{Binding, KernelSpec};
 const SOURCES: &[&str] = &[
     include_str!("../../../shaders/step.wgsl"),
     include_str!("../../../shaders/vectors.wgsl"),
+    include_str!("../../../shaders/exchange_workgroup.wgsl"),
+    include_str!("../../../shaders/exchange_subgroup.wgsl"),
+    include_str!("../../../shaders/norm.wgsl"),
     include_str!("../../../shaders/gather.wgsl"),
     include_str!("../../../shaders/residual.wgsl"),
     include_str!("../../../shaders/dense.wgsl"),
@@ -14,12 +17,18 @@ const SOURCES: &[&str] = &[
     include_str!("../../../shaders/beam_encode.wgsl"),
 ];
 
-const BINDINGS: &[Binding] = &encode::bindings(Binding::Write);
-
 /// The first layer: starts from the token's embedding.
-pub(super) const FIRST: KernelSpec =
-    KernelSpec { name: "beam_embed", entry: encode::FIRST.entry, sources: SOURCES, bindings: BINDINGS };
+pub(super) const FIRST: KernelSpec = KernelSpec {
+    name: "beam_embed",
+    entry: encode::FIRST.entry,
+    sources: SOURCES,
+    bindings: &encode::bindings(Binding::Read, Binding::Write),
+};
 
 /// Every other layer: finishes the one before.
-pub(super) const KERNEL: KernelSpec =
-    KernelSpec { name: "beam_encode", entry: encode::KERNEL.entry, sources: SOURCES, bindings: BINDINGS };
+pub(super) const KERNEL: KernelSpec = KernelSpec {
+    name: "beam_encode",
+    entry: encode::KERNEL.entry,
+    sources: SOURCES,
+    bindings: &encode::bindings(Binding::ReadFloats, Binding::Write),
+};

@@ -23,5 +23,5 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         include_str!("../../../shaders/memory.wgsl"),
         include_str!("../../../shaders/beam_fold.wgsl"),
     ],
-    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::WriteState],
+    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::WriteFloats],
 };

@@ -27,6 +27,8 @@ pub(super) const SELECTED: usize = 4;
 
 const SOURCES: &[&str] = &[
     include_str!("../../../shaders/vectors.wgsl"),
+    include_str!("../../../shaders/exchange_workgroup.wgsl"),
+    include_str!("../../../shaders/exchange_subgroup.wgsl"),
     include_str!("../../../shaders/penalties.wgsl"),
     include_str!("../../../shaders/beam_select.wgsl"),
 ];

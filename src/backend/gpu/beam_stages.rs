@@ -82,7 +82,7 @@ impl BeamStages for GpuBackend {
             bench.record_encode(&mut pass, 0, 0);
             bench.record_encode(&mut pass, 1, 1);
         })?;
-        let neurons = floats(&gpu.download(&bench.neurons, 0, bench.neurons.size())?);
+        let neurons = floats(&bench.neurons.download(gpu, 0, bench.neurons.size())?);
         let size = self.shared.layout.node_size();
         let nodes = floats(&gpu.download(&bench.nodes[0], 0, (4 * size * input.tokens.len()) as u64)?);
         let mut output = BeamEncodeOutput { activations: Vec::new(), nodes: Nodes::default() };
@@ -104,7 +104,7 @@ impl BeamStages for GpuBackend {
         bench.write_steps(&[GpuBeams::gpu_steps(&step)])?;
         bench.write_paths(&step)?;
         bench.base.execute(|encoder| bench.record_attend(&mut encoder.begin_compute_pass(&Default::default()), 0))?;
-        let neurons = floats(&self.shared.gpu.download(&bench.neurons, 0, bench.neurons.size())?);
+        let neurons = floats(&bench.neurons.download(&self.shared.gpu, 0, bench.neurons.size())?);
         Ok((0..input.reads.len()).flat_map(|slot| self.attention(&neurons, slot)).collect())
     }
 

@@ -11,7 +11,7 @@ use super::kernels::{BeamPipelines, Bound, Pipeline};
 use super::logits::LogitsParams;
 use super::project::ProjectParams;
 use super::slots::GpuSlots;
-use super::store::Store;
+use super::store::{Store, Use};
 use crate::backend::beams::{BeamCandidate, BeamFold, BeamSelection, BeamStep, Beams};
 use crate::backend::{BackendError, Input, SlotStep, Slots};
 use crate::sampling::{Control, NO_TOKEN, SamplerParams, Status};
@@ -38,9 +38,8 @@ pub(super) struct GpuBeams {
     step_stride: u64,
     control: wgpu::Buffer,
     pub residual: wgpu::Buffer,
-    pub neurons: wgpu::Buffer,
-    pub updates: wgpu::Buffer,
-    scratch: Option<Store>,
+    pub neurons: Store,
+    pub updates: Store,
     pub logits: wgpu::Buffer,
     /// Of paths, in entries.
     path_room: usize,
@@ -112,6 +111,7 @@ impl GpuBeams {
         let pipelines = shared.beam_pipelines(slot_tile)?;
         let base = GpuSlots::new(shared.clone(), 1, schedule)?;
         let buffer = |what, bytes: u64| gpu.buffer(what, bytes, STORAGE);
+        let floats = |what, bytes: u64| Store::new(gpu, what, bytes, Use::Floats, layout.images);
         let beams = count as u64;
         let step_stride = (beams * size_of::<GpuStep>() as u64).next_multiple_of(ALIGNMENT);
         let counts = || buffer("the beams' token counts", beams * g.vocab as u64 * 4);
@@ -121,9 +121,8 @@ impl GpuBeams {
             step_stride,
             control: buffer("the beams' records", beams * size_of::<Control>() as u64)?,
             residual: buffer("the beams' residual stream", beams * 2 * g.row as u64 * 4)?,
-            neurons: buffer("the beams' activations", beams * layout.slot_neuron_bytes())?,
-            updates: buffer("the beams' updates", beams * layout.slot_update_bytes())?,
-            scratch: Store::scratch(gpu, layout, count)?,
+            neurons: floats("the beams' activations", beams * layout.slot_neuron_bytes())?,
+            updates: floats("the beams' updates", beams * layout.slot_update_bytes())?,
             logits: buffer("the beams' logits", beams * layout.padded_vocab() as u64 * 4)?,
             records: buffer("the beams", beams * size_of::<BeamRecord>() as u64)?,
             params: buffer("the beams' options", size_of::<SamplerParams>() as u64)?,
@@ -225,8 +224,8 @@ impl GpuBeams {
 
         let encode = self.schedule.iter().zip(&self.offsets.encode).map(|(layer, offsets)| {
             let (pipeline, source) = match layer.first {
-                true => (&pipelines.first, &weights.embed),
-                false => (&pipelines.encode, &self.updates),
+                true => (&pipelines.first, whole(&weights.embed)),
+                false => (&pipelines.encode, self.updates.bound()),
             };
             let dispatch = |(index, blocks): (usize, u32)| Dispatch {
                 group: pipeline.bind(
@@ -235,12 +234,12 @@ impl GpuBeams {
                         uniform(offsets[index]),
                         steps,
                         control,
-                        whole(source),
+                        source,
                         whole(&self.residual),
                         weights.encoder[index].bound(),
                         whole(&weights.turns),
                         whole(&self.nodes[layer.state]),
-                        whole(&self.neurons),
+                        self.neurons.bound(),
                     ],
                 ),
                 workgroups: [tiles, blocks, 1],
@@ -258,7 +257,7 @@ impl GpuBeams {
                         whole(&self.paths),
                         whole(nodes),
                         pages[index].store.bound(),
-                        whole(&self.neurons),
+                        self.neurons.bound(),
                     ],
                 ),
                 workgroups: [count, blocks, 1],
@@ -281,18 +280,17 @@ impl GpuBeams {
             segments().map(dispatch).collect()
         });
         let project = segments().map(|(index, blocks)| Dispatch {
-            group: pipelines.project.bind_with(
+            group: pipelines.project.bind(
                 gpu,
                 &[
                     uniform(self.offsets.segments[index]),
                     steps,
                     control,
-                    whole(&self.neurons),
+                    self.neurons.bound(),
                     weights.encoder_v[index].bound(),
                     weights.decoder[index].bound(),
-                    whole(&self.updates),
+                    self.updates.bound(),
                 ],
-                self.scratch.as_ref(),
             ),
             workgroups: [count, blocks, 1],
         });
@@ -303,7 +301,7 @@ impl GpuBeams {
                     uniform(self.offsets.logits[index]),
                     steps,
                     control,
-                    whole(&self.updates),
+                    self.updates.bound(),
                     whole(&self.residual),
                     weights.head[index].bound(),
                     whole(&self.logits),

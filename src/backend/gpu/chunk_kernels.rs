@@ -5,7 +5,7 @@ use super::device::Gpu;
 use super::kernels::{Binding, CompileOptions, KernelSpec, Pipeline, compile, source};
 use super::layout::Layout;
 use crate::backend::BackendError;
-use Binding::{Read, ReadState, Uniform, Weights, Write, WriteState};
+use Binding::{Read, ReadFloats, Uniform, Weights, Write, WriteFloats};
 
 /// Mirrors `ChunkParams`; one for every segment serves all kernels.
 #[repr(C)]
@@ -37,7 +37,8 @@ macro_rules! sources {
     };
 }
 
-const FINISH: &[&str] = sources!("chunk" "vectors" "gather" "chunk_finish");
+const FINISH: &[&str] =
+    sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "norm" "gather" "chunk_finish");
 
 /// The first layer's residual stream: the tokens' embeddings.
 pub(super) const EMBED: KernelSpec =
@@ -76,14 +77,14 @@ pub(super) const READ: KernelSpec = KernelSpec {
     name: "chunk_read",
     entry: "main",
     sources: sources!("chunk" "vectors" "memory" "chunk_read"),
-    bindings: &[Uniform, Read, ReadState, Write],
+    bindings: &[Uniform, Read, ReadFloats, Write],
 };
 
 /// The attention output of both.
 pub(super) const ATTEND: KernelSpec = KernelSpec {
     name: "chunk_attend",
     entry: "main",
-    sources: sources!("chunk" "vectors" "gather" "chunk_attend"),
+    sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "norm" "gather" "chunk_attend"),
     bindings: &[Uniform, Read, Read, Read, Read, Write],
 };
 
@@ -92,7 +93,7 @@ pub(super) const WRITE: KernelSpec = KernelSpec {
     name: "chunk_write",
     entry: "main",
     sources: sources!("chunk" "vectors" "memory" "chunk_write"),
-    bindings: &[Uniform, Read, Read, WriteState],
+    bindings: &[Uniform, Read, Read, WriteFloats],
 };
 
 /// Attention output to gates.

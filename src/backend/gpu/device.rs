@@ -14,8 +14,9 @@ use std::time::Duration;
 const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
 /// Features that are used where an adapter has them.
-const USEFUL: wgpu::Features =
-    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES);
+const USEFUL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
+    .union(wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES)
+    .union(wgpu::Features::SUBGROUP);
 
 /// Longest wait for one submission. Submissions are sized to take a twentieth of a second.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -156,6 +157,8 @@ pub(super) struct Gpu {
     pub limits: wgpu::Limits,
     /// Whether kernels may read and write the images that a [`Store`](super::store::Store) makes.
     pub images: bool,
+    /// Invocations of every subgroup, where kernels may use them and all have as many.
+    pub subgroup: Option<u32>,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -203,12 +206,16 @@ impl Gpu {
             let reason = if message.is_empty() { format!("{reason:?}") } else { one_line(&message) };
             lock(&record).lost.get_or_insert(reason);
         });
-        let images = [Use::Weights, Use::State].iter().all(|purpose| {
+        let images = [Use::Weights, Use::Floats].iter().all(|purpose| {
             let allowed = adapter.get_texture_format_features(purpose.format()).flags;
             device.features().contains(wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES)
                 && allowed.contains(purpose.needs())
         });
-        Ok(Self { device, queue, info, limits, images, faults })
+        let sizes = adapter.get_info();
+        let subgroup = (device.features().contains(wgpu::Features::SUBGROUP)
+            && sizes.subgroup_min_size == sizes.subgroup_max_size)
+            .then_some(sizes.subgroup_max_size);
+        Ok(Self { device, queue, info, limits, images, subgroup, faults })
     }
 
     /// Reports a fault of this thread's calls since it asked last, if there was one.

@@ -18,45 +18,52 @@ pub(super) struct EncodeParams {
 const SOURCES: &[&str] = &[
     include_str!("../../../shaders/step.wgsl"),
     include_str!("../../../shaders/vectors.wgsl"),
+    include_str!("../../../shaders/exchange_workgroup.wgsl"),
+    include_str!("../../../shaders/exchange_subgroup.wgsl"),
+    include_str!("../../../shaders/norm.wgsl"),
     include_str!("../../../shaders/gather.wgsl"),
     include_str!("../../../shaders/residual.wgsl"),
     include_str!("../../../shaders/dense.wgsl"),
     include_str!("../../../shaders/compact.wgsl"),
     include_str!("../../../shaders/rotary.wgsl"),
     include_str!("../../../shaders/memory.wgsl"),
+    include_str!("../../../shaders/fold_workgroup.wgsl"),
+    include_str!("../../../shaders/fold_subgroup.wgsl"),
     include_str!("../../../shaders/fold.wgsl"),
     include_str!("../../../shaders/activate.wgsl"),
     include_str!("../../../shaders/encode.wgsl"),
-    include_str!("../../../shaders/scratch.wgsl"),
-    include_str!("../../../shaders/attend_buffers.wgsl"),
-    include_str!("../../../shaders/attend_images.wgsl"),
+    include_str!("../../../shaders/attend_workgroup.wgsl"),
+    include_str!("../../../shaders/attend_subgroup.wgsl"),
 ];
 
-/// Bindings of a kernel that encodes: `beam_encode` binds nodes where this one binds states, and has no scratch.
-pub(super) const fn bindings(memory: Binding) -> [Binding; 9] {
+/// Bindings of a kernel that encodes, which starts from embeddings or from updates: `beam_encode` binds nodes where this one
+/// binds states.
+pub(super) const fn bindings(source: Binding, memory: Binding) -> [Binding; 9] {
     [
         Binding::Uniform,
         Binding::ReadStep,
         Binding::Read,
-        Binding::Read,
+        source,
         Binding::Write,
         Binding::Weights,
         Binding::Read,
         memory,
-        Binding::Write,
+        Binding::WriteFloats,
     ]
 }
 
-const fn with_scratch(bindings: [Binding; 9]) -> [Binding; 10] {
-    let [a, b, c, d, e, f, g, h, i] = bindings;
-    [a, b, c, d, e, f, g, h, i, Binding::Scratch]
-}
-
-const BINDINGS: &[Binding] = &with_scratch(bindings(Binding::WriteState));
-
 /// The first layer: starts from the token's embedding.
-pub(super) const FIRST: KernelSpec = KernelSpec { name: "embed", entry: "first", sources: SOURCES, bindings: BINDINGS };
+pub(super) const FIRST: KernelSpec = KernelSpec {
+    name: "embed",
+    entry: "first",
+    sources: SOURCES,
+    bindings: &bindings(Binding::Read, Binding::WriteFloats),
+};
 
 /// Every other layer: finishes the one before.
-pub(super) const KERNEL: KernelSpec =
-    KernelSpec { name: "encode", entry: "main", sources: SOURCES, bindings: BINDINGS };
+pub(super) const KERNEL: KernelSpec = KernelSpec {
+    name: "encode",
+    entry: "main",
+    sources: SOURCES,
+    bindings: &bindings(Binding::ReadFloats, Binding::WriteFloats),
+};

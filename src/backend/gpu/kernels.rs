@@ -4,7 +4,7 @@ use super::chunk_kernels;
 use super::compiling::FirstRun;
 use super::device::Gpu;
 use super::layout::Layout;
-use super::store::{Store, TEXELS, Use};
+use super::store::{TEXELS, Use};
 use super::{beam_attend, beam_counts, beam_encode, beam_fold, beam_select};
 use super::{encode, logits, project, rescale, sample, settle};
 use crate::backend::memory::WINDOW;
@@ -20,24 +20,22 @@ pub(super) enum Binding {
     Read,
     /// A [`Store`](super::store::Store) of weights.
     Weights,
-    /// A store of states that is read.
-    ReadState,
-    /// A store of states that is read and written.
-    WriteState,
+    /// A store of floats that is read.
+    ReadFloats,
+    /// A store of floats that is read and written.
+    WriteFloats,
     /// A storage buffer that is read and written.
     Write,
     /// As `Read`, at an offset given with every dispatch.
     ReadStep,
     /// As `Write`, at an offset given with every dispatch.
     WriteStep,
-    /// The last binding, only where stores are images: texels that workgroups keep for themselves.
-    Scratch,
 }
 
-/// How a source begins that belongs to kernels whose stores are buffers.
-const FOR_BUFFERS: &str = "// For buffers.\n";
-/// How a source begins that belongs to kernels whose stores are images.
-const FOR_IMAGES: &str = "// For images.\n";
+/// How a source begins that belongs to kernels with workgroups of any size.
+const FOR_WORKGROUPS: &str = "// For workgroups of any size.\n";
+/// How a source begins that belongs to kernels whose workgroups are one subgroup.
+const FOR_SUBGROUPS: &str = "// For workgroups of one subgroup.\n";
 
 /// One kernel: what to compile and what it binds, in order.
 pub(super) struct KernelSpec {
@@ -88,12 +86,6 @@ pub(super) struct Pipelines {
 }
 
 impl Pipeline {
-    /// As [`Pipeline::bind`], with [`Binding::Scratch`] last, where there is one.
-    pub fn bind_with(&self, gpu: &Gpu, bound: &[Bound], scratch: Option<&Store>) -> wgpu::BindGroup {
-        let bound: Vec<Bound> = bound.iter().copied().chain(scratch.map(Store::bound)).collect();
-        self.bind(gpu, &bound)
-    }
-
     /// Binds buffers in the order of the kernel's bindings.
     pub fn bind(&self, gpu: &Gpu, bound: &[Bound]) -> wgpu::BindGroup {
         let entries: Vec<wgpu::BindGroupEntry> = bound
@@ -231,8 +223,6 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
         ("COLUMNS", layout.chunk.columns),
         ("PART_BLOCKS", layout.chunk.part_blocks),
         ("PARTS", layout.chunk.all_parts()),
-        ("SCRATCH", layout.scratch_texels()),
-        ("TEXELS", TEXELS as usize),
     ];
     for (name, value) in constants {
         // Writing to a String cannot fail.
@@ -242,7 +232,7 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
     for (name, value) in flags {
         let _ = writeln!(text, "const {name}: bool = {value};");
     }
-    let other = if layout.images { FOR_BUFFERS } else { FOR_IMAGES };
+    let other = if layout.subgroup == Some(workgroup) { FOR_WORKGROUPS } else { FOR_SUBGROUPS };
     for source in spec.sources.iter().filter(|source| !source.starts_with(other)) {
         text.push_str(source);
     }
@@ -258,8 +248,9 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
 /// A kernel whose weights and states lie in images. The bindings that are stores, and the functions that read and
 /// write them, are declared one to a line: `NAME`, `return NAME[at];`, `NAME[at] = value;`.
 fn with_images(mut text: String) -> String {
-    for (name, element) in [("dense_weights", "u32"), ("value_rows", "u32"), ("decoder_rows", "u32"), ("state", "f32")]
-    {
+    let weights = ["dense_weights", "value_rows", "decoder_rows"].map(|name| (name, "u32"));
+    let floats = ["state", "partials", "neurons", "updates"].map(|name| (name, "f32"));
+    for (name, element) in weights.into_iter().chain(floats) {
         let format = if element == "u32" { "rgba32uint" } else { "rgba32float" };
         for access in ["read", "read_write"] {
             text = text.replace(
@@ -278,11 +269,11 @@ fn with_images(mut text: String) -> String {
 /// Breaks a kernel in one place, small enough to look plausible: what `verify` must notice.
 fn corrupt(spec: &KernelSpec, text: &str) -> String {
     let (right, wrong) = match spec.name {
-        "settle" => ("first_q.z, x[4u * v + 2u]", "first_q.z, x[4u * v + 1u]"),
+        "settle" => ("WINDOW) % RECENT_ROWS;", "WINDOW + 1u) % RECENT_ROWS;"),
         "rescale" => ("state_at(at) * factor", "state_at(at) * 1.01 * factor"),
         "embed" => (
-            "    layer_norm(i, at);\n}",
-            "    layer_norm(i, at);\n    for (var c = i; c < ROW4; c += W) {\n        rows[at + c] *= 1.01;\n    }\n}",
+            "load_columns(i, at)));\n}",
+            "load_columns(i, at)));\n    for (var c = i; c < ROW4; c += W) {\n        rows[at + c] *= 1.01;\n    }\n}",
         ),
         "encode" => ("four.zw, pair % 2u == 1u", "four.zw, pair % 4u == 1u"),
         "project" => ("relu(vec4(sum)).x", "vec4(sum).x"),
@@ -295,7 +286,7 @@ fn corrupt(spec: &KernelSpec, text: &str) -> String {
         "beam_select" => ("a.y < b.y", "a.y > b.y"),
         "beam_merge" => ("candidates[best.y].y, 0u)", "candidates[best.y].y ^ 1u, 0u)"),
         "chunk_embed" => ("scaled = x * tokens[t].write_scale", "scaled = x"),
-        "chunk_finish" => ("rows[c] += residual[t * ROW4 + c];", "rows[c] += 0.99 * residual[t * ROW4 + c];"),
+        "chunk_finish" => ("columns[k] += residual[t * ROW4 + c];", "columns[k] += 0.99 * residual[t * ROW4 + c];"),
         "chunk_encode" => ("column] = relu(sum)", "column] = relu(sum.yxzw)"),
         "chunk_rotate" => ("params.position + group.y", "params.position + group.y + 1u"),
         "chunk_scores" => ("sums[t][s] += dot(q, keys[s])", "sums[t][s] += dot(q.yxzw, keys[s])"),
@@ -329,9 +320,9 @@ pub(super) fn compile(
         // tests run all of them in checked mode too and compare the results.
         unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     };
-    let bindings = spec.bindings.iter().filter(|&&binding| images || binding != Binding::Scratch);
+    let bindings = spec.bindings.iter().enumerate();
     let entries: Vec<wgpu::BindGroupLayoutEntry> =
-        bindings.enumerate().map(|(index, &binding)| entry(index as u32, binding, images)).collect();
+        bindings.map(|(index, &binding)| entry(index as u32, binding, images)).collect();
     let layout =
         device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(spec.name), entries: &entries });
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -378,8 +369,8 @@ fn entry(binding: u32, kind: Binding, images: bool) -> wgpu::BindGroupLayoutEntr
             Binding::Read | Binding::ReadStep => storage(true),
             Binding::Write | Binding::WriteStep => storage(false),
             Binding::Weights => store(Use::Weights, wgpu::StorageTextureAccess::ReadOnly),
-            Binding::ReadState => store(Use::State, wgpu::StorageTextureAccess::ReadOnly),
-            Binding::WriteState | Binding::Scratch => store(Use::State, wgpu::StorageTextureAccess::ReadWrite),
+            Binding::ReadFloats => store(Use::Floats, wgpu::StorageTextureAccess::ReadOnly),
+            Binding::WriteFloats => store(Use::Floats, wgpu::StorageTextureAccess::ReadWrite),
         },
         count: None,
     }

@@ -39,6 +39,8 @@ pub(super) struct Allowance {
     pub software: bool,
     /// Whether weights and states shall lie in images.
     pub images: bool,
+    /// Invocations of every subgroup, where kernels may count on it.
+    pub subgroup: Option<u32>,
     /// Largest storage binding and buffer, bytes.
     pub max_binding: u64,
     /// Workgroup memory, bytes.
@@ -70,6 +72,8 @@ pub(super) struct Layout {
     pub chunk: ChunkLayout,
     /// Whether weights and states lie in images (see [`Store`](super::store::Store)).
     pub images: bool,
+    /// Invocations of every subgroup: a workgroup of as many needs no memory to exchange what its invocations hold.
+    pub subgroup: Option<u32>,
     pub allowance: Allowance,
 }
 
@@ -145,6 +149,7 @@ impl Layout {
         let row_lanes = if allowance.software { 8 } else { 16.min(workgroup) };
         let mut layout = Self {
             images: allowance.images,
+            subgroup: allowance.subgroup,
             geometry,
             weight_type,
             workgroup,
@@ -251,24 +256,11 @@ impl Layout {
         (self.geometry.blocks() * self.geometry.row * 4) as u64
     }
 
-    /// Texels that a block's workgroup keeps for itself: the larger of what `attend_images.wgsl` and `project_images.wgsl`
-    /// say.
-    pub fn scratch_texels(&self) -> usize {
-        let g = &self.geometry;
-        (g.block / 8 + g.block / 4 + WINDOW / 4).max(g.row / 4 + g.block / 2)
-    }
-
-    /// Bytes per slot of all blocks' texels.
-    pub fn slot_scratch_bytes(&self) -> u64 {
-        (self.geometry.blocks() * self.scratch_texels() * 16) as u64
-    }
-
     /// Checks that what grows with the number of slots fits.
     pub fn check_slots(&self, slots: usize) -> Result<(), BackendError> {
         let logits = (self.padded_vocab() * 4) as u64;
         let residual = self.slot_residual_bytes();
-        let scratch = if self.images { self.slot_scratch_bytes() } else { 0 };
-        let largest = self.slot_neuron_bytes().max(self.slot_update_bytes()).max(logits).max(residual).max(scratch);
+        let largest = self.slot_neuron_bytes().max(self.slot_update_bytes()).max(logits).max(residual);
         let needed = largest * slots as u64;
         if needed > self.allowance.max_binding {
             return Err(BackendError::Limit {
@@ -355,6 +347,7 @@ mod tests {
             device: "test".into(),
             software: false,
             images: false,
+            subgroup: None,
             max_binding,
             workgroup_memory: 16 << 10,
             invocations: 256,

@@ -19,6 +19,9 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
     sources: &[
         include_str!("../../../shaders/step.wgsl"),
         include_str!("../../../shaders/vectors.wgsl"),
+        include_str!("../../../shaders/exchange_workgroup.wgsl"),
+        include_str!("../../../shaders/exchange_subgroup.wgsl"),
+        include_str!("../../../shaders/norm.wgsl"),
         include_str!("../../../shaders/gather.wgsl"),
         include_str!("../../../shaders/residual.wgsl"),
         include_str!("../../../shaders/dense.wgsl"),
@@ -28,7 +31,7 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         Binding::Uniform,
         Binding::ReadStep,
         Binding::Read,
-        Binding::Read,
+        Binding::ReadFloats,
         Binding::Read,
         Binding::Weights,
         Binding::Write,

@@ -164,6 +164,7 @@ impl GpuBackend {
             device: gpu.info.name.clone(),
             software,
             images,
+            subgroup: gpu.subgroup.filter(|_| software),
             max_binding: gpu
                 .limits
                 .max_storage_buffer_binding_size

@@ -28,5 +28,5 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         include_str!("../../../shaders/memory.wgsl"),
         include_str!("../../../shaders/rescale.wgsl"),
     ],
-    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::WriteState],
+    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::WriteFloats],
 };

@@ -20,8 +20,10 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         include_str!("../../../shaders/step.wgsl"),
         include_str!("../../../shaders/vectors.wgsl"),
         include_str!("../../../shaders/memory.wgsl"),
+        include_str!("../../../shaders/fold_workgroup.wgsl"),
+        include_str!("../../../shaders/fold_subgroup.wgsl"),
         include_str!("../../../shaders/fold.wgsl"),
         include_str!("../../../shaders/settle.wgsl"),
     ],
-    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::WriteState],
+    bindings: &[Binding::Uniform, Binding::ReadStep, Binding::Read, Binding::WriteFloats],
 };

@@ -43,8 +43,8 @@ pub(super) struct GpuSlots {
     pub steps: wgpu::Buffer,
     pub step_stride: u64,
     pub residual: wgpu::Buffer,
-    pub neurons: wgpu::Buffer,
-    pub updates: wgpu::Buffer,
+    pub neurons: Store,
+    pub updates: Store,
     pub logits: wgpu::Buffer,
     pub params: wgpu::Buffer,
     pub counts: wgpu::Buffer,
@@ -88,7 +88,7 @@ impl GpuSlots {
             for segment in &layout.segments {
                 for slots in layout.pages(segment, count) {
                     let bytes = layout.state_bytes(segment) * slots.len() as u64;
-                    let store = Store::new(gpu, "the sequences' state", bytes, Use::State, layout.images)?;
+                    let store = Store::new(gpu, "the sequences' state", bytes, Use::Floats, layout.images)?;
                     pages.push(Page { segment: segment.clone(), slots, store });
                 }
             }
@@ -97,9 +97,9 @@ impl GpuSlots {
 
         let steps = buffer("the step table", step_stride * MAX_STEPS as u64)?;
         let residual = buffer("the residual stream", slots * layout.slot_residual_bytes())?;
-        let neurons = buffer("the activations", slots * layout.slot_neuron_bytes())?;
-        let updates = buffer("the layers' updates", slots * layout.slot_update_bytes())?;
-        let scratch = Store::scratch(gpu, layout, count)?;
+        let floats = |what, bytes: u64| Store::new(gpu, what, bytes, Use::Floats, layout.images);
+        let neurons = floats("the activations", slots * layout.slot_neuron_bytes())?;
+        let updates = floats("the layers' updates", slots * layout.slot_update_bytes())?;
         let logits = buffer("the logits", slots * layout.padded_vocab() as u64 * 4)?;
         let params = buffer("the sampling options", slots * size_of::<SamplerParams>() as u64)?;
         let counts = buffer("the token counts", slots * g.vocab as u64 * 4)?;
@@ -119,7 +119,6 @@ impl GpuSlots {
         let uniform = |offset: u64| Bound::Buffer(&uniforms, offset, Some(32.min(ALIGNMENT)));
 
         let group = |pipeline: &Pipeline, bound: &[Bound]| pipeline.bind(gpu, bound);
-        let with_scratch = |pipeline: &Pipeline, bound: &[Bound]| pipeline.bind_with(gpu, bound, scratch.as_ref());
         let step_table = Bound::Buffer(&steps, 0, Some(slots * size_of::<GpuStep>() as u64));
         let weights = &shared.weights;
 
@@ -127,23 +126,23 @@ impl GpuSlots {
         let mut layer_dispatches = Vec::new();
         for layer in schedule {
             let pipeline = if layer.first { &pipelines.first } else { &pipelines.encode };
-            let source = if layer.first { &weights.embed } else { &updates };
+            let source = if layer.first { whole(&weights.embed) } else { updates.bound() };
             let encode = states[layer.state]
                 .iter()
                 .zip(&mut encode_params)
                 .map(|(page, offset)| Dispatch {
-                    group: with_scratch(
+                    group: group(
                         pipeline,
                         &[
                             uniform(offset),
                             step_table,
                             whole(&control),
-                            whole(source),
+                            source,
                             whole(&residual),
                             weights.encoder[segment_index(page)].bound(),
                             whole(&weights.turns),
                             page.store.bound(),
-                            whole(&neurons),
+                            neurons.bound(),
                         ],
                     ),
                     workgroups: [tiles(page.slots.len()), page.segment.len() as u32, 1],
@@ -157,16 +156,16 @@ impl GpuSlots {
             .zip(offsets.project)
             .enumerate()
             .map(|(index, (segment, offset))| Dispatch {
-                group: with_scratch(
+                group: group(
                     &pipelines.project,
                     &[
                         uniform(offset),
                         step_table,
                         whole(&control),
-                        whole(&neurons),
+                        neurons.bound(),
                         weights.encoder_v[index].bound(),
                         weights.decoder[index].bound(),
-                        whole(&updates),
+                        updates.bound(),
                     ],
                 ),
                 workgroups: [count as u32, segment.len() as u32, 1],
@@ -184,7 +183,7 @@ impl GpuSlots {
                         uniform(offset),
                         step_table,
                         whole(&control),
-                        whole(&updates),
+                        updates.bound(),
                         whole(&residual),
                         weights.head[index].bound(),
                         whole(&logits),

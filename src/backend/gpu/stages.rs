@@ -3,6 +3,7 @@
 use super::GpuBackend;
 use super::dispatch::{ScheduledLayer, floats};
 use super::slots::GpuSlots;
+use super::store::Store;
 use crate::backend::memory::Memory;
 use crate::backend::stage::{
     EncodeInput, EncodeOutput, LogitsInput, ProjectInput, ProjectOutput, SampleInput, SampleOutput, Stages,
@@ -34,24 +35,19 @@ impl GpuBackend {
     pub(super) fn write_residual(
         &self,
         residual_buffer: &wgpu::Buffer,
-        updates_buffer: &wgpu::Buffer,
+        updates_store: &Store,
         residual: &[f32],
         update: &[f32],
     ) -> Result<(), BackendError> {
         let g = &self.shared.layout.geometry;
+        let mut updates = vec![0f32; residual.len() / g.width * g.blocks() * g.row];
         for (slot, (x, m)) in residual.chunks_exact(g.width).zip(update.chunks_exact(g.width)).enumerate() {
             let at = (2 * slot * g.row * 4) as u64;
             self.shared.gpu.upload(residual_buffer, at, bytemuck::cast_slice(&self.pad(x)))?;
-            let mut updates = vec![0f32; g.blocks() * g.row];
-            let block = slot % g.blocks();
+            let block = slot * g.blocks() + slot % g.blocks();
             updates[block * g.row..][..g.width].copy_from_slice(m);
-            self.shared.gpu.upload(
-                updates_buffer,
-                (slot * updates.len() * 4) as u64,
-                bytemuck::cast_slice(&updates),
-            )?;
         }
-        Ok(())
+        updates_store.upload(&self.shared.gpu, 0, bytemuck::cast_slice(&updates))
     }
 
     /// Writes every slot's memory.
@@ -109,7 +105,7 @@ impl Stages for GpuBackend {
         })?;
 
         let residual = floats(&gpu.download(&bench.residual, 0, bench.residual.size())?);
-        let neurons = floats(&gpu.download(&bench.neurons, 0, bench.neurons.size())?);
+        let neurons = floats(&bench.neurons.download(gpu, 0, bench.neurons.size())?);
         let mut output = EncodeOutput {
             residual: Vec::new(),
             activations: Vec::new(),
@@ -154,10 +150,10 @@ impl Stages for GpuBackend {
                 head[block * g.row..][..g.width].copy_from_slice(from);
             }
         }
-        gpu.upload(&bench.neurons, 0, bytemuck::cast_slice(&neurons))?;
+        bench.neurons.upload(gpu, 0, bytemuck::cast_slice(&neurons))?;
         bench.write_steps(&[vec![SlotStep { input: Input::Previous, ..SlotStep::IDLE }; slots]])?;
         bench.execute(|encoder| bench.record_project(&mut encoder.begin_compute_pass(&Default::default()), 0))?;
-        let updates = floats(&gpu.download(&bench.updates, 0, bench.updates.size())?);
+        let updates = floats(&bench.updates.download(gpu, 0, bench.updates.size())?);
         let mut update = Vec::with_capacity(slots * g.width);
         for blocks in updates.chunks_exact(g.blocks() * g.row).take(slots) {
             let sum = |d: usize| blocks.chunks_exact(g.row).map(|block| block[d]).sum::<f32>();

@@ -6,7 +6,6 @@
 
 use super::device::Gpu;
 use super::kernels::Bound;
-use super::layout::Layout;
 use crate::backend::BackendError;
 
 /// Vectors in a row of an image.
@@ -24,7 +23,7 @@ pub(super) enum Use {
     /// Read by kernels; vectors of u32.
     Weights,
     /// Read and written by kernels; vectors of f32.
-    State,
+    Floats,
 }
 
 impl Use {
@@ -32,7 +31,7 @@ impl Use {
     pub fn format(self) -> wgpu::TextureFormat {
         match self {
             Self::Weights => wgpu::TextureFormat::Rgba32Uint,
-            Self::State => wgpu::TextureFormat::Rgba32Float,
+            Self::Floats => wgpu::TextureFormat::Rgba32Float,
         }
     }
 
@@ -40,7 +39,7 @@ impl Use {
     pub fn needs(self) -> wgpu::TextureFormatFeatureFlags {
         match self {
             Self::Weights => wgpu::TextureFormatFeatureFlags::STORAGE_READ_ONLY,
-            Self::State => {
+            Self::Floats => {
                 wgpu::TextureFormatFeatureFlags::STORAGE_READ_ONLY | wgpu::TextureFormatFeatureFlags::STORAGE_READ_WRITE
             }
         }
@@ -81,12 +80,6 @@ impl Store {
         gpu.check_allocation(what, bytes)?;
         let view = texture.create_view(&Default::default());
         Ok(Self { kind: Kind::Image(texture, view), bytes })
-    }
-
-    /// The texels that workgroups of `slots` slots keep for themselves, where stores are images.
-    pub fn scratch(gpu: &Gpu, layout: &Layout, slots: usize) -> Result<Option<Self>, BackendError> {
-        let bytes = slots as u64 * layout.slot_scratch_bytes();
-        layout.images.then(|| Self::new(gpu, "the kernels' scratch memory", bytes, Use::State, true)).transpose()
     }
 
     /// A store that holds packed weights.

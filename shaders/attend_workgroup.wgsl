@@ -1,6 +1,6 @@
-// For buffers.
+// For workgroups of any size.
 // How the active pairs of a block meet the past: what all invocations read lies in workgroup memory. The counterpart is
-// `attend_images.wgsl`.
+// `attend_subgroup.wgsl`.
 
 // q of the active pairs.
 var<workgroup> rotated: array<vec2<f32>, BLOCK / 2u>;
@@ -89,7 +89,7 @@ fn attend(i: u32, base: u32, recent: u32, pairs: u32, slot: u32, block: u32) {
             for (var c = 0u; c < ROW_COLUMNS; c++) {
                 if (first + c * ROW_TEAM < ROW4) {
                     if (ROW_TEAMS == 1u) {
-                        neurons[y_at + first + c * ROW_TEAM] = y[c] * steps[slot].read_scale;
+                        set_neurons(y_at + first + c * ROW_TEAM, y[c] * steps[slot].read_scale);
                     } else {
                         pool[team * ROW4 + first + c * ROW_TEAM] = y[c];
                     }
@@ -100,7 +100,7 @@ fn attend(i: u32, base: u32, recent: u32, pairs: u32, slot: u32, block: u32) {
     if (ROW_TEAMS > 1u) {
         workgroupBarrier();
         if (team == 0u) {
-            neurons[y_at + lane] = pool_sum(lane) * steps[slot].read_scale;
+            set_neurons(y_at + lane, pool_sum(lane) * steps[slot].read_scale);
         }
     }
 }

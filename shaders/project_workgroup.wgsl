@@ -1,6 +1,6 @@
-// For buffers.
+// For workgroups of any size.
 // The sparse products of a block: teams of invocations share the rows, what all of them read lies in workgroup memory.
-// The counterpart is `project_images.wgsl`.
+// The counterpart is `project_subgroup.wgsl`.
 
 // Rows of encoder_v that all teams multiply at once.
 const ALL_ROWS: u32 = W / ROW_LANES * TEAM_ROWS;
@@ -110,7 +110,7 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
             for (var k = 0u; k < DECODER_TEAMS; k++) {
                 sum += pool[k * ROW4 + c];
             }
-            updates[to + c] = sum;
+            set_update(to + c, sum);
         }
     }
 }

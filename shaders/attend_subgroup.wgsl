@@ -1,0 +1,92 @@
+// For workgroups of one subgroup.
+// How the active pairs of a block meet the past: every invocation has pairs of its own, and hears of the others' from register
+// to register. The counterpart is `attend_workgroup.wgsl`.
+
+// q of the active pairs.
+var<workgroup> rotated: array<vec2<f32>, BLOCK / 2u>;
+
+// Columns that an invocation takes at once, and in how many stripes it takes all.
+const COLUMNS_AT_ONCE: u32 = min(8u, (ROW4 + W - 1u) / W);
+const STRIPES: u32 = (ROW4 + COLUMNS_AT_ONCE * W - 1u) / (COLUMNS_AT_ONCE * W);
+// Pairs whose lines of memory are asked for together.
+const PAIRS_AT_ONCE: u32 = 2u;
+
+// y <- read_scale (q . state + sum of (q . q_w) x_w), window <- window with q in it
+fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, pairs: u32) {
+    let position = steps[slot].position;
+    let read_scale = steps[slot].read_scale;
+    for (var k = i; k < pairs; k += W) {
+        rotated[k] = rotated_pair(u_at, list[k], block, position);
+    }
+
+    let y_at = slot * SLOT_NEURONS + BLOCKS * (BLOCK / 4u) + block * ROW4;
+    // q . q_w of four tokens of the window, over first or over second neurons of pairs; then over both.
+    let entry = i % PAIR_ENTRIES;
+    var score = vec4(0.0);
+    for (var stripe = 0u; stripe < STRIPES; stripe++) {
+        let first = (stripe * W + i) * COLUMNS_AT_ONCE;
+        var y: array<vec4<f32>, COLUMNS_AT_ONCE>;
+        for (var c = 0u; c < COLUMNS_AT_ONCE; c++) {
+            y[c] = vec4(0.0);
+        }
+        for (var k = 0u; k < pairs; k += W) {
+            let own = min(k + i, pairs - 1u);
+            let own_pair = list[own];
+            // Past the last pair nothing is added.
+            let own_q = select(vec2(0.0), rotated[own], k + i < pairs);
+            for (var four = 0u; four < min(W, pairs - k); four += PAIRS_AT_ONCE) {
+                var pair: array<u32, PAIRS_AT_ONCE>;
+                var q: array<vec2<f32>, PAIRS_AT_ONCE>;
+                for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
+                    pair[j] = subgroupShuffle(own_pair, four + j);
+                    q[j] = subgroupShuffle(own_q, four + j);
+                }
+                for (var c = 0u; c < COLUMNS_AT_ONCE; c++) {
+                    let column = base + min(first + c, ROW4 - 1u);
+                    for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
+                        let at = column + pair[j] * 2u * ROW4;
+                        y[c] = add_scaled(y[c], q[j].x, state_at(at));
+                        y[c] = add_scaled(y[c], q[j].y, state_at(at + ROW4));
+                    }
+                }
+                if (stripe == 0u) {
+                    for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
+                        let window = state_at(base + BLOCK_STATE + pair[j] * PAIR_ENTRIES + entry);
+                        score = add_scaled(score, select(q[j].x, q[j].y, entry >= PAIR_ENTRIES / 2u), window);
+                    }
+                }
+            }
+        }
+        if (stripe == 0u) {
+            score += subgroupShuffle(score, (i + PAIR_ENTRIES / 2u) % PAIR_ENTRIES);
+        }
+        for (var v = 0u; v < WINDOW / 4u; v++) {
+            let four = subgroupShuffle(score, v);
+            for (var j = 0u; j < 4u; j++) {
+                let at = recent + recent_row(4u * v + j, position) * ROW4;
+                for (var c = 0u; c < COLUMNS_AT_ONCE; c++) {
+                    y[c] = add_scaled(y[c], four[j], state_at(at + min(first + c, ROW4 - 1u)));
+                }
+            }
+        }
+        for (var c = 0u; c < COLUMNS_AT_ONCE; c++) {
+            if (first + c < ROW4) {
+                set_neurons(y_at + first + c, y[c] * read_scale);
+            }
+        }
+    }
+    workgroupBarrier();
+
+    // Nobody reads these entries any more: they were empty.
+    let turn = position % WINDOW;
+    for (var k = i; k < pairs; k += W) {
+        let q = rotated[k];
+        let at = base + BLOCK_STATE + list[k] * PAIR_ENTRIES + turn / 4u;
+        var first = state_at(at);
+        first[turn % 4u] = q.x;
+        set_state(at, first);
+        var second = state_at(at + WINDOW / 4u);
+        second[turn % 4u] = q.y;
+        set_state(at + WINDOW / 4u, second);
+    }
+}
