@@ -5,8 +5,12 @@
 // q of the active pairs.
 var<workgroup> rotated: array<vec2<f32>, BLOCK / 2u>;
 
-// Columns that an invocation takes at once, and in how many stripes it takes all.
-const COLUMNS_AT_ONCE: u32 = min(8u, (ROW4 + W - 1u) / W);
+// Columns that an invocation takes at once: one or two lines of memory, the first columns of both before the second ones, so
+// that both are waited for together. And in how many stripes it takes all.
+const WANTED: u32 = min(8u, (ROW4 + W - 1u) / W);
+const LINES: u32 = select(1u, 2u, WANTED > 4u);
+const PER_LINE: u32 = (WANTED + LINES - 1u) / LINES;
+const COLUMNS_AT_ONCE: u32 = LINES * PER_LINE;
 const STRIPES: u32 = (ROW4 + COLUMNS_AT_ONCE * W - 1u) / (COLUMNS_AT_ONCE * W);
 // Pairs whose lines of memory are asked for together.
 const PAIRS_AT_ONCE: u32 = 2u;
@@ -25,9 +29,11 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
     var score = vec4(0.0);
     for (var stripe = 0u; stripe < STRIPES; stripe++) {
         let first = (stripe * W + i) * COLUMNS_AT_ONCE;
-        var y: array<vec4<f32>, COLUMNS_AT_ONCE>;
-        for (var c = 0u; c < COLUMNS_AT_ONCE; c++) {
-            y[c] = vec4(0.0);
+        var y: array<array<vec4<f32>, LINES>, PER_LINE>;
+        for (var c = 0u; c < PER_LINE; c++) {
+            for (var l = 0u; l < LINES; l++) {
+                y[c][l] = vec4(0.0);
+            }
         }
         for (var k = 0u; k < pairs; k += W) {
             let own = min(k + i, pairs - 1u);
@@ -41,12 +47,14 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
                     pair[j] = subgroupShuffle(own_pair, four + j);
                     q[j] = subgroupShuffle(own_q, four + j);
                 }
-                for (var c = 0u; c < COLUMNS_AT_ONCE; c++) {
-                    let column = base + min(first + c, ROW4 - 1u);
-                    for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
-                        let at = column + pair[j] * 2u * ROW4;
-                        y[c] = add_scaled(y[c], q[j].x, state_at(at));
-                        y[c] = add_scaled(y[c], q[j].y, state_at(at + ROW4));
+                for (var c = 0u; c < PER_LINE; c++) {
+                    for (var l = 0u; l < LINES; l++) {
+                        let column = base + min(first + l * PER_LINE + c, ROW4 - 1u);
+                        for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
+                            let at = column + pair[j] * 2u * ROW4;
+                            y[c][l] = add_scaled(y[c][l], q[j].x, state_at(at));
+                            y[c][l] = add_scaled(y[c][l], q[j].y, state_at(at + ROW4));
+                        }
                     }
                 }
                 if (stripe == 0u) {
@@ -64,14 +72,20 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
             let four = subgroupShuffle(score, v);
             for (var j = 0u; j < 4u; j++) {
                 let at = recent + recent_row(4u * v + j, position) * ROW4;
-                for (var c = 0u; c < COLUMNS_AT_ONCE; c++) {
-                    y[c] = add_scaled(y[c], four[j], state_at(at + min(first + c, ROW4 - 1u)));
+                for (var c = 0u; c < PER_LINE; c++) {
+                    for (var l = 0u; l < LINES; l++) {
+                        let column = min(first + l * PER_LINE + c, ROW4 - 1u);
+                        y[c][l] = add_scaled(y[c][l], four[j], state_at(at + column));
+                    }
                 }
             }
         }
-        for (var c = 0u; c < COLUMNS_AT_ONCE; c++) {
-            if (first + c < ROW4) {
-                set_neurons(y_at + first + c, y[c] * read_scale);
+        for (var c = 0u; c < PER_LINE; c++) {
+            for (var l = 0u; l < LINES; l++) {
+                let column = first + l * PER_LINE + c;
+                if (column < ROW4) {
+                    set_neurons(y_at + column, y[c][l] * read_scale);
+                }
             }
         }
     }

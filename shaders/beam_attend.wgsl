@@ -45,13 +45,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let block = params.block_begin + group.y;
     let block_q = block * (BLOCK / 4u);
-    clear_mask(i);
-    for (var p = i; p < BLOCK / 4u; p += W) {
-        let q = nodes[steps[slot].node * NODE + block_q + p];
-        own_q[p] = q;
-        flag_pairs(p, q);
+    clear_flags(i);
+    for (var t = 0u; t < OWN_VECTORS; t++) {
+        let p = own_vector(i, t);
+        if (p < BLOCK / 4u) {
+            let q = nodes[steps[slot].node * NODE + block_q + p];
+            own_q[p] = q;
+            flag_pairs(i, t, q);
+        }
     }
-    let pairs = list_flagged(i);
+    let pairs = list_flagged(i, 2u);
     attend_base(i, slot, group.y, pairs);
 
     let path = paths[slot];

@@ -26,15 +26,18 @@ const NODE: u32 = BLOCKS * (BLOCK / 4u) + ROW4;
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
     let count = folds[0].x;
     let block_q = (params.block_begin + group.x) * (BLOCK / 4u);
-    clear_mask(i);
-    for (var p = i; p < BLOCK / 4u; p += W) {
-        var fired = vec4<bool>(false);
-        for (var a = 1u; a <= count; a++) {
-            fired = fired | (nodes[folds[a].x * NODE + block_q + p] != vec4(0.0));
+    clear_flags(i);
+    for (var t = 0u; t < OWN_VECTORS; t++) {
+        let p = own_vector(i, t);
+        if (p < BLOCK / 4u) {
+            var fired = vec4<bool>(false);
+            for (var a = 1u; a <= count; a++) {
+                fired = fired | (nodes[folds[a].x * NODE + block_q + p] != vec4(0.0));
+            }
+            flag_four(i, t, select(vec4(0.0), vec4(1.0), fired));
         }
-        flag_four(p, select(vec4(0.0), vec4(1.0), fired));
     }
-    let firing = list_flagged(i);
+    let firing = list_flagged(i, 4u);
 
     let lane = i % ROW_TEAM;
     let team = i / ROW_TEAM;

@@ -16,14 +16,17 @@
 
 fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {
     let u_at = s * (BLOCK / 4u);
-    clear_mask(i);
-    for (var p = i; p < BLOCK / 4u; p += W) {
-        let u = relu(products[u_at + p]);
-        products[u_at + p] = u;
-        flag_pairs(p, u);
-        set_neurons(slot * SLOT_NEURONS + block * (BLOCK / 4u) + p, u);
+    clear_flags(i);
+    for (var t = 0u; t < OWN_VECTORS; t++) {
+        let p = own_vector(i, t);
+        if (p < BLOCK / 4u) {
+            let u = relu(products[u_at + p]);
+            products[u_at + p] = u;
+            flag_pairs(i, t, u);
+            set_neurons(slot * SLOT_NEURONS + block * (BLOCK / 4u) + p, u);
+        }
     }
-    let pairs = list_flagged(i);
+    let pairs = list_flagged(i, 2u);
 
     let position = steps[slot].position;
     let memory = (slot - params.slot_begin) * params.slot_stride;

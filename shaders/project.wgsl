@@ -53,24 +53,30 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let head = block / BLOCKS_PER_HEAD;
     let y_base = slot * SLOT_NEURONS + BLOCKS * (BLOCK / 4u) + head * BLOCKS_PER_HEAD * ROW4;
     store_columns(i, 0u, normalized(i, gather(i, y_base, BLOCKS_PER_HEAD)));
-    clear_mask(i);
-    for (var p = i; p < BLOCK / 4u; p += W) {
-        let u = partial_at(slot * SLOT_NEURONS + block * (BLOCK / 4u) + p);
-        activations[p] = u;
-        flag_four(p, u);
-        gates[p] = vec4(0.0);
+    clear_flags(i);
+    for (var t = 0u; t < OWN_VECTORS; t++) {
+        let p = own_vector(i, t);
+        if (p < BLOCK / 4u) {
+            let u = partial_at(slot * SLOT_NEURONS + block * (BLOCK / 4u) + p);
+            activations[p] = u;
+            flag_four(i, t, u);
+            gates[p] = vec4(0.0);
+        }
     }
-    let firing = list_flagged(i);
+    let firing = list_flagged(i, 4u);
     if (i == 0u) {
         count = firing;
     }
     gate(i, slot, block, group.y, workgroupUniformLoad(&count));
 
-    clear_mask(i);
-    for (var p = i; p < BLOCK / 4u; p += W) {
-        flag_four(p, gates[p]);
+    clear_flags(i);
+    for (var t = 0u; t < OWN_VECTORS; t++) {
+        let p = own_vector(i, t);
+        if (p < BLOCK / 4u) {
+            flag_four(i, t, gates[p]);
+        }
     }
-    let open = list_flagged(i);
+    let open = list_flagged(i, 4u);
     decode(i, slot, block, group.y, open);
 }
 

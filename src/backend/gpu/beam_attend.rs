@@ -17,7 +17,8 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
     sources: &[
         include_str!("../../../shaders/step.wgsl"),
         include_str!("../../../shaders/vectors.wgsl"),
-        include_str!("../../../shaders/compact.wgsl"),
+        include_str!("../../../shaders/compact_workgroup.wgsl"),
+        include_str!("../../../shaders/compact_subgroup.wgsl"),
         include_str!("../../../shaders/memory.wgsl"),
         include_str!("../../../shaders/beam_attend.wgsl"),
     ],

@@ -19,7 +19,8 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
     entry: "main",
     sources: &[
         include_str!("../../../shaders/vectors.wgsl"),
-        include_str!("../../../shaders/compact.wgsl"),
+        include_str!("../../../shaders/compact_workgroup.wgsl"),
+        include_str!("../../../shaders/compact_subgroup.wgsl"),
         include_str!("../../../shaders/memory.wgsl"),
         include_str!("../../../shaders/beam_fold.wgsl"),
     ],

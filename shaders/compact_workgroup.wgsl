@@ -1,35 +1,50 @@
-// Deterministic compaction: flags set by any invocation in any order, ranks read off the bit mask.
+// For workgroups of any size.
+// Deterministic compaction: flags set by any invocation in any order, ranks read off the bit mask. The counterpart is
+// `compact_subgroup.wgsl`.
+
+// Vectors of a block, four neurons each, that an invocation looks at.
+const OWN_VECTORS: u32 = (BLOCK / 4u + W - 1u) / W;
+
+// The t-th of them: past the block where there are no more.
+fn own_vector(i: u32, t: u32) -> u32 {
+    return i + t * W;
+}
 
 const MASK_WORDS: u32 = (BLOCK + 31u) / 32u;
 var<workgroup> mask: array<atomic<u32>, MASK_WORDS>;
 // Indices of the flagged items in ascending order.
 var<workgroup> list: array<u32, BLOCK>;
 
-fn clear_mask(i: u32) {
+// Before the first flag. All invocations call this together.
+fn clear_flags(i: u32) {
     for (var k = i; k < MASK_WORDS; k += W) {
         atomicStore(&mask[k], 0u);
     }
     workgroupBarrier();
 }
 
-// Flags those of the four items from 4 p on that are not zero.
-fn flag_four(p: u32, items: vec4<f32>) {
+// Flags those of the t-th own vector's four items that are not zero.
+fn flag_four(i: u32, t: u32, items: vec4<f32>) {
+    let p = own_vector(i, t);
     let bits = select(vec4(0u), vec4(1u, 2u, 4u, 8u), items != vec4(0.0));
     atomicOr(&mask[p / 8u], ((bits.x | bits.y) | (bits.z | bits.w)) << (4u * (p % 8u)));
 }
 
-// Flags those of the two items from 2 p on of which one of two numbers is not zero.
-fn flag_pairs(p: u32, items: vec4<f32>) {
+// Flags those of the t-th own vector's two items of which one of two numbers is not zero.
+fn flag_pairs(i: u32, t: u32, items: vec4<f32>) {
+    let p = own_vector(i, t);
     let fires = items != vec4(0.0);
     let bits = select(0u, 1u, fires.x || fires.y) | select(0u, 2u, fires.z || fires.w);
     atomicOr(&mask[p / 16u], bits << (2u * (p % 16u)));
 }
 
-// Fills `list` from the flags and returns how many there are. Ends with a barrier.
-fn list_flagged(i: u32) -> u32 {
+// Fills `list` from the flags and returns how many there are, where every vector has `items`. Ends with a barrier.
+fn list_flagged(i: u32, items: u32) -> u32 {
     workgroupBarrier();
+    let all = BLOCK / 4u * items;
+    let words = (all + 31u) / 32u;
     if (4u * W >= BLOCK) {
-        for (var item = i; item < BLOCK; item += W) {
+        for (var item = i; item < all; item += W) {
             let word = item / 32u;
             let bits = atomicLoad(&mask[word]);
             if ((bits >> (item % 32u) & 1u) == 1u) {
@@ -38,7 +53,7 @@ fn list_flagged(i: u32) -> u32 {
         }
     } else {
         // Few invocations: a word each.
-        for (var word = i; word < MASK_WORDS; word += W) {
+        for (var word = i; word < words; word += W) {
             var rank = flagged_before(word);
             var bits = atomicLoad(&mask[word]);
             while (bits != 0u) {
@@ -48,7 +63,7 @@ fn list_flagged(i: u32) -> u32 {
             }
         }
     }
-    let total = flagged_before(MASK_WORDS);
+    let total = flagged_before(words);
     workgroupBarrier();
     return total;
 }
