@@ -47,6 +47,13 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
                     pair[j] = subgroupShuffle(own_pair, four + j);
                     q[j] = subgroupShuffle(own_q, four + j);
                 }
+                // What lies apart is asked for first.
+                if (stripe == 0u) {
+                    for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
+                        let window = state_at(base + BLOCK_STATE + pair[j] * PAIR_ENTRIES + entry);
+                        score = add_scaled(score, select(q[j].x, q[j].y, entry >= PAIR_ENTRIES / 2u), window);
+                    }
+                }
                 for (var c = 0u; c < PER_LINE; c++) {
                     for (var l = 0u; l < LINES; l++) {
                         let column = base + min(first + l * PER_LINE + c, ROW4 - 1u);
@@ -55,12 +62,6 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
                             y[c][l] = add_scaled(y[c][l], q[j].x, state_at(at));
                             y[c][l] = add_scaled(y[c][l], q[j].y, state_at(at + ROW4));
                         }
-                    }
-                }
-                if (stripe == 0u) {
-                    for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
-                        let window = state_at(base + BLOCK_STATE + pair[j] * PAIR_ENTRIES + entry);
-                        score = add_scaled(score, select(q[j].x, q[j].y, entry >= PAIR_ENTRIES / 2u), window);
                     }
                 }
             }
