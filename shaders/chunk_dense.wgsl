@@ -16,6 +16,8 @@ fn dense_weight(at: u32) -> vec4<u32> {
 const LINE: u32 = BLOCK / PER_VECTOR;
 const VECTORS: u32 = COLUMNS * 4u / PER_VECTOR;
 const LINE_LANES: u32 = LINE / VECTORS;
+// Whether a workgroup's invocations, which then have the same tile of tokens, load a vector of one token each.
+const TOGETHER: bool = SHARED >= TILE && LINE_LANES % W == 0u;
 
 // Weights of one line.
 alias Line = array<vec4<f32>, COLUMNS>;
@@ -54,8 +56,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var w1 = line(at + LINE);
         var w2 = line(at + 2u * LINE);
         var w3 = line(at + 3u * LINE);
+        var x: vec4<f32>;
+        if (TOGETHER) {
+            x = residual[(tile * TILE + i % TILE) * ROW4 + d];
+        }
+        let own = x;
         for (var t = 0u; t < TILE; t++) {
-            let x = residual[(tile * TILE + t) * ROW4 + d];
+            if (TOGETHER) {
+                x = shared_vector(own, t);
+            } else {
+                x = residual[(tile * TILE + t) * ROW4 + d];
+            }
             for (var c = 0u; c < COLUMNS; c++) {
                 var sum = add_scaled(sums[t][c], x.x, w0[c]);
                 sum = add_scaled(sum, x.y, w1[c]);

@@ -19,6 +19,8 @@ const FOURS: u32 = PER_VECTOR / 4u;
 // Neurons of one invocation: lane, lane + LANES, ...
 const NEURONS: u32 = 4u * COLUMNS;
 const LANES: u32 = BLOCK / NEURONS;
+// Whether a workgroup's invocations, which then have the same tile of tokens, load the vectors of one token each.
+const TOGETHER: bool = SHARED >= TILE && LANES % W == 0u;
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -44,10 +46,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             low[n] = weights_low(packed);
             high[n] = weights_high(packed);
         }
+        var y: vec4<f32>;
+        var more: vec4<f32>;
+        if (TOGETHER) {
+            y = attention[y_at + i % TILE * ROW4 + v * FOURS];
+            more = attention[y_at + i % TILE * ROW4 + v * FOURS + FOURS - 1u];
+        }
+        let own = y;
+        let own_more = more;
         for (var t = 0u; t < TILE; t++) {
-            let y = attention[y_at + t * ROW4 + v * FOURS];
+            if (TOGETHER) {
+                y = shared_vector(own, t);
+                more = shared_vector(own_more, t);
+            } else {
+                y = attention[y_at + t * ROW4 + v * FOURS];
+                more = attention[y_at + t * ROW4 + v * FOURS + FOURS - 1u];
+            }
             if (F16) {
-                let more = attention[y_at + t * ROW4 + v * FOURS + 1u];
                 for (var n = 0u; n < NEURONS; n++) {
                     sums[t][n] += dot(low[n], y) + dot(high[n], more);
                 }

@@ -12,6 +12,8 @@
 
 // Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
 const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
+// Whether a workgroup's invocations, which then have the same tile of tokens, load a vector of one token each.
+const TOGETHER: bool = SHARED >= TILE && ROW_SHARE % W == 0u;
 
 fn row(at: u32, lane: u32) -> array<vec4<f32>, COLUMNS> {
     var values: array<vec4<f32>, COLUMNS>;
@@ -43,8 +45,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var r1 = row(at + ROW4, lane);
         var r2 = row(at + 2u * ROW4, lane);
         var r3 = row(at + 3u * ROW4, lane);
+        var q: vec4<f32>;
+        if (TOGETHER) {
+            q = rotated[q_at + i % TILE * stride + k];
+        }
+        let own = q;
         for (var t = 0u; t < TILE; t++) {
-            let q = rotated[q_at + t * stride + k];
+            if (TOGETHER) {
+                q = shared_vector(own, t);
+            } else {
+                q = rotated[q_at + t * stride + k];
+            }
             for (var c = 0u; c < COLUMNS; c++) {
                 var sum = add_scaled(sums[t][c], q.x, r0[c]);
                 sum = add_scaled(sum, q.y, r1[c]);

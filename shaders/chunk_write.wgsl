@@ -19,6 +19,8 @@ const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
 const FOURS: u32 = TILE / 4u;
 // Tokens that are added at once.
 const STEP: u32 = 4u;
+// Whether a workgroup's invocations, which then have the same tile of neurons, load a vector of q each.
+const TOGETHER: bool = SHARED >= STEP * FOURS && ROW_SHARE % W == 0u;
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -46,11 +48,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
         let q_at = t * stride + group.y * (BLOCK / 4u) + tile * FOURS;
+        var own: vec4<f32>;
+        if (TOGETHER) {
+            own = rotated[q_at + i % STEP * stride + i / STEP % FOURS];
+        }
         for (var f = 0u; f < FOURS; f++) {
-            let q0 = rotated[q_at + f];
-            let q1 = rotated[q_at + stride + f];
-            let q2 = rotated[q_at + 2u * stride + f];
-            let q3 = rotated[q_at + 3u * stride + f];
+            var q0: vec4<f32>;
+            var q1: vec4<f32>;
+            var q2: vec4<f32>;
+            var q3: vec4<f32>;
+            if (TOGETHER) {
+                q0 = shared_vector(own, STEP * f);
+                q1 = shared_vector(own, STEP * f + 1u);
+                q2 = shared_vector(own, STEP * f + 2u);
+                q3 = shared_vector(own, STEP * f + 3u);
+            } else {
+                q0 = rotated[q_at + f];
+                q1 = rotated[q_at + stride + f];
+                q2 = rotated[q_at + 2u * stride + f];
+                q3 = rotated[q_at + 3u * stride + f];
+            }
             for (var c = 0u; c < COLUMNS; c++) {
                 for (var k = 0u; k < 4u; k++) {
                     var row = add_scaled(rows[f][k][c], q0[k], x[0][c]);

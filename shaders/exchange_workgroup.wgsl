@@ -28,6 +28,7 @@ fn workgroup_sum(i: u32, value: f32) -> f32 {
 // Vectors that invocations load together, one each, and then hear from one another: here every one loads all itself.
 const SHARED: u32 = 1u;
 
+// What the k-th of those invocations holds.
 fn shared_vector(own: vec4<f32>, k: u32) -> vec4<f32> {
     return own;
 }

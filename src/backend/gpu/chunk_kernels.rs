@@ -52,7 +52,7 @@ pub(super) const FINISH_LAYER: KernelSpec =
 pub(super) const ENCODE: KernelSpec = KernelSpec {
     name: "chunk_encode",
     entry: "main",
-    sources: sources!("chunk" "vectors" "chunk_dense" "chunk_encode"),
+    sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "chunk_dense" "chunk_encode"),
     bindings: &[Uniform, Read, Weights, Write],
 };
 
@@ -76,7 +76,7 @@ pub(super) const SCORES: KernelSpec = KernelSpec {
 pub(super) const READ: KernelSpec = KernelSpec {
     name: "chunk_read",
     entry: "main",
-    sources: sources!("chunk" "vectors" "memory" "chunk_read"),
+    sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "memory" "chunk_read"),
     bindings: &[Uniform, Read, ReadFloats, Write],
 };
 
@@ -92,7 +92,7 @@ pub(super) const ATTEND: KernelSpec = KernelSpec {
 pub(super) const WRITE: KernelSpec = KernelSpec {
     name: "chunk_write",
     entry: "main",
-    sources: sources!("chunk" "vectors" "memory" "chunk_write"),
+    sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "memory" "chunk_write"),
     bindings: &[Uniform, Read, Read, WriteFloats],
 };
 
@@ -100,7 +100,7 @@ pub(super) const WRITE: KernelSpec = KernelSpec {
 pub(super) const GATE: KernelSpec = KernelSpec {
     name: "chunk_gate",
     entry: "main",
-    sources: sources!("chunk" "vectors" "chunk_gate"),
+    sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "chunk_gate"),
     bindings: &[Uniform, Read, Weights, Write],
 };
 
@@ -116,7 +116,7 @@ pub(super) const DECODE: KernelSpec = KernelSpec {
 pub(super) const LOGITS: KernelSpec = KernelSpec {
     name: "chunk_logits",
     entry: "main",
-    sources: sources!("chunk" "vectors" "chunk_dense" "chunk_logits"),
+    sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "chunk_dense" "chunk_logits"),
     bindings: &[Uniform, Read, Weights, Write],
 };
 
