@@ -13,7 +13,10 @@ struct ChunkToken {
 // [CHUNK]
 @group(0) @binding(1) var<storage, read> tokens: array<ChunkToken>;
 // x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
-@group(0) @binding(2) var<storage, read> residual: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> chunk_residual: array<vec4<f32>>;
+fn residual_at(at: u32) -> vec4<f32> {
+    return chunk_residual[at];
+}
 // The blocks' shares: [CHUNK][BLOCKS][CHUNK] and [CHUNK][BLOCKS][ROW4].
 @group(0) @binding(3) var<storage, read> scores: array<f32>;
 @group(0) @binding(4) var<storage, read> parts: array<vec4<f32>>;
@@ -45,7 +48,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if (c < ROW4) {
             var y = columns[k];
             for (var s = 0u; s < t; s++) {
-                y = add_scaled(y, past[s], residual[(CHUNK + s) * ROW4 + c]);
+                y = add_scaled(y, past[s], residual_at((CHUNK + s) * ROW4 + c));
             }
             columns[k] = y * read_scale;
         }

@@ -4,7 +4,10 @@
 // Invocation (tile of tokens, columns) of workgroup (…, block of the segment).
 
 // x [CHUNK][ROW4]
-@group(0) @binding(1) var<storage, read> residual: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> chunk_residual: array<vec4<f32>>;
+fn residual_at(at: u32) -> vec4<f32> {
+    return chunk_residual[at];
+}
 // The segment's tiles [block_count][ROW][BLOCK].
 @group(0) @binding(2) var<storage, read> dense_weights: array<vec4<u32>>;
 fn dense_weight(at: u32) -> vec4<u32> {
@@ -58,14 +61,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var w3 = line(at + 3u * LINE);
         var x: vec4<f32>;
         if (TOGETHER) {
-            x = residual[(tile * TILE + i % TILE) * ROW4 + d];
+            x = residual_at((tile * TILE + i % TILE) * ROW4 + d);
         }
         let own = x;
         for (var t = 0u; t < TILE; t++) {
             if (TOGETHER) {
                 x = shared_vector(own, t);
             } else {
-                x = residual[(tile * TILE + t) * ROW4 + d];
+                x = residual_at((tile * TILE + t) * ROW4 + d);
             }
             for (var c = 0u; c < COLUMNS; c++) {
                 var sum = add_scaled(sums[t][c], x.x, w0[c]);

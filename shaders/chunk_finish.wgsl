@@ -22,7 +22,13 @@ fn partial_at(at: u32) -> vec4<f32> {
     return parts[at];
 }
 // x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
-@group(0) @binding(3) var<storage, read_write> residual: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> chunk_residual: array<vec4<f32>>;
+fn residual_at(at: u32) -> vec4<f32> {
+    return chunk_residual[at];
+}
+fn set_residual(at: u32, value: vec4<f32>) {
+    chunk_residual[at] = value;
+}
 
 @compute @workgroup_size(W)
 fn first(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -50,7 +56,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var k = 0u; k < OWN_COLUMNS; k++) {
             let c = i + k * W;
             if (c < ROW4) {
-                columns[k] += residual[t * ROW4 + c];
+                columns[k] += residual_at(t * ROW4 + c);
             }
         }
         store_columns(i, 0u, normalized(i, columns));
@@ -66,7 +72,7 @@ fn keep(i: u32, t: u32) {
             x = rows[c];
             scaled = x * tokens[t].write_scale;
         }
-        residual[t * ROW4 + c] = x;
-        residual[(CHUNK + t) * ROW4 + c] = scaled;
+        set_residual(t * ROW4 + c, x);
+        set_residual((CHUNK + t) * ROW4 + c, scaled);
     }
 }

@@ -6,7 +6,10 @@
 // q [CHUNK][block_count][BLOCK / 4]
 @group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
 // x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
-@group(0) @binding(2) var<storage, read> residual: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> chunk_residual: array<vec4<f32>>;
+fn residual_at(at: u32) -> vec4<f32> {
+    return chunk_residual[at];
+}
 // A page's memory of this layer; the slot's of the segment, [block_count][BLOCK_MEMORY]: its rows of the state change.
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
 fn set_state(at: u32, value: vec4<f32>) {
@@ -44,7 +47,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var x: array<array<vec4<f32>, COLUMNS>, STEP>;
         for (var k = 0u; k < STEP; k++) {
             for (var c = 0u; c < COLUMNS; c++) {
-                x[k][c] = residual[(CHUNK + t + k) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u)];
+                x[k][c] = residual_at((CHUNK + t + k) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u));
             }
         }
         let q_at = t * stride + group.y * (BLOCK / 4u) + tile * FOURS;

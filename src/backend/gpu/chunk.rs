@@ -9,6 +9,7 @@ use super::chunk_kernels::{ChunkParams, ChunkPipelines, GpuChunkToken};
 use super::chunk_layout::ChunkLayout;
 use super::dispatch::{ALIGNMENT, ParamTable, floats, whole};
 use super::kernels::{Bound, Pipeline};
+use super::store::{Store, Use};
 use crate::backend::{BackendError, Chunk};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ pub(super) struct ChunkReader {
     pub layout: ChunkLayout,
     params: wgpu::Buffer,
     tokens: wgpu::Buffer,
-    pub residual: wgpu::Buffer,
+    pub residual: Store,
     /// Per segment.
     pub activations: Vec<wgpu::Buffer>,
     pub rotated: Vec<wgpu::Buffer>,
@@ -83,7 +84,8 @@ impl ChunkReader {
         let per_segment = |what| -> Result<Vec<wgpu::Buffer>, BackendError> {
             model.segments.iter().map(|segment| buffer(what, segment.len() * g.block)).collect()
         };
-        let residual = buffer("a chunk's residual stream", 2 * g.row)?;
+        let residual_bytes = 4 * (2 * g.row * layout.tokens) as u64;
+        let residual = Store::new(gpu, "a chunk's residual stream", residual_bytes, Use::Floats, model.images)?;
         let activations = per_segment("a chunk's activations")?;
         let rotated = per_segment("a chunk's rotated activations")?;
         let scores = buffer("a chunk's scores", g.blocks() * layout.tokens)?;
@@ -99,10 +101,10 @@ impl ChunkReader {
         let entry = |index: usize| uniform(&params, index);
         let bind = |pipeline: &Pipeline, bound: &[Bound]| pipeline.bind(gpu, bound);
         let groups = Groups {
-            embed: bind(&pipelines.embed, &[entry(0), whole(&tokens), whole(&weights.embed), whole(&residual)]),
-            finish: bind(&pipelines.finish, &[entry(0), whole(&tokens), whole(&updates), whole(&residual)]),
+            embed: bind(&pipelines.embed, &[entry(0), whole(&tokens), whole(&weights.embed), residual.bound()]),
+            finish: bind(&pipelines.finish, &[entry(0), whole(&tokens), whole(&updates), residual.bound()]),
             encode: each(&shared, &params, &pipelines.encode, |s| {
-                [whole(&residual), weights.encoder[s].bound(), whole(&activations[s])]
+                [residual.bound(), weights.encoder[s].bound(), whole(&activations[s])]
             }),
             rotate: each(&shared, &params, &pipelines.rotate, |s| {
                 [whole(&weights.turns), whole(&activations[s]), whole(&rotated[s])]
@@ -113,7 +115,7 @@ impl ChunkReader {
                 &[
                     entry(0),
                     whole(&tokens),
-                    whole(&residual),
+                    residual.bound(),
                     whole(&scores),
                     whole(&attention_shares),
                     whole(&attention),
@@ -128,7 +130,7 @@ impl ChunkReader {
             logits: (0..model.head_segments.len())
                 .map(|segment| {
                     let params = entry(model.segments.len() + segment);
-                    bind(&pipelines.logits, &[params, whole(&residual), weights.head[segment].bound(), whole(&logits)])
+                    bind(&pipelines.logits, &[params, residual.bound(), weights.head[segment].bound(), whole(&logits)])
                 })
                 .collect(),
         };
@@ -215,7 +217,7 @@ impl ChunkReader {
             self.pipelines.read.bind(gpu, &bound)
         };
         let write = |(segment, &(rows, _)): (usize, &(Bound, u64))| {
-            let bound = [uniform(&self.params, segment), whole(&self.rotated[segment]), whole(&self.residual), rows];
+            let bound = [uniform(&self.params, segment), whole(&self.rotated[segment]), self.residual.bound(), rows];
             self.pipelines.write.bind(gpu, &bound)
         };
         let layers = || state.chunks_exact(self.shared.layout.segments.len());

@@ -42,18 +42,18 @@ const FINISH: &[&str] =
 
 /// The first layer's residual stream: the tokens' embeddings.
 pub(super) const EMBED: KernelSpec =
-    KernelSpec { name: "chunk_embed", entry: "first", sources: FINISH, bindings: &[Uniform, Read, Read, Write] };
+    KernelSpec { name: "chunk_embed", entry: "first", sources: FINISH, bindings: &[Uniform, Read, Read, WriteFloats] };
 
 /// Every other layer's residual stream: finishes the layer before.
 pub(super) const FINISH_LAYER: KernelSpec =
-    KernelSpec { name: "chunk_finish", entry: "main", sources: FINISH, bindings: &[Uniform, Read, Read, Write] };
+    KernelSpec { name: "chunk_finish", entry: "main", sources: FINISH, bindings: &[Uniform, Read, Read, WriteFloats] };
 
 /// Residual stream to activations.
 pub(super) const ENCODE: KernelSpec = KernelSpec {
     name: "chunk_encode",
     entry: "main",
     sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "chunk_dense" "chunk_encode"),
-    bindings: &[Uniform, Read, Weights, Write],
+    bindings: &[Uniform, ReadFloats, Weights, Write],
 };
 
 /// Activations to rotated activations.
@@ -85,7 +85,7 @@ pub(super) const ATTEND: KernelSpec = KernelSpec {
     name: "chunk_attend",
     entry: "main",
     sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "norm" "gather" "chunk_attend"),
-    bindings: &[Uniform, Read, Read, Read, Read, Write],
+    bindings: &[Uniform, Read, ReadFloats, Read, Read, Write],
 };
 
 /// The tokens enter the state.
@@ -93,7 +93,7 @@ pub(super) const WRITE: KernelSpec = KernelSpec {
     name: "chunk_write",
     entry: "main",
     sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "memory" "chunk_write"),
-    bindings: &[Uniform, Read, Read, WriteFloats],
+    bindings: &[Uniform, Read, ReadFloats, WriteFloats],
 };
 
 /// Attention output to gates.
@@ -117,7 +117,7 @@ pub(super) const LOGITS: KernelSpec = KernelSpec {
     name: "chunk_logits",
     entry: "main",
     sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "chunk_dense" "chunk_logits"),
-    bindings: &[Uniform, Read, Weights, Write],
+    bindings: &[Uniform, ReadFloats, Weights, Write],
 };
 
 /// Every kernel that reads a chunk, in the order in which a layer runs them.

@@ -62,9 +62,12 @@ impl GpuBackend {
 
     /// Writes x and, where it is given, x times its write scale.
     fn write_chunk_residual(&self, reader: &ChunkReader, x: &[f32], scaled: &[f32]) -> Result<(), BackendError> {
-        let (gpu, row) = (&self.shared.gpu, self.shared.layout.geometry.row);
-        gpu.upload(&reader.residual, 0, bytemuck::cast_slice(&self.pad(x)))?;
-        gpu.upload(&reader.residual, (4 * reader.layout.tokens * row) as u64, bytemuck::cast_slice(&self.pad(scaled)))
+        let mut both = self.pad(x);
+        if !scaled.is_empty() {
+            both.resize(reader.layout.tokens * self.shared.layout.geometry.row, 0.0);
+            both.extend(self.pad(scaled));
+        }
+        reader.residual.upload(&self.shared.gpu, 0, bytemuck::cast_slice(&both))
     }
 
     /// The first D of padded rows, from row `first` of a buffer on.
@@ -95,10 +98,12 @@ impl ChunkStages for GpuBackend {
                 reader.execute(&[reader.finish()])?
             }
         };
-        Ok(ChunkResidual {
-            residual: self.read_rows(&reader.residual, 0, count)?,
-            scaled: self.read_rows(&reader.residual, reader.layout.tokens, count)?,
-        })
+        let rows = floats(&reader.residual.download(gpu, 0, reader.residual.size())?);
+        let rows = |first: usize| -> Vec<f32> {
+            let rows = rows[first * g.row..].chunks_exact(g.row).take(count);
+            rows.flat_map(|row| &row[..g.width]).copied().collect()
+        };
+        Ok(ChunkResidual { residual: rows(0), scaled: rows(reader.layout.tokens) })
     }
 
     fn chunk_encode(&self, residual: &[f32], position: u32) -> Result<ChunkEncodeOutput, BackendError> {

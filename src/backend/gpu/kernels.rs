@@ -249,7 +249,7 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
 /// write them, are declared one to a line: `NAME`, `return NAME[at];`, `NAME[at] = value;`.
 fn with_images(mut text: String) -> String {
     let weights = ["dense_weights", "value_rows", "decoder_rows"].map(|name| (name, "u32"));
-    let floats = ["state", "partials", "neurons", "updates"].map(|name| (name, "f32"));
+    let floats = ["state", "partials", "neurons", "updates", "chunk_residual"].map(|name| (name, "f32"));
     for (name, element) in weights.into_iter().chain(floats) {
         let format = if element == "u32" { "rgba32uint" } else { "rgba32float" };
         for access in ["read", "read_write"] {
@@ -286,7 +286,9 @@ fn corrupt(spec: &KernelSpec, text: &str) -> String {
         "beam_select" => ("a.y < b.y", "a.y > b.y"),
         "beam_merge" => ("candidates[best.y].y, 0u)", "candidates[best.y].y ^ 1u, 0u)"),
         "chunk_embed" => ("scaled = x * tokens[t].write_scale", "scaled = x"),
-        "chunk_finish" => ("columns[k] += residual[t * ROW4 + c];", "columns[k] += 0.99 * residual[t * ROW4 + c];"),
+        "chunk_finish" => {
+            ("columns[k] += residual_at(t * ROW4 + c);", "columns[k] += 0.99 * residual_at(t * ROW4 + c);")
+        }
         "chunk_encode" => ("column] = relu(sum)", "column] = relu(sum.yxzw)"),
         "chunk_rotate" => ("params.position + group.y", "params.position + group.y + 1u"),
         "chunk_scores" => ("sums[t][s] += dot(q, keys[s])", "sums[t][s] += dot(q.yxzw, keys[s])"),
