@@ -263,7 +263,7 @@ fn a_snapshot_restored_into_another_slot_continues_bit_for_bit() {
         let backend = gpu::backend(&model, WeightType::F32, options);
         // After chunks the window is empty; after steps it is not.
         for (cut, first, then) in [(13, [8, 1], [1, 9]), (24, [1, 1], [5, 1]), (25, [25, 25], [7, 1])] {
-            let mut slots = backend.create_slots(3).unwrap();
+            let mut slots = backend.create_slots(4).unwrap();
             let [clock, _] = [0, 1].map(|slot| {
                 let mut clock = Clock::new(Forgetting::After { context: 7, tau: 0.9 });
                 read_on(&mut *slots, slot, &tokens[..cut], &first, &mut clock);
@@ -271,13 +271,16 @@ fn a_snapshot_restored_into_another_slot_continues_bit_for_bit() {
             });
             let snapshot = slots.snapshot(0).unwrap();
             // What was in the slot before must not matter.
-            read(&mut *slots, 2, &tokens[5..16], &[1, 4], Forgetting::Full);
+            for slot in [2, 3] {
+                read(&mut *slots, slot, &tokens[5..16], &[1, 5], Forgetting::Full);
+            }
             slots.restore(2, &snapshot).unwrap();
+            slots.copy(0, 3).unwrap();
             assert!(bits(&slots.snapshot(2).unwrap()) == bits(&snapshot), "{cut} tokens: the snapshots differ");
-            // The slot that was never asked, the one that was, and the one that was given the snapshot.
+            // The slot that was never asked, the one that was, and those that were given the snapshot or a copy.
             let expected = bits(&read_on(&mut *slots, 1, &tokens[cut..], &then, &mut { clock }));
             let state = bits(&slots.read_state(1).unwrap());
-            for slot in [0, 2] {
+            for slot in [0, 2, 3] {
                 let got = read_on(&mut *slots, slot, &tokens[cut..], &then, &mut { clock });
                 assert!(bits(&got) == expected, "slot {slot}, {cut} tokens: the logits differ");
                 assert!(

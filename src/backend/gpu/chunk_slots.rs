@@ -11,7 +11,10 @@ impl GpuSlots {
         if self.shared.layout.chunk.tokens == 0 {
             return self.read_one_by_one(slot, chunk);
         }
-        self.settle(slot)?;
+        if !self.window_empty[slot] {
+            self.settle(slot)?;
+            self.window_empty[slot] = true;
+        }
         if chunk.rescale.is_some() {
             let mut steps = vec![SlotStep::IDLE; self.count];
             steps[slot] = SlotStep { input: Input::Token(0), rescale: chunk.rescale, ..SlotStep::IDLE };
@@ -25,6 +28,15 @@ impl GpuSlots {
             self.execute(|encoder| encoder.copy_buffer_to_buffer(&all, last, &self.logits, slot as u64 * row, row))?;
         }
         Ok(logits)
+    }
+
+    /// Remembers whose windows a plan's steps write to.
+    pub fn windows_fill(&mut self, plan: &Plan) {
+        for step in &plan.steps {
+            for (empty, slot) in self.window_empty.iter_mut().zip(step) {
+                *empty &= slot.input == Input::Idle;
+            }
+        }
     }
 
     /// Reads a chunk step by step: where a binding has no room for a tile of tokens.

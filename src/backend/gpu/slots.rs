@@ -61,6 +61,8 @@ pub(super) struct GpuSlots {
     pub sample: Dispatch,
     pub rescale: Vec<Dispatch>,
     pub settle: Vec<Dispatch>,
+    /// Whether a slot's window is known to be empty, so that it need not enter the state before a chunk.
+    pub window_empty: Vec<bool>,
     /// Made when a chunk is first read.
     pub chunks: Option<ChunkReader>,
 }
@@ -245,6 +247,7 @@ impl GpuSlots {
             sample,
             rescale,
             settle,
+            window_empty: vec![true; count],
             chunks: None,
             shared,
         })
@@ -339,6 +342,7 @@ fn upload_params(
 
 impl Slots for GpuSlots {
     fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
+        self.windows_fill(plan);
         self.profile_plan(plan)
     }
 
@@ -357,7 +361,9 @@ impl Slots for GpuSlots {
             for (page, offset, bytes) in self.slot_pages(slot) {
                 page.store.clear(encoder, offset, bytes, &zeros);
             }
-        })
+        })?;
+        self.window_empty[slot] = true;
+        Ok(())
     }
 
     fn copy(&mut self, from: usize, to: usize) -> Result<(), BackendError> {
@@ -390,7 +396,9 @@ impl Slots for GpuSlots {
                 encoder.copy_buffer_to_buffer(buffer, at, &between, 0, bytes);
                 encoder.copy_buffer_to_buffer(&between, 0, buffer, to, bytes);
             }
-        })
+        })?;
+        self.window_empty[to] = self.window_empty[from];
+        Ok(())
     }
 
     fn set_sampler(
@@ -410,6 +418,7 @@ impl Slots for GpuSlots {
     }
 
     fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError> {
+        self.windows_fill(plan);
         let mut output = RunOutput::default();
         for steps in plan.steps.chunks(self.submission_steps(plan.trace_logits)) {
             self.submit(steps, plan.trace_logits, &mut output)?;
@@ -459,6 +468,7 @@ impl Slots for GpuSlots {
             let (state, window) = numbers.split_at(neurons * g.width);
             let (rotated, recent) = window.split_at(neurons * WINDOW);
             let memory = Memory { state: state.into(), rotated: rotated.into(), recent: recent.into() };
+            self.window_empty[slot] = false;
             self.write_memory(layer, slot, &memory)?;
         }
         Ok(())
