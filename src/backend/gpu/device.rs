@@ -14,9 +14,10 @@ use std::time::Duration;
 const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
 /// Features that are used where an adapter has them.
-const USEFUL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
-    .union(wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES)
-    .union(wgpu::Features::SUBGROUP);
+const USEFUL: wgpu::Features =
+    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES);
+/// The same for adapters that run on the CPU: there, workgroups are small enough to be one subgroup.
+const USEFUL_IN_SOFTWARE: wgpu::Features = USEFUL.union(wgpu::Features::SUBGROUP);
 
 /// Longest wait for one submission. Submissions are sized to take a twentieth of a second.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -185,6 +186,9 @@ impl Gpu {
         let info = describe(adapter);
         let (features, limits) = match base_limits {
             true => (wgpu::Features::empty(), wgpu::Limits::default()),
+            false if info.kind == DeviceKind::SoftwareGpu => {
+                (adapter.features() & USEFUL_IN_SOFTWARE, adapter.limits())
+            }
             false => (adapter.features() & USEFUL, adapter.limits()),
         };
         let descriptor = wgpu::DeviceDescriptor {
