@@ -8,7 +8,9 @@ use bdh_gpu::backend::WeightType;
 use bdh_gpu::backend::gpu::{GpuBackend, GpuOptions};
 use bdh_gpu::model::{Model, SyntheticSpec};
 use bdh_gpu::sampling::{Control, SamplerParams};
-use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::{
+    Capabilities, GlobalUse, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator,
+};
 use naga::{AddressSpace, Module, TypeInner};
 use std::mem::offset_of;
 
@@ -79,12 +81,14 @@ fn model(width: usize, neurons: usize, vocab: usize) -> Model {
 }
 
 fn shaders(backend: &GpuBackend) -> Vec<Shader> {
-    // What unpack2x16float asks for; WGSL has it without a feature.
-    let capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    // What unpack2x16float asks for; WGSL has it without a feature. And what a software adapter with subgroups gets.
+    let capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
     let parse = |(kernel, source): (&'static str, String)| {
         let module = naga::front::wgsl::parse_str(&source)
             .unwrap_or_else(|error| panic!("{kernel}: {}", error.emit_to_string(&source)));
         let info = Validator::new(ValidationFlags::all(), capabilities)
+            .subgroup_stages(ShaderStages::COMPUTE)
+            .subgroup_operations(SubgroupOperationSet::all())
             .validate(&module)
             .unwrap_or_else(|error| panic!("{kernel}: {}", error.emit_to_string(&source)));
         Shader { kernel, module, info }
