@@ -143,7 +143,12 @@ pub(super) struct CompileOptions {
     pub corrupt: Option<String>,
     /// Both neurons of a rotary pair share a frequency.
     pub paired: bool,
+    /// What becomes of a kernel's text.
+    pub rewrite: Option<Rewrite>,
 }
+
+/// Makes another text of a kernel, given its name and its text.
+pub type Rewrite = fn(&str, String) -> String;
 
 impl Pipelines {
     pub fn compile(
@@ -238,6 +243,9 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
     }
     if layout.images {
         text = with_images(text);
+    }
+    if let Some(rewrite) = options.rewrite {
+        text = rewrite(spec.name, text);
     }
     if options.corrupt.as_deref() == Some(spec.name) {
         text = corrupt(spec, &text);

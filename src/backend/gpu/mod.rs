@@ -59,6 +59,7 @@ use beams::GpuBeams;
 use chunk_kernels::{CHUNK_KERNELS, ChunkPipelines};
 use compiling::Compiling;
 use device::Gpu;
+pub use kernels::Rewrite;
 use kernels::{BEAM_KERNELS, BeamPipelines, CompileOptions, KERNELS, Pipelines};
 use layout::{Allowance, Layout};
 use slots::GpuSlots;
@@ -79,6 +80,8 @@ pub struct GpuOptions {
     pub hardware_layout: bool,
     /// Invocations per workgroup, a power of two from 8 to 256.
     pub workgroup: Option<u32>,
+    /// Run other kernels than these: what a test makes of their texts.
+    pub rewrite: Option<Rewrite>,
     /// Break this kernel on purpose (of [`kernel_names`], [`beam_kernel_names`] or [`chunk_kernel_names`]): a self-test of the verification.
     pub corrupt: Option<String>,
 }
@@ -183,7 +186,12 @@ impl GpuBackend {
         };
         // What does not arrive is to be known now.
         gpu.wait(gpu.queue.submit([]))?;
-        let options = CompileOptions { checked: options.checked, corrupt: options.corrupt, paired: rotary.paired() };
+        let options = CompileOptions {
+            checked: options.checked,
+            corrupt: options.corrupt,
+            paired: rotary.paired(),
+            rewrite: options.rewrite,
+        };
         let shared = Shared {
             gpu,
             layout,
