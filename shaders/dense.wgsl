@@ -7,6 +7,9 @@ const LINE_LANES: u32 = min(LINE, W);
 const SPLITS: u32 = W / LINE_LANES;
 // Vectors of a line that an invocation takes at once: x is loaded once for all of them, and the line read in one go.
 const LINE_SHARE: u32 = min(LINE / LINE_LANES, max(8u / SLOT_TILE, 1u));
+// Of these, as many follow one another as a line of memory holds; then come the other invocations'.
+const RUN: u32 = min(LINE_SHARE, 4u);
+const RUNS: u32 = LINE_SHARE / RUN;
 // Columns of x that invocations load together: those that do not split the depth need the same ones.
 const SHARED_DEPTH: u32 = select(1u, SHARED, SPLITS == 1u);
 
@@ -16,10 +19,34 @@ var<workgroup> products: array<vec4<f32>, SLOT_TILE * BLOCK / 4u>;
 // Eight (or four) sums of each slot and each vector of an invocation's share.
 alias Sums = array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
 
+// Where the c-th vector of an invocation's share lies, counted from its first.
+fn share_offset(c: u32) -> u32 {
+    return c / RUN * RUN * LINE_LANES + c % RUN;
+}
+
+// The first vectors of all runs, in all invocations together one from each of the line's lines of memory.
+fn first_of_runs(line: u32) -> array<vec4<u32>, RUNS> {
+    var vectors: array<vec4<u32>, RUNS>;
+    for (var r = 0u; r < RUNS; r++) {
+        vectors[r] = dense_weight(line + share_offset(r * RUN));
+    }
+    return vectors;
+}
+
 // The share of a line whose first vector is at `line`, times the k-th number of each slot's vector.
-fn add_line(low: ptr<function, Sums>, high: ptr<function, Sums>, x: array<vec4<f32>, SLOT_TILE>, k: u32, line: u32) {
+fn add_line(
+    low: ptr<function, Sums>,
+    high: ptr<function, Sums>,
+    x: array<vec4<f32>, SLOT_TILE>,
+    k: u32,
+    line: u32,
+    firsts: array<vec4<u32>, RUNS>,
+) {
     for (var c = 0u; c < LINE_SHARE; c++) {
-        let weights = dense_weight(line + c * LINE_LANES);
+        var weights = firsts[c / RUN];
+        if (c % RUN != 0u) {
+            weights = dense_weight(line + share_offset(c));
+        }
         for (var s = 0u; s < SLOT_TILE; s++) {
             (*low)[s][c] = add_scaled((*low)[s][c], x[s][k], weights_low(weights));
             if (F16) {
@@ -31,7 +58,7 @@ fn add_line(low: ptr<function, Sums>, high: ptr<function, Sums>, x: array<vec4<f
 
 fn dense_product(i: u32, tile: u32) {
     let split = i / LINE_LANES;
-    for (var first = i % LINE_LANES; first < LINE; first += LINE_SHARE * LINE_LANES) {
+    for (var first = i % LINE_LANES * RUN; first < LINE; first += LINE_SHARE * LINE_LANES) {
         var low: Sums;
         var high: Sums;
         for (var s = 0u; s < SLOT_TILE; s++) {
@@ -54,18 +81,22 @@ fn dense_product(i: u32, tile: u32) {
                         x[s] = shared_vector(own[s], e);
                     }
                 }
-                // Written out: a loop would keep the sums in memory.
+                // Written out: a loop would keep the sums in memory. What lies apart is asked for first.
                 let line = (tile * ROW4 + d) * 4u * LINE + first;
-                add_line(&low, &high, x, 0u, line);
-                add_line(&low, &high, x, 1u, line + LINE);
-                add_line(&low, &high, x, 2u, line + 2u * LINE);
-                add_line(&low, &high, x, 3u, line + 3u * LINE);
+                let firsts0 = first_of_runs(line);
+                let firsts1 = first_of_runs(line + LINE);
+                let firsts2 = first_of_runs(line + 2u * LINE);
+                let firsts3 = first_of_runs(line + 3u * LINE);
+                add_line(&low, &high, x, 0u, line, firsts0);
+                add_line(&low, &high, x, 1u, line + LINE, firsts1);
+                add_line(&low, &high, x, 2u, line + 2u * LINE, firsts2);
+                add_line(&low, &high, x, 3u, line + 3u * LINE, firsts3);
             }
         }
         for (var s = 0u; s < SLOT_TILE; s++) {
             if (SPLITS == 1u) {
                 for (var c = 0u; c < LINE_SHARE; c++) {
-                    store_product(s, first + c * LINE_LANES, low[s][c], high[s][c]);
+                    store_product(s, first + share_offset(c), low[s][c], high[s][c]);
                 }
             } else {
                 // Here LINE <= W, so that this happens once per invocation.

@@ -31,10 +31,16 @@ fn gate(i: u32, slot: u32, block: u32, local_block: u32, firing: u32) {
     }
     for (var k = 0u; k < firing; k += ROWS_TOGETHER) {
         let own = list[min(k + i % ROWS_TOGETHER, firing - 1u)];
+        let own_row = (local_block * BLOCK + own) * ROW_VECTORS;
+        for (var v = 0u; v < ROW_VECTORS; v += LINES_ASKED * LINE_VECTORS) {
+            for (var l = 0u; l < LINES_ASKED; l++) {
+                ask(value_row(own_row + min(v + l * LINE_VECTORS, ROW_VECTORS - 1u)).x);
+            }
+        }
         var at: array<u32, ROWS_TOGETHER>;
         var sums: array<f32, ROWS_TOGETHER>;
         for (var r = 0u; r < ROWS_TOGETHER; r++) {
-            at[r] = (local_block * BLOCK + subgroupShuffle(own, r)) * ROW_VECTORS;
+            at[r] = subgroupShuffle(own_row, r);
             sums[r] = 0.0;
         }
         for (var c = 0u; c < ROW_SHARE; c++) {
@@ -49,7 +55,7 @@ fn gate(i: u32, slot: u32, block: u32, local_block: u32, firing: u32) {
         }
         let sum = own_sum(i, sums);
         if (i < ROWS_TOGETHER && k + i < firing) {
-            gates[own / 4u][own % 4u] = activations[own / 4u][own % 4u] * relu(vec4(sum)).x;
+            gates[own / 4u + asked][own % 4u] = activations[own / 4u][own % 4u] * relu(vec4(sum)).x;
         }
     }
     workgroupBarrier();
@@ -92,6 +98,13 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
         for (var k = 0u; k < open; k += W) {
             let n = list[min(k + i, open - 1u)];
             let own_at = (local_block * BLOCK + n) * ROW_VECTORS;
+            if (stripe == 0u) {
+                for (var v = 0u; v < ROW_VECTORS; v += LINES_ASKED * LINE_VECTORS) {
+                    for (var l = 0u; l < LINES_ASKED; l++) {
+                        ask(decoder_row(own_at + min(v + l * LINE_VECTORS, ROW_VECTORS - 1u)).x);
+                    }
+                }
+            }
             // Past the last one nothing is added.
             let own_gate = select(0.0, gates[n / 4u][n % 4u], k + i < open);
             for (var four = 0u; four < min(W, open - k); four += ROWS_AT_ONCE) {
@@ -115,7 +128,7 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
         }
         for (var c = 0u; c < DECODER_SHARE; c++) {
             if (first + c < ROW_VECTORS) {
-                store_update(to, first + c, low[c], high[c]);
+                store_update(to + asked, first + c, low[c], high[c]);
             }
         }
     }

@@ -96,8 +96,9 @@ fn assert_same_in_all_orders(check: Check, suites: &[Suite]) {
 
 #[test]
 fn kernels_do_not_depend_on_the_order_of_invocations() {
-    let suites: Vec<Suite> = suites().into_iter().step_by(2).collect();
-    assert_same_in_all_orders(verify::check_kernels, &suites);
+    // Rows shared by few and by many invocations, heads of one block and of several, one sequence and several.
+    let chosen = [0, 4, 6, 13, 15].map(|index| suites().remove(index));
+    assert_same_in_all_orders(verify::check_kernels, &chosen);
 }
 
 #[test]

@@ -28,6 +28,7 @@ const SOURCES: &[&str] = &[
     include_str!("../../../shaders/compact_subgroup.wgsl"),
     include_str!("../../../shaders/rotary.wgsl"),
     include_str!("../../../shaders/memory.wgsl"),
+    include_str!("../../../shaders/ask_subgroup.wgsl"),
     include_str!("../../../shaders/fold_workgroup.wgsl"),
     include_str!("../../../shaders/fold_subgroup.wgsl"),
     include_str!("../../../shaders/fold.wgsl"),

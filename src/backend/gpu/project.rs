@@ -23,6 +23,7 @@ pub(super) const KERNEL: KernelSpec = KernelSpec {
         include_str!("../../../shaders/gather.wgsl"),
         include_str!("../../../shaders/compact_workgroup.wgsl"),
         include_str!("../../../shaders/compact_subgroup.wgsl"),
+        include_str!("../../../shaders/ask_subgroup.wgsl"),
         include_str!("../../../shaders/project.wgsl"),
         include_str!("../../../shaders/project_workgroup.wgsl"),
         include_str!("../../../shaders/project_subgroup.wgsl"),
