@@ -2,8 +2,9 @@
 // Deterministic compaction: every invocation looks at neighbouring vectors, keeps their flags in a register, and hears how many
 // the invocations before it have. The counterpart is `compact_workgroup.wgsl`.
 
-// Vectors of a block, four neurons each, that an invocation looks at: at most sixteen.
+// Vectors of a block, four neurons each, that an invocation looks at, and words with a bit for each neuron.
 const OWN_VECTORS: u32 = (BLOCK / 4u + W - 1u) / W;
+const FLAG_WORDS: u32 = (OWN_VECTORS + 7u) / 8u;
 
 // The t-th of them: past the block where there are no more.
 fn own_vector(i: u32, t: u32) -> u32 {
@@ -11,19 +12,20 @@ fn own_vector(i: u32, t: u32) -> u32 {
 }
 
 // A bit for each of an invocation's items.
-var<private> flags: vec2<u32>;
+var<private> flags: array<u32, FLAG_WORDS>;
 // Indices of the flagged items in ascending order.
 var<workgroup> list: array<u32, BLOCK>;
 
 // Before the first flag. All invocations call this together.
 fn clear_flags(i: u32) {
-    flags = vec2(0u);
+    for (var w = 0u; w < FLAG_WORDS; w++) {
+        flags[w] = 0u;
+    }
     workgroupBarrier();
 }
 
 fn set_flags(first: u32, bits: u32) {
-    let shifted = bits << (first % 32u);
-    flags |= select(vec2(shifted, 0u), vec2(0u, shifted), first >= 32u);
+    flags[first / 32u] |= bits << (first % 32u);
 }
 
 // Flags those of the t-th own vector's four items that are not zero.
@@ -40,7 +42,10 @@ fn flag_pairs(i: u32, t: u32, items: vec4<f32>) {
 
 // Fills `list` from the flags and returns how many there are, where every vector has `items`. Ends with a barrier.
 fn list_flagged(i: u32, items: u32) -> u32 {
-    let own = countOneBits(flags.x) + countOneBits(flags.y);
+    var own = 0u;
+    for (var w = 0u; w < FLAG_WORDS; w++) {
+        own += countOneBits(flags[w]);
+    }
     var rank = 0u;
     var total = 0u;
     for (var k = 0u; k < W; k++) {
@@ -49,16 +54,13 @@ fn list_flagged(i: u32, items: u32) -> u32 {
         total += others;
     }
     let first = i * OWN_VECTORS * items;
-    var bits = flags;
-    while (any(bits != vec2(0u))) {
-        if (bits.x != 0u) {
-            list[rank] = first + countTrailingZeros(bits.x);
-            bits.x &= bits.x - 1u;
-        } else {
-            list[rank] = first + 32u + countTrailingZeros(bits.y);
-            bits.y &= bits.y - 1u;
+    for (var w = 0u; w < FLAG_WORDS; w++) {
+        var bits = flags[w];
+        while (bits != 0u) {
+            list[rank] = first + 32u * w + countTrailingZeros(bits);
+            bits &= bits - 1u;
+            rank++;
         }
-        rank++;
     }
     workgroupBarrier();
     return total;

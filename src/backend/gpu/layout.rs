@@ -12,8 +12,8 @@ use std::ops::Range;
 const LANE: usize = 8;
 /// Most neurons in a block.
 const LARGEST_BLOCK: usize = 256;
-/// The same on a software adapter.
-const LARGEST_SOFTWARE_BLOCK: usize = 512;
+/// The same on a software adapter, where workgroup memory allows it.
+const LARGEST_SOFTWARE_BLOCK: usize = 1024;
 /// Fewest neurons in a block: two lines of half floats for a subgroup.
 const SMALLEST_BLOCK: usize = 32;
 /// Invocations per workgroup of a software adapter, one subgroup of llvmpipe's: what all of them read is read least
@@ -88,10 +88,10 @@ impl Layout {
         let neurons = config.neurons_per_head.next_power_of_two();
         // A software adapter has few cores: large blocks mean less repeated work. A GPU wants a hundred
         // workgroups or more.
-        let largest = if allowance.software { LARGEST_SOFTWARE_BLOCK } else { LARGEST_BLOCK };
+        let largest = if allowance.software { largest_software_block(config) } else { LARGEST_BLOCK };
         let wanted = if allowance.software { largest } else { (config.neurons() / 128).next_power_of_two() };
         let block = wanted.min(neurons).clamp(SMALLEST_BLOCK, largest);
-        let geometry = Geometry::new(config, LANE, block);
+        let mut geometry = Geometry::new(config, LANE, block);
         let vocab_block = if allowance.software { LARGEST_BLOCK } else { (config.vocab_size / 64).next_power_of_two() };
         let vocab_block = vocab_block.min(config.vocab_size.next_power_of_two()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
 
@@ -101,6 +101,12 @@ impl Layout {
             workgroup.unwrap_or(if allowance.software { SOFTWARE_WORKGROUP } else { 256 }).clamp(8, most);
         while workgroup > 32 && memory(&geometry, vocab_block, workgroup, team_rows, 1) > allowance.workgroup_memory {
             workgroup /= 2;
+        }
+        while allowance.software
+            && geometry.block > LARGEST_BLOCK
+            && memory(&geometry, vocab_block, workgroup, team_rows, 1) > allowance.workgroup_memory
+        {
+            geometry = Geometry::new(config, LANE, geometry.block / 2);
         }
         let needed = memory(&geometry, vocab_block, workgroup, team_rows, 1);
         if needed > allowance.workgroup_memory {
@@ -280,6 +286,15 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+/// Most neurons in a block on a software adapter: there are four blocks or more, and no more padding than with blocks of half
+/// the size.
+fn largest_software_block(config: &Config) -> usize {
+    let quarter = 1 << (config.neurons() / 4).max(1).ilog2();
+    let block = LARGEST_SOFTWARE_BLOCK.min(quarter).max(SMALLEST_BLOCK);
+    let padded = |block: usize| config.neurons_per_head.next_multiple_of(block);
+    if block > LARGEST_BLOCK && padded(block) > padded(block / 2) { block / 2 } else { block }
 }
 
 /// Bytes of one block's rows of the state and its part of the window.
