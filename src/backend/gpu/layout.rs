@@ -390,6 +390,21 @@ mod tests {
     }
 
     #[test]
+    fn a_software_adapters_blocks_are_large_but_not_too_few_or_padded() {
+        let block = |n_head, neurons_per_head, workgroup_memory| {
+            let config = Config { n_head, neurons_per_head, ..config() };
+            let allowance = Allowance { software: true, workgroup_memory, ..allowance(128 << 20) };
+            Layout::new(&config, WeightType::F16, allowance, None).unwrap().geometry.block
+        };
+        assert_eq!(block(4, 8192, 32 << 10), 1024);
+        assert_eq!(block(4, 1024, 32 << 10), 1024);
+        // Fewer than four blocks; a third more padding; 10 KiB of workgroup memory.
+        assert_eq!(block(2, 1024, 32 << 10), 512);
+        assert_eq!(block(4, 1100, 32 << 10), 512);
+        assert_eq!(block(4, 8192, 10 << 10), 512);
+    }
+
+    #[test]
     fn what_cannot_fit_is_an_error() {
         let error = Layout::new(&config(), WeightType::F32, allowance(1 << 10), None).unwrap_err();
         assert!(error.to_string().contains("allows 1024"), "{error}");
