@@ -3,13 +3,17 @@
 //! A software adapter runs eight invocations of a workgroup up to the next barrier, then the next eight. What one of them writes
 //! and another reads without a barrier in between goes well in one order and wrong in the other; on hardware it goes wrong some
 //! of the time. And a barrier that only some invocations reach does nothing there, where hardware hangs. So the kernels
-//! run here laid out as for hardware, with their invocations numbered in other ways, and counting their barriers.
+//! run here laid out as for hardware, with their invocations numbered in other ways, and counting their barriers. On a hardware
+//! adapter, which has no order to change and may round another text differently, they have to agree with their twins only.
 
 #[path = "common/gpu.rs"]
 mod gpu;
 
 use bdh_gpu::backend::gpu::{GpuOptions, Rewrite};
+use bdh_gpu::backend::{Backend, DeviceKind, WeightType};
+use bdh_gpu::model::{Model, SyntheticSpec};
 use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, beam_suites, chunk_suites, suites};
+use std::sync::OnceLock;
 
 /// Checks a suite's kernels: one of `verify`'s functions.
 type Check = fn(&Suite, &verify::Open, &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError>;
@@ -21,6 +25,17 @@ fn rows(check: Check, suite: &Suite, rewrite: Option<Rewrite>) -> Vec<CaseReport
     let mut rows = Vec::new();
     check(suite, &gpu::opener(options), &mut |row| rows.push(row)).expect("the device answers");
     rows
+}
+
+/// Whether the adapter under test runs on the CPU.
+fn on_software() -> bool {
+    static SOFTWARE: OnceLock<bool> = OnceLock::new();
+    *SOFTWARE.get_or_init(|| {
+        let (n_layer, n_embd, n_head, neurons_per_head, vocab_size, density, seed) = (1, 8, 1, 32, 8, 0.5, 1);
+        let tiny = SyntheticSpec { n_layer, n_embd, n_head, neurons_per_head, vocab_size, density, seed };
+        let device = gpu::backend(&Model::synthetic(&tiny), WeightType::F32, GpuOptions::default());
+        device.device().kind == DeviceKind::SoftwareGpu
+    })
 }
 
 // ---- entry points ----
@@ -43,7 +58,9 @@ fn entries(text: &str) -> (&str, Vec<Entry<'_>>) {
         let (name, parameters) = signature.strip_prefix("fn ").and_then(|rest| rest.split_once('(')).expect("a name");
         Entry { name, parameters, body }
     };
-    (before, parts.map(entry).collect())
+    let entries: Vec<Entry> = parts.map(entry).collect();
+    assert!(!entries.is_empty(), "no entry point begins with {COMPUTE:?}:\n{text}");
+    (before, entries)
 }
 
 /// The parameter with an attribute.
@@ -89,7 +106,11 @@ fn assert_same_in_all_orders(check: Check, suites: &[Suite]) {
         let expected = rows(check, suite, None);
         assert!(expected.iter().all(|row| row.passed), "{suite}: {expected:#?}");
         for (order, rewrite) in ORDERS.into_iter().enumerate() {
-            assert_eq!(rows(check, suite, Some(rewrite)), expected, "{suite}, order {order}");
+            let got = rows(check, suite, Some(rewrite));
+            assert!(got.iter().all(|row| row.passed), "{suite}, order {order}: {got:#?}");
+            if on_software() {
+                assert_eq!(got, expected, "{suite}, order {order}");
+            }
         }
     }
 }
@@ -116,6 +137,9 @@ fn kernels_of_a_chunk_do_not_depend_on_the_order_of_invocations() {
 /// Without the barrier before the dense product, all is well in the natural order and wrong in another.
 #[test]
 fn a_missing_barrier_shows_in_another_order() {
+    if !on_software() {
+        return println!("a hardware adapter has no order in which a missing barrier must show");
+    }
     fn without(text: String) -> String {
         let barrier = "fn encode(i: u32, group: vec3<u32>) {\n    workgroupBarrier();\n";
         text.replace(barrier, "fn encode(i: u32, group: vec3<u32>) {\n")
@@ -150,9 +174,11 @@ fn counted(text: &str, uneven: &str) -> String {
                 "vec4<u32>" => "vec4(0xffffffffu)",
                 _ => return None,
             };
-            Some(format!("        {name}[0] = {value};\n"))
+            let each = format!("for (var n = own; n < arrayLength(&{name}); n += W)");
+            Some(format!("        {each} {{\n            {name}[n] = {value};\n        }}\n"))
         })
         .collect();
+    assert!(!nonsense.is_empty(), "nothing to write nonsense to:\n{text}");
     for entry in entries {
         let i = invocation(&entry);
         let group = parameter(entry.parameters, "@builtin(workgroup_id)");
@@ -168,7 +194,7 @@ fn counted(text: &str, uneven: &str) -> String {
              \x20   if ({i} == 0u) {{\n        atomicStore(&most, 0u);\n        atomicStore(&fewest, ~0u);\n    }}\n\
              \x20   workgroupBarrier();\n    counted_{name}({arguments});\n    barriers += {uneven};\n\
              \x20   atomicMax(&most, barriers);\n    atomicMin(&fewest, barriers);\n    workgroupBarrier();\n\
-             \x20   if (atomicLoad(&most) != atomicLoad(&fewest)) {{\n{nonsense}    }}\n}}\n"
+             \x20   if (atomicLoad(&most) != atomicLoad(&fewest)) {{\n        let own = {i};\n{nonsense}    }}\n}}\n"
         );
     }
     result
@@ -194,7 +220,14 @@ fn all_invocations_pass_as_many_barriers() {
 #[test]
 fn a_barrier_that_one_invocation_misses_is_noticed() {
     let uneven: Rewrite = |_, text| counted(&text, "select(0u, 1u, INDEX == 3u)");
-    for row in rows(verify::check_kernels, &suites()[2], Some(uneven)) {
-        assert!(!row.passed, "{row:#?}");
+    let checks: [(Check, Suite); 3] = [
+        (verify::check_kernels, suites().remove(2)),
+        (verify::check_beam_kernels, beam_suites().remove(0)),
+        (verify::check_chunk_kernels, chunk_suites().remove(0)),
+    ];
+    for (check, suite) in checks {
+        for row in rows(check, &suite, Some(uneven)) {
+            assert!(!row.passed, "{suite}: {row:#?}");
+        }
     }
 }

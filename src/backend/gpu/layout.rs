@@ -99,16 +99,15 @@ impl Layout {
         let most = 1 << allowance.invocations.min(256).ilog2();
         let mut workgroup =
             workgroup.unwrap_or(if allowance.software { SOFTWARE_WORKGROUP } else { 256 }).clamp(8, most);
-        while workgroup > 32 && memory(&geometry, vocab_block, workgroup, team_rows, 1) > allowance.workgroup_memory {
+        let memory = |geometry: &Geometry, workgroup| memory(geometry, vocab_block, workgroup, team_rows, 1);
+        while workgroup > 32 && memory(&geometry, workgroup) > allowance.workgroup_memory {
             workgroup /= 2;
         }
-        while allowance.software
-            && geometry.block > LARGEST_BLOCK
-            && memory(&geometry, vocab_block, workgroup, team_rows, 1) > allowance.workgroup_memory
-        {
+        // Only a software adapter's blocks are larger.
+        while geometry.block > LARGEST_BLOCK && memory(&geometry, workgroup) > allowance.workgroup_memory {
             geometry = Geometry::new(config, LANE, geometry.block / 2);
         }
-        let needed = memory(&geometry, vocab_block, workgroup, team_rows, 1);
+        let needed = memory(&geometry, workgroup);
         if needed > allowance.workgroup_memory {
             return Err(BackendError::Limit {
                 device: allowance.device,

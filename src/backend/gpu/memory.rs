@@ -42,7 +42,8 @@ impl GpuSlots {
             // Every segment has the same ones.
             kept = recent.to_vec();
         }
-        let last = kept[RECENT_ROWS * g.row] as usize;
+        // Any number may come from a driver that computes wrongly.
+        let last = kept[RECENT_ROWS * g.row] as usize % RECENT_ROWS;
         let row = |index| &kept[recent_row(index, last) * g.row..][..g.width];
         Ok(Memory {
             state: g.unpad(&state, g.row, g.width),
