@@ -3,7 +3,7 @@
 use assert_cmd::Command;
 use bdh_gpu::backend::profile::Activity;
 use bdh_gpu::backend::{BackendError, Input, Output, Plan, SlotStep, WeightType};
-use bdh_gpu::bench::{self, BenchError, BenchOptions, Speed, density, traffic};
+use bdh_gpu::bench::{self, BenchError, BenchOptions, Speed, chunk_traffic, density, traffic};
 use bdh_gpu::generation::{Bdh, DeviceChoice, WeightChoice};
 use bdh_gpu::model::{Model, SyntheticSpec};
 use serde_json::Value;
@@ -51,6 +51,7 @@ fn everything_fires_at_density_one() {
     assert_eq!((all.steps, all.tokens, all.logits), (16, 48, 16));
     assert_eq!((all.neurons, all.pairs, all.settled), (48 * 128, 48 * 64, 3 * 2 * 32));
     assert_eq!(all.shared_neurons, 16 * 128, "sequences share the rows of encoder_v");
+    assert_eq!((all.touched_neurons, all.touched_pairs), (3 * 128, 3 * 64), "a sequence's tokens share them too");
     let shares = density(&model(1.0).config, &all);
     assert_eq!((shares.u, shares.pair), (1.0, 1.0));
     assert_eq!(all.gates as f64 / (48.0 * 128.0), shares.g);
@@ -96,6 +97,40 @@ fn shares_agree_with_one_another_in_between() {
 }
 
 #[test]
+fn what_a_chunk_touches_is_what_any_of_its_tokens_does() {
+    // With one layer, what fires depends on the token alone: nine tokens of one sequence touch what one token each of nine
+    // sequences shares.
+    let config = SyntheticSpec {
+        n_layer: 1,
+        n_embd: 6,
+        n_head: 2,
+        neurons_per_head: 256,
+        vocab_size: 11,
+        density: 0.3,
+        seed: 3,
+    };
+    let bdh = Bdh::new(Model::synthetic(&config), &DeviceChoice::Cpu, WeightChoice::F16).expect("the CPU runs");
+    let chunk = activity(&bdh, 1, 9, 9);
+    let mut slots = bdh.backend().create_slots(9).expect("memory");
+    let step = |position: u32| SlotStep {
+        input: Input::Token(position * 3 % 11),
+        output: Output::State,
+        position,
+        ..SlotStep::IDLE
+    };
+    let plan = Plan { steps: vec![(0..9).map(step).collect()], trace_logits: false };
+    let apart = slots.profile(&plan).expect("the CPU counts").activity.expect("the CPU counts");
+    assert_eq!(chunk.touched_neurons, apart.shared_neurons);
+    assert_eq!((chunk.neurons, chunk.pairs), (apart.neurons, apart.pairs));
+    assert_eq!(
+        (apart.touched_neurons, apart.touched_pairs, apart.touched_gates),
+        (apart.neurons, apart.pairs, apart.gates)
+    );
+    assert!(chunk.touched_neurons < chunk.neurons && 2 * chunk.touched_pairs >= chunk.touched_neurons, "{chunk:?}");
+    assert!(chunk.touched_pairs < chunk.pairs && (1..chunk.gates).contains(&chunk.touched_gates), "{chunk:?}");
+}
+
+#[test]
 fn bytes_are_those_counted_by_hand() {
     let counts = Activity {
         steps: 2,
@@ -107,6 +142,9 @@ fn bytes_are_those_counted_by_hand() {
         settled: 8,
         shared_neurons: 60,
         shared_gates: 20,
+        touched_neurons: 90,
+        touched_pairs: 50,
+        touched_gates: 25,
     };
     let config = model(0.5).config;
     let bytes = traffic(&config, WeightType::F16, &counts);
@@ -119,6 +157,12 @@ fn bytes_are_those_counted_by_hand() {
     assert_eq!(bytes.window, (2 * 70 * 17 + 4 * 2 * 64 + 2 * 8 * 16 + 4 * 2 * 17 * 6) as f64 * 4.0 / 4.0);
     assert_eq!(bytes.total(), bytes.weights + bytes.state + bytes.window);
     assert_eq!(traffic(&config, WeightType::F32, &counts).weights, 2.0 * bytes.weights);
+
+    // Two sequences' chunks of two tokens: each reads the encoder's 2 · 64 rows; then 90, 25, 4 embeddings.
+    let chunk = chunk_traffic(&config, WeightType::F16, &counts);
+    assert_eq!(chunk.weights, (2 * 128 + 90 + 25 + 4) as f64 * 12.0 / 4.0);
+    // Two rows of 6 floats per pair, read and written.
+    assert_eq!((chunk.state, chunk.window), ((50 * 4) as f64 * 24.0 / 4.0, 0.0));
 }
 
 #[test]
@@ -148,7 +192,7 @@ fn every_device_batch_depth_and_test_has_its_row() {
     for row in &report.rows {
         assert_eq!(row.samples.len(), 2, "{row:?}");
         assert!(row.samples.iter().all(|&sample| sample > 0.0), "{row:?}");
-        assert_eq!(row.bytes_per_token.is_some(), row.test == "tg5", "{row:?}");
+        assert_eq!(row.bytes_per_token.is_some(), row.test != "ttft", "{row:?}");
         assert_eq!(row.share_of_floor.is_some(), row.test == "tg5", "{row:?}");
         assert!(row.density.u > 0.0 && row.density.g > 0.0, "{row:?}");
         if let (Speed::TokensPerSecond(rate), Some(bytes), Some(gb)) =
@@ -252,7 +296,7 @@ fn json_has_the_documented_keys() {
         );
         assert_eq!(row["samples"].as_array().map(Vec::len), Some(2));
         assert!(row[rate].is_f64() && row["stddev"].is_f64(), "{row}");
-        assert_eq!(row["bytes_per_token"].is_f64(), row["test"] == "tg6");
+        assert_eq!(row["bytes_per_token"].is_f64(), row["test"] != "ttft");
     }
 }
 

@@ -44,4 +44,11 @@ pub struct Activity {
     pub shared_neurons: u64,
     /// As `gates`, counted like `shared_neurons`: rows of the decoder.
     pub shared_gates: u64,
+    /// As `neurons`, but a neuron that several tokens of a sequence activate counts once: rows of encoder_v, were
+    /// the plan one chunk.
+    pub touched_neurons: u64,
+    /// As `pairs`, counted like `touched_neurons`.
+    pub touched_pairs: u64,
+    /// As `gates`, counted like `touched_neurons`: rows of the decoder.
+    pub touched_gates: u64,
 }

@@ -3,15 +3,17 @@
 use super::bandwidth::{MEMORY, bandwidth, read_bandwidth};
 use super::cases::{Case, HISTORY, Lane, Test, Timed};
 use super::report::{Report, Row, Speed};
-use super::{Bandwidth, BenchError, BenchOptions, density, traffic};
+use super::{Bandwidth, BenchError, BenchOptions, chunk_traffic, density, traffic};
 use crate::backend::memory::snapshot_len;
 use crate::backend::profile::Activity;
 use crate::backend::{Backend, DeviceKind, Input, Output, Plan, SlotStep, WeightType};
+use crate::generation::batch::first_chunk;
 use crate::generation::{Bdh, DeviceChoice, WeightChoice};
 use crate::model::Config;
 use crate::model::forgetting::{Clock, Forgetting};
 
-/// Tokens of each sequence whose activity is counted: one window, in which every pair enters the state once.
+/// Tokens of each sequence whose activity is counted where they run one by one: one window, in which every pair enters the
+/// state once.
 const COUNTED: usize = 16;
 
 /// Measures one model on some devices.
@@ -58,13 +60,27 @@ pub fn run(devices: &[Bdh], options: &BenchOptions, progress: &mut dyn FnMut(&st
         for (index, case) in cases.iter().enumerate() {
             let first = index * count + batch * devices.len();
             let Some(drawn) = timed[first].first().map(|run| &run.drawn) else { continue };
-            let activity = counter.count(case, devices[0].1, drawn)?;
+            let mut counted: Vec<(Option<usize>, Activity)> = Vec::new();
             for ((bdh, sequences), runs) in devices.iter().zip(&timed[first..]) {
+                let chunk = chunk_of(bdh, case);
+                let activity = match counted.iter().find(|(known, _)| *known == chunk) {
+                    Some((_, activity)) => *activity,
+                    None => counter.count(case, *sequences, drawn, chunk)?,
+                };
+                counted.push((chunk, activity));
                 rows.extend(rows_of(bdh, *sequences, case, &activity, runs, &mut memory));
             }
         }
     }
     Ok(Report { rows, bandwidth: memory.main })
+}
+
+/// Tokens in the first chunk of a case's prompt; nothing where tokens are read one by one.
+fn chunk_of(bdh: &Bdh, case: &Case) -> Option<usize> {
+    match case.test {
+        Test::Prompt(tokens) => first_chunk(tokens, bdh.backend().chunk_tokens()),
+        Test::Decode(_) => None,
+    }
 }
 
 /// The rows of one test on one device: two for a prompt.
@@ -97,13 +113,14 @@ fn rows_of(
         bandwidth_gb_per_second: None,
         share_of_floor: None,
     };
+    let of_activity = if chunk_of(bdh, case).is_some() { chunk_traffic } else { traffic };
+    let bytes_per_token = Some(of_activity(config, backend.weight_type(), activity).total());
     match case.test {
         Test::Prompt(tokens) => {
             let first = Row { test: "ttft".to_string(), speed: Speed::Seconds(0.0), ..row.clone() };
-            vec![row.measured(rates(tokens)), first.measured(seconds().collect())]
+            vec![Row { bytes_per_token, ..row }.measured(rates(tokens)), first.measured(seconds().collect())]
         }
         Test::Decode(tokens) => {
-            let bytes_per_token = Some(traffic(config, backend.weight_type(), activity).total());
             let held = backend.weight_bytes() + (4 * sequences * snapshot_len(config)) as u64;
             let cpu = bdh.device().kind == DeviceKind::Cpu;
             let bandwidth_gb_per_second = cpu.then(|| memory.over(held));
@@ -157,8 +174,15 @@ impl<'a> Counter<'a> {
         Self { devices, cpu: devices.iter().find(|bdh| bdh.device().kind == DeviceKind::Cpu).cloned() }
     }
 
-    /// What the last of a case's first tokens touched, after a history that fills the window where there are enough.
-    fn count(&mut self, case: &Case, sequences: usize, drawn: &[Vec<u32>]) -> Result<Activity, BenchError> {
+    /// What a case's tokens touched: those of the prompt's first chunk; or, where they run one by one, the last of the first
+    /// ones, after a history that fills the window where there are enough.
+    fn count(
+        &mut self,
+        case: &Case,
+        sequences: usize,
+        drawn: &[Vec<u32>],
+        chunk: Option<usize>,
+    ) -> Result<Activity, BenchError> {
         let bdh = match (&self.cpu, self.devices.first()) {
             (Some(cpu), _) => cpu,
             (None, Some(device)) => {
@@ -171,27 +195,32 @@ impl<'a> Counter<'a> {
             (None, None) => return Ok(Activity::default()),
         };
         let config = &bdh.model().config;
+        let (wanted, counted) = match chunk {
+            Some(tokens) => (case.history().0 + tokens, tokens),
+            None => (HISTORY + COUNTED, COUNTED),
+        };
         let tokens: Vec<Vec<u32>> = (0..sequences)
             .map(|sequence| {
                 let given = case.given(config.vocab_size, sequence).into_iter();
                 let read = &drawn[sequence][..drawn[sequence].len() - 1];
-                given.chain(read.iter().copied()).take(HISTORY + COUNTED).collect()
+                given.chain(read.iter().copied()).take(wanted).collect()
             })
             .collect();
         let output = match case.test {
             Test::Prompt(_) => Output::State,
             Test::Decode(_) => Output::Logits,
         };
-        count_activity(bdh.backend(), config, &tokens, case.history().1, output)
+        count_activity(bdh.backend(), config, &tokens, counted, case.history().1, output)
     }
 }
 
-/// Reads sequences of equal length whose first token has the given position, and counts what the last [`COUNTED`]
-/// tokens of each touched.
+/// Reads sequences of equal length whose first token has the given position, and counts what the last `counted` tokens of
+/// each touched.
 fn count_activity(
     backend: &dyn Backend,
     config: &Config,
     tokens: &[Vec<u32>],
+    counted: usize,
     position: u32,
     output: Output,
 ) -> Result<Activity, BenchError> {
@@ -212,7 +241,7 @@ fn count_activity(
             tokens.iter().map(step).collect()
         })
         .collect();
-    let counted = steps.split_off(length.saturating_sub(COUNTED));
+    let counted = steps.split_off(length.saturating_sub(counted));
     slots.run(&Plan { steps, trace_logits: false })?;
     let profile = slots.profile(&Plan { steps: counted, trace_logits: false })?;
     Ok(profile.activity.unwrap_or_default())

@@ -5,7 +5,7 @@
 //! | `cases` | the tests, the tokens they read, one timed run |
 //! | `measure` | the order of all runs, and the rows made of them |
 //! | `profile` | where a decoded token's time goes |
-//! | `traffic` | the bytes that a decoded token has to move |
+//! | `traffic` | the bytes that a token has to move |
 //! | `bandwidth` | the memory bandwidth of this machine's CPU |
 //! | `statistics` | medians and deviations |
 //! | `report` | the rows of the result |
@@ -27,7 +27,7 @@ pub use measure::run;
 pub use profile::{DeviceProfile, profile};
 pub use report::{Density, Report, Row, Speed};
 pub use statistics::{deviation, median};
-pub use traffic::{Traffic, density, traffic};
+pub use traffic::{Traffic, chunk_traffic, density, traffic};
 
 use crate::backend::BackendError;
 use crate::generation::GenerationError;

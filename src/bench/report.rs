@@ -37,7 +37,7 @@ pub struct Row {
     pub stddev: f64,
     /// What every repetition gave, in order.
     pub samples: Vec<f64>,
-    /// Bytes that a token has to move (see [`super::traffic`]); none for prompts, which are read in chunks.
+    /// Bytes that a token has to move (see [`super::traffic`] and [`super::chunk_traffic`]); none for times.
     pub bytes_per_token: Option<f64>,
     /// These bytes at the measured rate, in 10⁹ bytes per second.
     pub gb_per_second: Option<f64>,

@@ -1,4 +1,6 @@
-//! The bytes that a decoded token has to move.
+//! The bytes that a token has to move.
+//!
+//! # Decoding
 //!
 //! With n neurons (all heads), width D, vocabulary V, L layers, w bytes per weight and
 //! W = [`WINDOW`] tokens in the window, a step of S sequences reads and writes
@@ -13,6 +15,21 @@
 //! | window of an active pair: read, and this token's two entries written | pairs · 2·(W + 1)·4 |
 //! | window of every W-th pair, looked at; cleared where it was not empty | L·S · n·4 + settled · 2·W·4 |
 //! | the window's residuals: read, and this token's written | L·S · (W + 1)·D·4 |
+//!
+//! # Prompts
+//!
+//! A chunk of tokens of one sequence is read layer by layer; its window is empty.
+//!
+//! | what | bytes |
+//! | --- | --- |
+//! | encoder | L · n·D·w |
+//! | encoder_v where u > 0, decoder where g > 0 for any of the chunk's tokens | rows · D·w |
+//! | embedding | tokens · D·w |
+//! | state, both rows of a pair that is active for any of the tokens, read and written | pairs · 2·2·D·4 |
+//!
+//! This is what has to move, not what a device does: a GPU's kernels for chunks take every row.
+//!
+//! # Both
 //!
 //! Activations, partial sums and logits are left out: they are small and stay in caches. So is padding. The counts
 //! come from running the tokens, see [`Activity`]. It makes no difference here whether a byte comes from
@@ -42,14 +59,11 @@ impl Traffic {
     }
 }
 
-/// Bytes per token for what some tokens touched.
+/// Bytes per decoded token for what some tokens touched.
 pub fn traffic(config: &Config, weights: WeightType, activity: &Activity) -> Traffic {
     let (neurons, width, layers) = (config.neurons() as u64, config.n_embd as u64, config.n_layer as u64);
     let window = WINDOW as u64;
-    let weight = match weights {
-        WeightType::F32 => 4,
-        WeightType::F16 => 2,
-    };
+    let weight = weight_bytes(weights);
     let rows = activity.steps * layers * neurons
         + activity.shared_neurons
         + activity.shared_gates
@@ -65,6 +79,28 @@ pub fn traffic(config: &Config, weights: WeightType, activity: &Activity) -> Tra
         weights: per_token(rows * width * weight),
         state: per_token(state_rows * width * 4),
         window: per_token(entries * 4),
+    }
+}
+
+/// Bytes per token where the tokens of every sequence are one chunk.
+pub fn chunk_traffic(config: &Config, weights: WeightType, activity: &Activity) -> Traffic {
+    let (neurons, width, layers) = (config.neurons() as u64, config.n_embd as u64, config.n_layer as u64);
+    let chunks = activity.tokens / activity.steps.max(1);
+    let rows = chunks * layers * neurons + activity.touched_neurons + activity.touched_gates + activity.tokens;
+    let state_rows = 2 * 2 * activity.touched_pairs;
+    let per_token = |bytes: u64| bytes as f64 / activity.tokens.max(1) as f64;
+    Traffic {
+        weights: per_token(rows * width * weight_bytes(weights)),
+        state: per_token(state_rows * width * 4),
+        window: 0.0,
+    }
+}
+
+/// Bytes of a weight, as the device holds it.
+fn weight_bytes(weights: WeightType) -> u64 {
+    match weights {
+        WeightType::F32 => 4,
+        WeightType::F16 => 2,
     }
 }
 

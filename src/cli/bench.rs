@@ -21,9 +21,10 @@ Tests: tgN decodes N tokens, drawing each as generate does; ppN reads a prompt o
 the time from that prompt to the first token drawn. Rates count the tokens of all sequences.
 
 Every test runs once untimed, then once per repetition on every device in turn. The headline is the
-median, after ± stands the standard deviation. MB/token is what a decoded token has to move, counted
-from the neurons that fire; GB/s is that at the measured rate; of floor is its share of what the
-processor's memory delivers over as many bytes as model and states take (bench measures that too).";
+median, after ± stands the standard deviation. MB/token is what a token has to move, counted from
+the neurons that fire (of a prompt in its first chunk); GB/s is that at the measured rate; of floor
+is its share of what the processor's memory delivers over as many bytes as model and states take
+(bench measures that too).";
 
 /// Measure how fast a model reads and writes
 #[derive(Debug, Args)]

@@ -66,7 +66,7 @@ fn rate_cells(row: &Row) -> [String; 11] {
         row.batch.to_string(),
         row.depth.to_string(),
         speed,
-        or_dash(row.bytes_per_token.map(|bytes| format!("{:.2}", bytes / 1e6))),
+        or_dash(row.bytes_per_token.map(|bytes| format!("{:.1$}", bytes / 1e6, if bytes < 1e6 { 3 } else { 2 }))),
         or_dash(row.gb_per_second.map(|rate| format!("{rate:.1}"))),
         or_dash(row.share_of_floor.map(|share| format!("{:.0} %", 100.0 * share))),
     ]
@@ -75,7 +75,7 @@ fn rate_cells(row: &Row) -> [String; 11] {
 fn footer(report: &Report) -> String {
     let mut lines = Vec::new();
     // Decoding says more about a model than reading a prompt does.
-    let decode = report.rows.iter().find(|row| row.bytes_per_token.is_some());
+    let decode = report.rows.iter().find(|row| row.test.starts_with("tg"));
     if let Some(row) = decode.or(report.rows.first()) {
         let [u, pair, g] = [row.density.u, row.density.pair, row.density.g].map(|share| 100.0 * share);
         lines.push(format!("density ({}): u {u:.1} %, pairs {pair:.1} %, g {g:.1} %", row.test));

@@ -18,6 +18,12 @@ const LONGEST_BURST: usize = 64;
 /// Fewest tokens that are read as a chunk rather than one by one.
 const SHORTEST_CHUNK: usize = 8;
 
+/// Tokens in the first chunk of `unread` tokens, the last of which always stays for the step that draws; nothing where
+/// they are read one by one.
+pub(crate) fn first_chunk(unread: usize, chunk_tokens: usize) -> Option<usize> {
+    (chunk_tokens >= SHORTEST_CHUNK && unread > SHORTEST_CHUNK).then(|| chunk_tokens.min(unread - 1))
+}
+
 /// Several sequences that read and write side by side on one device.
 pub(crate) struct Batch<S = Box<dyn Slots>> {
     slots: S,
@@ -266,7 +272,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
 
     /// Whether a sequence has enough to read for a chunk.
     fn has_chunk(&self, slot: usize) -> bool {
-        self.chunk_tokens >= SHORTEST_CHUNK && self.sequences[slot].unread.len() > SHORTEST_CHUNK
+        first_chunk(self.sequences[slot].unread.len(), self.chunk_tokens).is_some()
     }
 
     /// Takes the next chunk off what a sequence has to read. Where chunks begin and end depends on nothing but the

@@ -3,6 +3,7 @@
 use super::worker::LayerMemory;
 use crate::backend::memory::WINDOW;
 use crate::backend::profile::{Activity, Profile, ProfilePart};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// What a thread does with its time.
@@ -28,18 +29,29 @@ pub enum Phase {
 
 const NAMES: [&str; 8] = ["embed", "encode", "attend", "project", "finish", "logits", "sample", "wait"];
 
+/// Bits of what a neuron has done: u > 0, g > 0.
+const FIRED: u8 = 1;
+const OPENED: u8 = 2;
+
 /// Measures one thread.
 #[derive(Debug)]
 pub struct Probe {
     since: Instant,
     times: [Duration; NAMES.len()],
     activity: Activity,
+    /// What each of the thread's neurons has done so far, by layer and sequence.
+    touched: BTreeMap<(usize, usize), Vec<u8>>,
 }
 
 impl Probe {
     /// Starts measuring.
     pub fn start() -> Self {
-        Self { since: Instant::now(), times: Default::default(), activity: Activity::default() }
+        Self {
+            since: Instant::now(),
+            times: Default::default(),
+            activity: Activity::default(),
+            touched: BTreeMap::new(),
+        }
     }
 
     /// What has passed since the last lap was `phase`.
@@ -56,8 +68,8 @@ impl Probe {
         self.activity.logits += u64::from(logits);
     }
 
-    /// Counts the activations of the sequences `active` in `[S][stride]`.
-    pub fn neurons(&mut self, u: &[f32], stride: usize, active: &[usize]) {
+    /// Counts a layer's activations of the sequences `active` in `[S][stride]`.
+    pub fn neurons(&mut self, layer: usize, u: &[f32], stride: usize, active: &[usize]) {
         let (neurons, shared) = count(u, stride, active);
         self.activity.neurons += neurons;
         self.activity.shared_neurons += shared;
@@ -65,15 +77,35 @@ impl Probe {
             let (pairs, _) = u[slot * stride..][..stride].as_chunks::<2>();
             self.activity.pairs += pairs.iter().filter(|pair| pair.iter().any(|&u| u != 0.0)).count() as u64;
         }
+        self.touch(layer, u, stride, active, FIRED);
         self.since = Instant::now();
     }
 
     /// As [`Probe::neurons`], for gates.
-    pub fn gates(&mut self, g: &[f32], stride: usize, active: &[usize]) {
+    pub fn gates(&mut self, layer: usize, g: &[f32], stride: usize, active: &[usize]) {
         let (gates, shared) = count(g, stride, active);
         self.activity.gates += gates;
         self.activity.shared_gates += shared;
+        self.touch(layer, g, stride, active, OPENED);
         self.since = Instant::now();
+    }
+
+    /// Notes which of a layer's numbers are not zero.
+    fn touch(&mut self, layer: usize, numbers: &[f32], stride: usize, active: &[usize], bit: u8) {
+        for &slot in active {
+            let touched = self.touched.entry((layer, slot)).or_insert_with(|| vec![0; stride]);
+            for (touched, &number) in touched.iter_mut().zip(&numbers[slot * stride..]) {
+                *touched |= u8::from(number != 0.0) * bit;
+            }
+        }
+    }
+
+    /// Neurons that have ever done what `bit` says; and pairs of which one has.
+    fn touched(&self, bit: u8) -> [u64; 2] {
+        let all = || self.touched.values().flat_map(|neurons| neurons.as_chunks::<2>().0);
+        let neurons = all().flatten().filter(|&&neuron| neuron & bit != 0).count();
+        let pairs = all().filter(|[first, second]| (first | second) & bit != 0).count();
+        [neurons as u64, pairs as u64]
     }
 
     /// Counts the pairs of a layer whose window enters the state at `position`.
@@ -91,6 +123,11 @@ impl Probe {
             ProfilePart { name, dispatches: None, time }
         };
         let sum = |of: fn(&Activity) -> u64| probes.iter().map(|probe| of(&probe.activity)).sum();
+        let touched = |bit| {
+            let counts = probes.iter().map(|probe| probe.touched(bit));
+            counts.fold([0; 2], |sum, [neurons, pairs]| [sum[0] + neurons, sum[1] + pairs])
+        };
+        let ([touched_neurons, touched_pairs], [touched_gates, _]) = (touched(FIRED), touched(OPENED));
         let activity = Activity {
             steps: sum(|a| a.steps),
             logits: sum(|a| a.logits),
@@ -101,6 +138,9 @@ impl Probe {
             settled: sum(|a| a.settled),
             shared_neurons: sum(|a| a.shared_neurons),
             shared_gates: sum(|a| a.shared_gates),
+            touched_neurons,
+            touched_pairs,
+            touched_gates,
         };
         Profile { parts: NAMES.iter().enumerate().map(part).collect(), activity: Some(activity) }
     }

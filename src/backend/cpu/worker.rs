@@ -230,14 +230,14 @@ impl Worker {
                 self.count_settled(steps, layer, memory);
                 self.encode(job, weights, steps, layer, memory);
                 self.lap(Phase::Attend);
-                self.count_neurons(Probe::neurons);
+                self.count_neurons(Probe::neurons, layer);
                 if job.exchange.heads_split {
                     job.exchange.barrier.wait();
                     self.lap(Phase::Wait);
                 }
                 self.project(job, weights, layer);
                 self.lap(Phase::Project);
-                self.count_neurons(Probe::gates);
+                self.count_neurons(Probe::gates, layer);
                 job.exchange.barrier.wait();
                 self.lap(Phase::Wait);
                 self.finish(job, layer);
@@ -266,10 +266,10 @@ impl Worker {
         }
     }
 
-    /// Where the run is profiled: counts the activations or gates of the own blocks.
-    fn count_neurons(&mut self, count: fn(&mut Probe, &[f32], usize, &[usize])) {
+    /// Where the run is profiled: counts a layer's activations or gates of the own blocks.
+    fn count_neurons(&mut self, count: fn(&mut Probe, usize, &[f32], usize, &[usize]), layer: usize) {
         if let Some(probe) = &mut self.probe {
-            count(probe, &self.u, self.u.len() / self.slots, &self.active);
+            count(probe, layer, &self.u, self.u.len() / self.slots, &self.active);
         }
     }
 
