@@ -9,6 +9,8 @@ var<workgroup> scores: array<vec4<f32>, WINDOW / 4u>;
 
 // Teams of invocations, each with the whole window of a pair.
 const SCORE_TEAMS: u32 = W / (WINDOW / 4u);
+// Pairs whose rows an invocation has on their way at once.
+const PAIRS_AT_ONCE: u32 = max(1u, 4u / ROW_COLUMNS);
 
 // y <- read_scale (q . state + sum of (q . q_w) x_w), window <- window with q in it
 fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, pairs: u32) {
@@ -68,15 +70,28 @@ fn attend(i: u32, base: u32, recent: u32, pairs: u32, slot: u32, block: u32) {
             for (var c = 0u; c < ROW_COLUMNS; c++) {
                 y[c] = vec4(0.0);
             }
-            for (var k = team; k < pairs; k += ROW_TEAMS) {
-                let at = base + list[k] * 2u * ROW4;
-                let q = rotated[k];
-                // One row after the other: memory foresees what is read in one direction.
-                for (var c = 0u; c < ROW_COLUMNS; c++) {
-                    y[c] = add_scaled(y[c], q.x, state_at(at + row_column(first, c)));
+            for (var k = team; k < pairs; k += PAIRS_AT_ONCE * ROW_TEAMS) {
+                var q: array<vec2<f32>, PAIRS_AT_ONCE>;
+                var first_rows: array<array<vec4<f32>, ROW_COLUMNS>, PAIRS_AT_ONCE>;
+                var second_rows: array<array<vec4<f32>, ROW_COLUMNS>, PAIRS_AT_ONCE>;
+                for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
+                    let own = k + j * ROW_TEAMS;
+                    let inside = min(own, pairs - 1u);
+                    // Past the last pair nothing is added.
+                    q[j] = select(vec2(0.0), rotated[inside], own < pairs);
+                    let at = base + list[inside] * 2u * ROW4;
+                    // One row after the other: memory foresees what is read in one direction.
+                    for (var c = 0u; c < ROW_COLUMNS; c++) {
+                        first_rows[j][c] = state_at(at + row_column(first, c));
+                    }
+                    for (var c = 0u; c < ROW_COLUMNS; c++) {
+                        second_rows[j][c] = state_at(at + ROW4 + row_column(first, c));
+                    }
                 }
-                for (var c = 0u; c < ROW_COLUMNS; c++) {
-                    y[c] = add_scaled(y[c], q.y, state_at(at + ROW4 + row_column(first, c)));
+                for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
+                    for (var c = 0u; c < ROW_COLUMNS; c++) {
+                        y[c] = add_scaled(add_scaled(y[c], q[j].x, first_rows[j][c]), q[j].y, second_rows[j][c]);
+                    }
                 }
             }
             for (var w = team; w < WINDOW; w += ROW_TEAMS) {

@@ -28,6 +28,8 @@ fn set_neurons(at: u32, value: vec4<f32>) {
 
 const SLOT_NEURONS: u32 = BLOCKS * (BLOCK / 4u + ROW4);
 const NODE: u32 = BLOCKS * (BLOCK / 4u) + ROW4;
+// Pairs whose rows of the state are on their way at once.
+const PAIRS_AT_ONCE: u32 = 4u;
 // Entries of a path that the workgroup meets at once.
 const ENTRIES: u32 = W / ROW_LANES;
 
@@ -77,12 +79,21 @@ fn attend_base(i: u32, slot: u32, local_block: u32, pairs: u32) {
     if (team < ROW_TEAMS) {
         for (var c = lane; c < ROW4; c += ROW_TEAM) {
             var y = vec4(0.0);
-            for (var k = team; k < pairs; k += ROW_TEAMS) {
-                let pair = list[k];
-                let at = local_block * BLOCK_MEMORY + pair * 2u * ROW4 + c;
-                let four = own_q[pair / 2u];
-                let q = select(four.xy, four.zw, pair % 2u == 1u);
-                y = add_scaled(add_scaled(y, q.x, state_at(at)), q.y, state_at(at + ROW4));
+            for (var k = team; k < pairs; k += PAIRS_AT_ONCE * ROW_TEAMS) {
+                var q: array<vec2<f32>, PAIRS_AT_ONCE>;
+                var rows_of_pair: array<array<vec4<f32>, 2>, PAIRS_AT_ONCE>;
+                for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
+                    let own = k + j * ROW_TEAMS;
+                    let pair = list[min(own, pairs - 1u)];
+                    let at = local_block * BLOCK_MEMORY + pair * 2u * ROW4 + c;
+                    let four = own_q[pair / 2u];
+                    // Past the last pair nothing is added.
+                    q[j] = select(vec2(0.0), select(four.xy, four.zw, pair % 2u == 1u), own < pairs);
+                    rows_of_pair[j] = array(state_at(at), state_at(at + ROW4));
+                }
+                for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
+                    y = add_scaled(add_scaled(y, q[j].x, rows_of_pair[j][0]), q[j].y, rows_of_pair[j][1]);
+                }
             }
             if (ROW_TEAMS == 1u) {
                 rows[c] = y * steps[slot].read_scale;

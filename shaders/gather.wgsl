@@ -1,3 +1,6 @@
+// Vectors that an invocation of a team has on their way at once.
+const VECTORS_AT_ONCE: u32 = 4u;
+
 // The sum of `count` vectors that follow one another from `base`, in vec4. The kernel provides `partial_at`.
 fn gather(i: u32, base: u32, count: u32) -> Columns {
     var columns: Columns;
@@ -21,8 +24,14 @@ fn gather(i: u32, base: u32, count: u32) -> Columns {
         let team = i / ROW_TEAM;
         if (team < ROW_TEAMS) {
             var sum = vec4(0.0);
-            for (var k = team; k < count; k += ROW_TEAMS) {
-                sum += partial_at(base + k * ROW4 + lane);
+            for (var k = team; k < count; k += VECTORS_AT_ONCE * ROW_TEAMS) {
+                var vectors: array<vec4<f32>, VECTORS_AT_ONCE>;
+                for (var j = 0u; j < VECTORS_AT_ONCE; j++) {
+                    vectors[j] = partial_at(base + min(k + j * ROW_TEAMS, count - 1u) * ROW4 + lane);
+                }
+                for (var j = 0u; j < VECTORS_AT_ONCE; j++) {
+                    sum += select(vec4(0.0), vectors[j], k + j * ROW_TEAMS < count);
+                }
             }
             pool[team * ROW4 + lane] = sum;
         }

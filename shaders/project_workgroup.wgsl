@@ -11,6 +11,8 @@ const DECODER_LANES: u32 = min(ROW_VECTORS, W);
 const DECODER_TEAMS: u32 = W / DECODER_LANES;
 // Vectors of a row of the decoder that an invocation takes at once.
 const DECODER_SHARE: u32 = min(4u, (ROW_VECTORS + DECODER_LANES - 1u) / DECODER_LANES);
+// Rows of the decoder that an invocation has on their way at once.
+const ROWS_AT_ONCE: u32 = 4u / DECODER_SHARE;
 
 var<workgroup> lane_sums: array<f32, W * TEAM_ROWS>;
 
@@ -32,18 +34,27 @@ fn gate(i: u32, slot: u32, block: u32, local_block: u32, firing: u32) {
         }
     }
     for (var first = 0u; first < firing; first += ALL_ROWS) {
+        var at: array<u32, TEAM_ROWS>;
+        var sums: array<f32, TEAM_ROWS>;
         for (var r = 0u; r < TEAM_ROWS; r++) {
-            let k = min(first + team * TEAM_ROWS + r, firing - 1u);
-            let at = (local_block * BLOCK + list[k]) * ROW_VECTORS;
-            var sum = 0.0;
-            for (var c = 0u; c < LANE_VECTORS; c++) {
-                let packed = value_row(at + min(lane + c * ROW_LANES, ROW_VECTORS - 1u));
-                sum += dot(weights_low(packed), low[c]);
+            at[r] = (local_block * BLOCK + list[min(first + team * TEAM_ROWS + r, firing - 1u)]) * ROW_VECTORS;
+            sums[r] = 0.0;
+        }
+        for (var c = 0u; c < LANE_VECTORS; c++) {
+            let v = min(lane + c * ROW_LANES, ROW_VECTORS - 1u);
+            var packed: array<vec4<u32>, TEAM_ROWS>;
+            for (var r = 0u; r < TEAM_ROWS; r++) {
+                packed[r] = value_row(at[r] + v);
+            }
+            for (var r = 0u; r < TEAM_ROWS; r++) {
+                sums[r] += dot(weights_low(packed[r]), low[c]);
                 if (F16) {
-                    sum += dot(weights_high(packed), high[c]);
+                    sums[r] += dot(weights_high(packed[r]), high[c]);
                 }
             }
-            lane_sums[r * W + i] = sum;
+        }
+        for (var r = 0u; r < TEAM_ROWS; r++) {
+            lane_sums[r * W + i] = sums[r];
         }
         workgroupBarrier();
         // Each row's sum by an invocation of its team.
@@ -76,15 +87,25 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
                 low[c] = vec4(0.0);
                 high[c] = vec4(0.0);
             }
-            for (var k = team; k < open; k += DECODER_TEAMS) {
-                let n = list[k];
-                let gate = gates[n / 4u][n % 4u];
-                let at = (local_block * BLOCK + n) * ROW_VECTORS;
-                for (var c = 0u; c < DECODER_SHARE; c++) {
-                    let packed = decoder_row(at + min(first + c * DECODER_LANES, ROW_VECTORS - 1u));
-                    low[c] = add_scaled(low[c], gate, weights_low(packed));
-                    if (F16) {
-                        high[c] = add_scaled(high[c], gate, weights_high(packed));
+            for (var k = team; k < open; k += ROWS_AT_ONCE * DECODER_TEAMS) {
+                var gate: array<f32, ROWS_AT_ONCE>;
+                var packed: array<array<vec4<u32>, DECODER_SHARE>, ROWS_AT_ONCE>;
+                for (var j = 0u; j < ROWS_AT_ONCE; j++) {
+                    let own = k + j * DECODER_TEAMS;
+                    let n = list[min(own, open - 1u)];
+                    // Past the last one nothing is added.
+                    gate[j] = select(0.0, gates[n / 4u][n % 4u], own < open);
+                    let at = (local_block * BLOCK + n) * ROW_VECTORS;
+                    for (var c = 0u; c < DECODER_SHARE; c++) {
+                        packed[j][c] = decoder_row(at + min(first + c * DECODER_LANES, ROW_VECTORS - 1u));
+                    }
+                }
+                for (var j = 0u; j < ROWS_AT_ONCE; j++) {
+                    for (var c = 0u; c < DECODER_SHARE; c++) {
+                        low[c] = add_scaled(low[c], gate[j], weights_low(packed[j][c]));
+                        if (F16) {
+                            high[c] = add_scaled(high[c], gate[j], weights_high(packed[j][c]));
+                        }
                     }
                 }
             }

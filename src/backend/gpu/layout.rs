@@ -23,6 +23,11 @@ const SOFTWARE_WORKGROUP: u32 = 8;
 const SEARCH_WORKGROUP: u32 = 32;
 /// Rows of encoder_v that a team of a software adapter's invocations takes at once: a barrier serves all of them.
 const SOFTWARE_TEAM_ROWS: usize = 8;
+/// The same on hardware, where workgroup memory is no shorter than [`AMPLE_MEMORY`]: what is under way at a time must cover the
+/// wait for memory. One elsewhere.
+const HARDWARE_TEAM_ROWS: usize = 4;
+/// Workgroup memory, bytes, that leaves room beside a batch's tiles; WebGPU promises half of it.
+const AMPLE_MEMORY: u64 = 32 << 10;
 /// Tokens of the vocabulary that one invocation of a software adapter's sampling kernel may look at.
 const SOFTWARE_VOCAB: usize = 4096;
 /// Residuals that a window keeps: two for every token of it (see `shaders/memory.wgsl`).
@@ -95,7 +100,11 @@ impl Layout {
         let vocab_block = if allowance.software { LARGEST_BLOCK } else { (config.vocab_size / 64).next_power_of_two() };
         let vocab_block = vocab_block.min(config.vocab_size.next_power_of_two()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
 
-        let team_rows = if allowance.software { SOFTWARE_TEAM_ROWS } else { 1 };
+        let team_rows = match allowance.software {
+            true => SOFTWARE_TEAM_ROWS,
+            false if allowance.workgroup_memory >= AMPLE_MEMORY => HARDWARE_TEAM_ROWS,
+            false => 1,
+        };
         let most = 1 << allowance.invocations.min(256).ilog2();
         let mut workgroup =
             workgroup.unwrap_or(if allowance.software { SOFTWARE_WORKGROUP } else { 256 }).clamp(8, most);
