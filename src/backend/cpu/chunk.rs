@@ -5,7 +5,8 @@
 //! shares are added in the units' order.
 
 use super::chunk_kernels::{
-    ChunkAttend, ChunkPhases, ChunkProduct, ChunkProject, ChunkRead, ChunkScratch, GateScratch, padded_tokens,
+    ChunkAttend, ChunkPhases, ChunkProduct, ChunkProject, ChunkRead, ChunkScratch, CopyPanels, GateScratch,
+    GroupTokens, padded_tokens,
 };
 use super::pages::Pages;
 use super::residual::{Accumulate, Embed, Finish, LayerNorm};
@@ -32,7 +33,7 @@ struct Unit {
 
 /// What a unit leaves for others.
 struct UnitOutput {
-    /// q · state, `[T][row]`.
+    /// q · state, `[T][row]` in panels.
     attention: Vec<f32>,
     /// q · q of all pairs of tokens, `[T][T padded]`.
     scores: Vec<f32>,
@@ -44,8 +45,12 @@ struct UnitOutput {
 struct ThreadMemory {
     /// Residual stream, `[T][row]`.
     x: Vec<f32>,
+    /// The same in groups.
+    groups: Vec<f32>,
     /// The same times each token's write scale.
     scaled_x: Vec<f32>,
+    /// Matrices `[T][row]` in panels.
+    panels: Vec<f32>,
     /// Attention output of one head, `[T][row]`.
     y: Vec<f32>,
     /// A layer's update, `[T][row]`.
@@ -53,6 +58,8 @@ struct ThreadMemory {
     /// Cosines and sines of one head, `[T][padded N]`.
     phases: [Vec<f32>; 2],
     scratch: ChunkScratch,
+    /// A tile of weights as f32.
+    tile: Vec<f32>,
     gates: GateScratch,
     list: Vec<Weighted>,
 }
@@ -85,11 +92,14 @@ impl ChunkReader {
         let rows = || vec![0.0; CHUNK_TOKENS * g.row];
         let thread = || ThreadMemory {
             x: rows(),
+            groups: Vec::new(),
             scaled_x: rows(),
+            panels: rows(),
             y: rows(),
             update: rows(),
             phases: [0, 1].map(|_| vec![0.0; CHUNK_TOKENS * g.padded_neurons()]),
             scratch: ChunkScratch::default(),
+            tile: Vec::new(),
             gates: GateScratch::default(),
             list: Vec::new(),
         };
@@ -165,17 +175,15 @@ impl Run<'_> {
         let size = tokens * g.padded_neurons();
         let tables = [&mut cosines[..size], &mut sines[..size]];
         level.run(ChunkPhases { turns: &self.shared.model.turns, position: chunk.position, tables });
-        if let Some(factor) = chunk.rescale {
-            for unit in self.units() {
-                lock(&self.parts[unit]).iter_mut().for_each(|layer| rescale(layer.state, factor));
-            }
-        }
         for layer in 0..g.layers {
             for (token, (x, to)) in
                 chunk.tokens.iter().zip(own.x.chunks_exact(g.row).zip(own.scaled_x.chunks_exact_mut(g.row)))
             {
                 to.iter_mut().zip(x).for_each(|(to, x)| *to = x * token.write_scale);
             }
+            self.group_tokens(own);
+            let (from, to) = (&own.scaled_x[..tokens * g.row], &mut own.panels[..tokens * g.row]);
+            level.run(CopyPanels { from, to, row: g.row, into_panels: true });
             for unit in self.units() {
                 self.attend(weights, own, unit, layer);
             }
@@ -195,6 +203,13 @@ impl Run<'_> {
         }
     }
 
+    /// `own.groups` from `own.x`.
+    fn group_tokens(&self, own: &mut ThreadMemory) {
+        let g = &self.shared.model.geometry;
+        let x = &own.x[..self.chunk.tokens.len() * g.row];
+        self.shared.level.run(GroupTokens { x, row: g.row, width: g.width, to: &mut own.groups });
+    }
+
     /// A unit's neurons fire and meet the past.
     fn attend<E: Half>(&self, weights: &Weights<E>, own: &mut ThreadMemory, index: usize, layer: usize) {
         let (g, level) = (&self.shared.model.geometry, self.shared.level);
@@ -208,17 +223,21 @@ impl Run<'_> {
         scores.fill(0.0);
         let u = &mut lock(&self.reader.activations[index])[..];
         let part = &mut lock(&self.parts[index])[layer];
+        if let Some(factor) = self.chunk.rescale {
+            rescale(part.state, factor);
+        }
         let stride = unit.blocks.len() * g.block;
         for (place, block) in unit.blocks.clone().enumerate() {
             let tiles = &weights.encoder[block * g.block * g.width..][..g.block * g.width];
             for (tile_index, tile) in tiles.chunks_exact(g.width * TILE).enumerate() {
                 level.run(ChunkProduct {
                     tile,
-                    x: &own.x[..tokens * g.row],
-                    row: g.row,
+                    x: &own.groups,
+                    tokens,
                     out: &mut u[place * g.block + tile_index * TILE..],
                     stride,
                     relu: true,
+                    weights: &mut own.tile,
                 });
             }
             let first = block % g.blocks_per_head * g.block;
@@ -227,7 +246,7 @@ impl Run<'_> {
                 stride,
                 phases: [&own.phases[0][first..], &own.phases[1][first..]],
                 phase_stride: g.padded_neurons(),
-                scaled_x: &own.scaled_x[..tokens * g.row],
+                scaled_x: &own.panels[..tokens * g.row],
                 state: &mut part.state[place * g.block * g.row..][..g.block * g.row],
                 row: g.row,
                 attention,
@@ -241,16 +260,19 @@ impl Run<'_> {
     fn gather_attention(&self, own: &mut ThreadMemory, head: usize) {
         let (g, level) = (&self.shared.model.geometry, self.shared.level);
         let tokens = self.chunk.tokens.len();
-        let y = &mut own.y[..tokens * g.row];
-        y.fill(0.0);
+        // The residuals in panels have been used.
+        let panels = &mut own.panels[..tokens * g.row];
+        panels.fill(0.0);
         let mut scores = vec![0.0; tokens * padded_tokens(tokens)];
         for (unit, output) in self.reader.units.iter().zip(&self.reader.outputs).filter(|(unit, _)| unit.head == head) {
             debug_assert!(!unit.blocks.is_empty());
             let output = output.read().unwrap_or_else(PoisonError::into_inner);
-            level.run(Accumulate { to: y, from: &output.attention[..tokens * g.row] });
+            level.run(Accumulate { to: panels, from: &output.attention[..tokens * g.row] });
             let size = scores.len();
             level.run(Accumulate { to: &mut scores, from: &output.scores[..size] });
         }
+        let y = &mut own.y[..tokens * g.row];
+        level.run(CopyPanels { from: panels, to: y, row: g.row, into_panels: false });
         let read_scales: Vec<f32> = self.chunk.tokens.iter().map(|token| token.read_scale).collect();
         level.run(ChunkRead {
             scores: &scores,
@@ -302,15 +324,16 @@ impl Run<'_> {
     }
 
     /// This thread's tiles of the head.
-    fn logits<E: Half>(&self, weights: &Weights<E>, own: &ThreadMemory, logits: &Mutex<Vec<f32>>) {
+    fn logits<E: Half>(&self, weights: &Weights<E>, own: &mut ThreadMemory, logits: &Mutex<Vec<f32>>) {
         let (g, level) = (&self.shared.model.geometry, self.shared.level);
         let tokens = self.chunk.tokens.len();
         let tiles = worker::share_out(g, self.reader.threads.len()).swap_remove(self.thread).head_tiles;
         let mut out = vec![0.0; tokens * TILE];
+        self.group_tokens(own);
         for index in tiles {
             let tile = &weights.head[index * TILE * g.width..][..TILE * g.width];
-            let x = &own.x[..tokens * g.row];
-            level.run(ChunkProduct { tile, x, row: g.row, out: &mut out, stride: TILE, relu: false });
+            let (x, weights) = (&own.groups, &mut own.tile);
+            level.run(ChunkProduct { tile, x, tokens, out: &mut out, stride: TILE, relu: false, weights });
             let count = (g.vocab - index * TILE).min(TILE);
             let mut logits = lock(logits);
             for (to, from) in logits.chunks_exact_mut(g.vocab).zip(out.chunks_exact(TILE)) {

@@ -2,94 +2,116 @@
 //!
 //! Their arithmetic is that of the kernels over one token, in another order.
 
-use super::encode::{Phases, pairs};
-use super::rows::{Weighted, weighted_sum};
-use super::simd::{Isa, Kernel, LANES};
+use super::encode::Phases;
+use super::rows::{RowList, Weighted, weighted_sum};
+use super::simd::{Isa, Kernel, LANES, Reuse};
 use super::weights::{Half, TILE};
 
-/// Tokens of a dense product that share a pass over the weights.
-const TOKENS: usize = 6;
 /// Rows of the state, or of tokens, that stay in the first-level cache while all that need them pass by.
 const ROWS: usize = 32;
+
+/// The residual stream as [`ChunkProduct`] reads it: a group of tokens that stay in registers together lies together,
+/// `[groups][D][tokens of a group]`, and what is missing in the last one is zero.
+pub struct GroupTokens<'a> {
+    /// `[T][row]`
+    pub x: &'a [f32],
+    /// Length of a row.
+    pub row: usize,
+    /// D.
+    pub width: usize,
+    /// The groups.
+    pub to: &'a mut Vec<f32>,
+}
+
+impl Kernel for GroupTokens<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let [size, _] = I::TILE;
+        let tokens = self.x.len() / self.row;
+        self.to.clear();
+        self.to.resize(tokens.next_multiple_of(size) * self.width, 0.0);
+        for (group, x) in self.to.chunks_exact_mut(size * self.width).zip(self.x.chunks(size * self.row)) {
+            for (s, x) in x.chunks_exact(self.row).enumerate() {
+                group.iter_mut().skip(s).step_by(size).zip(x).for_each(|(to, &x)| *to = x);
+            }
+        }
+    }
+}
 
 /// out[t] ← x[t] · tile for every token of a chunk.
 pub struct ChunkProduct<'a, E> {
     /// `[D][TILE]`
     pub tile: &'a [E],
-    /// `[T][row]`
+    /// What [`GroupTokens`] made.
     pub x: &'a [f32],
-    /// Length of a row of `x`.
-    pub row: usize,
+    /// T.
+    pub tokens: usize,
     /// `[T][stride]`, of which the first TILE numbers are written.
     pub out: &'a mut [f32],
     /// Length of a row of `out`.
     pub stride: usize,
     /// Whether negative results become zero.
     pub relu: bool,
+    /// Scratch.
+    pub weights: &'a mut Vec<f32>,
 }
 
 impl<E: Half> Kernel for ChunkProduct<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
-        let tokens = self.x.len() / self.row;
-        for first in (0..TILE / LANES).step_by(I::TILE_VECTORS) {
-            let mut token = 0;
-            while token < tokens {
-                match tokens - token {
-                    TOKENS.. => self.tokens::<I, TOKENS>(isa, token, first),
-                    4.. => self.tokens::<I, 4>(isa, token, first),
-                    2.. => self.tokens::<I, 2>(isa, token, first),
-                    _ => self.tokens::<I, 1>(isa, token, first),
-                }
-                token += match tokens - token {
-                    TOKENS.. => TOKENS,
-                    4.. => 4,
-                    rest => rest.min(2),
-                };
-            }
+    fn run<I: Isa>(self, isa: I) {
+        match I::TILE {
+            [12, 2] => self.tiles::<I, 12, 2>(isa),
+            _ => self.tiles::<I, 6, 1>(isa),
         }
     }
 }
 
 impl<E: Half> ChunkProduct<'_, E> {
-    /// `S` tokens from `token` on, and the vectors of the tile from `first` on.
+    /// `S` tokens and `V` vectors of outputs at a time.
     #[inline(always)]
-    fn tokens<I: Isa, const S: usize>(&mut self, isa: I, token: usize, first: usize) {
-        match I::TILE_VECTORS {
-            4 => self.group::<I, S, 4>(isa, token, first),
-            _ => self.group::<I, S, 1>(isa, token, first),
-        }
-    }
-
-    #[inline(always)]
-    fn group<I: Isa, const S: usize, const V: usize>(&mut self, isa: I, token: usize, first: usize) {
-        let (lines, _) = self.tile.as_chunks::<LANES>();
-        let width = self.tile.len() / TILE;
-        let x: [&[f32]; S] = std::array::from_fn(|s| &self.x[(token + s) * self.row..][..width]);
-        let mut sums = [[isa.splat(0.0); V]; S];
-        for (d, line) in lines.chunks_exact(TILE / LANES).enumerate() {
-            let line = line[first..].first_chunk::<V>().expect("vectors of a tile");
-            let mut weights = [isa.splat(0.0); V];
-            for v in 0..V {
-                weights[v] = E::load(isa, &line[v]);
-            }
-            for s in 0..S {
-                let x = isa.splat(x[s][d]);
+    fn tiles<I: Isa, const S: usize, const V: usize>(self, isa: I) {
+        let depth = self.tile.len() / TILE;
+        let (tile, _) = self.tile.as_chunks::<TILE>();
+        self.weights.resize(depth * V * LANES, 0.0);
+        let (weights, _) = self.weights.as_chunks_mut::<LANES>();
+        let (weights, _) = weights.as_chunks_mut::<V>();
+        for first in (0..TILE / LANES).step_by(V) {
+            // These columns of the tile, as f32, stay in the first-level cache while all tokens pass by.
+            for (to, from) in weights.iter_mut().zip(tile) {
+                let (from, _) = from.as_chunks::<LANES>();
                 for v in 0..V {
-                    sums[s][v] = isa.mul_add(weights[v], x, sums[s][v]);
+                    isa.store(E::load(isa, &from[first + v]), &mut to[v]);
                 }
             }
-        }
-        for (s, sums) in sums.iter().enumerate() {
-            let (out, _) = self.out[(token + s) * self.stride..].as_chunks_mut::<LANES>();
-            for (v, &sum) in sums.iter().enumerate() {
-                let out = &mut out[first + v];
-                isa.store(sum, out);
-                if self.relu {
-                    // A NaN stays a NaN, so that it reaches the logits and is reported.
-                    out.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x });
+            for (group, x) in self.x.chunks_exact(depth * S).enumerate() {
+                let (x, _) = x.as_chunks::<S>();
+                let mut sums = [[isa.splat(0.0); V]; S];
+                for (x, weights) in x.iter().zip(weights.iter()) {
+                    let mut columns = [isa.splat(0.0); V];
+                    for v in 0..V {
+                        columns[v] = isa.load(&weights[v]);
+                    }
+                    for s in 0..S {
+                        let x = isa.splat(x[s]);
+                        for v in 0..V {
+                            sums[s][v] = isa.mul_add(columns[v], x, sums[s][v]);
+                        }
+                    }
+                }
+                let tokens = S.min(self.tokens - group * S);
+                for (s, sums) in sums.iter().enumerate().take(tokens) {
+                    let (out, _) = self.out[(group * S + s) * self.stride..].as_chunks_mut::<LANES>();
+                    for (out, &sum) in out[first..first + V].iter_mut().zip(sums) {
+                        isa.store(sum, out);
+                        if self.relu {
+                            // A NaN stays a NaN, so that it reaches the logits and is reported.
+                            out.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x });
+                        }
+                    }
                 }
             }
         }
@@ -103,7 +125,10 @@ pub struct ChunkScratch {
     q: Vec<f32>,
     /// `[block][T padded]`
     transposed: Vec<f32>,
-    masks: Vec<u32>,
+    /// Tokens in which a pair is active with q of its first neuron, pair after pair, and with that of its second.
+    tokens: [RowList; 2],
+    /// Where each pair's tokens end.
+    ends: Vec<usize>,
 }
 
 /// A block of neurons meets the state and the chunk's own tokens, which then enter the state.
@@ -116,13 +141,13 @@ pub struct ChunkAttend<'a> {
     pub phases: [&'a [f32]; 2],
     /// Length of a row of the phases.
     pub phase_stride: usize,
-    /// Residuals times their write scale, `[T][row]`.
+    /// Residuals times their write scale, `[T][row]` in panels.
     pub scaled_x: &'a [f32],
     /// The block's rows of the state, `[block][row]`.
     pub state: &'a mut [f32],
     /// Length of a row.
     pub row: usize,
-    /// q · state of all blocks of a unit, `[T][row]`; this block's share is added.
+    /// q · state of all blocks of a unit, `[T][row]` in panels; this block's share is added.
     pub attention: &'a mut [f32],
     /// q · q of all pairs of tokens, `[T][T padded]`, added likewise; only those of earlier tokens are right.
     pub scores: &'a mut [f32],
@@ -143,7 +168,7 @@ impl Kernel for ChunkAttend<'_> {
         let (row, block) = (self.row, self.state.len() / self.row);
         let tokens = self.attention.len() / row;
         let padded = padded_tokens(tokens);
-        let ChunkScratch { q, transposed, masks } = self.scratch;
+        let ChunkScratch { q, transposed, tokens: lists, ends } = self.scratch;
         q.resize(tokens * block, 0.0);
         transposed.resize(block * padded, 0.0);
         for t in 0..tokens {
@@ -154,47 +179,171 @@ impl Kernel for ChunkAttend<'_> {
                 *q = [u[0] * c[0] - u[1] * s[0], u[1] * c[1] + u[0] * s[1]];
             }
         }
-        transpose(q, block, transposed, padded);
-
-        let (lines, _) = self.state.as_chunks::<LANES>();
-        let lines_per_row = row / LANES;
-        for first in (0..block).step_by(ROWS) {
-            let rows = ROWS.min(block - first);
-            let lines = &lines[first * lines_per_row..][..rows * lines_per_row];
-            for t in 0..tokens {
-                let active = nonzero(isa, &self.u[t * self.stride + first..][..rows]);
-                let q = &q[t * block + first..][..rows];
-                masked_sum(isa, &[pairs(active)], q, lines, &mut self.attention[t * row..][..row]);
-            }
-        }
-
+        transpose(isa, q, block, transposed, padded);
         add_scores(isa, q, transposed, block, padded, self.scores);
 
-        let (x, _) = self.scaled_x.as_chunks::<LANES>();
-        for first in (0..tokens).step_by(ROWS) {
-            let count = ROWS.min(tokens - first);
-            let x = &x[first * lines_per_row..][..count * lines_per_row];
-            token_masks(&self.u[first * self.stride..], self.stride, count, block, masks);
-            for (pair, masks) in masks.as_chunks::<2>().0.iter().enumerate() {
-                let q = [0, 1].map(|k| &transposed[(2 * pair + k) * padded + first..][..count]);
-                write_pair(isa, masks[0] | masks[1], q, x, &mut self.state[2 * pair * row..][..2 * row]);
+        for first in (0..block).step_by(NEURONS) {
+            let neurons = NEURONS.min(block - first);
+            list_tokens(isa, &transposed[first * padded..][..neurons * padded], padded, lists, ends);
+            let (state, later) = self.state[first * row..].split_at_mut(neurons * row);
+            for Panel { at, vectors } in panels::<I>(row) {
+                let place = at * LANES * tokens..(at + vectors) * LANES * tokens;
+                let (x, attention) = (&self.scaled_x[place.clone()], &mut self.attention[place]);
+                let mut start = 0;
+                for (pair, &end) in ends.iter().enumerate() {
+                    let lists = [0, 1].map(|k| &lists[k][start..end]);
+                    start = end;
+                    let rows = &mut state[2 * pair * row..][..2 * row];
+                    // Rows that come next.
+                    let later = later.get(2 * pair * row..).unwrap_or_default();
+                    match vectors {
+                        4 => meet::<I, 4>(isa, lists, x, attention, rows, later, at),
+                        _ => meet::<I, 1>(isa, lists, x, attention, rows, later, at),
+                    }
+                }
             }
         }
     }
 }
 
+/// Neurons whose rows of the state stay in a near cache while all panels pass by.
+const NEURONS: usize = 128;
+
+/// Columns of a matrix `[T][row]` in panels: those of a panel lie together, `[T][vectors]`, and panels follow one another. A
+/// panel of all tokens fits the first-level cache, where columns of long rows would fall on the same few places.
+#[derive(Clone, Copy)]
+struct Panel {
+    /// First vector of the columns.
+    at: usize,
+    /// Vectors of the columns.
+    vectors: usize,
+}
+
+/// The panels of rows: what of two rows, of their sums, of x and of y stays in registers together.
+#[inline(always)]
+fn panels<I: Isa>(row: usize) -> impl Iterator<Item = Panel> {
+    let row = row / LANES;
+    let wide = if I::ACCUMULATORS == 16 { row / 4 } else { 0 };
+    let wide_panels = (0..wide).map(|i| Panel { at: 4 * i, vectors: 4 });
+    wide_panels.chain((4 * wide..row).map(|at| Panel { at, vectors: 1 }))
+}
+
+/// Copies between a matrix `[T][row]` and one in panels.
+pub struct CopyPanels<'a> {
+    /// The matrix to copy from.
+    pub from: &'a [f32],
+    /// The matrix to copy to.
+    pub to: &'a mut [f32],
+    /// Length of a row.
+    pub row: usize,
+    /// Whether `to` is the one in panels.
+    pub into_panels: bool,
+}
+
+impl Kernel for CopyPanels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let tokens = self.from.len() / self.row;
+        for Panel { at, vectors } in panels::<I>(self.row) {
+            for t in 0..tokens {
+                let width = vectors * LANES;
+                let (plain, panel) = (t * self.row + at * LANES, at * LANES * tokens + t * width);
+                let (from, to) = if self.into_panels { (plain, panel) } else { (panel, plain) };
+                self.to[to..to + width].copy_from_slice(&self.from[from..from + width]);
+            }
+        }
+    }
+}
+
+/// Lists, for each pair of neurons, in which tokens it is active, with its q. `transposed` is `[neurons][padded]`.
+#[inline(always)]
+fn list_tokens<I: Isa>(isa: I, transposed: &[f32], padded: usize, lists: &mut [RowList; 2], ends: &mut Vec<usize>) {
+    ends.clear();
+    for list in lists.iter_mut() {
+        list.truncate(0);
+    }
+    for pair in transposed.chunks_exact(2 * padded) {
+        let (first, second) = pair.split_at(padded);
+        let (first, _) = first.as_chunks::<LANES>();
+        let (second, _) = second.as_chunks::<LANES>();
+        let active = |k: usize| isa.nonzero(isa.load(&first[k])) | isa.nonzero(isa.load(&second[k]));
+        lists[0].append(isa, first.iter().enumerate().map(|(k, q)| (*q, active(k))));
+        lists[1].append(isa, second.iter().enumerate().map(|(k, q)| (*q, active(k))));
+        ends.push(lists[0].len());
+    }
+}
+
+/// Both rows of a pair meet the tokens in which it is active, in the `V` vectors of columns from `at` on:
+/// attention[t] ← attention[t] + q[t][0] ρ[0, :] + q[t][1] ρ[1, :], then ρ[i, :] ← ρ[i, :] + Σ_t q[t][i] x[t].
+///
+/// `x` and `attention` are panels `[T][V]`. Asks for the same columns of the rows in `later`.
+#[inline(always)]
+fn meet<I: Isa, const V: usize>(
+    isa: I,
+    lists: [&[Weighted]; 2],
+    x: &[f32],
+    attention: &mut [f32],
+    rows: &mut [f32],
+    later: &[f32],
+    at: usize,
+) {
+    let row = rows.len() / 2;
+    for later in later.chunks_exact(row).take(2) {
+        for line in later[at * LANES..][..V * LANES].iter().step_by(LANES) {
+            isa.prefetch(line, Reuse::Soon);
+        }
+    }
+    if lists[0].is_empty() {
+        return;
+    }
+    let (x, _) = x.as_chunks::<LANES>();
+    let (x, _) = x.as_chunks::<V>();
+    let (attention, _) = attention.as_chunks_mut::<LANES>();
+    let (attention, _) = attention.as_chunks_mut::<V>();
+    let (first, second) = rows.split_at_mut(row);
+    let (first, _) = first[at * LANES..].as_chunks_mut::<LANES>();
+    let (second, _) = second[at * LANES..].as_chunks_mut::<LANES>();
+    let first = first.first_chunk_mut::<V>().expect("columns of a row");
+    let second = second.first_chunk_mut::<V>().expect("columns of a row");
+    let mut before = [[isa.splat(0.0); V]; 2];
+    for v in 0..V {
+        before[0][v] = isa.load(&first[v]);
+        before[1][v] = isa.load(&second[v]);
+    }
+    let mut after = before;
+    for (q0, q1) in lists[0].iter().zip(lists[1]) {
+        let token = q0.row as usize;
+        let (x, y) = (&x[token], &mut attention[token]);
+        let (q0, q1) = (isa.splat(q0.weight), isa.splat(q1.weight));
+        for v in 0..V {
+            let sum = isa.mul_add(q0, before[0][v], isa.load(&y[v]));
+            isa.store(isa.mul_add(q1, before[1][v], sum), &mut y[v]);
+            let x = isa.load(&x[v]);
+            after[0][v] = isa.mul_add(q0, x, after[0][v]);
+            after[1][v] = isa.mul_add(q1, x, after[1][v]);
+        }
+    }
+    for v in 0..V {
+        isa.store(after[0][v], &mut first[v]);
+        isa.store(after[1][v], &mut second[v]);
+    }
+}
+
 /// Rows `[R][block]` as columns `[block][padded]`; `block` and `padded` are whole vectors, and what has no row is zero.
 #[inline(always)]
-fn transpose(rows: &[f32], block: usize, columns: &mut [f32], padded: usize) {
+fn transpose<I: Isa>(isa: I, rows: &[f32], block: usize, columns: &mut [f32], padded: usize) {
     for first in (0..padded).step_by(LANES) {
         let rows = &rows[(first * block).min(rows.len())..];
         for at in (0..block).step_by(LANES) {
-            let mut square = [[0.0; LANES]; LANES];
+            let mut square = [[0; LANES]; LANES];
             for (row, to) in rows.chunks_exact(block).zip(&mut square) {
-                to.copy_from_slice(&row[at..at + LANES]);
+                *to = bytemuck::cast(*row[at..].first_chunk::<LANES>().expect("whole vectors"));
             }
-            for (i, column) in columns[at * padded..].chunks_exact_mut(padded).take(LANES).enumerate() {
-                column[first..first + LANES].copy_from_slice(&std::array::from_fn::<_, LANES, _>(|k| square[k][i]));
+            isa.transpose(&mut square);
+            for (from, column) in square.iter().zip(columns[at * padded..].chunks_exact_mut(padded)) {
+                column[first..first + LANES].copy_from_slice(&bytemuck::cast::<_, [f32; LANES]>(*from));
             }
         }
     }
@@ -272,82 +421,36 @@ fn masked_columns<I: Isa, E: Half, const V: usize>(
     }
 }
 
-/// ρ[i, :] ← ρ[i, :] + Σ_t q[t][i] x[t] for both rows of a pair, over the tokens in which it is active.
-#[inline(always)]
-fn write_pair<I: Isa>(isa: I, tokens: u32, q: [&[f32]; 2], x: &[[f32; LANES]], rows: &mut [f32]) {
-    let (rows, _) = rows.as_chunks_mut::<LANES>();
-    let row = rows.len() / 2;
-    let mut at = 0;
-    while at < row {
-        let count = (row - at).min(I::ACCUMULATORS / 2);
-        let count = 1 << count.ilog2();
-        match count {
-            8 => write_columns::<I, 8>(isa, tokens, q, x, rows, at),
-            4 => write_columns::<I, 4>(isa, tokens, q, x, rows, at),
-            2 => write_columns::<I, 2>(isa, tokens, q, x, rows, at),
-            _ => write_columns::<I, 1>(isa, tokens, q, x, rows, at),
-        }
-        at += count;
-    }
-}
-
-/// [`write_pair`] for the `V` vectors of columns from `at` on.
-#[inline(always)]
-fn write_columns<I: Isa, const V: usize>(
-    isa: I,
-    mut tokens: u32,
-    q: [&[f32]; 2],
-    x: &[[f32; LANES]],
-    rows: &mut [[f32; LANES]],
-    at: usize,
-) {
-    let row = rows.len() / 2;
-    let mut sums = [[isa.splat(0.0); V]; 2];
-    for (k, sums) in sums.iter_mut().enumerate() {
-        for (v, sum) in sums.iter_mut().enumerate() {
-            *sum = isa.load(&rows[k * row + at + v]);
-        }
-    }
-    while tokens != 0 {
-        let token = tokens.trailing_zeros() as usize;
-        tokens &= tokens - 1;
-        let x = x[token * row + at..].first_chunk::<V>().expect("a row");
-        let (q0, q1) = (isa.splat(q[0][token]), isa.splat(q[1][token]));
-        for v in 0..V {
-            let x = isa.load(&x[v]);
-            sums[0][v] = isa.mul_add(q0, x, sums[0][v]);
-            sums[1][v] = isa.mul_add(q1, x, sums[1][v]);
-        }
-    }
-    for (k, sums) in sums.into_iter().enumerate() {
-        for (v, sum) in sums.into_iter().enumerate() {
-            isa.store(sum, &mut rows[k * row + at + v]);
-        }
-    }
-}
+/// Tokens whose scores stay in registers together.
+const SCORED: usize = 6;
 
 /// scores[t][s] ← scores[t][s] + Σ_i q[t][i] q[s][i], at least for s < t.
 #[inline(always)]
 fn add_scores<I: Isa>(isa: I, q: &[f32], transposed: &[f32], block: usize, padded: usize, scores: &mut [f32]) {
     let tokens = q.len() / block;
+    let wide = I::ACCUMULATORS == 16;
     let mut token = 0;
     while token < tokens {
-        let count = if token + TOKENS <= tokens { TOKENS } else { 1 };
+        let count = if token + SCORED <= tokens { SCORED } else { 1 };
         // Columns before the group's last token.
+        let columns = (token + count).div_ceil(LANES);
         let mut first = 0;
-        while first < token + count {
-            let vectors = if I::TILE_VECTORS == 4 && first + 2 * LANES < token + count && first + 4 * LANES <= padded {
-                4
-            } else {
-                1
+        while first < columns {
+            let vectors = match columns - first {
+                4.. if wide => 4,
+                2.. if wide => 2,
+                _ => 1,
             };
+            let at = first * LANES;
             match (count, vectors) {
-                (TOKENS, 4) => score_group::<I, TOKENS, 4>(isa, q, transposed, block, padded, token, first, scores),
-                (TOKENS, _) => score_group::<I, TOKENS, 1>(isa, q, transposed, block, padded, token, first, scores),
-                (_, 4) => score_group::<I, 1, 4>(isa, q, transposed, block, padded, token, first, scores),
-                _ => score_group::<I, 1, 1>(isa, q, transposed, block, padded, token, first, scores),
+                (SCORED, 4) => score_group::<I, SCORED, 4>(isa, q, transposed, block, padded, token, at, scores),
+                (SCORED, 2) => score_group::<I, SCORED, 2>(isa, q, transposed, block, padded, token, at, scores),
+                (SCORED, _) => score_group::<I, SCORED, 1>(isa, q, transposed, block, padded, token, at, scores),
+                (_, 4) => score_group::<I, 1, 4>(isa, q, transposed, block, padded, token, at, scores),
+                (_, 2) => score_group::<I, 1, 2>(isa, q, transposed, block, padded, token, at, scores),
+                _ => score_group::<I, 1, 1>(isa, q, transposed, block, padded, token, at, scores),
             }
-            first += vectors * LANES;
+            first += vectors;
         }
         token += count;
     }

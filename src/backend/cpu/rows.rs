@@ -28,11 +28,17 @@ impl RowList {
     /// a lane counts: it would be mispredicted as often as not.
     #[inline(always)]
     pub fn fill<I: Isa>(&mut self, isa: I, vectors: impl ExactSizeIterator<Item = ([f32; LANES], u32)>) {
-        let room = (vectors.len() + 1) * LANES;
+        self.truncate(0);
+        self.append(isa, vectors);
+    }
+
+    /// As [`RowList::fill`], behind what is listed already.
+    #[inline(always)]
+    pub fn append<I: Isa>(&mut self, isa: I, vectors: impl ExactSizeIterator<Item = ([f32; LANES], u32)>) {
+        let room = self.len + (vectors.len() + 1) * LANES;
         if self.items.len() < room {
             self.items.resize(room, Weighted::default());
         }
-        self.len = 0;
         for (index, (weights, lanes)) in vectors.enumerate() {
             let to = self.items[self.len..].first_chunk_mut::<LANES>().expect("room for a vector");
             self.len += isa.compact(&weights, lanes, (index * LANES) as u32, bytemuck::cast_mut(to));

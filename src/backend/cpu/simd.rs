@@ -21,8 +21,8 @@ pub trait Isa: Copy {
     type V: Copy;
     /// Vectors that stay in registers while others pass through them; a power of two, at most 16.
     const ACCUMULATORS: usize;
-    /// Vectors of a tile that a product over many tokens keeps at a time; divides `weights::TILE`.
-    const TILE_VECTORS: usize;
+    /// Tokens and vectors of outputs that a dense product over many tokens keeps in registers.
+    const TILE: [usize; 2];
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
     /// Reads sixteen floats.
@@ -49,6 +49,14 @@ pub trait Isa: Copy {
             count += (lanes >> i & 1) as usize;
         }
         count
+    }
+    /// Rows become columns.
+    #[inline(always)]
+    fn transpose(self, square: &mut [[u32; LANES]; LANES]) {
+        let rows = *square;
+        for (i, row) in square.iter_mut().enumerate() {
+            *row = std::array::from_fn(|k| rows[k][i]);
+        }
     }
     /// Sum of all lanes in a fixed order.
     #[inline(always)]
@@ -142,7 +150,7 @@ pub struct Portable;
 impl Isa for Portable {
     type V = [f32; LANES];
     const ACCUMULATORS: usize = 2;
-    const TILE_VECTORS: usize = 1;
+    const TILE: [usize; 2] = [6, 1];
 
     #[inline(always)]
     fn prefetch<T>(self, _: &T, _: Reuse) {}
@@ -257,7 +265,7 @@ mod x86 {
     impl Isa for Avx2 {
         type V = [__m256; 2];
         const ACCUMULATORS: usize = 4;
-        const TILE_VECTORS: usize = 1;
+        const TILE: [usize; 2] = [6, 1];
 
         #[inline(always)]
         fn prefetch<T>(self, value: &T, reuse: Reuse) {
@@ -323,7 +331,7 @@ mod x86 {
     impl Isa for Avx512 {
         type V = __m512;
         const ACCUMULATORS: usize = 16;
-        const TILE_VECTORS: usize = 4;
+        const TILE: [usize; 2] = [12, 2];
 
         #[inline(always)]
         fn prefetch<T>(self, value: &T, reuse: Reuse) {
@@ -353,6 +361,47 @@ mod x86 {
                 _mm512_storeu_si512(to.add(below).cast(), _mm512_maskz_compress_epi64((lanes >> 8) as u8, high));
             }
             (lanes & 0xffff).count_ones() as usize
+        }
+
+        #[inline(always)]
+        fn transpose(self, square: &mut [[u32; LANES]; LANES]) {
+            // No closures: they would be compiled without these instructions.
+            // SAFETY: see the module.
+            unsafe {
+                let mut rows = [_mm512_setzero_si512(); LANES];
+                for i in 0..LANES {
+                    rows[i] = _mm512_loadu_si512(square[i].as_ptr().cast());
+                }
+                // Within each quarter of a vector pairs of rows come together, then fours.
+                let mut fours = [_mm512_setzero_si512(); LANES];
+                for first in (0..LANES).step_by(4) {
+                    let low = _mm512_unpacklo_epi32(rows[first], rows[first + 1]);
+                    let high = _mm512_unpackhi_epi32(rows[first], rows[first + 1]);
+                    let next_low = _mm512_unpacklo_epi32(rows[first + 2], rows[first + 3]);
+                    let next_high = _mm512_unpackhi_epi32(rows[first + 2], rows[first + 3]);
+                    // Column 0 of each quarter, 1, 2 and 3.
+                    fours[first] = _mm512_unpacklo_epi64(low, next_low);
+                    fours[first + 1] = _mm512_unpackhi_epi64(low, next_low);
+                    fours[first + 2] = _mm512_unpacklo_epi64(high, next_high);
+                    fours[first + 3] = _mm512_unpackhi_epi64(high, next_high);
+                }
+                // Quarters: those of four vectors of the same column come together.
+                for column in 0..4 {
+                    let (a, b, c, d) = (fours[column], fours[4 + column], fours[8 + column], fours[12 + column]);
+                    let (even_low, even_high) =
+                        (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d));
+                    let (odd_low, odd_high) = (_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d));
+                    let columns = [
+                        _mm512_shuffle_i32x4::<0x88>(even_low, even_high),
+                        _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high),
+                        _mm512_shuffle_i32x4::<0xdd>(even_low, even_high),
+                        _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high),
+                    ];
+                    for (quarter, row) in columns.into_iter().enumerate() {
+                        _mm512_storeu_si512(square[4 * quarter + column].as_mut_ptr().cast(), row);
+                    }
+                }
+            }
         }
 
         #[inline(always)]
@@ -431,6 +480,26 @@ mod tests {
             for level in Level::available() {
                 assert_eq!(level.run(Compact(&values)), (lanes, wanted.clone()), "{level:?}");
             }
+        }
+    }
+
+    struct Transpose([[u32; LANES]; LANES]);
+
+    impl Kernel for Transpose {
+        type Output = [[u32; LANES]; LANES];
+        #[inline(always)]
+        fn run<I: Isa>(mut self, isa: I) -> Self::Output {
+            isa.transpose(&mut self.0);
+            self.0
+        }
+    }
+
+    #[test]
+    fn rows_become_columns_at_every_level() {
+        let square = |of: fn(usize, usize) -> usize| std::array::from_fn(|i| std::array::from_fn(|k| of(i, k) as u32));
+        for level in Level::available() {
+            let columns = level.run(Transpose(square(|i, k| 100 * i + k)));
+            assert_eq!(columns, square(|i, k| 100 * k + i), "{level:?}");
         }
     }
 
