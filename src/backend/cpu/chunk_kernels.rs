@@ -268,9 +268,14 @@ fn list_tokens<I: Isa>(isa: I, transposed: &[f32], padded: usize, lists: &mut [R
         let (first, second) = pair.split_at(padded);
         let (first, _) = first.as_chunks::<LANES>();
         let (second, _) = second.as_chunks::<LANES>();
-        let active = |k: usize| isa.nonzero(isa.load(&first[k])) | isa.nonzero(isa.load(&second[k]));
-        lists[0].append(isa, first.iter().enumerate().map(|(k, q)| (*q, active(k))));
-        lists[1].append(isa, second.iter().enumerate().map(|(k, q)| (*q, active(k))));
+        let [list, second_list] = &mut *lists;
+        list.reserve(first.len());
+        second_list.reserve(first.len());
+        for (k, (q0, q1)) in first.iter().zip(second).enumerate() {
+            let active = isa.nonzero(isa.load(q0)) | isa.nonzero(isa.load(q1));
+            list.push(isa, q0, active, k * LANES);
+            second_list.push(isa, q1, active, k * LANES);
+        }
         ends.push(lists[0].len());
     }
 }
@@ -353,7 +358,11 @@ fn transpose<I: Isa>(isa: I, rows: &[f32], block: usize, columns: &mut [f32], pa
 #[inline(always)]
 fn nonzero<I: Isa>(isa: I, values: &[f32]) -> u32 {
     let (vectors, _) = values.as_chunks::<LANES>();
-    vectors.iter().enumerate().fold(0, |mask, (k, v)| mask | isa.nonzero(isa.load(v)) << (k * LANES))
+    let mut mask = 0;
+    for (k, v) in vectors.iter().enumerate() {
+        mask |= isa.nonzero(isa.load(v)) << (k * LANES);
+    }
+    mask
 }
 
 /// masks[i] ← in which of `count` tokens, at most 32, neuron i of a block is active; `u` is `[count][stride]`.
@@ -562,84 +571,97 @@ impl<E: Half> Kernel for ChunkProject<'_, E> {
         let (y, _) = self.y.as_chunks::<LANES>();
         let lines_per_row = row / LANES;
         let (values, _) = self.encoder_v.as_chunks::<LANES>();
+        let mut products = RowProducts { lanes: [[0.0; LANES]; ROWS], sums: [0.0; ROWS] };
         for first in (0..tokens).step_by(ROWS) {
             let count = ROWS.min(tokens - first);
             let y = &y[first * lines_per_row..][..count * lines_per_row];
             let u = &self.u[first * self.stride..];
             token_masks(u, self.stride, count, block, masks);
             for (i, (value, &mask)) in values.chunks_exact(lines_per_row).zip(masks.iter()).enumerate() {
-                gate_tokens(isa, value, y, mask, |t, z| {
+                products.multiply(isa, value, y, mask);
+                let mut tokens = mask;
+                for z in products.sums {
+                    if tokens == 0 {
+                        break;
+                    }
+                    let t = tokens.trailing_zeros() as usize;
+                    tokens &= tokens - 1;
                     gates[(first + t) * block + i] = u[t * self.stride + i] * if z < 0.0 { 0.0 } else { z };
-                });
+                }
             }
         }
         let (decoder, _) = self.decoder.as_chunks::<LANES>();
         for (gates, update) in gates.chunks_exact(block).zip(self.update.chunks_exact_mut(row)) {
             masks.clear();
-            masks.extend(gates.chunks(32).map(|gates| nonzero(isa, gates)));
+            for gates in gates.chunks(32) {
+                masks.push(nonzero(isa, gates));
+            }
             masked_sum(isa, masks, gates, decoder, update);
         }
     }
 }
 
-/// Calls `each` with y · row of one neuron, for the tokens whose bit is set.
-#[inline(always)]
-fn gate_tokens<I: Isa, E: Half>(
-    isa: I,
-    value: &[[E; LANES]],
-    y: &[[f32; LANES]],
-    tokens: u32,
-    mut each: impl FnMut(usize, f32),
-) {
-    let mut sums = [[0.0; LANES]; ROWS];
-    let mut at = 0;
-    while at < value.len() {
-        let count = (value.len() - at).min(I::ACCUMULATORS);
-        let count = 1 << count.ilog2();
-        let last = at + count == value.len();
-        let mut each = |t: usize, sum: I::V| {
-            let sum = if at > 0 { isa.add(isa.load(&sums[t]), sum) } else { sum };
-            if last {
-                each(t, isa.sum(sum));
-            } else {
-                isa.store(sum, &mut sums[t]);
-            }
-        };
-        match count {
-            16 => product_columns::<I, E, 16>(isa, value, y, at, tokens, &mut each),
-            8 => product_columns::<I, E, 8>(isa, value, y, at, tokens, &mut each),
-            4 => product_columns::<I, E, 4>(isa, value, y, at, tokens, &mut each),
-            2 => product_columns::<I, E, 2>(isa, value, y, at, tokens, &mut each),
-            _ => product_columns::<I, E, 1>(isa, value, y, at, tokens, &mut each),
-        }
-        at += count;
-    }
+/// Products of one neuron's row and the tokens whose bit is set, one after the other.
+struct RowProducts {
+    /// Lanes, where a row has more columns than registers hold.
+    lanes: [[f32; LANES]; ROWS],
+    /// y · row.
+    sums: [f32; ROWS],
 }
 
-/// row · y over the `V` vectors of columns from `at` on, for each token whose bit is set.
-#[inline(always)]
-fn product_columns<I: Isa, E: Half, const V: usize>(
-    isa: I,
-    value: &[[E; LANES]],
-    y: &[[f32; LANES]],
-    at: usize,
-    mut tokens: u32,
-    each: &mut impl FnMut(usize, I::V),
-) {
-    let mut weights = [isa.splat(0.0); V];
-    for v in 0..V {
-        weights[v] = E::load(isa, &value[at + v]);
-    }
-    while tokens != 0 {
-        let token = tokens.trailing_zeros() as usize;
-        tokens &= tokens - 1;
-        let y = y[token * value.len() + at..].first_chunk::<V>().expect("a row");
-        // Four chains hide the latency of a multiply-add.
-        let mut parts = [isa.splat(0.0); 4];
-        for v in 0..V {
-            parts[v % 4] = isa.mul_add(weights[v], isa.load(&y[v]), parts[v % 4]);
+impl RowProducts {
+    #[inline(always)]
+    fn multiply<I: Isa, E: Half>(&mut self, isa: I, row: &[[E; LANES]], y: &[[f32; LANES]], tokens: u32) {
+        let mut at = 0;
+        while at < row.len() {
+            let count = (row.len() - at).min(I::ACCUMULATORS);
+            let count = 1 << count.ilog2();
+            match count {
+                16 => self.columns::<I, E, 16>(isa, row, y, at, tokens),
+                8 => self.columns::<I, E, 8>(isa, row, y, at, tokens),
+                4 => self.columns::<I, E, 4>(isa, row, y, at, tokens),
+                2 => self.columns::<I, E, 2>(isa, row, y, at, tokens),
+                _ => self.columns::<I, E, 1>(isa, row, y, at, tokens),
+            }
+            at += count;
         }
-        each(token, isa.add(isa.add(parts[0], parts[1]), isa.add(parts[2], parts[3])));
+    }
+
+    /// The `V` vectors of columns from `at` on.
+    #[inline(always)]
+    fn columns<I: Isa, E: Half, const V: usize>(
+        &mut self,
+        isa: I,
+        row: &[[E; LANES]],
+        y: &[[f32; LANES]],
+        at: usize,
+        mut tokens: u32,
+    ) {
+        let mut weights = [isa.splat(0.0); V];
+        for v in 0..V {
+            weights[v] = E::load(isa, &row[at + v]);
+        }
+        let last = at + V == row.len();
+        for (lanes, total) in self.lanes.iter_mut().zip(&mut self.sums) {
+            if tokens == 0 {
+                break;
+            }
+            let token = tokens.trailing_zeros() as usize;
+            tokens &= tokens - 1;
+            let y = y[token * row.len() + at..].first_chunk::<V>().expect("a row");
+            // Four chains hide the latency of a multiply-add.
+            let mut parts = [isa.splat(0.0); 4];
+            for v in 0..V {
+                parts[v % 4] = isa.mul_add(weights[v], isa.load(&y[v]), parts[v % 4]);
+            }
+            let sum = isa.add(isa.add(parts[0], parts[1]), isa.add(parts[2], parts[3]));
+            let sum = if at > 0 { isa.add(isa.load(lanes), sum) } else { sum };
+            if last {
+                *total = isa.sum(sum);
+            } else {
+                isa.store(sum, lanes);
+            }
+        }
     }
 }
 

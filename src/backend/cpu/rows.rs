@@ -24,25 +24,34 @@ pub struct RowList {
 }
 
 impl RowList {
-    /// Lists lanes of vectors that follow one another: those whose bit is set, with their weights. No branch asks whether
-    /// a lane counts: it would be mispredicted as often as not.
+    /// Lists lanes of vectors that follow one another: those whose bit is set, with their weights.
     #[inline(always)]
     pub fn fill<I: Isa>(&mut self, isa: I, vectors: impl ExactSizeIterator<Item = ([f32; LANES], u32)>) {
         self.truncate(0);
-        self.append(isa, vectors);
+        self.reserve(vectors.len());
+        for (index, (weights, lanes)) in vectors.enumerate() {
+            self.push(isa, &weights, lanes, index * LANES);
+        }
     }
 
-    /// As [`RowList::fill`], behind what is listed already.
+    /// Makes room for as many vectors more.
     #[inline(always)]
-    pub fn append<I: Isa>(&mut self, isa: I, vectors: impl ExactSizeIterator<Item = ([f32; LANES], u32)>) {
-        let room = self.len + (vectors.len() + 1) * LANES;
+    pub fn reserve(&mut self, vectors: usize) {
+        let room = self.len + (vectors + 1) * LANES;
         if self.items.len() < room {
             self.items.resize(room, Weighted::default());
         }
-        for (index, (weights, lanes)) in vectors.enumerate() {
-            let to = self.items[self.len..].first_chunk_mut::<LANES>().expect("room for a vector");
-            self.len += isa.compact(&weights, lanes, (index * LANES) as u32, bytemuck::cast_mut(to));
-        }
+    }
+
+    /// Lists those lanes of a vector whose bit is set, with their weights; the vector's rows begin with `first`. No branch
+    /// asks whether a lane counts: it would be mispredicted as often as not.
+    ///
+    /// # Panics
+    /// Where there is no room.
+    #[inline(always)]
+    pub fn push<I: Isa>(&mut self, isa: I, weights: &[f32; LANES], lanes: u32, first: usize) {
+        let to = self.items[self.len..].first_chunk_mut::<LANES>().expect("room for a vector");
+        self.len += isa.compact(weights, lanes, first as u32, bytemuck::cast_mut(to));
     }
 
     /// Keeps the first `len` rows.

@@ -75,7 +75,8 @@ pub trait Isa: Copy {
 }
 
 /// Work that [`Level::run`] compiles for every instruction set. Implement `run` as `#[inline(always)]`,
-/// and likewise whatever it calls in a hot loop.
+/// and likewise whatever it calls in a hot loop: what the compiler does not inline, it compiles without the
+/// instructions, and calls a function for each of them. A closure can be such a thing.
 pub trait Kernel {
     /// What it returns.
     type Output;
@@ -320,6 +321,17 @@ mod x86 {
         fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
             // SAFETY: see the module.
             unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+        }
+
+        #[inline(always)]
+        fn sum(self, v: Self::V) -> f32 {
+            // SAFETY: see the module.
+            unsafe {
+                let eight = _mm256_add_ps(v[0], v[1]);
+                let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
         }
     }
 
