@@ -342,3 +342,62 @@ impl Run<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::CpuBackend;
+    use super::super::simd::Level;
+    use super::*;
+    use crate::backend::{Backend, ChunkToken, WeightType};
+    use crate::model::Model;
+    use crate::model::synthetic::SyntheticSpec;
+    use std::sync::Arc;
+
+    /// Logits and state after a long and a short chunk, computed at one level.
+    fn read(model: &Model, weights: WeightType, level: Level) -> [Vec<f32>; 2] {
+        let mut backend = CpuBackend::new(model, weights, Some(2)).unwrap();
+        Arc::get_mut(&mut backend.shared).unwrap().level = level;
+        let mut slots = backend.create_slots(1).unwrap();
+        let mut position = 0;
+        let mut logits = Vec::new();
+        for count in [CHUNK_TOKENS as u32, 37] {
+            let token = |t| ChunkToken { token: (7 * t + t * t) % 61, read_scale: 0.9, write_scale: 1.1 };
+            let tokens = (position..position + count).map(token).collect();
+            let rescale = (position > 0).then_some(0.5);
+            let chunk = Chunk { position, rescale, tokens, logits: true };
+            logits.extend(slots.read_chunk(0, &chunk).unwrap());
+            position += count;
+        }
+        [logits, slots.read_state(0).unwrap()]
+    }
+
+    #[test]
+    fn chunks_are_the_same_at_every_level() {
+        // Rows of a panel of four vectors and of one; of one vector alone; neurons that fill no block.
+        for (n_embd, neurons_per_head) in [(72, 200), (10, 70), (256, 130)] {
+            let model = Model::synthetic(&SyntheticSpec {
+                n_layer: 2,
+                n_embd,
+                n_head: 2,
+                neurons_per_head,
+                vocab_size: 61,
+                density: 0.3,
+                seed: 3,
+            });
+            for weights in [WeightType::F32, WeightType::F16] {
+                let wanted = read(&model, weights, Level::Portable);
+                for level in Level::available() {
+                    // Sums in another order, fused or not.
+                    for (got, wanted) in read(&model, weights, level).iter().zip(&wanted) {
+                        let size = wanted.iter().fold(0.0_f32, |size, x| size.max(x.abs()));
+                        assert!(size > 0.1 && got.len() == wanted.len());
+                        for (got, wanted) in got.iter().zip(wanted) {
+                            let limit = 1e-4 * size;
+                            assert!((got - wanted).abs() <= limit, "{level:?}, D {n_embd}: {got}, not {wanted}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
