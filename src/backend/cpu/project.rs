@@ -1,7 +1,7 @@
 //! Twin of `shaders/project.wgsl`: attention output through the gated neurons of a block, back to the
 //! residual width.
 
-use super::rows::{AHEAD, RowList, weighted_sum};
+use super::rows::{RowList, weighted_sum};
 use super::simd::{Isa, Kernel, LANES, Reuse};
 use super::weights::Half;
 
@@ -36,7 +36,7 @@ impl<E: Half> Kernel for Project<'_, E> {
         let (decoder, _) = self.decoder.as_chunks::<LANES>();
         gate(isa, u, list, self.y, self.encoder_v, self.ahead);
         if self.ahead {
-            list.iter().take(AHEAD).for_each(|item| ask(isa, decoder, item.row, self.y.len() / LANES));
+            list.iter().take(isa.rows_ahead()).for_each(|item| ask(isa, decoder, item.row, self.y.len() / LANES));
         }
         self.update.fill(0.0);
         weighted_sum(isa, list, decoder, self.ahead, self.update);
@@ -52,7 +52,7 @@ fn gate<I: Isa, E: Half>(isa: I, gates: &mut [f32], list: &mut RowList, y: &[f32
     let items = &mut list[..];
     let mut open = 0;
     for i in 0..items.len() {
-        if ahead && let Some(later) = items.get(i + AHEAD) {
+        if ahead && let Some(later) = items.get(i + isa.rows_ahead()) {
             ask(isa, values, later.row, y.len());
         }
         let mut item = items[i];

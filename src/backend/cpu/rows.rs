@@ -74,9 +74,6 @@ impl DerefMut for RowList {
     }
 }
 
-/// Rows ahead of their use at which they are asked for.
-pub const AHEAD: usize = 16;
-
 /// out ← out + Σ weight · row over a list; `lines` are the rows, as vectors. Asks for rows ahead of time where `ahead` is set.
 #[inline(always)]
 pub fn weighted_sum<I: Isa, E: Half>(isa: I, list: &[Weighted], lines: &[[E; LANES]], ahead: bool, out: &mut [f32]) {
@@ -115,7 +112,7 @@ fn columns<I: Isa, E: Half, const V: usize>(
         *sum = isa.load(out);
     }
     for (i, item) in list.iter().enumerate() {
-        if ahead && let Some(later) = list.get(i + AHEAD) {
+        if ahead && let Some(later) = list.get(i + isa.rows_ahead()) {
             columns(later).iter().for_each(|line| isa.prefetch(line, Reuse::Late));
         }
         let (columns, weight) = (columns(item), isa.splat(item.weight));

@@ -37,6 +37,8 @@ pub trait Isa: Copy {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Asks for the line of memory in which `value` starts.
     fn prefetch<T>(self, value: &T, reuse: Reuse);
+    /// Rows of memory, in the order of their use, between the one in use and the one to ask for.
+    fn rows_ahead(self) -> usize;
     /// Which lanes are not zero, bit by bit; NaN is not.
     fn nonzero(self, v: Self::V) -> u32;
     /// Writes (`first` + i, the bits of `values[i]`) for every lane i whose bit is set, in order; what lies behind them
@@ -157,6 +159,12 @@ impl Isa for Portable {
     fn prefetch<T>(self, _: &T, _: Reuse) {}
 
     #[inline(always)]
+    fn rows_ahead(self) -> usize {
+        // Nothing is asked for.
+        0
+    }
+
+    #[inline(always)]
     fn nonzero(self, v: Self::V) -> u32 {
         v.iter().enumerate().fold(0, |lanes, (i, &x)| lanes | u32::from(x != 0.0) << i)
     }
@@ -239,6 +247,12 @@ mod x86 {
             });
             if *PAST_CACHES { Self::PastCaches } else { Self::SecondLevel }
         }
+
+        /// [`Isa::rows_ahead`]: as measured; 16 cost Intel's 5 %, 8 cost AMD's 2 %.
+        #[inline(always)]
+        fn rows_ahead(self) -> usize {
+            if self == Self::PastCaches { 16 } else { 8 }
+        }
     }
 
     // SAFETY, for every `unsafe` block below: the two types are made only in the functions above, which
@@ -271,6 +285,11 @@ mod x86 {
         #[inline(always)]
         fn prefetch<T>(self, value: &T, reuse: Reuse) {
             prefetch(value, reuse, self.late);
+        }
+
+        #[inline(always)]
+        fn rows_ahead(self) -> usize {
+            self.late.rows_ahead()
         }
 
         #[inline(always)]
@@ -348,6 +367,11 @@ mod x86 {
         #[inline(always)]
         fn prefetch<T>(self, value: &T, reuse: Reuse) {
             prefetch(value, reuse, self.late);
+        }
+
+        #[inline(always)]
+        fn rows_ahead(self) -> usize {
+            self.late.rows_ahead()
         }
 
         #[inline(always)]
