@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
-target=$PWD/target
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+target=$CARGO_TARGET_DIR
 venv=$target/python-venv
 
 # A virtual environment needs more than the interpreter: Debian has it in a package of its own.
@@ -35,9 +36,8 @@ fi
 "$python" -m venv --clear "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check 'maturin>=1.9,<2' 'pytest>=8' 'numpy>=1.26'
 
-# What the program's build has made is used again: the same target directory, the same profile.
-cargo build
-export CARGO_TARGET_DIR=$target
+# Both, so that the program's tests and the package share one build of all dependencies.
+cargo build -p bdh-gpu -p bdh-gpu-python
 rm -rf "$target/python-wheel"
 "$venv/bin/maturin" build --quiet --locked --profile dev --manifest-path python/Cargo.toml \
     --interpreter "$venv/bin/python" --out "$target/python-wheel"
