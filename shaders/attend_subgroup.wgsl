@@ -120,11 +120,8 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
     for (var k = i; k < pairs; k += W) {
         let q = rotated[k];
         let at = base + BLOCK_STATE + list[k] * PAIR_ENTRIES + turn / 4u;
-        var first = state_at(at);
-        first[turn % 4u] = q.x;
-        set_state(at, first);
-        var second = state_at(at + WINDOW / 4u);
-        second[turn % 4u] = q.y;
-        set_state(at + WINDOW / 4u, second);
+        set_state(at, with_component(state_at(at), turn % 4u, q.x));
+        let second = at + WINDOW / 4u;
+        set_state(second, with_component(state_at(second), turn % 4u, q.y));
     }
 }

@@ -23,10 +23,8 @@ const LINE_LANES: u32 = LINE / VECTORS;
 const TOGETHER: bool = SHARED >= TILE && LINE_LANES % W == 0u;
 
 // Weights of one line.
-alias Line = array<vec4<f32>, COLUMNS>;
-
-fn line(at: u32) -> Line {
-    var weights: Line;
+fn line(at: u32) -> array<vec4<f32>, COLUMNS> {
+    var weights: array<vec4<f32>, COLUMNS>;
     for (var v = 0u; v < VECTORS; v++) {
         let packed = dense_weight(at + v * LINE_LANES);
         if (F16) {

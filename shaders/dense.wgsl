@@ -16,9 +16,6 @@ const SHARED_DEPTH: u32 = select(1u, SHARED, SPLITS == 1u);
 // Results, [SLOT_TILE][BLOCK / 4].
 var<workgroup> products: array<vec4<f32>, SLOT_TILE * BLOCK / 4u>;
 
-// Eight (or four) sums of each slot and each vector of an invocation's share.
-alias Sums = array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
-
 // Where the c-th vector of an invocation's share lies, counted from its first.
 fn share_offset(c: u32) -> u32 {
     return c / RUN * RUN * LINE_LANES + c % RUN;
@@ -35,8 +32,8 @@ fn first_of_runs(line: u32) -> array<vec4<u32>, RUNS> {
 
 // The share of a line whose first vector is at `line`, times the k-th number of each slot's vector.
 fn add_line(
-    low: ptr<function, Sums>,
-    high: ptr<function, Sums>,
+    low: ptr<function, array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>>,
+    high: ptr<function, array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>>,
     x: array<vec4<f32>, SLOT_TILE>,
     k: u32,
     line: u32,
@@ -59,8 +56,9 @@ fn add_line(
 fn dense_product(i: u32, tile: u32) {
     let split = i / LINE_LANES;
     for (var first = i % LINE_LANES * RUN; first < LINE; first += LINE_SHARE * LINE_LANES) {
-        var low: Sums;
-        var high: Sums;
+        // Eight (or four) sums of each slot and each vector of the invocation's share.
+        var low: array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
+        var high: array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
         for (var s = 0u; s < SLOT_TILE; s++) {
             for (var c = 0u; c < LINE_SHARE; c++) {
                 low[s][c] = vec4(0.0);

@@ -2,8 +2,8 @@
 const VECTORS_AT_ONCE: u32 = 4u;
 
 // The sum of `count` vectors that follow one another from `base`, in vec4. The kernel provides `partial_at`.
-fn gather(i: u32, base: u32, count: u32) -> Columns {
-    var columns: Columns;
+fn gather(i: u32, base: u32, count: u32) -> array<vec4<f32>, OWN_COLUMNS> {
+    var columns: array<vec4<f32>, OWN_COLUMNS>;
     if (ROW_TEAMS == 1u) {
         for (var first = 0u; first < OWN_COLUMNS; first += ROW_COLUMNS) {
             var sums: array<vec4<f32>, ROW_COLUMNS>;

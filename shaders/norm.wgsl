@@ -2,11 +2,10 @@
 
 // Columns of an invocation: i, i + W, ... Zero past the end.
 const OWN_COLUMNS: u32 = (ROW4 + W - 1u) / W;
-alias Columns = array<vec4<f32>, OWN_COLUMNS>;
 
 // The columns at `at` in `rows`.
-fn load_columns(i: u32, at: u32) -> Columns {
-    var columns: Columns;
+fn load_columns(i: u32, at: u32) -> array<vec4<f32>, OWN_COLUMNS> {
+    var columns: array<vec4<f32>, OWN_COLUMNS>;
     for (var k = 0u; k < OWN_COLUMNS; k++) {
         let c = i + k * W;
         columns[k] = select(vec4(0.0), rows[at + min(c, ROW4 - 1u)], c < ROW4);
@@ -14,7 +13,7 @@ fn load_columns(i: u32, at: u32) -> Columns {
     return columns;
 }
 
-fn store_columns(i: u32, at: u32, columns: Columns) {
+fn store_columns(i: u32, at: u32, columns: array<vec4<f32>, OWN_COLUMNS>) {
     for (var k = 0u; k < OWN_COLUMNS; k++) {
         if (i + k * W < ROW4) {
             rows[at + i + k * W] = columns[k];
@@ -29,7 +28,7 @@ fn in_width(column: u32) -> vec4<f32> {
 }
 
 // Layer norm of a vector whose padding is zero.
-fn normalized(i: u32, vector: Columns) -> Columns {
+fn normalized(i: u32, vector: array<vec4<f32>, OWN_COLUMNS>) -> array<vec4<f32>, OWN_COLUMNS> {
     var columns = vector;
     var sum = 0.0;
     for (var k = 0u; k < OWN_COLUMNS; k++) {

@@ -40,7 +40,8 @@ const SLOT_NEURONS: u32 = BLOCKS * (BLOCK / 4u + ROW4);
 const ROW_VECTORS: u32 = ROW4 * 4u / PER_VECTOR;
 
 var<workgroup> activations: array<vec4<f32>, BLOCK / 4u>;
-var<workgroup> gates: array<vec4<f32>, BLOCK / 4u>;
+// Numbers, not vectors: several invocations write those of a vector, and whoever writes a part of a vector may write all of it.
+var<workgroup> gates: array<f32, BLOCK>;
 var<workgroup> count: u32;
 
 @compute @workgroup_size(W)
@@ -60,7 +61,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let u = partial_at(slot * SLOT_NEURONS + block * (BLOCK / 4u) + p);
             activations[p] = u;
             flag_four(i, t, u);
-            gates[p] = vec4(0.0);
+            for (var c = 0u; c < 4u; c++) {
+                gates[4u * p + c] = 0.0;
+            }
         }
     }
     let firing = list_flagged(i, 4u);
@@ -73,7 +76,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var t = 0u; t < OWN_VECTORS; t++) {
         let p = own_vector(i, t);
         if (p < BLOCK / 4u) {
-            flag_four(i, t, gates[p]);
+            flag_four(i, t, vec4(gates[4u * p], gates[4u * p + 1u], gates[4u * p + 2u], gates[4u * p + 3u]));
         }
     }
     let open = list_flagged(i, 4u);

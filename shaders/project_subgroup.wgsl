@@ -55,7 +55,7 @@ fn gate(i: u32, slot: u32, block: u32, local_block: u32, firing: u32) {
         }
         let sum = own_sum(i, sums);
         if (i < ROWS_TOGETHER && k + i < firing) {
-            gates[own / 4u + asked][own % 4u] = activations[own / 4u][own % 4u] * relu(vec4(sum)).x;
+            gates[own + asked] = activations[own / 4u][own % 4u] * relu(vec4(sum)).x;
         }
     }
     workgroupBarrier();
@@ -106,7 +106,7 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
                 }
             }
             // Past the last one nothing is added.
-            let own_gate = select(0.0, gates[n / 4u][n % 4u], k + i < open);
+            let own_gate = select(0.0, gates[n], k + i < open);
             for (var four = 0u; four < min(W, open - k); four += ROWS_AT_ONCE) {
                 var at: array<u32, ROWS_AT_ONCE>;
                 var gate: array<f32, ROWS_AT_ONCE>;

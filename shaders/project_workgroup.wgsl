@@ -66,7 +66,7 @@ fn gate(i: u32, slot: u32, block: u32, local_block: u32, firing: u32) {
             let k = first + team * TEAM_ROWS + r;
             if (k < firing) {
                 let n = list[k];
-                gates[n / 4u][n % 4u] = activations[n / 4u][n % 4u] * relu(vec4(sum)).x;
+                gates[n] = activations[n / 4u][n % 4u] * relu(vec4(sum)).x;
             }
         }
         workgroupBarrier();
@@ -94,7 +94,7 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
                     let own = k + j * DECODER_TEAMS;
                     let n = list[min(own, open - 1u)];
                     // Past the last one nothing is added.
-                    gate[j] = select(0.0, gates[n / 4u][n % 4u], own < open);
+                    gate[j] = select(0.0, gates[n], own < open);
                     let at = (local_block * BLOCK + n) * ROW_VECTORS;
                     for (var c = 0u; c < DECODER_SHARE; c++) {
                         packed[j][c] = decoder_row(at + min(first + c * DECODER_LANES, ROW_VECTORS - 1u));

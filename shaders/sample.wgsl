@@ -320,16 +320,21 @@ fn walk_keys(lane: u32, by_mass: bool, floor: u32, best: u32) -> u32 {
         workgroupBarrier();
 
         let shift = 24u - 8u * level;
-        for (var id = lane; id < V; id += W) {
-            let key = key_at(id);
-            // Everything above the digits decided so far is the same; at first there are none.
-            let inside = level == 0u || (key >> ((shift + 8u) & 31u)) == prefix;
-            if (key >= floor && inside) {
-                let digit = (key >> shift) & 255u;
-                if (by_mass) {
-                    add_mass(digit, weight(key, best));
-                } else {
-                    atomicAdd(&histogram[digit], 1u);
+        // As often for every lane: FXC, the older compiler of Direct3D 12, takes the barriers of the next level for
+        // diverging otherwise.
+        for (var others = 0u; others < V; others += W) {
+            let id = others + lane;
+            if (id < V) {
+                let key = key_at(id);
+                // Everything above the digits decided so far is the same; at first there are none.
+                let inside = level == 0u || (key >> ((shift + 8u) & 31u)) == prefix;
+                if (key >= floor && inside) {
+                    let digit = (key >> shift) & 255u;
+                    if (by_mass) {
+                        add_mass(digit, weight(key, best));
+                    } else {
+                        atomicAdd(&histogram[digit], 1u);
+                    }
                 }
             }
         }

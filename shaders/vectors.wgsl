@@ -59,6 +59,11 @@ fn add_scaled(sum: vec4<f32>, scale: f32, v: vec4<f32>) -> vec4<f32> {
     return fma(vec4(scale), v, sum);
 }
 
+// v with another number in one place. Not `v[k] = value`: FXC, the older compiler of Direct3D 12, fails at that in a loop.
+fn with_component(v: vec4<f32>, k: u32, value: f32) -> vec4<f32> {
+    return select(v, vec4(value), vec4(0u, 1u, 2u, 3u) == vec4(k));
+}
+
 // Negative to zero; a NaN stays a NaN, so that it reaches the logits and is reported.
 fn relu(v: vec4<f32>) -> vec4<f32> {
     return select(v, vec4(0.0), v < vec4(0.0));

@@ -8,10 +8,11 @@ use bdh_gpu::backend::WeightType;
 use bdh_gpu::backend::gpu::{GpuBackend, GpuOptions};
 use bdh_gpu::model::{Model, SyntheticSpec};
 use bdh_gpu::sampling::{Control, SamplerParams};
+use naga::back::{hlsl, msl};
 use naga::valid::{
     Capabilities, GlobalUse, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator,
 };
-use naga::{AddressSpace, Module, TypeInner};
+use naga::{AddressSpace, Block, Expression, Function, Module, Statement, TypeInner};
 use std::mem::offset_of;
 
 /// Storage buffers that a stage may bind on any adapter.
@@ -80,7 +81,7 @@ fn model(width: usize, neurons: usize, vocab: usize) -> Model {
     })
 }
 
-fn shaders(backend: &GpuBackend) -> Vec<Shader> {
+fn shaders(backend: &GpuBackend, sequences: usize) -> Vec<Shader> {
     // What unpack2x16float asks for; WGSL has it without a feature. And what a software adapter with subgroups gets.
     let capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
     let parse = |(kernel, source): (&'static str, String)| {
@@ -93,15 +94,26 @@ fn shaders(backend: &GpuBackend) -> Vec<Shader> {
             .unwrap_or_else(|error| panic!("{kernel}: {}", error.emit_to_string(&source)));
         Shader { kernel, module, info }
     };
-    backend.shader_sources().into_iter().map(parse).collect()
+    backend.shader_sources(sequences).into_iter().map(parse).collect()
 }
 
-/// Shaders for a few models of both weight types.
+/// Shaders for a few models of both weight types, as the adapter under test gets them.
 fn all_shaders() -> Vec<Shader> {
+    shaders_with(&GpuOptions::default(), 1)
+}
+
+/// As graphics cards get them and as the adapter under test does, for one sequence and for several.
+fn shaders_in_all_layouts() -> impl Iterator<Item = Shader> {
+    [(true, 1), (true, 8), (false, 1), (false, 8)].into_iter().flat_map(|(hardware_layout, sequences)| {
+        shaders_with(&GpuOptions { hardware_layout, ..GpuOptions::default() }, sequences)
+    })
+}
+
+fn shaders_with(options: &GpuOptions, sequences: usize) -> Vec<Shader> {
     let models = [(24, 40, 97), (256, 1024, 256), (10, 6, 5000)];
     let types = [WeightType::F32, WeightType::F16];
     let pairs = models.iter().flat_map(|&(d, n, v)| types.map(|weights| (model(d, n, v), weights)));
-    pairs.flat_map(|(model, weights)| shaders(&gpu::backend(&model, weights, GpuOptions::default()))).collect()
+    pairs.flat_map(|(model, weights)| shaders(&gpu::backend(&model, weights, options.clone()), sequences)).collect()
 }
 
 /// The structure of a name in a shader.
@@ -207,4 +219,81 @@ fn kernels_stay_within_the_limits_of_every_adapter() {
 
 fn info_size(module: &Module, ty: naga::Handle<naga::Type>) -> u32 {
     module.types[ty].inner.size(module.to_ctx())
+}
+
+/// Every statement of a block and of the blocks within.
+fn statements<'a>(block: &'a Block, each: &mut impl FnMut(&'a Statement)) {
+    for statement in block {
+        each(statement);
+        match statement {
+            Statement::Block(inner) => statements(inner, each),
+            Statement::If { accept, reject, .. } => {
+                [accept, reject].into_iter().for_each(|inner| statements(inner, each))
+            }
+            Statement::Loop { body, continuing, .. } => {
+                [body, continuing].into_iter().for_each(|inner| statements(inner, each));
+            }
+            Statement::Switch { cases, .. } => cases.iter().for_each(|case| statements(&case.body, each)),
+            _ => {}
+        }
+    }
+}
+
+/// Whoever writes a component of a vector may write all of it (WGSL, "Vector access expression"), so that invocations that write two
+/// components of one vector lose what the other has written; and FXC, the older compiler of Direct3D 12, rejects a component with an
+/// index from run time as the target of an assignment in a loop.
+#[test]
+fn no_kernel_writes_a_part_of_a_vector_that_others_see_or_by_an_index_from_run_time() {
+    let mut stores = 0;
+    for Shader { kernel, module, info } in shaders_in_all_layouts() {
+        let functions = module.functions.iter().map(|(handle, function)| (function, &info[handle]));
+        let entries = module.entry_points.iter().enumerate();
+        let entries = entries.map(|(index, entry)| (&entry.function, info.get_entry_point(index)));
+        for (function, info) in functions.chain(entries) {
+            let Function { name, expressions, body, .. } = function;
+            statements(body, &mut |statement| {
+                let Statement::Store { pointer, .. } = *statement else { return };
+                stores += 1;
+                let (base, from_run_time) = match expressions[pointer] {
+                    Expression::Access { base, .. } => (base, true),
+                    Expression::AccessIndex { base, .. } => (base, false),
+                    _ => return,
+                };
+                let (in_vector, space) = match *info[base].ty.inner_with(&module.types) {
+                    TypeInner::Pointer { base, space } => {
+                        (matches!(module.types[base].inner, TypeInner::Vector { .. }), space)
+                    }
+                    TypeInner::ValuePointer { size, space, .. } => (size.is_some(), space),
+                    _ => return,
+                };
+                let own = matches!(space, AddressSpace::Function | AddressSpace::Private);
+                assert!(!in_vector || own && !from_run_time, "{kernel}: {name:?} writes a part of a vector");
+            });
+        }
+    }
+    assert!(stores > 1000, "only {stores} stores were looked at");
+}
+
+#[test]
+fn kernels_can_be_written_for_metal_and_for_direct3d() {
+    for Shader { kernel, module, info } in shaders_in_all_layouts() {
+        let metal = msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+        let direct3d = hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+        for entry in &module.entry_points {
+            let entry_point = Some((entry.stage, entry.name.clone()));
+            let options = msl::PipelineOptions { entry_point: entry_point.clone(), ..Default::default() };
+            let written = msl::write_string(&module, &info, &metal, &options);
+            assert!(written.is_ok(), "{kernel}/{}: {}", entry.name, written.unwrap_err());
+            let options = hlsl::PipelineOptions { entry_point };
+            let mut text = String::new();
+            let written = hlsl::Writer::new(&mut text, &direct3d, &options).write(&module, &info, None);
+            assert!(written.is_ok(), "{kernel}/{}: {}", entry.name, written.unwrap_err());
+            // naga writes a function for every type that is zeroed, called by the type's shape: an alias of an array and the same
+            // array without a name would be two of one name.
+            let mut defined: Vec<&str> = text.lines().filter(|line| line.starts_with("typedef")).collect();
+            defined.sort_unstable();
+            let twice = defined.windows(2).find(|two| two[0] == two[1]);
+            assert_eq!(twice, None, "{kernel}/{}", entry.name);
+        }
+    }
 }

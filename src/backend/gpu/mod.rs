@@ -204,11 +204,12 @@ impl GpuBackend {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Every kernel's name and whole WGSL text as this adapter gets it, for one sequence.
-    pub fn shader_sources(&self) -> Vec<(&'static str, String)> {
+    /// Every kernel's name and whole WGSL text as this adapter gets it, where that many sequences run together.
+    pub fn shader_sources(&self, sequences: usize) -> Vec<(&'static str, String)> {
         let shared = &self.shared;
+        let slot_tile = shared.layout.slot_tile(sequences);
         let kernels = KERNELS.iter().chain(&BEAM_KERNELS).chain(&CHUNK_KERNELS);
-        kernels.map(|spec| (spec.name, kernels::source(spec, &shared.layout, 1, &shared.options))).collect()
+        kernels.map(|spec| (spec.name, kernels::source(spec, &shared.layout, slot_tile, &shared.options))).collect()
     }
 }
 
