@@ -8,7 +8,7 @@ mod gpu;
 use bdh_gpu::Forgetting;
 use bdh_gpu::backend::gpu::GpuOptions;
 use bdh_gpu::backend::{Backend, Chunk, ChunkToken, Input, Output, Plan, SlotStep, WeightType};
-use bdh_gpu::verify::{self, CaseReport, beam_suites, chunk_suites, suites};
+use bdh_gpu::verify::{self, CaseReport, beam_suites, prefill_suites, suites};
 use common::{FOLDERS, Golden, assert_close, model};
 
 /// As a graphics card would be used, and as the adapter under test is.
@@ -29,8 +29,8 @@ fn every_kernel_agrees_with_its_twin() {
         for suite in beam_suites().into_iter().rev().step_by(3) {
             verify::check_beam_kernels(&suite, &open, &mut each).unwrap();
         }
-        for suite in chunk_suites().into_iter().rev().step_by(4) {
-            verify::check_chunk_kernels(&suite, &open, &mut each).unwrap();
+        for suite in prefill_suites().into_iter().rev().step_by(4) {
+            verify::check_prefill_kernels(&suite, &open, &mut each).unwrap();
         }
         let failed: Vec<&CaseReport> = rows.iter().filter(|row| !row.passed).collect();
         assert!(failed.is_empty() && rows.len() > 50, "{options:?}, {} rows: {failed:#?}", rows.len());
@@ -57,7 +57,7 @@ fn logits_match_the_reference_token_by_token_and_in_chunks() {
             let token = |&token| ChunkToken { token, read_scale: 1.0, write_scale: 1.0 };
             let position = (index * backend.chunk_tokens()) as u32;
             let chunk = Chunk { position, rescale: None, tokens: part.iter().map(token).collect(), logits: true };
-            chunks.extend(slots.read_chunk(0, &chunk).unwrap());
+            chunks.extend(slots.prefill(0, &chunk).unwrap());
         }
         assert_close(&format!("{folder} in chunks"), &chunks, &expected, 1e-8, 1e-3);
     }

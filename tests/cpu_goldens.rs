@@ -92,7 +92,7 @@ fn logits_in_pieces(
             let run = slots.run(&Plan { steps: vec![steps], trace_logits: true }).unwrap();
             logits.extend_from_slice(&run.logits[0][slot]);
         } else {
-            logits.extend(slots.read_chunk(slot, &chunk).unwrap());
+            logits.extend(slots.prefill(slot, &chunk).unwrap());
         }
         let snapshot = slots.snapshot(slot).unwrap();
         slot = 1 - slot;

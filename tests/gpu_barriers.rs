@@ -12,7 +12,7 @@ mod gpu;
 use bdh_gpu::backend::gpu::{GpuOptions, Rewrite};
 use bdh_gpu::backend::{Backend, DeviceKind, WeightType};
 use bdh_gpu::model::{Model, SyntheticSpec};
-use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, beam_suites, chunk_suites, suites};
+use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, beam_suites, prefill_suites, suites};
 use std::sync::OnceLock;
 
 /// Checks a suite's kernels: one of `verify`'s functions.
@@ -130,8 +130,8 @@ fn kernels_of_a_beam_search_do_not_depend_on_the_order_of_invocations() {
 
 #[test]
 fn kernels_of_a_chunk_do_not_depend_on_the_order_of_invocations() {
-    let suites: Vec<Suite> = chunk_suites().into_iter().step_by(3).collect();
-    assert_same_in_all_orders(verify::check_chunk_kernels, &suites);
+    let suites: Vec<Suite> = prefill_suites().into_iter().step_by(3).collect();
+    assert_same_in_all_orders(verify::check_prefill_kernels, &suites);
 }
 
 /// Without the barrier before the dense product, all is well in the natural order and wrong in another.
@@ -214,7 +214,7 @@ fn all_invocations_pass_as_many_barriers() {
     let suites: Vec<Suite> = suites().into_iter().skip(1).step_by(2).collect();
     assert_counted(verify::check_kernels, &suites);
     assert_counted(verify::check_beam_kernels, &beam_suites()[..2]);
-    assert_counted(verify::check_chunk_kernels, &chunk_suites()[..2]);
+    assert_counted(verify::check_prefill_kernels, &prefill_suites()[..2]);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_barrier_that_one_invocation_misses_is_noticed() {
     let checks: [(Check, Suite); 3] = [
         (verify::check_kernels, suites().remove(2)),
         (verify::check_beam_kernels, beam_suites().remove(0)),
-        (verify::check_chunk_kernels, chunk_suites().remove(0)),
+        (verify::check_prefill_kernels, prefill_suites().remove(0)),
     ];
     for (check, suite) in checks {
         for row in rows(check, &suite, Some(uneven)) {

@@ -77,7 +77,7 @@ fn a_broken_kernel_does_not_pass() {
     for kernel in beam_kernel_names() {
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
         // The two halves of a selection have one result.
-        let selection = ["beam_select", "beam_merge"];
+        let selection = ["beam/select", "beam/merge"];
         for row in check(&SHAPES[..1], options) {
             let broken =
                 row.kernel == kernel || selection.contains(&kernel) && selection.contains(&row.kernel.as_str());
@@ -89,7 +89,7 @@ fn a_broken_kernel_does_not_pass() {
 /// What `bdh-gpu verify --corrupt` does.
 #[test]
 fn the_verification_reports_a_broken_beam_kernel() {
-    let corrupt = Some("beam_attend".to_string());
+    let corrupt = Some("beam/attend".to_string());
     let options = verify::VerifyOptions {
         device: gpu::device(),
         corrupt,
@@ -99,6 +99,6 @@ fn the_verification_reports_a_broken_beam_kernel() {
     let report = verify::run(&options, &mut |_| {}).unwrap();
     assert!(!report.passed());
     for row in report.cases.iter() {
-        assert_eq!(row.passed, row.kernel != "beam_attend", "{row:#?}");
+        assert_eq!(row.passed, row.kernel != "beam/attend", "{row:#?}");
     }
 }

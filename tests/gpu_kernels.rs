@@ -99,7 +99,7 @@ fn a_corrupted_kernel_fails_alone() {
 #[test]
 fn a_corrupted_kernel_shows_in_the_whole_model() {
     let model = common::model("shakespeare");
-    for kernel in kernel_names().into_iter().chain(["chunk_write"]) {
+    for kernel in kernel_names().into_iter().chain(["prefill/write"]) {
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
         let device = gpu::backend(&model, WeightType::F16, options);
         let mut rows = Vec::new();
@@ -113,7 +113,7 @@ fn a_corrupted_kernel_shows_in_the_whole_model() {
             // Only where something is forgotten.
             "rescale" => &["prompt", "greedy", "chunks", "sampled", "repeat", "batch"],
             // Only where a prompt is read in chunks.
-            "chunk_write" => &["prompt", "greedy", "sampled", "repeat", "forgetting", "batch"],
+            "prefill/write" => &["prompt", "greedy", "sampled", "repeat", "forgetting", "batch"],
             // The logits are right; and what is wrong is always wrong in the same way.
             "sample" => &["prompt", "repeat", "batch"],
             _ => &["repeat", "batch"],
@@ -134,8 +134,8 @@ fn what_cannot_be_verified_is_an_error() {
     assert!(!error.to_string().contains('\n'), "{error}");
     let error = run(gpu::device(), Some("softmax"));
     let kernels = "kernels are settle, rescale, embed, encode, project, logits, sample, beam_fold, beam_counts, beam_embed, \
-        beam_encode, beam_attend, beam_select, beam_merge, chunk_embed, chunk_finish, chunk_encode, chunk_rotate, \
-        chunk_scores, chunk_read, chunk_attend, chunk_write, chunk_gate, chunk_decode, chunk_logits";
+        beam_encode, beam_attend, beam_select, beam_merge, chunk_embed, chunk_finish, prefill_encode, chunk_rotate, \
+        chunk_scores, chunk_read, prefill_attend, chunk_write, chunk_gate, chunk_decode, prefill_logits";
     assert!(error.to_string().ends_with(kernels), "{error}");
     let error = run(DeviceChoice::Name("no such adapter".into()), None);
     assert!(error.to_string().contains("no such adapter"), "{error}");

@@ -7,7 +7,7 @@ mod gpu;
 use bdh_gpu::backend::WeightType;
 use bdh_gpu::backend::gpu::{GpuBackend, GpuOptions};
 use bdh_gpu::model::{Model, SyntheticSpec};
-use bdh_gpu::sampling::{Control, SamplerParams};
+use bdh_gpu::sampling::{SamplerParams, SamplerState};
 use naga::back::{hlsl, msl};
 use naga::valid::{
     Capabilities, GlobalUse, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator,
@@ -135,7 +135,7 @@ fn structures_are_laid_out_as_on_the_host() {
     let params = shape_of!(SamplerParams: flags repetition repetition_inverse frequency presence scale scale_shift
         top_k top_p min_p min_new_tokens sequence seed_lo seed_hi zero padding)
     .without_padding();
-    let control = shape_of!(Control: token generated status top_k_key top_p_key mass_lo mass_hi draw_lo draw_hi);
+    let control = shape_of!(SamplerState: token generated status top_k_key top_p_key mass_lo mass_hi draw_lo draw_hi);
     let step = Shape::declared(include_str!("../src/backend/gpu/dispatch.rs"), "GpuStep");
     let encode = Shape::declared(include_str!("../src/backend/gpu/encode.rs"), "EncodeParams");
     let project = Shape::declared(include_str!("../src/backend/gpu/project.rs"), "ProjectParams");

@@ -49,7 +49,7 @@ fn logits(backend: &dyn Backend, tokens: &[u32]) -> Vec<f32> {
     let tokens: Vec<ChunkToken> = tokens.iter().map(chunk).collect();
     assert!(tokens.len() <= backend.chunk_tokens());
     let chunk = Chunk { tokens, logits: true, ..Chunk::default() };
-    backend.create_slots(1).unwrap().read_chunk(0, &chunk).unwrap()
+    backend.create_slots(1).unwrap().prefill(0, &chunk).unwrap()
 }
 
 fn check_scaled(open: impl Fn(&Model) -> Box<dyn Backend>) {

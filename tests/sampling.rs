@@ -7,7 +7,7 @@ mod sampling_cases;
 mod statistics;
 
 use bdh_gpu::sampling::{
-    COUNT_MASK, Control, EOS_BIT, NO_TOKEN, PROMPT_BIT, SampleOutcome, Sampler, SamplerParams, SamplingError,
+    COUNT_MASK, EOS_BIT, NO_TOKEN, PROMPT_BIT, SampleOutcome, Sampler, SamplerParams, SamplerState, SamplingError,
     SamplingOptions, Status, WEIGHT_ONE, draw_word, philox4x32_10, sample, tables, weight_of_exponent,
 };
 use sampling_cases::{Random, SamplingCase};
@@ -220,7 +220,7 @@ fn end_of_sequence_is_banned_until_min_new_tokens() {
     let options = SamplingOptions { do_sample: false, min_new_tokens: 2, ..DEFAULT() };
     let params = SamplerParams::new(&options, 0, 0);
     let mut counts = [0, EOS_BIT];
-    let mut control = Control::default();
+    let mut control = SamplerState::default();
     let mut chosen = Vec::new();
     while control.status() == Some(Status::Running) {
         let outcome = sample(&[0.0, 1.0], &mut counts, &params, control.generated);
@@ -685,7 +685,7 @@ fn bad_logits_are_reported_not_drawn() {
             let (outcome, kept) = draw(&logits, &banned, &options);
             assert_eq!((outcome.status, outcome.token), (status, NO_TOKEN));
             assert!(kept.is_empty());
-            let mut control = Control { token: 7, generated: 3, ..Control::default() };
+            let mut control = SamplerState { token: 7, generated: 3, ..SamplerState::default() };
             control.record(&outcome);
             assert_eq!((control.token, control.generated), (7, 3));
             assert_eq!(control.check(), Err(error.clone()));
@@ -809,6 +809,6 @@ fn status_words_are_those_of_the_device() {
 #[test]
 fn device_structs_have_the_size_the_kernel_expects() {
     assert_eq!(size_of::<SamplerParams>(), 64);
-    assert_eq!(size_of::<Control>(), 48);
+    assert_eq!(size_of::<SamplerState>(), 48);
     assert_eq!(size_of_val(tables()), 96 * 16);
 }

@@ -13,7 +13,7 @@ use bdh_gpu::backend::cpu::CpuBackend;
 use bdh_gpu::backend::gpu::{GpuBackend, GpuOptions};
 use bdh_gpu::backend::stage::{SampleInput, SampleOutput, Stages};
 use bdh_gpu::model::{Model, SyntheticSpec};
-use bdh_gpu::sampling::{Control, PROMPT_BIT, SampleOutcome, SamplerParams, SamplingOptions, Status};
+use bdh_gpu::sampling::{PROMPT_BIT, SampleOutcome, SamplerParams, SamplerState, SamplingOptions, Status};
 use sampling_cases::{Random, SamplingCase};
 use serde_json::Value;
 use statistics::{chi_square, critical};
@@ -223,7 +223,7 @@ fn survivors_and_probabilities_are_those_of_transformers() {
 }
 
 /// A control record as the outcome that it reports.
-fn outcome(control: &Control) -> SampleOutcome {
+fn outcome(control: &SamplerState) -> SampleOutcome {
     let word = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
     SampleOutcome {
         status: control.status().expect("a valid status"),

@@ -66,10 +66,10 @@ fn any_broken_kernel_is_noticed() {
     let forgetting = Forgetting::After { context: 256, tau: 128.0 };
     let mut kernels = [kernel_names(), chunk_kernel_names(), beam_kernel_names()].concat();
     // Broken, it takes the wrong one of two candidates that are equally good: no text shows that.
-    kernels.retain(|kernel| *kernel != "beam_select");
+    kernels.retain(|kernel| *kernel != "beam/select");
     for kernel in kernels {
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
-        let beam = kernel.starts_with("beam_").then(beam);
+        let beam = kernel.starts_with("beam/").then(beam);
         let start = Start { prompt: &[75, 73, 78, 71, 58], sampling: &sampling, seed: 7, forgetting, beam };
         let error = check(shipped(), options, &start).expect_err(kernel);
         assert!(matches!(error, StartError::Differs { .. }), "{kernel}: {error}");

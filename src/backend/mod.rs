@@ -5,18 +5,18 @@
 //! what every slot does at every step; one call runs it without a round trip to the host.
 
 pub mod beams;
-pub mod chunk;
 pub mod cpu;
 pub mod gpu;
 pub mod memory;
 pub mod pack;
+pub mod prefill;
 pub mod profile;
 pub mod stage;
 
 use crate::model::Weights;
 #[cfg(doc)]
 use crate::sampling::NO_TOKEN;
-use crate::sampling::{Control, SamplerParams};
+use crate::sampling::{SamplerParams, SamplerState};
 pub use memory::snapshot_len;
 
 /// What a step reads.
@@ -96,7 +96,7 @@ pub struct Chunk {
 
 /// What to run: for every step in turn, every slot's part in it.
 ///
-/// A slot whose sampler has stopped (see [`Control::status`]) has no previous token: from then on its steps
+/// A slot whose sampler has stopped (see [`SamplerState::status`]) has no previous token: from then on its steps
 /// that read [`Input::Previous`] rest.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -114,7 +114,7 @@ pub struct RunOutput {
     /// Where the plan asks for it: `[steps][slots]`, each V numbers, or empty where none were computed.
     pub logits: Vec<Vec<Vec<f32>>>,
     /// Each slot's sampler after the last step.
-    pub control: Vec<Control>,
+    pub control: Vec<SamplerState>,
 }
 
 /// Numeric type in which a device holds the weights.
@@ -289,7 +289,7 @@ pub trait Backend: Send + Sync {
     /// The kernels of the beam search one at a time, for verification.
     fn beam_stages(&self) -> &dyn beams::BeamStages;
     /// The kernels that read a chunk one at a time, for verification.
-    fn chunk_stages(&self) -> &dyn chunk::ChunkStages;
+    fn prefill_stages(&self) -> &dyn prefill::PrefillStages;
 }
 
 /// A set of sequences that decode together on one device.
@@ -320,7 +320,7 @@ pub trait Slots: Send {
     /// Reads a chunk: y = tril(Q Qᵀ) X + Q ρ, then ρ ← ρ + Qᵀ X. The window enters the state first and is empty
     /// afterwards. Returns the logits `[T, V]` where they are asked for; the last ones
     /// become the slot's.
-    fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError>;
+    fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError>;
     /// The logits that a slot computed last, `[V]`.
     fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
     /// A slot's state ρ' (see [`crate::model::forgetting`]) with the window's tokens in it, `[L, H, N, D]`.

@@ -5,7 +5,7 @@
 
 use super::memory::Memory;
 use super::{BackendError, SlotStep};
-use crate::sampling::{Control, SamplerParams};
+use crate::sampling::{SamplerParams, SamplerState};
 
 /// Input of the stages `embed` and `encode`.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ pub struct SampleInput {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleOutput {
     /// Each sampler's record, `[S]`.
-    pub control: Vec<Control>,
+    pub control: Vec<SamplerState>,
     /// Token counts afterwards, `[S, V]`.
     pub counts: Vec<u32>,
 }

@@ -235,7 +235,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         let mut read = vec![0; self.sequences.len()];
         for (slot, read) in read.iter_mut().enumerate() {
             if let Some(chunk) = self.next_chunk(slot) {
-                self.slots.read_chunk(slot, &chunk)?;
+                self.slots.prefill(slot, &chunk)?;
                 *read = chunk.tokens.len();
             }
         }
@@ -261,7 +261,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     ) -> Result<(), GenerationError> {
         if let Some(mut chunk) = self.next_chunk(slot) {
             chunk.logits = true;
-            let logits = self.slots.read_chunk(slot, &chunk)?;
+            let logits = self.slots.prefill(slot, &chunk)?;
             return logits.chunks_exact(self.vocab).try_for_each(each);
         }
         let (mut plan, _) = self.plan(Output::Logits);

@@ -6,7 +6,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `options` | what a caller may ask for, and its valid ranges |
-//! | `params` | the same as the device reads it: [`SamplerParams`], [`Control`] |
+//! | `params` | the same as the device reads it: [`SamplerParams`], [`SamplerState`] |
 //! | `tables` | the powers of two behind the weights |
 //! | `philox` | the counter-based random numbers |
 //! | `pipeline` | the CPU twin of `shaders/sample.wgsl` |
@@ -26,7 +26,7 @@ pub(crate) mod keys {
 pub use error::SamplingError;
 pub use options::SamplingOptions;
 pub use params::{
-    COUNT_MASK, Control, EOS_BIT, FLAG_GREEDY, FLAG_TOP_K, FLAG_TOP_P, NO_TOKEN, PROMPT_BIT, SamplerParams,
+    COUNT_MASK, EOS_BIT, FLAG_GREEDY, FLAG_TOP_K, FLAG_TOP_P, NO_TOKEN, PROMPT_BIT, SamplerParams, SamplerState,
 };
 pub use philox::{draw_word, philox4x32_10};
 pub use pipeline::{SampleOutcome, Sampler, Status, WEIGHT_ONE, sample, weight_of_exponent};

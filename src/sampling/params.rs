@@ -119,10 +119,10 @@ fn fixed_point_scale(temperature: f32) -> (u32, u32) {
     (multiplier, shift as u32)
 }
 
-/// The progress of one sequence. Mirrors `Control` in `shaders/sample.wgsl`; 48 bytes.
+/// The progress of one sequence. Mirrors `SamplerState` in `shaders/sample.wgsl`; 48 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Control {
+pub struct SamplerState {
     /// The last token: what the next step's embedding reads.
     pub token: u32,
     /// How many tokens have been generated.
@@ -145,7 +145,7 @@ pub struct Control {
     pub padding: [u32; 3],
 }
 
-impl Control {
+impl SamplerState {
     /// Takes in the outcome of a draw, as the kernel does.
     ///
     /// A failed draw changes the status and the report but neither the token nor the number

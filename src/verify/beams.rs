@@ -44,7 +44,7 @@ pub(super) fn check(
     // One without the other selects nothing: what either does wrong shows in the result of both.
     let row = select(bench, device, twin)?;
     each(row.clone());
-    each(CaseReport { kernel: "beam_merge".into(), ..row });
+    each(CaseReport { kernel: "beam/merge".into(), ..row });
     Ok(())
 }
 
@@ -73,7 +73,7 @@ fn fold(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Re
         let got = device.beam_fold(&state, &nodes, &folds)?;
         numbers(&mut comparison, &format!("state after {count} tokens"), &got, &expected);
     }
-    Ok(comparison.report("beam_fold", suite.to_string(), format!("{FOLDS:?} tokens"), false))
+    Ok(comparison.report("beam/fold", suite.to_string(), format!("{FOLDS:?} tokens"), false))
 }
 
 fn counts(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Result<CaseReport, BackendError> {
@@ -97,7 +97,7 @@ fn counts(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> 
             comparison.fail(format!("call {call}, count {at}: {:#x} instead of {:#x}", got[at], expected[at]));
         }
     }
-    Ok(comparison.report("beam_counts", suite.to_string(), "3 inputs".into(), false))
+    Ok(comparison.report("beam/counts", suite.to_string(), "3 inputs".into(), false))
 }
 
 fn encode(
@@ -125,7 +125,7 @@ fn encode(
         numbers(&mut comparison, "nodes' q", &got.nodes.rotated, &expected.nodes.rotated);
         numbers(&mut comparison, "nodes' x", &got.nodes.residual, &expected.nodes.residual);
     }
-    let kernel = if tokens { "beam_embed" } else { "beam_encode" };
+    let kernel = if tokens { "beam/embed" } else { "beam/encode" };
     Ok(comparison.report(kernel, format!("{suite}, 0–100 %"), format!("{count} inputs"), false))
 }
 
@@ -146,7 +146,7 @@ fn attend(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> 
         let (expected, got) = (twin.beam_attend(&input)?, device.beam_attend(&input)?);
         numbers(&mut comparison, &format!("attention over {longest} tokens"), &got, &expected);
     }
-    Ok(comparison.report("beam_attend", suite.to_string(), format!("paths of {PATHS:?} tokens"), false))
+    Ok(comparison.report("beam/attend", suite.to_string(), format!("paths of {PATHS:?} tokens"), false))
 }
 
 /// Input of one of the [`SELECTIONS`], and whether all its logits are equal.
@@ -198,8 +198,8 @@ fn select(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> 
         compare_selection(&format!("selection {case}"), &got, &expected, equal, &mut comparison);
         selected += expected.candidates.len();
     }
-    let detail = format!("beam_select and beam_merge: {selected} candidates of {SELECTIONS} selections");
-    Ok(comparison.report("beam_select", suite.to_string(), detail, false))
+    let detail = format!("beam/select and beam/merge: {selected} candidates of {SELECTIONS} selections");
+    Ok(comparison.report("beam/select", suite.to_string(), detail, false))
 }
 
 fn compare_selection(

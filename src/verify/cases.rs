@@ -75,7 +75,7 @@ pub fn suites() -> Vec<Suite> {
 }
 
 /// The shapes of [`suites`] that the kernels of a chunk run on.
-pub fn chunk_suites() -> Vec<Suite> {
+pub fn prefill_suites() -> Vec<Suite> {
     let chosen = [0, 1, 3, 8, 9, 11, 13, 15, 17];
     let suites = suites().into_iter().enumerate();
     suites.filter(|(index, _)| chosen.contains(index)).map(|(_, suite)| Suite { slots: 1, ..suite }).collect()

@@ -15,21 +15,21 @@
 //!
 //! Kernels run through [`Stages`](crate::backend::stage::Stages),
 //! [`BeamStages`](crate::backend::beams::BeamStages) and
-//! [`ChunkStages`](crate::backend::chunk::ChunkStages), on equal inputs; the twins' own
+//! [`PrefillStages`](crate::backend::prefill::PrefillStages), on equal inputs; the twins' own
 //! reference is in the tests (results of the reference implementation, and a naive pass in f64).
 
 mod beams;
 mod cases;
-mod chunks;
 mod compare;
 mod kernels;
+mod prefill;
 mod random;
 mod report;
 mod sampling;
 mod start;
 mod whole;
 
-pub use cases::{Suite, beam_suites, chunk_suites, suites};
+pub use cases::{Suite, beam_suites, prefill_suites, suites};
 pub use report::{CaseReport, Report};
 pub use start::{Start, StartError, check_start};
 
@@ -133,8 +133,8 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
     for suite in beam_suites() {
         check_beam_kernels(&suite, &open, &mut each)?;
     }
-    for suite in chunk_suites() {
-        check_chunk_kernels(&suite, &open, &mut each)?;
+    for suite in prefill_suites() {
+        check_prefill_kernels(&suite, &open, &mut each)?;
     }
     check_model(model, &*device, options.whole_model_tokens, &mut each)?;
     Ok(Report { device: device.device().to_string(), cases })
@@ -191,12 +191,12 @@ pub fn check_beam_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseR
 ///
 /// # Errors
 /// As [`check_kernels`].
-pub fn check_chunk_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError> {
+pub fn check_prefill_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError> {
     let mut bench = Bench::new(suite);
     let result = (|| {
         let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
         let device = open(&bench.model, suite.weights)?;
-        chunks::check(&mut bench, &*device, twin.chunk_stages(), each)
+        prefill::check(&mut bench, &*device, twin.prefill_stages(), each)
     })();
     report_error(result, suite.to_string(), each)
 }

@@ -116,7 +116,7 @@ impl Trace {
         slots.set_sampler(0, &params, &vec![0; vocab], 0)?;
         let (last, rest) = prompt.split_last().expect("a prompt that is not empty");
         let chunk = backend.chunk_tokens();
-        let read = whole::read_chunks(&mut *slots, 0, rest, chunk, &mut clock, true)?;
+        let read = whole::prefill_chunks(&mut *slots, 0, rest, chunk, &mut clock, true)?;
         let mut steps = Vec::new();
         for index in 0..DRAWN {
             let tick = clock.tick();
@@ -140,7 +140,7 @@ impl Trace {
         let run = slots.run(&Plan { steps, trace_logits: true })?;
         let tokens: Vec<u32> = run.tokens.iter().map(|step| step[0]).take_while(|&token| token != NO_TOKEN).collect();
         let drawn = run.logits.iter().take(tokens.len()).flat_map(|step| step[0].iter().copied()).collect();
-        let after = whole::read_chunks(&mut *slots, 0, rest, chunk, &mut clock, true)?;
+        let after = whole::prefill_chunks(&mut *slots, 0, rest, chunk, &mut clock, true)?;
         Ok(Self { prompt: read, drawn, tokens, after })
     }
 

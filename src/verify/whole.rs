@@ -61,7 +61,7 @@ fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize
     for (slot, sequence) in sequences.iter().enumerate() {
         slots.clear(slot)?;
         slots.set_sampler(slot, &sequence.params, &vec![0; vocab], 0)?;
-        read_chunks(
+        prefill_chunks(
             &mut *slots,
             slot,
             &sequence.prompt[..read[slot]],
@@ -98,7 +98,7 @@ fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize
 
 /// Reads tokens in chunks of `most`, or fewer where the state is rescaled between two of them. Returns the logits after
 /// each, if they are asked for.
-pub(super) fn read_chunks(
+pub(super) fn prefill_chunks(
     slots: &mut dyn Slots,
     slot: usize,
     mut tokens: &[u32],
@@ -120,7 +120,7 @@ pub(super) fn read_chunks(
             chunk.tokens.push(ChunkToken { token, read_scale: tick.read_scale, write_scale: tick.write_scale });
             tokens = rest;
         }
-        read.extend(slots.read_chunk(slot, &chunk)?);
+        read.extend(slots.prefill(slot, &chunk)?);
     }
     Ok(read)
 }

@@ -365,7 +365,7 @@ mod tests {
             let tokens = (position..position + count).map(token).collect();
             let rescale = (position > 0).then_some(0.5);
             let chunk = Chunk { position, rescale, tokens, logits: true };
-            logits.extend(slots.read_chunk(0, &chunk).unwrap());
+            logits.extend(slots.prefill(0, &chunk).unwrap());
             position += count;
         }
         [logits, slots.read_state(0).unwrap()]

@@ -13,10 +13,10 @@ mod beam_stages;
 mod beams;
 mod chunk;
 mod chunk_kernels;
-mod chunk_stages;
 mod dense;
 mod encode;
 mod pages;
+mod prefill_stages;
 mod probe;
 mod project;
 mod residual;
@@ -28,12 +28,12 @@ mod weights;
 mod worker;
 
 use super::beams::{BeamStages, Beams};
-use super::chunk::ChunkStages;
 use super::memory::{self, Memory, WINDOW};
+use super::prefill::PrefillStages;
 use super::profile::Profile;
 use super::{Backend, BackendError, Chunk, DeviceInfo, DeviceKind, Plan, RunOutput, Slots, WeightType, stage};
 use crate::model::{Model, Weights};
-use crate::sampling::{Control, NO_TOKEN, Sampler, SamplerParams, Status};
+use crate::sampling::{NO_TOKEN, Sampler, SamplerParams, SamplerState, Status};
 use beams::CpuBeams;
 use chunk::ChunkReader;
 use pages::Pages;
@@ -142,7 +142,7 @@ impl Backend for CpuBackend {
         self
     }
 
-    fn chunk_stages(&self) -> &dyn ChunkStages {
+    fn prefill_stages(&self) -> &dyn PrefillStages {
         self
     }
 }
@@ -151,7 +151,7 @@ impl Backend for CpuBackend {
 struct SlotSampler {
     params: SamplerParams,
     counts: Vec<u32>,
-    control: Control,
+    control: SamplerState,
     sampler: Sampler,
 }
 
@@ -161,7 +161,7 @@ impl SlotSampler {
         Self {
             params: bytemuck::Zeroable::zeroed(),
             counts: vec![0; vocab],
-            control: Control::default(),
+            control: SamplerState::default(),
             sampler: Sampler::new(),
         }
     }
@@ -274,7 +274,7 @@ impl Slots for CpuSlots {
         let sampler = &mut *lock(&self.samplers[slot]);
         sampler.params = *params;
         sampler.counts.copy_from_slice(counts);
-        sampler.control = Control { token: sampler.control.token, generated, ..Control::default() };
+        sampler.control = SamplerState { token: sampler.control.token, generated, ..SamplerState::default() };
         Ok(())
     }
 
@@ -307,7 +307,7 @@ impl Slots for CpuSlots {
         run.map(|_| Probe::merge(&probes))
     }
 
-    fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+    fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
         self.settle(slot);
         let reader = match &mut self.chunks {
             Some(reader) => reader,
@@ -421,7 +421,7 @@ fn rescale(state: &mut [f32], factor: f32) {
 }
 
 /// Whether a sampler still runs.
-fn running(control: &Control) -> bool {
+fn running(control: &SamplerState) -> bool {
     control.status == Status::Running as u32
 }
 

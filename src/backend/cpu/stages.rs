@@ -9,7 +9,7 @@ use crate::backend::stage::{
     EncodeInput, EncodeOutput, LogitsInput, ProjectInput, ProjectOutput, SampleInput, SampleOutput, Stages,
 };
 use crate::backend::{BackendError, Input, Output, Plan, RunOutput, SlotStep};
-use crate::sampling::Control;
+use crate::sampling::SamplerState;
 use std::sync::Mutex;
 
 /// Everything a stage needs besides its input: one thread that owns all blocks.
@@ -187,7 +187,7 @@ impl Stages for CpuBackend {
             let mut sampler = SlotSampler::new(vocab);
             sampler.params = input.params[slot];
             sampler.counts.copy_from_slice(counts);
-            sampler.control = Control { generated: input.generated[slot], ..Control::default() };
+            sampler.control = SamplerState { generated: input.generated[slot], ..SamplerState::default() };
             sampler.draw(&input.logits[slot * vocab..][..vocab]);
             counts.copy_from_slice(&sampler.counts);
             output.control.push(sampler.control);

@@ -12,7 +12,7 @@ pub(super) struct BeamAttendParams {
 
 /// Base state and path to attention output.
 pub(super) const KERNEL: KernelSpec = KernelSpec {
-    name: "beam_attend",
+    name: "beam/attend",
     entry: "main",
     sources: &[
         include_str!("../../../shaders/step.wgsl"),

@@ -17,7 +17,7 @@ pub(super) fn stripes(vocab: usize, workgroup: u32) -> u32 {
 
 /// Token counts follow their beam.
 pub(super) const KERNEL: KernelSpec = KernelSpec {
-    name: "beam_counts",
+    name: "beam/counts",
     entry: "main",
     sources: &[include_str!("../../../shaders/beam_counts.wgsl")],
     bindings: &[Binding::Uniform, Binding::Read, Binding::Read, Binding::Write],

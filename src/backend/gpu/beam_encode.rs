@@ -19,7 +19,7 @@ const SOURCES: &[&str] = &[
 
 /// The first layer: starts from the token's embedding.
 pub(super) const FIRST: KernelSpec = KernelSpec {
-    name: "beam_embed",
+    name: "beam/embed",
     entry: encode::FIRST.entry,
     sources: SOURCES,
     bindings: &encode::bindings(Binding::Read, Binding::Write),
@@ -27,7 +27,7 @@ pub(super) const FIRST: KernelSpec = KernelSpec {
 
 /// Every other layer: finishes the one before.
 pub(super) const KERNEL: KernelSpec = KernelSpec {
-    name: "beam_encode",
+    name: "beam/encode",
     entry: encode::KERNEL.entry,
     sources: SOURCES,
     bindings: &encode::bindings(Binding::ReadFloats, Binding::Write),

@@ -15,7 +15,7 @@ pub(super) struct BeamFoldParams {
 
 /// Nodes into the base state.
 pub(super) const KERNEL: KernelSpec = KernelSpec {
-    name: "beam_fold",
+    name: "beam/fold",
     entry: "main",
     sources: &[
         include_str!("../../../shaders/vectors.wgsl"),

@@ -38,8 +38,8 @@ const BINDINGS: &[Binding] =
 
 /// A beam's best candidates.
 pub(super) const KERNEL: KernelSpec =
-    KernelSpec { name: "beam_select", entry: "main", sources: SOURCES, bindings: BINDINGS };
+    KernelSpec { name: "beam/select", entry: "main", sources: SOURCES, bindings: BINDINGS };
 
 /// The best of all beams.
 pub(super) const MERGE: KernelSpec =
-    KernelSpec { name: "beam_merge", entry: "merge", sources: SOURCES, bindings: BINDINGS };
+    KernelSpec { name: "beam/merge", entry: "merge", sources: SOURCES, bindings: BINDINGS };

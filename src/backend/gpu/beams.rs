@@ -14,7 +14,7 @@ use super::slots::GpuSlots;
 use super::store::{Store, Use};
 use crate::backend::beams::{BeamCandidate, BeamFold, BeamSelection, BeamStep, Beams};
 use crate::backend::{BackendError, Input, SlotStep, Slots};
-use crate::sampling::{Control, NO_TOKEN, SamplerParams, Status};
+use crate::sampling::{NO_TOKEN, SamplerParams, SamplerState, Status};
 use std::sync::Arc;
 use wgpu::BufferUsages;
 
@@ -119,7 +119,7 @@ impl GpuBeams {
         let mut this = Self {
             steps: buffer("the beams' step table", step_stride * STEPS)?,
             step_stride,
-            control: buffer("the beams' records", beams * size_of::<Control>() as u64)?,
+            control: buffer("the beams' records", beams * size_of::<SamplerState>() as u64)?,
             residual: buffer("the beams' residual stream", beams * 2 * g.row as u64 * 4)?,
             neurons: floats("the beams' activations", beams * layout.slot_neuron_bytes())?,
             updates: floats("the beams' updates", beams * layout.slot_update_bytes())?,

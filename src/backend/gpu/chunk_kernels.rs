@@ -41,16 +41,24 @@ const FINISH: &[&str] =
     sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "norm" "gather" "chunk_finish");
 
 /// The first layer's residual stream: the tokens' embeddings.
-pub(super) const EMBED: KernelSpec =
-    KernelSpec { name: "chunk_embed", entry: "first", sources: FINISH, bindings: &[Uniform, Read, Read, WriteFloats] };
+pub(super) const EMBED: KernelSpec = KernelSpec {
+    name: "prefill/embed",
+    entry: "first",
+    sources: FINISH,
+    bindings: &[Uniform, Read, Read, WriteFloats],
+};
 
 /// Every other layer's residual stream: finishes the layer before.
-pub(super) const FINISH_LAYER: KernelSpec =
-    KernelSpec { name: "chunk_finish", entry: "main", sources: FINISH, bindings: &[Uniform, Read, Read, WriteFloats] };
+pub(super) const FINISH_LAYER: KernelSpec = KernelSpec {
+    name: "prefill/finish",
+    entry: "main",
+    sources: FINISH,
+    bindings: &[Uniform, Read, Read, WriteFloats],
+};
 
 /// Residual stream to activations.
 pub(super) const ENCODE: KernelSpec = KernelSpec {
-    name: "chunk_encode",
+    name: "prefill/encode",
     entry: "main",
     sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "chunk_dense" "chunk_encode"),
     bindings: &[Uniform, ReadFloats, Weights, Write],
@@ -58,7 +66,7 @@ pub(super) const ENCODE: KernelSpec = KernelSpec {
 
 /// Activations to rotated activations.
 pub(super) const ROTATE: KernelSpec = KernelSpec {
-    name: "chunk_rotate",
+    name: "prefill/rotate",
     entry: "main",
     sources: sources!("chunk" "rotary" "chunk_rotate"),
     bindings: &[Uniform, Read, Read, Write],
@@ -66,7 +74,7 @@ pub(super) const ROTATE: KernelSpec = KernelSpec {
 
 /// What the tokens of a chunk are to each other.
 pub(super) const SCORES: KernelSpec = KernelSpec {
-    name: "chunk_scores",
+    name: "prefill/scores",
     entry: "main",
     sources: sources!("chunk" "chunk_scores"),
     bindings: &[Uniform, Read, Write],
@@ -74,7 +82,7 @@ pub(super) const SCORES: KernelSpec = KernelSpec {
 
 /// What the state is to the tokens.
 pub(super) const READ: KernelSpec = KernelSpec {
-    name: "chunk_read",
+    name: "prefill/read",
     entry: "main",
     sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "memory" "chunk_read"),
     bindings: &[Uniform, Read, ReadFloats, Write],
@@ -82,7 +90,7 @@ pub(super) const READ: KernelSpec = KernelSpec {
 
 /// The attention output of both.
 pub(super) const ATTEND: KernelSpec = KernelSpec {
-    name: "chunk_attend",
+    name: "prefill/attend",
     entry: "main",
     sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "norm" "gather" "chunk_attend"),
     bindings: &[Uniform, Read, ReadFloats, Read, Read, Write],
@@ -90,7 +98,7 @@ pub(super) const ATTEND: KernelSpec = KernelSpec {
 
 /// The tokens enter the state.
 pub(super) const WRITE: KernelSpec = KernelSpec {
-    name: "chunk_write",
+    name: "prefill/write",
     entry: "main",
     sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "memory" "chunk_write"),
     bindings: &[Uniform, Read, ReadFloats, WriteFloats],
@@ -98,7 +106,7 @@ pub(super) const WRITE: KernelSpec = KernelSpec {
 
 /// Attention output to gates.
 pub(super) const GATE: KernelSpec = KernelSpec {
-    name: "chunk_gate",
+    name: "prefill/gate",
     entry: "main",
     sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "chunk_gate"),
     bindings: &[Uniform, Read, Weights, Write],
@@ -106,7 +114,7 @@ pub(super) const GATE: KernelSpec = KernelSpec {
 
 /// Gates to updates.
 pub(super) const DECODE: KernelSpec = KernelSpec {
-    name: "chunk_decode",
+    name: "prefill/decode",
     entry: "main",
     sources: sources!("chunk" "vectors" "chunk_decode"),
     bindings: &[Uniform, Read, Weights, Write],
@@ -114,7 +122,7 @@ pub(super) const DECODE: KernelSpec = KernelSpec {
 
 /// Residual stream to logits.
 pub(super) const LOGITS: KernelSpec = KernelSpec {
-    name: "chunk_logits",
+    name: "prefill/logits",
     entry: "main",
     sources: sources!("chunk" "vectors" "exchange_workgroup" "exchange_subgroup" "chunk_dense" "chunk_logits"),
     bindings: &[Uniform, ReadFloats, Weights, Write],

@@ -6,7 +6,7 @@ use super::slots::GpuSlots;
 use crate::backend::{BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots};
 
 impl GpuSlots {
-    /// See [`Slots::read_chunk`].
+    /// See [`Slots::prefill`].
     pub fn read_tokens(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
         if self.shared.layout.chunk.tokens == 0 {
             return self.read_one_by_one(slot, chunk);

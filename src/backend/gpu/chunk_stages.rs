@@ -5,9 +5,9 @@ use super::chunk::ChunkReader;
 use super::dispatch::floats;
 use super::slots::GpuSlots;
 use super::stages::BOTH;
-use crate::backend::chunk::{
-    ChunkAttendInput, ChunkAttendOutput, ChunkEncodeOutput, ChunkProjectInput, ChunkProjectOutput, ChunkResidual,
-    ChunkResidualInput, ChunkStages,
+use crate::backend::prefill::{
+    PrefillAttendInput, PrefillAttendOutput, PrefillEncodeOutput, PrefillProjectInput, PrefillProjectOutput,
+    PrefillResidual, PrefillResidualInput, PrefillStages,
 };
 use crate::backend::{BackendError, Chunk, ChunkToken};
 
@@ -78,8 +78,8 @@ impl GpuBackend {
     }
 }
 
-impl ChunkStages for GpuBackend {
-    fn chunk_residual(&self, input: &ChunkResidualInput) -> Result<ChunkResidual, BackendError> {
+impl PrefillStages for GpuBackend {
+    fn prefill_residual(&self, input: &PrefillResidualInput) -> Result<PrefillResidual, BackendError> {
         let (gpu, g) = (&self.shared.gpu, &self.shared.layout.geometry);
         let count = input.tokens.len();
         let mut bench = self.chunk_bench(input.tokens.clone(), 0)?;
@@ -103,23 +103,23 @@ impl ChunkStages for GpuBackend {
             let rows = rows[first * g.row..].chunks_exact(g.row).take(count);
             rows.flat_map(|row| &row[..g.width]).copied().collect()
         };
-        Ok(ChunkResidual { residual: rows(0), scaled: rows(reader.layout.tokens) })
+        Ok(PrefillResidual { residual: rows(0), scaled: rows(reader.layout.tokens) })
     }
 
-    fn chunk_encode(&self, residual: &[f32], position: u32) -> Result<ChunkEncodeOutput, BackendError> {
+    fn prefill_encode(&self, residual: &[f32], position: u32) -> Result<PrefillEncodeOutput, BackendError> {
         let count = residual.len() / self.shared.layout.geometry.width;
         let mut bench = self.chunk_bench(tokens(count), position)?;
         let reader = bench.chunk_reader(0)?;
         self.write_chunk_residual(reader, residual, &[])?;
         let ops: Vec<_> = [reader.encode(), reader.rotate()].into_iter().flatten().collect();
         reader.execute(&ops)?;
-        Ok(ChunkEncodeOutput {
+        Ok(PrefillEncodeOutput {
             activations: self.read_neurons(&reader.activations, count)?,
             rotated: self.read_neurons(&reader.rotated, count)?,
         })
     }
 
-    fn chunk_attend(&self, input: &ChunkAttendInput) -> Result<ChunkAttendOutput, BackendError> {
+    fn prefill_attend(&self, input: &PrefillAttendInput) -> Result<PrefillAttendOutput, BackendError> {
         let g = &self.shared.layout.geometry;
         let count = input.tokens.len();
         let mut bench = self.chunk_bench(input.tokens.clone(), 0)?;
@@ -139,10 +139,10 @@ impl ChunkStages for GpuBackend {
                 attention[(t * g.heads + head) * g.width..][..g.width].copy_from_slice(row);
             }
         }
-        Ok(ChunkAttendOutput { attention, state: bench.read_memory(0, 0)?.state })
+        Ok(PrefillAttendOutput { attention, state: bench.read_memory(0, 0)?.state })
     }
 
-    fn chunk_project(&self, input: &ChunkProjectInput) -> Result<ChunkProjectOutput, BackendError> {
+    fn prefill_project(&self, input: &PrefillProjectInput) -> Result<PrefillProjectOutput, BackendError> {
         let (gpu, g) = (&self.shared.gpu, &self.shared.layout.geometry);
         let count = input.attention.len() / (g.heads * g.width);
         let mut bench = self.chunk_bench(tokens(count), 0)?;
@@ -161,10 +161,10 @@ impl ChunkStages for GpuBackend {
         let sum = |shares: &[f32], d: usize| shares.chunks_exact(g.width).map(|share| share[d]).sum::<f32>();
         let tokens = shares.chunks_exact(parts * g.width);
         let update = tokens.flat_map(|shares| (0..g.width).map(move |d| sum(shares, d))).collect();
-        Ok(ChunkProjectOutput { gates: self.read_neurons(&reader.activations, count)?, update })
+        Ok(PrefillProjectOutput { gates: self.read_neurons(&reader.activations, count)?, update })
     }
 
-    fn chunk_logits(&self, residual: &[f32]) -> Result<Vec<f32>, BackendError> {
+    fn prefill_logits(&self, residual: &[f32]) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.layout.geometry;
         let count = residual.len() / g.width;
         let mut bench = self.chunk_bench(tokens(count), 0)?;

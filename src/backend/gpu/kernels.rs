@@ -205,7 +205,7 @@ pub(super) fn source(spec: &KernelSpec, layout: &Layout, slot_tile: usize, optio
     let workgroup = match spec.name {
         name if name == sample::KERNEL.name => layout.sample_workgroup(),
         name if name == beam_select::KERNEL.name || name == beam_select::MERGE.name => layout.select_workgroup(),
-        name if name.starts_with("beam_") => layout.search_workgroup(),
+        name if name.starts_with("beam/") => layout.search_workgroup(),
         _ => layout.workgroup,
     };
     let mut text = String::new();
@@ -286,26 +286,26 @@ fn corrupt(spec: &KernelSpec, text: &str) -> String {
         "encode" => ("four.zw, pair % 2u == 1u", "four.zw, pair % 4u == 1u"),
         "project" => ("relu(vec4(sum)).x", "vec4(sum).x"),
         "logits" => ("products[s * (BLOCK / 4u) + p];", "products[s * (BLOCK / 4u) + p].yxzw;"),
-        "beam_embed" => ("steps[slot].node * NODE", "(steps[slot].node ^ 1u) * NODE"),
-        "beam_encode" => ("rotate(u.zw, neuron + 2u, position)", "rotate(u.zw, neuron, position)"),
-        "beam_attend" => ("* bitcast<f32>(paths[first + k].y)", "* 1.01 * bitcast<f32>(paths[first + k].y)"),
-        "beam_fold" => ("][n % 4u], x)", "][(n + 1u) % 4u], x)"),
-        "beam_counts" => ("beams[beam].parent * V", "beam * V"),
-        "beam_select" => ("a.y < b.y", "a.y > b.y"),
-        "beam_merge" => ("candidates[best.y].y, 0u)", "candidates[best.y].y ^ 1u, 0u)"),
-        "chunk_embed" => ("scaled = x * tokens[t].write_scale", "scaled = x"),
-        "chunk_finish" => {
+        "beam/embed" => ("steps[slot].node * NODE", "(steps[slot].node ^ 1u) * NODE"),
+        "beam/encode" => ("rotate(u.zw, neuron + 2u, position)", "rotate(u.zw, neuron, position)"),
+        "beam/attend" => ("* bitcast<f32>(paths[first + k].y)", "* 1.01 * bitcast<f32>(paths[first + k].y)"),
+        "beam/fold" => ("][n % 4u], x)", "][(n + 1u) % 4u], x)"),
+        "beam/counts" => ("beams[beam].parent * V", "beam * V"),
+        "beam/select" => ("a.y < b.y", "a.y > b.y"),
+        "beam/merge" => ("candidates[best.y].y, 0u)", "candidates[best.y].y ^ 1u, 0u)"),
+        "prefill/embed" => ("scaled = x * tokens[t].write_scale", "scaled = x"),
+        "prefill/finish" => {
             ("columns[k] += residual_at(t * ROW4 + c);", "columns[k] += 0.99 * residual_at(t * ROW4 + c);")
         }
-        "chunk_encode" => ("column] = relu(sum)", "column] = relu(sum.yxzw)"),
-        "chunk_rotate" => ("params.position + group.y", "params.position + group.y + 1u"),
-        "chunk_scores" => ("sums[t][s] += dot(q, keys[s])", "sums[t][s] += dot(q.yxzw, keys[s])"),
-        "chunk_read" => ("sums[t][c] = add_scaled(sum, q.w, r3[c])", "sums[t][c] = add_scaled(sum, q.w, r2[c])"),
-        "chunk_attend" => ("s < t; s++", "s <= t; s++"),
-        "chunk_write" => ("add_scaled(row, q1[k], x[1][c])", "add_scaled(row, -q1[k], x[1][c])"),
-        "chunk_gate" => ("u * relu(vec4(sums[t][n])).x", "u * vec4(sums[t][n]).x"),
-        "chunk_decode" => ("bits &= bits - 1u;", "bits &= (bits - 1u) & 0x7fffffffu;"),
-        "chunk_logits" => ("column] = sum;", "column] = sum.yxzw;"),
+        "prefill/encode" => ("column] = relu(sum)", "column] = relu(sum.yxzw)"),
+        "prefill/rotate" => ("params.position + group.y", "params.position + group.y + 1u"),
+        "prefill/scores" => ("sums[t][s] += dot(q, keys[s])", "sums[t][s] += dot(q.yxzw, keys[s])"),
+        "prefill/read" => ("sums[t][c] = add_scaled(sum, q.w, r3[c])", "sums[t][c] = add_scaled(sum, q.w, r2[c])"),
+        "prefill/attend" => ("s < t; s++", "s <= t; s++"),
+        "prefill/write" => ("add_scaled(row, q1[k], x[1][c])", "add_scaled(row, -q1[k], x[1][c])"),
+        "prefill/gate" => ("u * relu(vec4(sums[t][n])).x", "u * vec4(sums[t][n]).x"),
+        "prefill/decode" => ("bits &= bits - 1u;", "bits &= (bits - 1u) & 0x7fffffffu;"),
+        "prefill/logits" => ("column] = sum;", "column] = sum.yxzw;"),
         _ => ("control[slot].token =", "control[slot].token = 1u ^"),
     };
     assert!(text.contains(right), "kernel {} has nothing to corrupt", spec.name);

@@ -15,7 +15,7 @@
 //! | `beams` | beams: one base state, nodes, the schedule of a step |
 //! | `chunk`, `chunk_kernels`, `chunk_layout`, `chunk_slots` | tokens of a prompt that are read together |
 //! | `profile` | time per kernel |
-//! | `stages`, `beam_stages`, `chunk_stages` | the kernels one at a time |
+//! | `stages`, `beam_stages`, `prefill_stages` | the kernels one at a time |
 
 mod beam_attend;
 mod beam_counts;
@@ -51,8 +51,8 @@ pub use compiling::compiling;
 pub use device::{AdapterChoice, AdapterSummary, list_adapters};
 
 use super::beams::{BeamStages, Beams};
-use super::chunk::ChunkStages;
 use super::pack::{self, Element};
+use super::prefill::PrefillStages;
 use super::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, WeightType, stage};
 use crate::model::{Model, rotary::Rotary};
 use beams::GpuBeams;
@@ -341,7 +341,7 @@ impl Backend for GpuBackend {
         self
     }
 
-    fn chunk_stages(&self) -> &dyn ChunkStages {
+    fn prefill_stages(&self) -> &dyn PrefillStages {
         self
     }
 }

@@ -15,7 +15,7 @@ use super::submission::MAX_STEPS;
 use crate::backend::memory::{self, Memory, WINDOW};
 use crate::backend::profile::Profile;
 use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots};
-use crate::sampling::{Control, SamplerParams};
+use crate::sampling::{SamplerParams, SamplerState};
 use std::ops::Range;
 use std::sync::Arc;
 use wgpu::BufferUsages;
@@ -81,7 +81,7 @@ impl GpuSlots {
         let step_stride = (slots * size_of::<GpuStep>() as u64).next_multiple_of(ALIGNMENT);
         let ring_stride = (slots * 4).next_multiple_of(ALIGNMENT);
         let ring_bytes = ring_stride * MAX_STEPS as u64;
-        let control_bytes = slots * size_of::<Control>() as u64;
+        let control_bytes = slots * size_of::<SamplerState>() as u64;
 
         let layers = schedule.iter().map(|layer| layer.state + 1).max().unwrap_or(0);
         let mut states = Vec::with_capacity(layers);
@@ -346,7 +346,7 @@ impl Slots for GpuSlots {
         self.profile_plan(plan)
     }
 
-    fn read_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+    fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
         self.read_tokens(slot, chunk)
     }
 
@@ -377,7 +377,7 @@ impl Slots for GpuSlots {
             (&self.logits, layout.padded_vocab() * 4),
             (&self.params, size_of::<SamplerParams>()),
             (&self.counts, layout.geometry.vocab * 4),
-            (&self.control, size_of::<Control>()),
+            (&self.control, size_of::<SamplerState>()),
         ];
         for (buffer, bytes) in rows {
             copies.push((buffer, (from * bytes) as u64, (to * bytes) as u64, bytes as u64));
@@ -411,10 +411,10 @@ impl Slots for GpuSlots {
         let gpu = &self.shared.gpu;
         gpu.upload(&self.params, (slot * size_of::<SamplerParams>()) as u64, bytemuck::bytes_of(params))?;
         gpu.upload(&self.counts, (slot * counts.len() * 4) as u64, bytemuck::cast_slice(counts))?;
-        let control = Control { generated, ..Control::default() };
+        let control = SamplerState { generated, ..SamplerState::default() };
         // All but the token, which stays what it was.
         let record = &bytemuck::bytes_of(&control)[4..];
-        gpu.upload(&self.control, (slot * size_of::<Control>() + 4) as u64, record)
+        gpu.upload(&self.control, (slot * size_of::<SamplerState>() + 4) as u64, record)
     }
 
     fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError> {

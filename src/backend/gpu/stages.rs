@@ -9,7 +9,7 @@ use crate::backend::stage::{
     EncodeInput, EncodeOutput, LogitsInput, ProjectInput, ProjectOutput, SampleInput, SampleOutput, Stages,
 };
 use crate::backend::{BackendError, Input, Output, SlotStep};
-use crate::sampling::Control;
+use crate::sampling::SamplerState;
 
 /// The first layer and a later one, on the same state.
 pub(super) const BOTH: [ScheduledLayer; 2] =
@@ -186,15 +186,15 @@ impl Stages for GpuBackend {
             to[..vocab].copy_from_slice(from);
         }
         gpu.upload(&bench.logits, 0, bytemuck::cast_slice(&logits))?;
-        let control = |&generated: &u32| Control { generated, ..Control::default() };
-        let control: Vec<Control> = input.generated.iter().map(control).collect();
+        let control = |&generated: &u32| SamplerState { generated, ..SamplerState::default() };
+        let control: Vec<SamplerState> = input.generated.iter().map(control).collect();
         gpu.upload(&bench.params, 0, bytemuck::cast_slice(&input.params))?;
         gpu.upload(&bench.counts, 0, bytemuck::cast_slice(&input.counts))?;
         gpu.upload(&bench.control, 0, bytemuck::cast_slice(&control))?;
         let step = SlotStep { input: Input::Previous, output: Output::Token, ..SlotStep::IDLE };
         bench.write_steps(&[vec![step; slots]])?;
         bench.execute(|encoder| bench.record_sample(&mut encoder.begin_compute_pass(&Default::default()), 0))?;
-        let size = size_of::<Control>();
+        let size = size_of::<SamplerState>();
         let control = gpu.download(&bench.control, 0, (slots * size) as u64)?;
         let counts = gpu.download(&bench.counts, 0, (slots * vocab * 4) as u64)?;
         Ok(SampleOutput {

@@ -3,7 +3,7 @@
 use super::dispatch::{GpuStep, floats, record};
 use super::slots::GpuSlots;
 use crate::backend::{BackendError, Input, Output, RunOutput, SlotStep};
-use crate::sampling::{Control, NO_TOKEN};
+use crate::sampling::{NO_TOKEN, SamplerState};
 use wgpu::BufferUsages;
 
 /// Most steps in one submission.
@@ -130,7 +130,7 @@ impl GpuSlots {
             }
         }
         let ring_bytes = self.ring_stride * steps.len() as u64;
-        let control_bytes = (self.count * size_of::<Control>()) as u64;
+        let control_bytes = (self.count * size_of::<SamplerState>()) as u64;
         encoder.copy_buffer_to_buffer(&self.ring, 0, &self.staging, 0, ring_bytes);
         encoder.copy_buffer_to_buffer(&self.control, 0, &self.staging, ring_bytes, control_bytes);
         let submission = gpu.queue.submit([encoder.finish()]);
@@ -143,7 +143,7 @@ impl GpuSlots {
             };
             output.tokens.push(plan.iter().enumerate().map(token).collect());
         }
-        output.control = control.chunks_exact(size_of::<Control>()).map(bytemuck::pod_read_unaligned).collect();
+        output.control = control.chunks_exact(size_of::<SamplerState>()).map(bytemuck::pod_read_unaligned).collect();
         if let Some(buffer) = self.trace.as_ref().filter(|_| trace) {
             let logits = gpu.map(buffer, traced * logits_bytes, submission)?;
             for (plan, rows) in steps.iter().zip(logits.chunks_exact(logits_bytes as usize)) {

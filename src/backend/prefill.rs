@@ -4,45 +4,45 @@
 
 use super::{BackendError, ChunkToken};
 
-/// Input of the stage `chunk_residual`.
+/// Input of the stage `prefill_residual`.
 #[derive(Clone, Debug)]
-pub struct ChunkResidualInput {
+pub struct PrefillResidualInput {
     /// The tokens, `[T]`.
     pub tokens: Vec<ChunkToken>,
     /// What the layer before left; the first layer starts from the tokens' embeddings.
-    pub before: Option<ChunkUpdate>,
+    pub before: Option<PrefillUpdate>,
 }
 
 /// What a layer leaves.
 #[derive(Clone, Debug)]
-pub struct ChunkUpdate {
+pub struct PrefillUpdate {
     /// The residual stream that entered it, `[T, D]`.
     pub residual: Vec<f32>,
     /// Its decoder output before the layer norm, `[T, D]`.
     pub update: Vec<f32>,
 }
 
-/// Output of the stage `chunk_residual`.
+/// Output of the stage `prefill_residual`.
 #[derive(Clone, Debug)]
-pub struct ChunkResidual {
+pub struct PrefillResidual {
     /// Residual stream x that enters the layer, `[T, D]`.
     pub residual: Vec<f32>,
     /// x times its write scale, `[T, D]`.
     pub scaled: Vec<f32>,
 }
 
-/// Output of the stage `chunk_encode`.
+/// Output of the stage `prefill_encode`.
 #[derive(Clone, Debug)]
-pub struct ChunkEncodeOutput {
+pub struct PrefillEncodeOutput {
     /// Activations u, `[T, H, N]`.
     pub activations: Vec<f32>,
     /// Rotated activations q, `[T, H, N]`.
     pub rotated: Vec<f32>,
 }
 
-/// Input of the stage `chunk_attend`.
+/// Input of the stage `prefill_attend`.
 #[derive(Clone, Debug)]
-pub struct ChunkAttendInput {
+pub struct PrefillAttendInput {
     /// The tokens, `[T]`; their ids do not count.
     pub tokens: Vec<ChunkToken>,
     /// Rotated activations q, `[T, H, N]`.
@@ -53,27 +53,27 @@ pub struct ChunkAttendInput {
     pub state: Vec<f32>,
 }
 
-/// Output of the stage `chunk_attend`.
+/// Output of the stage `prefill_attend`.
 #[derive(Clone, Debug)]
-pub struct ChunkAttendOutput {
+pub struct PrefillAttendOutput {
     /// Attention output y after its layer norm, `[T, H, D]`.
     pub attention: Vec<f32>,
     /// The state with the tokens in it, `[H, N, D]`.
     pub state: Vec<f32>,
 }
 
-/// Input of the stage `chunk_project`.
+/// Input of the stage `prefill_project`.
 #[derive(Clone, Debug)]
-pub struct ChunkProjectInput {
+pub struct PrefillProjectInput {
     /// Activations u, `[T, H, N]`.
     pub activations: Vec<f32>,
     /// Attention output y after its layer norm, `[T, H, D]`.
     pub attention: Vec<f32>,
 }
 
-/// Output of the stage `chunk_project`.
+/// Output of the stage `prefill_project`.
 #[derive(Clone, Debug)]
-pub struct ChunkProjectOutput {
+pub struct PrefillProjectOutput {
     /// Gates g = u·z, `[T, H, N]`.
     pub gates: Vec<f32>,
     /// Decoder output before its layer norm, `[T, D]`.
@@ -82,15 +82,15 @@ pub struct ChunkProjectOutput {
 
 /// The kernels of a chunk one at a time, over a model of one layer. No stage takes more than
 /// [`super::Backend::chunk_tokens`] tokens.
-pub trait ChunkStages {
+pub trait PrefillStages {
     /// Embeds the tokens, or finishes the layer before.
-    fn chunk_residual(&self, input: &ChunkResidualInput) -> Result<ChunkResidual, BackendError>;
+    fn prefill_residual(&self, input: &PrefillResidualInput) -> Result<PrefillResidual, BackendError>;
     /// Residual stream `[T, D]` of tokens from `position` on to activations, and rotates these.
-    fn chunk_encode(&self, residual: &[f32], position: u32) -> Result<ChunkEncodeOutput, BackendError>;
+    fn prefill_encode(&self, residual: &[f32], position: u32) -> Result<PrefillEncodeOutput, BackendError>;
     /// Attention to the state and to the tokens before, which then enter the state.
-    fn chunk_attend(&self, input: &ChunkAttendInput) -> Result<ChunkAttendOutput, BackendError>;
+    fn prefill_attend(&self, input: &PrefillAttendInput) -> Result<PrefillAttendOutput, BackendError>;
     /// Attention output to gated neurons to decoder output.
-    fn chunk_project(&self, input: &ChunkProjectInput) -> Result<ChunkProjectOutput, BackendError>;
+    fn prefill_project(&self, input: &PrefillProjectInput) -> Result<PrefillProjectOutput, BackendError>;
     /// Residual stream `[T, D]` to logits `[T, V]`.
-    fn chunk_logits(&self, residual: &[f32]) -> Result<Vec<f32>, BackendError>;
+    fn prefill_logits(&self, residual: &[f32]) -> Result<Vec<f32>, BackendError>;
 }

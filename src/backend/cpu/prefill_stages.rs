@@ -6,11 +6,11 @@ use super::residual::{Embed, Finish, LayerNorm};
 use super::simd::Level;
 use super::weights::{AnyWeights, Half, TILE, Weights};
 use crate::backend::BackendError;
-use crate::backend::chunk::{
-    ChunkAttendInput, ChunkAttendOutput, ChunkEncodeOutput, ChunkProjectInput, ChunkProjectOutput, ChunkResidual,
-    ChunkResidualInput, ChunkStages,
-};
 use crate::backend::pack::Geometry;
+use crate::backend::prefill::{
+    PrefillAttendInput, PrefillAttendOutput, PrefillEncodeOutput, PrefillProjectInput, PrefillProjectOutput,
+    PrefillResidual, PrefillResidualInput, PrefillStages,
+};
 use crate::model::rotary;
 
 /// Σ a_i b_i.
@@ -24,8 +24,8 @@ fn add_scaled(to: &mut [f32], scale: f32, from: impl IntoIterator<Item = f32>) {
 }
 
 /// x ← LN(embedding), or LN(x + LN(update)); and x times its write scale.
-fn finish<E: Half>(weights: &Weights<E>, g: &Geometry, level: Level, input: &ChunkResidualInput) -> ChunkResidual {
-    let mut output = ChunkResidual { residual: Vec::new(), scaled: Vec::new() };
+fn finish<E: Half>(weights: &Weights<E>, g: &Geometry, level: Level, input: &PrefillResidualInput) -> PrefillResidual {
+    let mut output = PrefillResidual { residual: Vec::new(), scaled: Vec::new() };
     for (t, token) in input.tokens.iter().enumerate() {
         let mut x = vec![0.0; g.row];
         match &input.before {
@@ -80,7 +80,7 @@ fn rotate(turns: &[u64], neurons: usize, heads: usize, activations: &[f32], posi
 }
 
 /// y ← LN(read_scale (q · state + Σ over the tokens before of (q · q_s) scaled_s)), then state ← state + Σ q_s scaled_s.
-fn attend(g: &Geometry, level: Level, input: &ChunkAttendInput) -> ChunkAttendOutput {
+fn attend(g: &Geometry, level: Level, input: &PrefillAttendInput) -> PrefillAttendOutput {
     let (heads, neurons, width) = (g.heads, g.neurons, g.width);
     let q = |t: usize, head: usize| &input.rotated[(t * heads + head) * neurons..][..neurons];
     let scaled = |t: usize| &input.scaled[t * width..][..width];
@@ -108,7 +108,7 @@ fn attend(g: &Geometry, level: Level, input: &ChunkAttendInput) -> ChunkAttendOu
             add_scaled(row, q, scaled(t).iter().copied());
         }
     }
-    ChunkAttendOutput { attention, state }
+    PrefillAttendOutput { attention, state }
 }
 
 /// A row of padded rows, `[D]`.
@@ -117,7 +117,7 @@ fn row<'a, E: Half>(rows: &'a [E], g: &Geometry, head: usize, neuron: usize) -> 
 }
 
 /// g ← u relu(y · encoder_v) where u > 0, `[T, H, N]`.
-fn gate<E: Half>(weights: &Weights<E>, g: &Geometry, input: &ChunkProjectInput) -> Vec<f32> {
+fn gate<E: Half>(weights: &Weights<E>, g: &Geometry, input: &PrefillProjectInput) -> Vec<f32> {
     let mut gates = input.activations.clone();
     for (index, gates) in gates.chunks_exact_mut(g.neurons).enumerate() {
         let y = &input.attention[index * g.width..][..g.width];
@@ -155,32 +155,32 @@ macro_rules! on_weights {
     };
 }
 
-impl ChunkStages for CpuBackend {
-    fn chunk_residual(&self, input: &ChunkResidualInput) -> Result<ChunkResidual, BackendError> {
+impl PrefillStages for CpuBackend {
+    fn prefill_residual(&self, input: &PrefillResidualInput) -> Result<PrefillResidual, BackendError> {
         let (g, level) = (&self.shared.model.geometry, self.shared.level);
         Ok(on_weights!(self, weights => finish(weights, g, level, input)))
     }
 
-    fn chunk_encode(&self, residual: &[f32], position: u32) -> Result<ChunkEncodeOutput, BackendError> {
+    fn prefill_encode(&self, residual: &[f32], position: u32) -> Result<PrefillEncodeOutput, BackendError> {
         let model = &self.shared.model;
         let g = &model.geometry;
         let activations = on_weights!(self, weights => encode(weights, g, residual));
         let rotated = rotate(&model.turns, g.neurons, g.heads, &activations, position);
-        Ok(ChunkEncodeOutput { activations, rotated })
+        Ok(PrefillEncodeOutput { activations, rotated })
     }
 
-    fn chunk_attend(&self, input: &ChunkAttendInput) -> Result<ChunkAttendOutput, BackendError> {
+    fn prefill_attend(&self, input: &PrefillAttendInput) -> Result<PrefillAttendOutput, BackendError> {
         Ok(attend(&self.shared.model.geometry, self.shared.level, input))
     }
 
-    fn chunk_project(&self, input: &ChunkProjectInput) -> Result<ChunkProjectOutput, BackendError> {
+    fn prefill_project(&self, input: &PrefillProjectInput) -> Result<PrefillProjectOutput, BackendError> {
         let g = &self.shared.model.geometry;
         let gates = on_weights!(self, weights => gate(weights, g, input));
         let update = on_weights!(self, weights => decode(weights, g, &gates));
-        Ok(ChunkProjectOutput { gates, update })
+        Ok(PrefillProjectOutput { gates, update })
     }
 
-    fn chunk_logits(&self, residual: &[f32]) -> Result<Vec<f32>, BackendError> {
+    fn prefill_logits(&self, residual: &[f32]) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
         Ok(on_weights!(self, weights => logits(weights, g, residual)))
     }

@@ -5,7 +5,9 @@
 use super::cases::{Bench, DENSITIES, position};
 use super::compare::{Comparison, KERNEL, size_of};
 use super::report::CaseReport;
-use crate::backend::chunk::{ChunkAttendInput, ChunkProjectInput, ChunkResidualInput, ChunkStages, ChunkUpdate};
+use crate::backend::prefill::{
+    PrefillAttendInput, PrefillProjectInput, PrefillResidualInput, PrefillStages, PrefillUpdate,
+};
 use crate::backend::{Backend, BackendError, ChunkToken};
 
 /// Lengths of chunks besides the longest.
@@ -15,12 +17,12 @@ const LENGTHS: [usize; 4] = [1, 2, 7, 31];
 pub(super) fn check(
     bench: &mut Bench,
     device: &dyn Backend,
-    twin: &dyn ChunkStages,
+    twin: &dyn PrefillStages,
     each: &mut dyn FnMut(CaseReport),
 ) -> Result<(), BackendError> {
     let longest = device.chunk_tokens();
     let lengths: Vec<usize> = LENGTHS.into_iter().filter(|&length| length < longest).chain([longest]).collect();
-    let device = device.chunk_stages();
+    let device = device.prefill_stages();
     let mut rows = Rows::default();
     for (turn, &length) in lengths.iter().enumerate() {
         residual(bench, length, turn, device, twin, &mut rows)?;
@@ -76,20 +78,20 @@ fn residual(
     bench: &mut Bench,
     length: usize,
     turn: usize,
-    device: &dyn ChunkStages,
-    twin: &dyn ChunkStages,
+    device: &dyn PrefillStages,
+    twin: &dyn PrefillStages,
     rows: &mut Rows,
 ) -> Result<(), BackendError> {
     let tokens = tokens(bench, length, turn);
-    let mut before = ChunkUpdate { residual: Vec::new(), update: Vec::new() };
+    let mut before = PrefillUpdate { residual: Vec::new(), update: Vec::new() };
     for t in 0..length {
         let (residual, update) = bench.layer_before(density(t));
         before.residual.extend(residual);
         before.update.extend(update);
     }
-    for (kernel, before) in [("chunk_embed", None), ("chunk_finish", Some(before))] {
-        let input = ChunkResidualInput { tokens: tokens.clone(), before };
-        let (got, expected) = (device.chunk_residual(&input)?, twin.chunk_residual(&input)?);
+    for (kernel, before) in [("prefill/embed", None), ("prefill/finish", Some(before))] {
+        let input = PrefillResidualInput { tokens: tokens.clone(), before };
+        let (got, expected) = (device.prefill_residual(&input)?, twin.prefill_residual(&input)?);
         rows.numbers(&[kernel], &format!("x of {length}"), &got.residual, &expected.residual, 1.0);
         rows.numbers(&[kernel], &format!("scaled x of {length}"), &got.scaled, &expected.scaled, 0.0);
     }
@@ -100,17 +102,17 @@ fn encode(
     bench: &mut Bench,
     length: usize,
     turn: usize,
-    device: &dyn ChunkStages,
-    twin: &dyn ChunkStages,
+    device: &dyn PrefillStages,
+    twin: &dyn PrefillStages,
     rows: &mut Rows,
 ) -> Result<(), BackendError> {
     let residual: Vec<f32> = (0..length).flat_map(|t| bench.residual(density(t))).collect();
     let position = position(turn).min(u32::MAX - length as u32);
-    let got = device.chunk_encode(&residual, position)?;
-    let expected = twin.chunk_encode(&residual, position)?;
+    let got = device.prefill_encode(&residual, position)?;
+    let expected = twin.prefill_encode(&residual, position)?;
     let what = format!("{length} from {position}");
-    rows.numbers(&["chunk_encode"], &what, &got.activations, &expected.activations, 1.0);
-    rows.numbers(&["chunk_rotate"], &what, &got.rotated, &expected.rotated, 1.0);
+    rows.numbers(&["prefill/encode"], &what, &got.activations, &expected.activations, 1.0);
+    rows.numbers(&["prefill/rotate"], &what, &got.rotated, &expected.rotated, 1.0);
     Ok(())
 }
 
@@ -118,8 +120,8 @@ fn attend(
     bench: &mut Bench,
     length: usize,
     turn: usize,
-    device: &dyn ChunkStages,
-    twin: &dyn ChunkStages,
+    device: &dyn PrefillStages,
+    twin: &dyn PrefillStages,
     rows: &mut Rows,
 ) -> Result<(), BackendError> {
     let tokens = tokens(bench, length, turn);
@@ -133,46 +135,46 @@ fn attend(
     // The past is as large as what the tokens add.
     let past = tokens[0].write_scale;
     let state = random.normals(heads * neurons * width, past);
-    let input = ChunkAttendInput { tokens, rotated, scaled, state };
-    let (got, expected) = (device.chunk_attend(&input)?, twin.chunk_attend(&input)?);
+    let input = PrefillAttendInput { tokens, rotated, scaled, state };
+    let (got, expected) = (device.prefill_attend(&input)?, twin.prefill_attend(&input)?);
     // A head in which nothing fires attends to nothing: a layer norm of zeros.
-    let attention = ["chunk_scores", "chunk_read", "chunk_attend"];
+    let attention = ["prefill/scores", "prefill/read", "prefill/attend"];
     rows.numbers(&attention, &format!("y of {length}"), &got.attention, &expected.attention, 1.0);
     let terms = size_of(&expected.state);
-    rows.numbers(&["chunk_write"], &format!("state after {length}"), &got.state, &expected.state, terms);
+    rows.numbers(&["prefill/write"], &format!("state after {length}"), &got.state, &expected.state, terms);
     Ok(())
 }
 
 fn project(
     bench: &mut Bench,
     length: usize,
-    device: &dyn ChunkStages,
-    twin: &dyn ChunkStages,
+    device: &dyn PrefillStages,
+    twin: &dyn PrefillStages,
     rows: &mut Rows,
 ) -> Result<(), BackendError> {
     let densities: Vec<f64> = (0..length).map(density).collect();
     let activations = bench.project_input(&densities, 0).activations;
     let (heads, width) = (bench.suite.heads, bench.suite.width);
     let attention = bench.random().normals(length * heads * width, 1.0);
-    let input = ChunkProjectInput { activations, attention };
-    let (got, expected) = (device.chunk_project(&input)?, twin.chunk_project(&input)?);
-    rows.numbers(&["chunk_gate"], &format!("gates of {length}"), &got.gates, &expected.gates, 1.0);
+    let input = PrefillProjectInput { activations, attention };
+    let (got, expected) = (device.prefill_project(&input)?, twin.prefill_project(&input)?);
+    rows.numbers(&["prefill/gate"], &format!("gates of {length}"), &got.gates, &expected.gates, 1.0);
     // As if every gate were one: an error of a gate weighs the same however small it is.
     let terms = ((bench.suite.heads * bench.suite.neurons) as f64).sqrt();
-    rows.numbers(&["chunk_decode"], &format!("update of {length}"), &got.update, &expected.update, terms);
+    rows.numbers(&["prefill/decode"], &format!("update of {length}"), &got.update, &expected.update, terms);
     Ok(())
 }
 
 fn logits(
     bench: &mut Bench,
     length: usize,
-    device: &dyn ChunkStages,
-    twin: &dyn ChunkStages,
+    device: &dyn PrefillStages,
+    twin: &dyn PrefillStages,
     rows: &mut Rows,
 ) -> Result<(), BackendError> {
     let width = bench.suite.width;
     let residual = bench.random().normals(length * width, 1.0);
-    let (got, expected) = (device.chunk_logits(&residual)?, twin.chunk_logits(&residual)?);
-    rows.numbers(&["chunk_logits"], &format!("{length} tokens"), &got, &expected, 1.0);
+    let (got, expected) = (device.prefill_logits(&residual)?, twin.prefill_logits(&residual)?);
+    rows.numbers(&["prefill/logits"], &format!("{length} tokens"), &got, &expected, 1.0);
     Ok(())
 }

@@ -9,7 +9,7 @@ use bdh_gpu::backend::gpu::{GpuBackend, GpuOptions, chunk_kernel_names};
 use bdh_gpu::backend::{Backend, BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots, WeightType};
 use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::{Clock, Forgetting};
-use bdh_gpu::verify::{self, CaseReport, Suite, chunk_suites};
+use bdh_gpu::verify::{self, CaseReport, Suite, prefill_suites};
 use common::{FOLDERS, Golden, assert_close, model};
 
 const NMSE: f64 = 1e-8;
@@ -21,7 +21,7 @@ fn check_kernels(suites: &[Suite], options: GpuOptions) -> Vec<CaseReport> {
     let open = gpu::opener(options);
     let mut rows = Vec::new();
     for suite in suites {
-        verify::check_chunk_kernels(suite, &open, &mut |row| rows.push(row)).expect("the device answers");
+        verify::check_prefill_kernels(suite, &open, &mut |row| rows.push(row)).expect("the device answers");
     }
     rows
 }
@@ -36,18 +36,18 @@ fn assert_passed(rows: &[CaseReport]) {
 
 #[test]
 fn kernels_agree_with_their_twins() {
-    assert_passed(&check_kernels(&chunk_suites(), GpuOptions::default()));
+    assert_passed(&check_kernels(&prefill_suites(), GpuOptions::default()));
 }
 
 #[test]
 fn kernels_with_bounds_checks_agree_with_their_twins() {
-    let suites: Vec<Suite> = chunk_suites().into_iter().step_by(3).collect();
+    let suites: Vec<Suite> = prefill_suites().into_iter().step_by(3).collect();
     assert_passed(&check_kernels(&suites, GpuOptions { checked: true, ..GpuOptions::default() }));
 }
 
 #[test]
 fn kernels_laid_out_for_hardware_agree_with_their_twins() {
-    let suites: Vec<Suite> = chunk_suites().into_iter().skip(1).step_by(2).collect();
+    let suites: Vec<Suite> = prefill_suites().into_iter().skip(1).step_by(2).collect();
     assert_passed(&check_kernels(&suites, GpuOptions { hardware_layout: true, ..GpuOptions::default() }));
 }
 
@@ -55,23 +55,23 @@ fn kernels_laid_out_for_hardware_agree_with_their_twins() {
 #[test]
 fn a_corrupted_kernel_fails_alone() {
     let stages: [&[&str]; 9] = [
-        &["chunk_embed"],
-        &["chunk_finish"],
-        &["chunk_encode"],
-        &["chunk_rotate"],
-        &["chunk_scores", "chunk_read", "chunk_attend"],
-        &["chunk_write"],
-        &["chunk_gate"],
-        &["chunk_decode"],
-        &["chunk_logits"],
+        &["prefill/embed"],
+        &["prefill/finish"],
+        &["prefill/encode"],
+        &["prefill/rotate"],
+        &["prefill/scores", "prefill/read", "prefill/attend"],
+        &["prefill/write"],
+        &["prefill/gate"],
+        &["prefill/decode"],
+        &["prefill/logits"],
     ];
-    let suite = chunk_suites().remove(1);
+    let suite = prefill_suites().remove(1);
     for kernel in chunk_kernel_names() {
         let own = stages.iter().find(|stage| stage.contains(&kernel)).expect("a stage");
         // What is made of a wrong result is wrong too.
         let then: &[&str] = match kernel {
-            "chunk_encode" => &["chunk_rotate"],
-            "chunk_gate" => &["chunk_decode"],
+            "prefill/encode" => &["prefill/rotate"],
+            "prefill/gate" => &["prefill/decode"],
             _ => &[],
         };
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
@@ -125,7 +125,7 @@ fn read_on(slots: &mut dyn Slots, slot: usize, tokens: &[u32], parts: &[usize], 
                 }
                 let chunk =
                     Chunk { position: first.position, rescale: first.rescale, tokens: read.clone(), logits: true };
-                logits.extend(slots.read_chunk(slot, &chunk).unwrap());
+                logits.extend(slots.prefill(slot, &chunk).unwrap());
             }
             next = &next[read.len()..];
         }
