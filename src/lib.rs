@@ -44,6 +44,7 @@ pub mod backend;
 pub mod bench;
 pub mod files;
 pub mod generation;
+mod host_struct;
 pub mod model;
 pub mod sampling;
 pub mod tokenizer;

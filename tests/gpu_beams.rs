@@ -5,7 +5,7 @@
 mod gpu;
 
 use bdh_gpu::backend::WeightType;
-use bdh_gpu::backend::gpu::{GpuOptions, beam_kernel_names};
+use bdh_gpu::backend::gpu::{GpuOptions, Phase, kernel_names};
 use bdh_gpu::verify::{self, CaseReport, Suite, beam_suites};
 
 const fn shape(
@@ -42,7 +42,7 @@ fn assert_passed(suites: &[Suite], options: GpuOptions) {
     let rows = check(suites, options.clone());
     let failed: Vec<&CaseReport> = rows.iter().filter(|row| !row.passed).collect();
     assert!(failed.is_empty(), "{options:?}: {} of {} rows failed: {failed:#?}", failed.len(), rows.len());
-    for kernel in beam_kernel_names() {
+    for kernel in kernel_names(Phase::Beam) {
         let run = rows.iter().filter(|row| row.kernel == kernel).count();
         assert_eq!(run, suites.len(), "rows of {kernel}");
     }
@@ -74,7 +74,7 @@ fn every_kernel_agrees_however_it_is_laid_out() {
 /// The rows of a broken kernel fail, and those of the others do not.
 #[test]
 fn a_broken_kernel_does_not_pass() {
-    for kernel in beam_kernel_names() {
+    for kernel in kernel_names(Phase::Beam) {
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
         // The two halves of a selection have one result.
         let selection = ["beam/select", "beam/merge"];

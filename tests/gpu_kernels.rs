@@ -5,7 +5,7 @@ mod common;
 mod gpu;
 
 use bdh_gpu::backend::WeightType;
-use bdh_gpu::backend::gpu::{GpuOptions, beam_kernel_names, chunk_kernel_names, kernel_names};
+use bdh_gpu::backend::gpu::{GpuOptions, Phase, kernel_names};
 use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, VerifyOptions, suites};
 
@@ -28,7 +28,7 @@ fn assert_passed(rows: &[CaseReport]) {
     rows.iter().for_each(|row| println!("{}", line(row)));
     let failed: Vec<String> = rows.iter().filter(|row| !row.passed).map(line).collect();
     assert!(failed.is_empty(), "{} of {} rows failed:\n{}", failed.len(), rows.len(), failed.join("\n"));
-    for kernel in kernel_names() {
+    for kernel in kernel_names(Phase::Decode) {
         assert!(rows.iter().any(|row| row.kernel == kernel), "{kernel} was not run");
     }
 }
@@ -45,7 +45,7 @@ fn the_verification_passes() {
     let mut told = 0;
     let report = verify::run(&options, &mut |_| told += 1).unwrap();
     assert_passed(&report.cases);
-    for kernel in [beam_kernel_names(), chunk_kernel_names()].concat() {
+    for kernel in [Phase::Beam, Phase::Prefill].map(kernel_names).concat() {
         assert!(report.cases.iter().any(|row| row.kernel == kernel), "{kernel} was not run");
     }
     assert!(report.passed());
@@ -88,7 +88,7 @@ fn kernels_whose_workgroups_are_not_one_subgroup_agree_with_their_twins() {
 #[test]
 fn a_corrupted_kernel_fails_alone() {
     let suite = Suite { each_density: false, ..suites().remove(1) };
-    for kernel in kernel_names() {
+    for kernel in kernel_names(Phase::Decode) {
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
         for row in check_kernels(std::slice::from_ref(&suite), options) {
             assert_eq!(row.passed, row.kernel != kernel, "{kernel} is corrupt: {}", line(&row));
@@ -99,7 +99,7 @@ fn a_corrupted_kernel_fails_alone() {
 #[test]
 fn a_corrupted_kernel_shows_in_the_whole_model() {
     let model = common::model("shakespeare");
-    for kernel in kernel_names().into_iter().chain(["prefill/write"]) {
+    for kernel in kernel_names(Phase::Decode).into_iter().chain(["prefill/write"]) {
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
         let device = gpu::backend(&model, WeightType::F16, options);
         let mut rows = Vec::new();

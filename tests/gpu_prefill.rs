@@ -5,7 +5,7 @@ mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use bdh_gpu::backend::gpu::{GpuBackend, GpuOptions, chunk_kernel_names};
+use bdh_gpu::backend::gpu::{GpuBackend, GpuOptions, Phase, kernel_names};
 use bdh_gpu::backend::{Backend, BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots, WeightType};
 use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::{Clock, Forgetting};
@@ -27,7 +27,7 @@ fn check_kernels(suites: &[Suite], options: GpuOptions) -> Vec<CaseReport> {
 }
 
 fn assert_passed(rows: &[CaseReport]) {
-    for kernel in chunk_kernel_names() {
+    for kernel in kernel_names(Phase::Prefill) {
         assert!(rows.iter().any(|row| row.kernel == kernel), "{kernel} was not run");
     }
     let failed: Vec<&CaseReport> = rows.iter().filter(|row| !row.passed).collect();
@@ -66,7 +66,7 @@ fn a_corrupted_kernel_fails_alone() {
         &["prefill/logits"],
     ];
     let suite = prefill_suites().remove(1);
-    for kernel in chunk_kernel_names() {
+    for kernel in kernel_names(Phase::Prefill) {
         let own = stages.iter().find(|stage| stage.contains(&kernel)).expect("a stage");
         // What is made of a wrong result is wrong too.
         let then: &[&str] = match kernel {
@@ -295,7 +295,7 @@ fn a_snapshot_restored_into_another_slot_continues_bit_for_bit() {
 #[test]
 fn a_corrupted_kernel_shows_in_the_logits() {
     let golden = Golden::read("odd-shapes", "golden.safetensors");
-    for kernel in chunk_kernel_names() {
+    for kernel in kernel_names(Phase::Prefill) {
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
         let backend = gpu::backend(&model("odd-shapes"), WeightType::F32, options);
         let forgetting = Forgetting::After { context: 3, tau: 9.0 };

@@ -3,7 +3,7 @@
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use bdh_gpu::backend::gpu::{GpuOptions, beam_kernel_names, chunk_kernel_names, kernel_names};
+use bdh_gpu::backend::gpu::{GpuOptions, Phase, kernel_names};
 use bdh_gpu::backend::{Backend, WeightType};
 use bdh_gpu::generation::{Bdh, BeamOptions};
 use bdh_gpu::model::{Model, SyntheticSpec};
@@ -64,7 +64,7 @@ fn any_broken_kernel_is_noticed() {
     // Penalties, so that the counts of a beam's tokens matter.
     let sampling = SamplingOptions { repetition_penalty: 1.3, ..SamplingOptions::default() };
     let forgetting = Forgetting::After { context: 256, tau: 128.0 };
-    let mut kernels = [kernel_names(), chunk_kernel_names(), beam_kernel_names()].concat();
+    let mut kernels = [Phase::Decode, Phase::Prefill, Phase::Beam].map(kernel_names).concat();
     // Broken, it takes the wrong one of two candidates that are equally good: no text shows that.
     kernels.retain(|kernel| *kernel != "beam/select");
     for kernel in kernels {

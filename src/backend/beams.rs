@@ -5,6 +5,7 @@
 //! residual x in every layer, all that attention needs of it. A beam is a path of nodes. What all beams
 //! agree on is folded into the base, and its nodes are free again.
 
+use super::profile::Profile;
 use super::{BackendError, Slots};
 use crate::sampling::{SamplerParams, Status};
 
@@ -107,6 +108,13 @@ pub trait Beams: Send {
     /// # Errors
     /// [`BackendError::Limit`] where there is no room for so many nodes.
     fn step(&mut self, step: &BeamStep) -> Result<BeamSelection, BackendError>;
+    /// Takes a step as [`Beams::step`] does, but slower, and says where its time went. Devices that cannot tell kernels apart
+    /// report all of it as one part.
+    fn profile_step(&mut self, step: &BeamStep) -> Result<(BeamSelection, Profile), BackendError> {
+        let start = std::time::Instant::now();
+        let selection = self.step(step)?;
+        Ok((selection, Profile::of_one_part("step", start.elapsed())))
+    }
     /// Bytes that the beams' past takes on the device: the base state and all nodes there is room for.
     fn state_bytes(&self) -> u64;
 }

@@ -317,6 +317,13 @@ pub trait Slots: Send {
     /// Runs a plan as [`Slots::run`] does, but slower, and says where its time went. Fails with
     /// [`BackendError::NoTimestamps`] on adapters that cannot tell.
     fn profile(&mut self, plan: &Plan) -> Result<profile::Profile, BackendError>;
+    /// Reads a chunk as [`Slots::prefill`] does, but slower, and says where its time went. Devices that cannot tell kernels
+    /// apart report all of it as one part.
+    fn profile_prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<profile::Profile, BackendError> {
+        let start = std::time::Instant::now();
+        self.prefill(slot, chunk)?;
+        Ok(profile::Profile::of_one_part("prefill", start.elapsed()))
+    }
     /// Reads a chunk: y = tril(Q Qᵀ) X + Q ρ, then ρ ← ρ + Qᵀ X. The window enters the state first and is empty
     /// afterwards. Returns the logits `[T, V]` where they are asked for; the last ones
     /// become the slot's.

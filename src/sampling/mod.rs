@@ -20,7 +20,7 @@ mod tables;
 
 /// What the beam search shares with the pipeline: the arithmetic up to a key.
 pub(crate) mod keys {
-    pub(crate) use super::pipeline::{order_key, order_value, penalised, settle};
+    pub(crate) use super::pipeline::{canonical, order_key, order_value, penalised};
 }
 
 pub use error::SamplingError;

@@ -1,8 +1,8 @@
-//! What the sampling kernel reads and writes, laid out as in `shaders/sample.wgsl`.
+//! What the sampling kernel reads and writes. The structures are those of `shaders/shared/{sampler,step}.wgsl`.
 
-use bytemuck::{Pod, Zeroable};
+use crate::host_struct::host_struct;
 
-use super::pipeline::{SampleOutcome, Status, settle};
+use super::pipeline::{SampleOutcome, Status, canonical};
 use super::{SamplingError, SamplingOptions};
 
 /// Set in a count when the id occurs in the prompt.
@@ -21,46 +21,7 @@ pub const FLAG_TOP_K: u32 = 2;
 /// [`SamplerParams::flags`]: top-p is on.
 pub const FLAG_TOP_P: u32 = 4;
 
-/// One sequence's options as the kernel reads them. Mirrors `SamplerParams` in
-/// `shaders/sample.wgsl`; 64 bytes.
-///
-/// All divisions and roundings of options happen here, once, on the host.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
-pub struct SamplerParams {
-    /// [`FLAG_GREEDY`], [`FLAG_TOP_K`], [`FLAG_TOP_P`].
-    pub flags: u32,
-    /// Factor for negative logits of ids that have occurred.
-    pub repetition: f32,
-    /// Factor for the other logits of ids that have occurred: the reciprocal of `repetition`.
-    pub repetition_inverse: f32,
-    /// Taken off once per generated occurrence.
-    pub frequency: f32,
-    /// Taken off for ids that have been generated.
-    pub presence: f32,
-    /// log2(e) / temperature = `scale` · 2^-`scale_shift`.
-    pub scale: u32,
-    /// 3 to 63.
-    pub scale_shift: u32,
-    /// How many tokens top-k keeps, ties aside.
-    pub top_k: u32,
-    /// top_p · 2^32, rounded. It is below 2^32 because top_p = 1 turns the step off.
-    pub top_p: u32,
-    /// The smallest weight that min-p keeps: min_p · 2^31, rounded up.
-    pub min_p: u32,
-    /// End-of-sequence ids are banned before this many tokens.
-    pub min_new_tokens: u32,
-    /// Index of the sequence within its request: part of the random counter.
-    pub sequence: u32,
-    /// Low half of the seed.
-    pub seed_lo: u32,
-    /// High half of the seed.
-    pub seed_hi: u32,
-    /// 0, unknown to the shader compiler: keeps it from fusing a product and a difference.
-    pub zero: u32,
-    /// Unused.
-    pub padding: u32,
-}
+host_struct!("SamplerParams");
 
 impl SamplerParams {
     /// The options of one sequence, which [`SamplingOptions::validate`] must have accepted.
@@ -75,14 +36,14 @@ impl SamplerParams {
         if options.top_p < 1.0 {
             flags |= FLAG_TOP_P;
         }
-        let repetition = settle(options.repetition_penalty);
+        let repetition = canonical(options.repetition_penalty);
         let (scale, scale_shift) = fixed_point_scale(options.temperature);
         Self {
             flags,
             repetition,
-            repetition_inverse: settle(1.0 / repetition),
-            frequency: settle(options.frequency_penalty),
-            presence: settle(options.presence_penalty),
+            repetition_inverse: canonical(1.0 / repetition),
+            frequency: canonical(options.frequency_penalty),
+            presence: canonical(options.presence_penalty),
             scale,
             scale_shift,
             top_k: options.top_k,
@@ -119,31 +80,7 @@ fn fixed_point_scale(temperature: f32) -> (u32, u32) {
     (multiplier, shift as u32)
 }
 
-/// The progress of one sequence. Mirrors `SamplerState` in `shaders/sample.wgsl`; 48 bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct SamplerState {
-    /// The last token: what the next step's embedding reads.
-    pub token: u32,
-    /// How many tokens have been generated.
-    pub generated: u32,
-    /// A [`Status`].
-    pub status: u32,
-    /// [`SampleOutcome::top_k_key`] of the last draw.
-    pub top_k_key: u32,
-    /// [`SampleOutcome::top_p_key`] of the last draw.
-    pub top_p_key: u32,
-    /// Low half of [`SampleOutcome::mass`].
-    pub mass_lo: u32,
-    /// High half of [`SampleOutcome::mass`].
-    pub mass_hi: u32,
-    /// Low half of [`SampleOutcome::draw`].
-    pub draw_lo: u32,
-    /// High half of [`SampleOutcome::draw`].
-    pub draw_hi: u32,
-    /// Unused.
-    pub padding: [u32; 3],
-}
+host_struct!("SamplerState");
 
 impl SamplerState {
     /// Takes in the outcome of a draw, as the kernel does.

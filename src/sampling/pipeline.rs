@@ -193,7 +193,7 @@ impl Sampler {
         self.keys.extend(logits.iter().zip(counts).map(|(&logit, &count)| {
             faults |= fault(logit);
             let banned = logit.to_bits() == NEGATIVE_INFINITY || count & banned_bits != 0;
-            let key = if banned { 0 } else { order_key(penalised(settle(logit), count, params)) };
+            let key = if banned { 0 } else { order_key(penalised(canonical(logit), count, params)) };
             best = best.max(key);
             key
         }));
@@ -282,7 +282,7 @@ fn smallest_key(keys: &[u32], lowest: u32) -> u32 {
 ///
 /// The smallest normal goes to zero too, because devices that flush denormals differ in whether
 /// they look before or after rounding up to it.
-pub(crate) fn settle(value: f32) -> f32 {
+pub(crate) fn canonical(value: f32) -> f32 {
     let bits = value.to_bits();
     let magnitude = (bits & MAGNITUDE).min(LARGEST);
     if magnitude <= SMALLEST_NORMAL { 0.0 } else { f32::from_bits(bits & !MAGNITUDE | magnitude) }
@@ -300,23 +300,23 @@ fn fault(logit: f32) -> u32 {
     }
 }
 
-/// A settled logit after the repetition, frequency and presence penalties.
+/// A canonical logit after the repetition, frequency and presence penalties.
 pub(crate) fn penalised(logit: f32, count: u32, params: &SamplerParams) -> f32 {
     let generated = count & COUNT_MASK;
     let mut logit = logit;
     if generated > 0 || count & PROMPT_BIT != 0 {
         let factor = if logit < 0.0 { params.repetition } else { params.repetition_inverse };
-        logit = settle(logit * factor);
+        logit = canonical(logit * factor);
     }
     if generated > 0 {
         let times = generated.min(LARGEST_COUNT) as f32;
-        logit = settle(logit - settle(params.frequency * times));
-        logit = settle(logit - params.presence);
+        logit = canonical(logit - canonical(params.frequency * times));
+        logit = canonical(logit - params.presence);
     }
     logit
 }
 
-/// A number that sorts as the value does. No settled value has key 0.
+/// A number that sorts as the value does. No canonical value has key 0.
 pub(crate) fn order_key(value: f32) -> u32 {
     let bits = value.to_bits();
     if bits & !MAGNITUDE != 0 { !bits } else { bits | !MAGNITUDE }
@@ -330,7 +330,7 @@ pub(crate) fn order_value(key: u32) -> f32 {
 /// Distance from the largest logit in units of 2^-24, cut to a whole number, at most 255.99.
 fn fixed_distance(largest: f32, logit: f32) -> u32 {
     // Not negative, so the bits sort as the values do, an overflow included.
-    let distance = settle(largest - logit).to_bits().min(LONGEST_DISTANCE);
+    let distance = canonical(largest - logit).to_bits().min(LONGEST_DISTANCE);
     (f32::from_bits(distance) * 16_777_216.0) as u32
 }
 

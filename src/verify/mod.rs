@@ -34,7 +34,7 @@ pub use report::{CaseReport, Report};
 pub use start::{Start, StartError, check_start};
 
 use crate::backend::cpu::CpuBackend;
-use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, beam_kernel_names, chunk_kernel_names, kernel_names};
+use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, Phase, kernel_names};
 use crate::backend::{Backend, BackendError, WeightType};
 use crate::generation::DeviceChoice;
 use crate::model::{Model, ModelError};
@@ -103,7 +103,7 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
         DeviceChoice::Name(name) => AdapterChoice::Name(name.clone()),
     };
     if let Some(name) = &options.corrupt {
-        let known = [kernel_names(), beam_kernel_names(), chunk_kernel_names()].concat();
+        let known = [Phase::Decode, Phase::Prefill, Phase::Beam].map(kernel_names).concat();
         if !known.contains(&name.as_str()) {
             return Err(VerifyError::UnknownKernel { name: name.clone(), known });
         }

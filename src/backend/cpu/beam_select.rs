@@ -44,7 +44,7 @@ pub fn select(
     if status != Status::Running {
         return;
     }
-    let largest = keys::settle(largest);
+    let largest = keys::canonical(largest);
     let mut sums = [0f32; SUMS];
     for logits in logits.chunks(SUMS) {
         sums.iter_mut().zip(logits).for_each(|(sum, logit)| *sum += (logit - largest).exp());
@@ -54,8 +54,8 @@ pub fn select(
     let possible = logits.iter().zip(counts).enumerate();
     let possible = possible.filter(|&(_, (&logit, &count))| logit != f32::NEG_INFINITY && count & banned_bits == 0);
     best.ranked.extend(possible.map(|(token, (&logit, &count))| {
-        let log_prob = keys::settle(keys::settle(logit - largest) - log_sum);
-        let total = keys::settle(keys::penalised(log_prob, count, params) + score);
+        let log_prob = keys::canonical(keys::canonical(logit - largest) - log_sum);
+        let total = keys::canonical(keys::penalised(log_prob, count, params) + score);
         u64::from(!keys::order_key(total)) << 32 | token as u64
     }));
     if k < best.ranked.len() {

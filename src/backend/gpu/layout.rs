@@ -1,6 +1,7 @@
 //! How a model lies in the memory of an adapter: pure arithmetic, no device needed.
 
-use super::chunk_layout::{self, ChunkLayout};
+use super::allowance::Allowance;
+use super::prefill::layout::{self as prefill_layout, PrefillLayout};
 use super::store::ROW_BYTES;
 use crate::backend::memory::WINDOW;
 use crate::backend::pack::Geometry;
@@ -35,27 +36,6 @@ pub(super) const RECENT_ROWS: usize = 2 * WINDOW;
 /// Sequences that share one pass over a tile of weights in a batch.
 const SLOT_TILE: usize = 4;
 
-/// What an adapter allows, as far as the layout is concerned.
-#[derive(Clone, Debug)]
-pub(super) struct Allowance {
-    /// Name for error messages.
-    pub device: String,
-    /// Whether the adapter runs on the CPU.
-    pub software: bool,
-    /// Whether weights and states shall lie in images.
-    pub images: bool,
-    /// Invocations of every subgroup, where kernels may count on it.
-    pub subgroup: Option<u32>,
-    /// Largest storage binding and buffer, bytes.
-    pub max_binding: u64,
-    /// Workgroup memory, bytes.
-    pub workgroup_memory: u64,
-    /// Most invocations in a workgroup.
-    pub invocations: u32,
-    /// Most workgroups in one dimension of a dispatch.
-    pub workgroups: u64,
-}
-
 /// The layout of a model on an adapter.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
@@ -71,10 +51,10 @@ pub(super) struct Layout {
     pub vocab_block: usize,
     /// Blocks of neurons whose weights, and one slot's state, fit one binding.
     pub segments: Vec<Range<usize>>,
-    /// Blocks of the vocabulary whose part of the head fits one binding.
-    pub head_segments: Vec<Range<usize>>,
+    /// Blocks of the vocabulary whose part of the LM head fits one binding.
+    pub lm_head_segments: Vec<Range<usize>>,
     /// How a chunk of tokens is read.
-    pub chunk: ChunkLayout,
+    pub chunk: PrefillLayout,
     /// Whether weights and states lie in images (see [`Store`](super::store::Store)).
     pub images: bool,
     /// Invocations of every subgroup: a workgroup of as many needs no memory to exchange what its invocations hold.
@@ -136,12 +116,12 @@ impl Layout {
         )?;
         let vocab_blocks = config.vocab_size.div_ceil(vocab_block);
         let element = element_bytes(weight_type);
-        let head_segments = split(
+        let lm_head_segments = split(
             vocab_blocks,
             row_bytes(vocab_block, element),
             0,
             &allowance,
-            "bytes in one binding for a part of the head",
+            "bytes in one binding for a part of the LM head",
         )?;
         let embedding = row_bytes(config.vocab_size, element);
         if embedding > allowance.max_binding {
@@ -171,11 +151,11 @@ impl Layout {
             team_rows,
             vocab_block,
             segments,
-            head_segments,
-            chunk: ChunkLayout::default(),
+            lm_head_segments,
+            chunk: PrefillLayout::default(),
             allowance,
         };
-        layout.chunk = ChunkLayout::new(&layout);
+        layout.chunk = PrefillLayout::new(&layout.geometry, &layout.segments, layout.padded_vocab(), &layout.allowance);
         Ok(layout)
     }
 
@@ -325,10 +305,10 @@ fn element_bytes(weight_type: WeightType) -> u64 {
 /// Workgroup memory of the most demanding kernel, bytes; see the `var<workgroup>` of `shaders/`.
 fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, team_rows: usize, slot_tile: usize) -> u64 {
     let (w, block) = (workgroup.max(SEARCH_WORKGROUP) as usize, g.block.max(vocab_block));
-    let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w.div_ceil(16) * 4 + block / 8 + block * 4;
+    let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w.div_ceil(16) * 4 + block / 8 + block * 4 + 16;
     let encode = slot_tile * block * 4 + block / 2 * 8 + WINDOW * 4;
-    let project = block * 4 + block * 4 + w * team_rows * 4 + 16;
-    (common + encode.max(project).max(chunk_layout::WORKGROUP_MEMORY)) as u64
+    let project = block * 4 + block * 4 + w * team_rows * 4;
+    (common + encode.max(project).max(prefill_layout::WORKGROUP_MEMORY)) as u64
 }
 
 /// Divides `count` blocks of `bytes` into ranges that fit a binding, each with `others` beside them.

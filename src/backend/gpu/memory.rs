@@ -1,8 +1,9 @@
-//! Memories of sequences between the device's layout (see `shaders/memory.wgsl`) and the host's.
+//! Memories of sequences between the device's layout (see `shaders/shared/memory.wgsl`) and the host's.
 
-use super::dispatch::floats;
+use super::activations::floats;
 use super::layout::RECENT_ROWS;
-use super::slots::{GpuSlots, Page};
+use super::pages::Page;
+use super::slots::GpuSlots;
 use crate::backend::BackendError;
 use crate::backend::memory::{Memory, WINDOW};
 
@@ -42,7 +43,7 @@ impl GpuSlots {
             // Every segment has the same ones.
             kept = recent.to_vec();
         }
-        // Any number may come from a driver that computes wrongly.
+        // A driver that computes wrongly may return any number.
         let last = kept[RECENT_ROWS * g.row] as usize % RECENT_ROWS;
         let row = |index| &kept[recent_row(index, last) * g.row..][..g.width];
         Ok(Memory {
@@ -65,7 +66,7 @@ impl GpuSlots {
                 packed.extend_from_slice(&state[block * g.block * g.row..][..g.block * g.row]);
                 packed.extend_from_slice(&rotated[block * g.block * WINDOW..][..g.block * WINDOW]);
             }
-            // Both rows of an index are the same, so that it does not matter which was written last.
+            // Both rows of an index are the same: it does not matter which one was written last.
             for from in memory.recent.chunks_exact(g.width).cycle().take(RECENT_ROWS) {
                 packed.extend_from_slice(from);
                 packed.resize(packed.len() + g.row - g.width, 0.0);

@@ -1,11 +1,11 @@
-//! Vectors of 16 bytes where kernels read and write them: in a storage buffer or in an image.
+//! Vectors of 16 bytes that kernels read and write, in a storage buffer or in an image.
 //!
 //! llvmpipe reads a texel of four words with one load, but a buffer word by word in a loop over the lanes, ten times
-//! slower. So on software adapters that allow it, weights and states lie in images: two-dimensional, row after row,
-//! addressed as if they were a line. On hardware there is nothing to gain.
+//! slower. On software adapters that allow it, weights and states therefore lie in two-dimensional images, row after
+//! row, addressed like a buffer. On hardware there is nothing to gain.
 
+use super::binding::Resource;
 use super::device::Gpu;
-use super::kernels::Bound;
 use crate::backend::BackendError;
 
 /// Vectors in a row of an image.
@@ -17,7 +17,7 @@ const PIECE: u64 = 16 << 20;
 /// Bytes that are cleared at once: whole rows.
 const CLEARED: u64 = 1 << 20;
 
-/// What a store is for.
+/// The contents of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     /// Read by kernels; vectors of u32.
@@ -35,7 +35,7 @@ impl Use {
         }
     }
 
-    /// What an adapter must allow with that format.
+    /// Uses that an adapter must allow with that format.
     pub fn needs(self) -> wgpu::TextureFormatFeatureFlags {
         match self {
             Self::Weights => wgpu::TextureFormatFeatureFlags::STORAGE_READ_ONLY,
@@ -94,11 +94,11 @@ impl Store {
         self.bytes
     }
 
-    /// What a bind group binds.
-    pub fn bound(&self) -> Bound<'_> {
+    /// As a bind group binds it.
+    pub fn resource(&self) -> Resource<'_> {
         match &self.kind {
-            Kind::Buffer(buffer) => Bound::Buffer(buffer, 0, None),
-            Kind::Image(_, view) => Bound::Image(view),
+            Kind::Buffer(buffer) => Resource::whole(buffer),
+            Kind::Image(_, view) => Resource::Image(view),
         }
     }
 

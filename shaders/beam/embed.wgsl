@@ -1,0 +1,9 @@
+// The first layer: a block of neurons fires for every beam's token, and the token becomes a node.
+//
+//   x <- LN(embedding)                                     redundantly in every workgroup
+//   u, q and node as in `beam/node.wgsl`
+//
+// Workgroup (slot tile, block of the segment). Twin: `src/backend/cpu/beam/encode.rs`.
+
+#import beam::node
+#import shared::embedding

@@ -1,6 +1,0 @@
-// u <- relu(x . encoder) for a chunk: `chunk_dense.wgsl`. Results: activations [CHUNK][block_count][BLOCK / 4].
-// Twin: `encode` in `src/backend/cpu/chunk_stages.rs`.
-
-fn keep(t: u32, local_block: u32, column: u32, sum: vec4<f32>) {
-    results[(t * params.block_count + local_block) * (BLOCK / 4u) + column] = relu(sum);
-}

@@ -1,0 +1,37 @@
+// The whole window settles into the state and is empty afterwards.
+//
+// Workgroup (slot of the page, block of the segment). Nobody else touches the block's memory.
+// Twin: `src/backend/cpu/decode/settle.rs`.
+
+#import shared::slots
+#import shared::settle
+
+// The page that is bound.
+#host
+struct SettleParams {
+    // First slot of the page that is bound.
+    slot_begin: u32,
+    // Vectors from one slot's memory in the page to the next one's.
+    slot_stride: u32,
+    // Vectors from the beginning of a slot's memory to its window's residuals.
+    recent_begin: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: SettleParams;
+// The page's memory of this layer, [slots of the page][slot_stride]; see `shared/memory.wgsl`.
+#store(3, read_write) state: vec4<f32>
+
+@compute @workgroup_size(W)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+    let slot = params.slot_begin + group.x;
+    if (!is_active(slot)) {
+        return;
+    }
+    let memory = group.x * params.slot_stride;
+    let base = memory + group.y * BLOCK_MEMORY;
+    let recent = memory + params.recent_begin;
+    let position = u32(load_state(recent + RECENT_ROWS * ROW4).x) + 1u;
+    for (var window_slot = 0u; window_slot < WINDOW; window_slot++) {
+        settle_pairs(i, base, recent, window_slot, position);
+    }
+}

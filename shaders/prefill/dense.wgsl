@@ -1,0 +1,86 @@
+// A dense product of the chunk's residuals with tiles of weights [ROW][BLOCK].
+//
+// Invocation (tile of tokens, columns) of workgroup (…, block of the segment). Twin: `src/backend/cpu/prefill/reference.rs`.
+
+#import prefill::params
+#import shared::vectors
+#import shared::exchange
+
+// Takes four results of a token.
+#needs fn keep(t: u32, local_block: u32, column: u32, sum: vec4<f32>) {}
+
+// x [CHUNK][ROW4]
+#store(1, read) chunk_residual: vec4<f32>
+// The segment's tiles [block_count][ROW][BLOCK].
+#store(2, read) dense_weights: vec4<u32>
+@group(0) @binding(3) var<storage, read_write> results: array<vec4<f32>>;
+
+// Packed vectors in a line of the tile; how many an invocation multiplies; invocations that share a line.
+const LINE: u32 = BLOCK / PER_VECTOR;
+const VECTORS: u32 = COLUMNS * 4u / PER_VECTOR;
+const LINE_LANES: u32 = LINE / VECTORS;
+// Whether the invocations of a workgroup have the same tile of tokens and load a vector of one token each.
+const TOGETHER: bool = SHARED >= TILE && LINE_LANES % W == 0u;
+
+// Weights of one line.
+fn line(at: u32) -> array<vec4<f32>, COLUMNS> {
+    var weights: array<vec4<f32>, COLUMNS>;
+    for (var v = 0u; v < VECTORS; v++) {
+        let packed = load_dense_weights(at + v * LINE_LANES);
+        if (F16) {
+            weights[2u * v] = weights_low(packed);
+            weights[2u * v + 1u] = weights_high(packed);
+        } else {
+            weights[v] = weights_low(packed);
+        }
+    }
+    return weights;
+}
+
+@compute @workgroup_size(W)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+    let job = group.x * W + i;
+    let inside = job / LINE_LANES < params.tiles;
+    // Idle invocations repeat the last tile: invocations that exchange vectors stay together.
+    let tile = min(job / LINE_LANES, params.tiles - 1u);
+    let lane = job % LINE_LANES;
+    var sums: array<array<vec4<f32>, COLUMNS>, TILE>;
+    for (var t = 0u; t < TILE; t++) {
+        for (var c = 0u; c < COLUMNS; c++) {
+            sums[t][c] = vec4(0.0);
+        }
+    }
+    for (var d = 0u; d < ROW4; d++) {
+        let at = (group.y * ROW4 + d) * 4u * LINE + lane;
+        var w0 = line(at);
+        var w1 = line(at + LINE);
+        var w2 = line(at + 2u * LINE);
+        var w3 = line(at + 3u * LINE);
+        var x: vec4<f32>;
+        if (TOGETHER) {
+            x = load_chunk_residual((tile * TILE + i % TILE) * ROW4 + d);
+        }
+        let own = x;
+        for (var t = 0u; t < TILE; t++) {
+            if (TOGETHER) {
+                x = shared_vector(own, t);
+            } else {
+                x = load_chunk_residual((tile * TILE + t) * ROW4 + d);
+            }
+            for (var c = 0u; c < COLUMNS; c++) {
+                var sum = add_scaled(sums[t][c], x.x, w0[c]);
+                sum = add_scaled(sum, x.y, w1[c]);
+                sum = add_scaled(sum, x.z, w2[c]);
+                sums[t][c] = add_scaled(sum, x.w, w3[c]);
+            }
+        }
+    }
+    for (var t = 0u; t < TILE; t++) {
+        for (var c = 0u; c < COLUMNS; c++) {
+            let vector = lane + c / (PER_VECTOR / 4u) * LINE_LANES;
+            if (inside) {
+                keep(tile * TILE + t, group.y, vector * (PER_VECTOR / 4u) + c % (PER_VECTOR / 4u), sums[t][c]);
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+// partial y <- q . state over a block of neurons, for every token of a chunk.
+//
+// Invocation (tile of tokens, columns) of workgroup (…, block of the segment).
+// Twin: `src/backend/cpu/prefill/reference.rs`.
+
+#import prefill::params
+#import shared::vectors
+#import shared::exchange
+#import shared::memory
+
+// q [CHUNK][block_count][BLOCK / 4]
+@group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
+// A page's memory of this layer; of the slot's segment [block_count][BLOCK_MEMORY] only the rows of the state count.
+#store(2, read) state: vec4<f32>
+// The blocks' shares, [CHUNK][BLOCKS][ROW4].
+@group(0) @binding(3) var<storage, read_write> attention: array<vec4<f32>>;
+
+// Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
+const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
+// Whether the invocations of a workgroup have the same tile of tokens and load a vector of one token each.
+const TOGETHER: bool = SHARED >= TILE && ROW_SHARE % W == 0u;
+
+fn row(at: u32, lane: u32) -> array<vec4<f32>, COLUMNS> {
+    var values: array<vec4<f32>, COLUMNS>;
+    for (var c = 0u; c < COLUMNS; c++) {
+        values[c] = load_state(at + min(lane + c * ROW_SHARE, ROW4 - 1u));
+    }
+    return values;
+}
+
+@compute @workgroup_size(W)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+    let job = group.x * W + i;
+    let inside = job / ROW_SHARE < params.tiles;
+    // Idle invocations repeat the last tile: invocations that exchange vectors stay together.
+    let tile = min(job / ROW_SHARE, params.tiles - 1u);
+    let lane = job % ROW_SHARE;
+    var sums: array<array<vec4<f32>, COLUMNS>, TILE>;
+    for (var t = 0u; t < TILE; t++) {
+        for (var c = 0u; c < COLUMNS; c++) {
+            sums[t][c] = vec4(0.0);
+        }
+    }
+    let stride = params.block_count * (BLOCK / 4u);
+    let q_at = tile * TILE * stride + group.y * (BLOCK / 4u);
+    for (var k = 0u; k < BLOCK / 4u; k++) {
+        let at = params.state_begin + group.y * BLOCK_MEMORY + 4u * k * ROW4;
+        var r0 = row(at, lane);
+        var r1 = row(at + ROW4, lane);
+        var r2 = row(at + 2u * ROW4, lane);
+        var r3 = row(at + 3u * ROW4, lane);
+        var q: vec4<f32>;
+        if (TOGETHER) {
+            q = rotated[q_at + i % TILE * stride + k];
+        }
+        let own = q;
+        for (var t = 0u; t < TILE; t++) {
+            if (TOGETHER) {
+                q = shared_vector(own, t);
+            } else {
+                q = rotated[q_at + t * stride + k];
+            }
+            for (var c = 0u; c < COLUMNS; c++) {
+                var sum = add_scaled(sums[t][c], q.x, r0[c]);
+                sum = add_scaled(sum, q.y, r1[c]);
+                sum = add_scaled(sum, q.z, r2[c]);
+                sums[t][c] = add_scaled(sum, q.w, r3[c]);
+            }
+        }
+    }
+    let block = params.block_begin + group.y;
+    for (var t = 0u; t < TILE; t++) {
+        for (var c = 0u; c < COLUMNS; c++) {
+            let column = lane + c * ROW_SHARE;
+            if (inside && column < ROW4) {
+                attention[((tile * TILE + t) * BLOCKS + block) * ROW4 + column] = sums[t][c];
+            }
+        }
+    }
+}

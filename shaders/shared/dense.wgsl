@@ -1,0 +1,139 @@
+// A dense product of a tile of weights [ROW][BLOCK] with the vectors of SLOT_TILE slots: each weight is read once for all
+// of them.
+
+#import shared::vectors
+#import shared::exchange
+
+#needs fn load_dense_weights(at: u32) -> vec4<u32> { return vec4(at); }
+
+// Vectors in a line of the tile; invocations that share a line, and groups of them that split the tile's depth.
+const LINE: u32 = BLOCK / PER_VECTOR;
+const LINE_LANES: u32 = min(LINE, W);
+const SPLITS: u32 = W / LINE_LANES;
+// Vectors of a line that an invocation takes at once: x is loaded once for all of them.
+const LINE_SHARE: u32 = min(LINE / LINE_LANES, max(8u / SLOT_TILE, 1u));
+// As many of these follow one another as a line of memory holds; then come the other invocations' vectors.
+const RUN: u32 = min(LINE_SHARE, 4u);
+const RUNS: u32 = LINE_SHARE / RUN;
+// Columns of x that invocations load together: invocations that do not split the depth need the same ones.
+const SHARED_DEPTH: u32 = select(1u, SHARED, SPLITS == 1u);
+
+// Results, [SLOT_TILE][BLOCK / 4].
+var<workgroup> products: array<vec4<f32>, SLOT_TILE * BLOCK / 4u>;
+
+// Where the c-th vector of an invocation's share lies, counted from its first.
+fn share_offset(c: u32) -> u32 {
+    return c / RUN * RUN * LINE_LANES + c % RUN;
+}
+
+// The first vectors of all runs, in all invocations together one from each of the line's lines of memory.
+fn first_of_runs(line: u32) -> array<vec4<u32>, RUNS> {
+    var vectors: array<vec4<u32>, RUNS>;
+    for (var r = 0u; r < RUNS; r++) {
+        vectors[r] = load_dense_weights(line + share_offset(r * RUN));
+    }
+    return vectors;
+}
+
+// The share of a line whose first vector is at `line`, times the k-th number of each slot's vector.
+fn add_line(
+    low: ptr<function, array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>>,
+    high: ptr<function, array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>>,
+    x: array<vec4<f32>, SLOT_TILE>,
+    k: u32,
+    line: u32,
+    firsts: array<vec4<u32>, RUNS>,
+) {
+    for (var c = 0u; c < LINE_SHARE; c++) {
+        var weights = firsts[c / RUN];
+        if (c % RUN != 0u) {
+            weights = load_dense_weights(line + share_offset(c));
+        }
+        for (var s = 0u; s < SLOT_TILE; s++) {
+            (*low)[s][c] = add_scaled((*low)[s][c], x[s][k], weights_low(weights));
+            if (F16) {
+                (*high)[s][c] = add_scaled((*high)[s][c], x[s][k], weights_high(weights));
+            }
+        }
+    }
+}
+
+fn dense_product(i: u32, tile: u32) {
+    let split = i / LINE_LANES;
+    // Every invocation takes as many rounds: LINE is a multiple of what all of them take in one.
+    for (var round = 0u; round < LINE; round += LINE_SHARE * LINE_LANES) {
+        let first = round + i % LINE_LANES * RUN;
+        // Eight (or four) sums of each slot and each vector of the invocation's share.
+        var low: array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
+        var high: array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
+        for (var s = 0u; s < SLOT_TILE; s++) {
+            for (var c = 0u; c < LINE_SHARE; c++) {
+                low[s][c] = vec4(0.0);
+                high[s][c] = vec4(0.0);
+            }
+        }
+        for (var base = 0u; base < ROW4; base += SHARED_DEPTH * SPLITS) {
+            let first_d = base + split;
+            var own: array<vec4<f32>, SLOT_TILE>;
+            for (var s = 0u; s < SLOT_TILE; s++) {
+                own[s] = rows[s * ROW4 + min(first_d + i % SHARED_DEPTH, ROW4 - 1u)];
+            }
+            for (var e = 0u; e < min(SHARED_DEPTH, ROW4 - base); e++) {
+                let d = first_d + e;
+                var x: array<vec4<f32>, SLOT_TILE>;
+                for (var s = 0u; s < SLOT_TILE; s++) {
+                    x[s] = own[s];
+                    if (SHARED_DEPTH > 1u) {
+                        x[s] = shared_vector(own[s], e);
+                    }
+                }
+                if (ROW4 % SPLITS == 0u || d < ROW4) {
+                    // Written out: a loop would keep the sums in memory. Loads of lines that lie apart come first.
+                    let line = (tile * ROW4 + d) * 4u * LINE + first;
+                    let firsts0 = first_of_runs(line);
+                    let firsts1 = first_of_runs(line + LINE);
+                    let firsts2 = first_of_runs(line + 2u * LINE);
+                    let firsts3 = first_of_runs(line + 3u * LINE);
+                    add_line(&low, &high, x, 0u, line, firsts0);
+                    add_line(&low, &high, x, 1u, line + LINE, firsts1);
+                    add_line(&low, &high, x, 2u, line + 2u * LINE, firsts2);
+                    add_line(&low, &high, x, 3u, line + 3u * LINE, firsts3);
+                }
+            }
+        }
+        for (var s = 0u; s < SLOT_TILE; s++) {
+            if (SPLITS == 1u) {
+                for (var c = 0u; c < LINE_SHARE; c++) {
+                    store_product(s, first + share_offset(c), low[s][c], high[s][c]);
+                }
+            } else {
+                // Here LINE <= W: one round.
+                if (F16) {
+                    pool[(split * LINE + first) * 2u] = low[s][0];
+                    pool[(split * LINE + first) * 2u + 1u] = high[s][0];
+                } else {
+                    pool[split * LINE + first] = low[s][0];
+                }
+                workgroupBarrier();
+                for (var p = i; p < BLOCK / 4u; p += W) {
+                    var sum = vec4(0.0);
+                    for (var k = 0u; k < SPLITS; k++) {
+                        sum += pool[k * (BLOCK / 4u) + p];
+                    }
+                    products[s * (BLOCK / 4u) + p] = sum;
+                }
+                workgroupBarrier();
+            }
+        }
+    }
+    workgroupBarrier();
+}
+
+fn store_product(s: u32, v: u32, low: vec4<f32>, high: vec4<f32>) {
+    if (F16) {
+        products[s * (BLOCK / 4u) + 2u * v] = low;
+        products[s * (BLOCK / 4u) + 2u * v + 1u] = high;
+    } else {
+        products[s * (BLOCK / 4u) + v] = low;
+    }
+}

@@ -1,0 +1,100 @@
+// Sampler options, token counts, status words, penalties, and keys that sort as floats do: what `decode/sample.wgsl` and
+// `beam/select.wgsl` share. Twin: `src/sampling/pipeline.rs`.
+
+#import shared::counts
+
+// One sequence's options. All divisions and roundings of options happen once, on the host.
+#host
+struct SamplerParams {
+    // FLAG_GREEDY, FLAG_TOP_K, FLAG_TOP_P.
+    flags: u32,
+    // Factor for negative logits of ids that have occurred.
+    repetition: f32,
+    // Factor for the other logits of ids that have occurred: the reciprocal of `repetition`.
+    repetition_inverse: f32,
+    // Subtracted once per generated occurrence.
+    frequency: f32,
+    // Subtracted for ids that have been generated.
+    presence: f32,
+    // log2(e) / temperature = scale * 2^-scale_shift.
+    scale: u32,
+    // 3 to 63.
+    scale_shift: u32,
+    // How many tokens top-k keeps, ties aside.
+    top_k: u32,
+    // top_p * 2^32, rounded; below 2^32, since top_p = 1 turns the step off.
+    top_p: u32,
+    // The smallest weight that min-p keeps: min_p * 2^31, rounded up.
+    min_p: u32,
+    // End-of-sequence ids are banned before this many tokens.
+    min_new_tokens: u32,
+    // Index of the sequence within its request: part of the random counter.
+    sequence: u32,
+    // Low half of the seed.
+    seed_lo: u32,
+    // High half of the seed.
+    seed_hi: u32,
+    // 0, unknown to the shader compiler: keeps it from fusing a product and a difference.
+    zero: u32,
+    // Unused.
+    padding: u32,
+}
+
+const NO_TOKEN: u32 = 0xffffffffu;
+
+const STATUS_RUNNING: u32 = 0u;
+const STATUS_EOS: u32 = 1u;
+const STATUS_NAN: u32 = 2u;
+const STATUS_PLUS_INFINITY: u32 = 3u;
+const STATUS_NOTHING_LEFT: u32 = 4u;
+
+const FAULT_NAN: u32 = 1u;
+const FAULT_INFINITY: u32 = 2u;
+
+const SIGN: u32 = 0x80000000u;
+const MAGNITUDE: u32 = 0x7fffffffu;
+const INFINITY: u32 = 0x7f800000u;
+const NEGATIVE_INFINITY: u32 = 0xff800000u;
+const LARGEST: u32 = 0x7f7fffffu;
+const SMALLEST_NORMAL: u32 = 0x00800000u;
+const LARGEST_COUNT: u32 = 0x1000000u;
+
+// The options of the sequence at hand.
+var<private> p: SamplerParams;
+
+// Rounds to what every device agrees on: no denormals, no minus zero, no infinity. The zero that the
+// compiler does not know keeps it from fusing the operation before with the one after.
+fn canonical(value: f32) -> f32 {
+    let bits = bitcast<u32>(value) ^ p.zero;
+    let magnitude = min(bits & MAGNITUDE, LARGEST);
+    return bitcast<f32>(select((bits & SIGN) | magnitude, 0u, magnitude <= SMALLEST_NORMAL));
+}
+
+fn fault(bits: u32) -> u32 {
+    let infinite = select(0u, FAULT_INFINITY, bits == INFINITY);
+    return select(infinite, FAULT_NAN, (bits & MAGNITUDE) > INFINITY);
+}
+
+// A canonical logit after the repetition, frequency and presence penalties.
+fn penalised(value: f32, count: u32) -> f32 {
+    let generated = count & COUNT_MASK;
+    var logit = value;
+    if (generated > 0u || (count & PROMPT_BIT) != 0u) {
+        logit = canonical(logit * select(p.repetition_inverse, p.repetition, logit < 0.0));
+    }
+    if (generated > 0u) {
+        logit = canonical(logit - canonical(p.frequency * f32(min(generated, LARGEST_COUNT))));
+        logit = canonical(logit - p.presence);
+    }
+    return logit;
+}
+
+// A number that sorts as a canonical value does. None has key 0.
+fn key_of(value: f32) -> u32 {
+    let bits = bitcast<u32>(value);
+    return select(bits | SIGN, ~bits, (bits & SIGN) != 0u);
+}
+
+fn order_value(key: u32) -> f32 {
+    return bitcast<f32>(select(~key, key & MAGNITUDE, (key & SIGN) != 0u));
+}

@@ -1,0 +1,54 @@
+// The step table and the samplers' records, as every kernel sees them.
+
+// What a slot does at this step.
+#host
+struct Step {
+    // A token id, or one of the two values below.
+    input: u32,
+    // Position of the token in its sequence.
+    position: u32,
+    // Forgetting: factor on q where the state is read.
+    read_scale: f32,
+    // Forgetting: factor on x where the state is written.
+    write_scale: f32,
+    // 1: draw a token.
+    sample: u32,
+    // 1: compute logits.
+    logits: u32,
+    // Forgetting: factor on the state before the token.
+    rescale: f32,
+    // Beam search: the node that the token becomes.
+    node: u32,
+}
+
+const INPUT_IDLE: u32 = 0xffffffffu;
+const INPUT_PREVIOUS: u32 = 0xfffffffeu;
+
+// The progress of one sequence.
+#host
+struct SamplerState {
+    // The last token: what the next step's embedding reads.
+    token: u32,
+    // How many tokens have been generated.
+    generated: u32,
+    // A status word; 0 while the sequence runs.
+    status: u32,
+    // The smallest key that top-k kept in the last draw.
+    top_k_key: u32,
+    // The smallest key that top-p kept in the last draw.
+    top_p_key: u32,
+    // Low half of the surviving mass of the last draw.
+    mass_lo: u32,
+    // High half of it.
+    mass_hi: u32,
+    // Low half of the last draw.
+    draw_lo: u32,
+    // High half of it.
+    draw_hi: u32,
+    // Unused.
+    pad0: u32,
+    // Unused.
+    pad1: u32,
+    // Unused.
+    pad2: u32,
+}

@@ -1,0 +1,168 @@
+//! The GPU backend: a model opened on an adapter.
+
+use super::allowance::Allowance;
+use super::beam::beams::GpuBeams;
+use super::device::{self, AdapterChoice, Gpu};
+use super::kernel::{CompileOptions, Kernel, Rewrite};
+use super::layout::Layout;
+use super::pipeline::Pipelines;
+use super::registry::KERNELS;
+use super::schedule;
+use super::shared::Shared;
+use super::slots::GpuSlots;
+use super::store::{self, Store};
+use super::weights::Weights;
+use crate::backend::beams::{BeamStages, Beams};
+use crate::backend::prefill::PrefillStages;
+use crate::backend::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, WeightType, pack, stage};
+use crate::model::{Model, rotary::Rotary};
+use std::sync::Arc;
+
+/// How to use an adapter; the default is right for everything but tests.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Keep the bounds checks that wgpu adds to shaders.
+    pub checked: bool,
+    /// Pretend that a storage binding cannot be larger than this many bytes.
+    pub max_binding: Option<u64>,
+    /// Open the adapter with the base limits of WebGPU and without optional features.
+    pub base_limits: bool,
+    /// Lay a software adapter's work out as on a hardware one, so that this layout is tested everywhere.
+    pub hardware_layout: bool,
+    /// Invocations per workgroup, a power of two from 8 to 256.
+    pub workgroup: Option<u32>,
+    /// Run what a test makes of the kernels' texts.
+    pub rewrite: Option<Rewrite>,
+    /// Break this kernel on purpose (see [`super::kernel_names`]): a
+    /// self-test of the verification.
+    pub corrupt: Option<String>,
+}
+
+/// A model's weights on a GPU.
+pub struct GpuBackend {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl GpuBackend {
+    /// Uploads a model to an adapter.
+    ///
+    /// # Errors
+    /// [`BackendError`] where there is no such adapter, the model does not fit it, or its driver fails.
+    pub fn new(model: &Model, weight_type: WeightType, choice: &AdapterChoice) -> Result<Self, BackendError> {
+        Self::with_options(model, weight_type, choice, GpuOptions::default())
+    }
+
+    /// As [`GpuBackend::new`], with options.
+    ///
+    /// # Errors
+    /// As [`GpuBackend::new`].
+    pub fn with_options(
+        model: &Model,
+        weight_type: WeightType,
+        choice: &AdapterChoice,
+        options: GpuOptions,
+    ) -> Result<Self, BackendError> {
+        pack::check_range(model, weight_type)?;
+        let gpu = Gpu::open(&device::choose(choice)?, options.base_limits)?;
+        let layout = Layout::new(&model.config, weight_type, allowance(&gpu, &options), options.workgroup)?;
+        let rotary = Rotary::new(&model.weights.freqs);
+        let weights = match weight_type {
+            WeightType::F32 => Weights::upload::<f32>(model, &rotary, &gpu, &layout)?,
+            WeightType::F16 => Weights::upload::<u16>(model, &rotary, &gpu, &layout)?,
+        };
+        // Flush now, so upload errors surface here.
+        gpu.wait(gpu.queue.submit([]))?;
+        let pipelines = Pipelines::new(CompileOptions {
+            checked: options.checked,
+            corrupt: options.corrupt,
+            paired: rotary.paired(),
+            rewrite: options.rewrite,
+        });
+        Ok(Self { shared: Arc::new(Shared { gpu, layout, weights, pipelines }) })
+    }
+
+    /// Every kernel's name and whole WGSL text as this adapter gets it when that many sequences run together.
+    pub fn shader_sources(&self, sequences: usize) -> Vec<(&'static str, String)> {
+        let Shared { layout, pipelines, .. } = &*self.shared;
+        let slot_tile = layout.slot_tile(sequences);
+        let text = |kernel: &Kernel| kernel.text(layout, slot_tile, pipelines.options()).wgsl;
+        KERNELS.iter().map(|kernel| (kernel.name, text(kernel))).collect()
+    }
+}
+
+/// What an adapter allows, as far as the layout is concerned.
+fn allowance(gpu: &Gpu, options: &GpuOptions) -> Allowance {
+    let limits = &gpu.limits;
+    let software = gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout;
+    let images = software && gpu.images;
+    // A segment of weights or states in an image must fit one.
+    let largest_image = match images {
+        true => store::ROW_BYTES * limits.max_texture_dimension_2d as u64,
+        false => u64::MAX,
+    };
+    Allowance {
+        device: gpu.info.name.clone(),
+        software,
+        images,
+        subgroup: gpu.subgroup.filter(|_| software),
+        max_binding: limits
+            .max_storage_buffer_binding_size
+            .min(limits.max_buffer_size)
+            .min(largest_image)
+            .min(options.max_binding.unwrap_or(u64::MAX)),
+        workgroup_memory: limits.max_compute_workgroup_storage_size as u64,
+        invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+        workgroups: limits.max_compute_workgroups_per_dimension as u64,
+    }
+}
+
+/// Sequences that fill a GPU.
+const FULL: usize = 64;
+/// Most bytes of states that decode together unless the caller asks for more.
+const STATE_BYTES: u64 = 2 << 30;
+
+impl Backend for GpuBackend {
+    fn device(&self) -> &DeviceInfo {
+        &self.shared.gpu.info
+    }
+
+    fn weight_type(&self) -> WeightType {
+        self.shared.layout.weight_type
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        let w = &self.shared.weights;
+        let buffers = [&w.encoder, &w.encoder_v, &w.decoder, &w.lm_head].into_iter().flatten();
+        buffers.map(Store::size).sum::<u64>() + w.embed.size()
+    }
+
+    fn preferred_slots(&self, state_bytes: u64) -> usize {
+        FULL.min((STATE_BYTES / state_bytes.max(1)) as usize).max(1)
+    }
+
+    fn chunk_tokens(&self) -> usize {
+        self.shared.layout.chunk.tokens.max(1)
+    }
+
+    fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
+        let layers = self.shared.layout.geometry.layers;
+        Ok(Box::new(GpuSlots::new(self.shared.clone(), count, &schedule::layers(layers))?))
+    }
+
+    fn create_beams(&self, count: usize) -> Result<Box<dyn Beams>, BackendError> {
+        let layers = self.shared.layout.geometry.layers;
+        Ok(Box::new(GpuBeams::new(self.shared.clone(), count, &schedule::layers(layers))?))
+    }
+
+    fn stages(&self) -> &dyn stage::Stages {
+        self
+    }
+
+    fn beam_stages(&self) -> &dyn BeamStages {
+        self
+    }
+
+    fn prefill_stages(&self) -> &dyn PrefillStages {
+        self
+    }
+}

@@ -1,0 +1,121 @@
+//! A step of a beam search as a list of operations.
+
+use crate::backend::BackendError;
+use crate::backend::gpu::activations::Activations;
+use crate::backend::gpu::beam::buffers::BeamBuffers;
+use crate::backend::gpu::beam::encode::Layer;
+use crate::backend::gpu::beam::{attend, counts, embed, encode, fold, merge, select};
+use crate::backend::gpu::decode::{logits, project};
+use crate::backend::gpu::groups::{ALIGNMENT, Binder, Groups};
+use crate::backend::gpu::pages::Page;
+use crate::backend::gpu::recording::{Bound, BufferId, Offsets, Op};
+use crate::backend::gpu::schedule::ScheduledLayer;
+use crate::backend::gpu::shared::Shared;
+use crate::backend::gpu::steps;
+
+/// The kernels of a beam search, bound to its buffers as they are now.
+pub struct Search {
+    pub groups: Groups,
+    beams: usize,
+    /// By layer of the schedule: the kernel that encodes, and the layer's states.
+    layers: Vec<(Bound, usize)>,
+    /// By layer of states.
+    attend: Vec<Bound>,
+    fold: Vec<Bound>,
+    project: Bound,
+    logits: Bound,
+    /// By the side that the counts are on, before a reordering or now.
+    counts: [Bound; 2],
+    select: [Bound; 2],
+    merge: [Bound; 2],
+    selected: BufferId,
+    staging: BufferId,
+}
+
+impl Search {
+    /// Binds the kernels; `base` holds the pages of the base state by layer of states.
+    pub fn bind(
+        shared: &Shared,
+        schedule: &[ScheduledLayer],
+        activations: &Activations,
+        buffers: &BeamBuffers,
+        base: &[Vec<Page>],
+    ) -> Result<Self, BackendError> {
+        let Shared { layout, weights, .. } = shared;
+        let mut groups = Groups::default();
+        let selected = groups.buffer(&buffers.selected);
+        let staging = groups.buffer(&buffers.staging);
+        let mut own = Binder::new(shared, activations.slot_tile, &groups);
+        let binder = &mut own;
+        let mut layers = Vec::with_capacity(schedule.len());
+        for (index, &ScheduledLayer { first, state }) in schedule.iter().enumerate() {
+            let layer = Layer { layout, index, nodes: &buffers.nodes[state] };
+            let bound = match first {
+                true => embed::bind(binder, weights, activations, layer)?,
+                false => encode::bind(binder, weights, activations, layer)?,
+            };
+            layers.push((bound, state));
+        }
+        let (mut attend, mut fold) = (Vec::new(), Vec::new());
+        for (nodes, pages) in buffers.nodes.iter().zip(base) {
+            attend.push(attend::bind(binder, activations, buffers, nodes, pages)?);
+            fold.push(fold::bind(binder, buffers, nodes, pages)?);
+        }
+        let project = project::bind(binder, layout, weights, activations)?;
+        let logits = logits::bind(binder, layout, weights, activations, schedule.len())?;
+        let counts = [counts::bind(binder, layout, buffers, 0)?, counts::bind(binder, layout, buffers, 1)?];
+        let select = [select::bind(binder, activations, buffers, 0)?, select::bind(binder, activations, buffers, 1)?];
+        let merge = [merge::bind(binder, activations, buffers, 0)?, merge::bind(binder, activations, buffers, 1)?];
+        own.finish(&mut groups)?;
+        let beams = activations.count;
+        Ok(Self { groups, beams, layers, attend, fold, project, logits, counts, select, merge, selected, staging })
+    }
+
+    /// The operations of a step that starts with `folds` groups of folds. Token counts are on `side`; with `reorder` they
+    /// move to the other one first. `bytes` of the selection are copied for the host.
+    pub fn step(&self, folds: usize, reorder: bool, side: usize, bytes: u64) -> Vec<Op> {
+        let mut ops = self.folds(folds);
+        let side = if reorder {
+            ops.push(self.counts(side));
+            1 - side
+        } else {
+            side
+        };
+        for (layer, &(_, state)) in self.layers.iter().enumerate() {
+            ops.extend([self.encode(layer, 0), self.attend(state), self.project.run(Offsets::one(0))]);
+        }
+        ops.push(self.logits.run(Offsets::one(0)));
+        ops.extend(self.select(side, bytes));
+        ops
+    }
+
+    /// Groups of folds into the base state, in order.
+    pub fn folds(&self, count: usize) -> Vec<Op> {
+        let group = |group: usize| {
+            let offset = Offsets::one((group as u64 * ALIGNMENT) as u32);
+            self.fold.iter().map(move |layer| layer.run(offset))
+        };
+        (0..count).flat_map(group).collect()
+    }
+
+    /// The kernel that encodes a layer of the schedule, for step `index` of the table.
+    pub fn encode(&self, layer: usize, index: usize) -> Op {
+        self.layers[layer].0.run(Offsets::one((index as u64 * steps::stride(self.beams)) as u32))
+    }
+
+    /// The kernel that attends in a layer of states.
+    pub fn attend(&self, state: usize) -> Op {
+        self.attend[state].run(Offsets::one(0))
+    }
+
+    /// The reordering of counts; they are on the other side afterwards.
+    pub fn counts(&self, side: usize) -> Op {
+        self.counts[side].run(Offsets::NONE)
+    }
+
+    /// The selection of candidates, `bytes` of which are copied for the host.
+    pub fn select(&self, side: usize, bytes: u64) -> [Op; 3] {
+        let copy = Op::Copy { from: self.selected, from_offset: 0, to: self.staging, to_offset: 0, bytes };
+        [self.select[side].run(Offsets::NONE), self.merge[side].run(Offsets::NONE), copy]
+    }
+}

@@ -1,0 +1,34 @@
+//! Host side of `shaders/decode/embed.wgsl`: the first layer.
+
+use crate::backend::BackendError;
+use crate::backend::gpu::activations::Activations;
+use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::decode::encode::{self, Layer};
+use crate::backend::gpu::groups::Binder;
+use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block, usual_workgroup};
+use crate::backend::gpu::recording::Bound;
+use crate::backend::gpu::weights::Weights;
+
+pub static KERNEL: Kernel = Kernel {
+    name: "embed",
+    phase: Phase::Decode,
+    shader: "decode/embed",
+    workgroup: usual_workgroup,
+    block: neuron_block,
+    tiled: true,
+    dynamic: &["steps"],
+    canary: Canary {
+        right: "load_columns(i, at)));\n}",
+        wrong: "load_columns(i, at)));\n    for (var c = i; c < ROW4; c += W) {\n        rows[at + c] *= 1.01;\n    }\n}",
+    },
+};
+
+/// Binds the kernel, which starts from the tokens' embeddings.
+pub fn bind<'a>(
+    binder: &mut Binder<'a>,
+    weights: &'a Weights,
+    activations: &'a Activations,
+    layer: Layer<'a>,
+) -> Result<Bound, BackendError> {
+    encode::bind_to(binder, &KERNEL, ("embedding", Resource::whole(&weights.embed)), weights, activations, layer)
+}

@@ -1,0 +1,55 @@
+//! Host side of `shaders/decode/logits.wgsl`. A beam search runs it too.
+
+use crate::backend::BackendError;
+use crate::backend::gpu::activations::Activations;
+use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::groups::Binder;
+use crate::backend::gpu::kernel::{Canary, Kernel, Phase, usual_workgroup, vocab_block};
+use crate::backend::gpu::layout::Layout;
+use crate::backend::gpu::recording::{Bound, Part};
+use crate::backend::gpu::weights::Weights;
+use crate::host_struct::host_struct;
+use std::ops::Range;
+
+host_struct!("LogitsParams");
+
+pub static KERNEL: Kernel = Kernel {
+    name: "logits",
+    phase: Phase::Decode,
+    shader: "decode/logits",
+    workgroup: usual_workgroup,
+    block: vocab_block,
+    tiled: true,
+    dynamic: &["steps"],
+    canary: Canary { right: "products[s * (BLOCK / 4u) + p];", wrong: "products[s * (BLOCK / 4u) + p].yxzw;" },
+};
+
+/// Binds the kernel behind a schedule of `layers` layers: residual stream to logits, a part for every segment of the LM
+/// head.
+pub fn bind<'a>(
+    binder: &mut Binder<'a>,
+    layout: &Layout,
+    weights: &'a Weights,
+    activations: &'a Activations,
+    layers: usize,
+) -> Result<Bound, BackendError> {
+    let part = |(index, segment): (usize, &Range<usize>)| {
+        let params = LogitsParams {
+            block_begin: segment.start as u32,
+            parity: (layers as u32 + 1) % 2,
+            slot_end: activations.count as u32,
+        };
+        let resources = [
+            ("steps", activations.step()),
+            ("samplers", Resource::whole(&activations.samplers)),
+            ("partials", activations.updates.resource()),
+            ("residual", Resource::whole(&activations.residual)),
+            ("dense_weights", weights.lm_head[index].resource()),
+            ("logits", Resource::whole(&activations.logits)),
+        ];
+        let group = binder.with_params(&KERNEL, params, &resources)?;
+        Ok(Part { group, workgroups: [activations.tiles(activations.count), segment.len() as u32, 1] })
+    };
+    let parts = layout.lm_head_segments.iter().enumerate().map(part);
+    Ok(Bound { kernel: &KERNEL, parts: parts.collect::<Result<_, BackendError>>()? })
+}

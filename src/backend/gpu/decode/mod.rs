@@ -1,0 +1,12 @@
+//! Decode: one token of every sequence of a set. One file per kernel, named like its shader in `shaders/decode/`.
+
+pub mod embed;
+pub mod encode;
+pub mod logits;
+pub mod project;
+pub mod rescale;
+pub mod run;
+pub mod sample;
+pub mod settle;
+pub mod stages;
+pub mod step;

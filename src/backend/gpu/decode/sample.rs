@@ -1,0 +1,53 @@
+//! Host side of `shaders/decode/sample.wgsl`; its parameters are [`crate::sampling::SamplerParams`].
+
+use crate::backend::BackendError;
+use crate::backend::gpu::activations::Activations;
+use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::groups::Binder;
+use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block};
+use crate::backend::gpu::layout::Layout;
+use crate::backend::gpu::recording::{Bound, Part};
+use crate::backend::gpu::weights::Weights;
+
+pub static KERNEL: Kernel = Kernel {
+    name: "sample",
+    phase: Phase::Decode,
+    shader: "decode/sample",
+    workgroup: Layout::sample_workgroup,
+    block: neuron_block,
+    tiled: false,
+    dynamic: &["steps", "ring"],
+    canary: Canary { right: "samplers[slot].token =", wrong: "samplers[slot].token = 1u ^" },
+};
+
+/// Options, token counts and the ring of drawn tokens.
+#[derive(Clone, Copy)]
+pub struct SamplerBuffers<'a> {
+    /// `[slots]`
+    pub params: &'a wgpu::Buffer,
+    /// `[slots, V]`
+    pub counts: &'a wgpu::Buffer,
+    /// A token for every slot and step.
+    pub ring: &'a wgpu::Buffer,
+}
+
+/// Binds the kernel: logits to a token, for every slot.
+pub fn bind<'a>(
+    binder: &mut Binder<'a>,
+    weights: &'a Weights,
+    activations: &'a Activations,
+    sampler: SamplerBuffers<'a>,
+) -> Result<Bound, BackendError> {
+    let slots = activations.count as u32;
+    let resources = [
+        ("logits", Resource::whole(&activations.logits)),
+        ("params", Resource::whole(sampler.params)),
+        ("counts", Resource::whole(sampler.counts)),
+        ("samplers", Resource::whole(&activations.samplers)),
+        ("steps", activations.step()),
+        ("ring", Resource::entry(sampler.ring, u64::from(slots) * 4)),
+        ("tables", Resource::whole(&weights.tables)),
+    ];
+    let group = binder.bind(&KERNEL, &resources)?;
+    Ok(Bound { kernel: &KERNEL, parts: [Part { group, workgroups: [slots, 1, 1] }].into() })
+}

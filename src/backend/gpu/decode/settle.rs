@@ -1,0 +1,48 @@
+//! Host side of `shaders/decode/settle.wgsl`; it runs between steps.
+
+use crate::backend::BackendError;
+use crate::backend::gpu::activations::Activations;
+use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::groups::Binder;
+use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block, usual_workgroup};
+use crate::backend::gpu::layout::Layout;
+use crate::backend::gpu::pages::Page;
+use crate::backend::gpu::recording::{Bound, Part};
+use crate::host_struct::host_struct;
+
+host_struct!("SettleParams");
+
+pub static KERNEL: Kernel = Kernel {
+    name: "settle",
+    phase: Phase::Decode,
+    shader: "decode/settle",
+    workgroup: usual_workgroup,
+    block: neuron_block,
+    tiled: false,
+    dynamic: &["steps"],
+    canary: Canary { right: "WINDOW) % RECENT_ROWS;", wrong: "WINDOW + 1u) % RECENT_ROWS;" },
+};
+
+/// Binds the kernel: windows into states, a part for every page.
+pub fn bind<'a>(
+    binder: &mut Binder<'a>,
+    layout: &Layout,
+    activations: &'a Activations,
+    pages: impl Iterator<Item = &'a Page>,
+) -> Result<Bound, BackendError> {
+    let part = |page: &'a Page| {
+        let params = SettleParams {
+            slot_begin: page.slots.start as u32,
+            slot_stride: page.slot_stride(layout),
+            recent_begin: page.recent_begin(layout),
+        };
+        let resources = [
+            ("steps", activations.step()),
+            ("samplers", Resource::whole(&activations.samplers)),
+            ("state", page.store.resource()),
+        ];
+        let group = binder.with_params(&KERNEL, params, &resources)?;
+        Ok(Part { group, workgroups: [page.slots.len() as u32, page.segment.len() as u32, 1] })
+    };
+    Ok(Bound { kernel: &KERNEL, parts: pages.map(part).collect::<Result<_, BackendError>>()? })
+}

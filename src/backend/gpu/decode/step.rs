@@ -1,0 +1,154 @@
+//! A decode step as a list of operations.
+
+use crate::backend::gpu::activations::Activations;
+use crate::backend::gpu::decode::encode::Layer;
+use crate::backend::gpu::decode::sample::SamplerBuffers;
+use crate::backend::gpu::decode::{embed, encode, logits, project, rescale, sample, settle};
+use crate::backend::gpu::groups::{ALIGNMENT, Binder};
+use crate::backend::gpu::pages::Page;
+use crate::backend::gpu::recording::{Bound, BufferId, Offsets, Op};
+use crate::backend::gpu::schedule::ScheduledLayer;
+use crate::backend::gpu::shared::Shared;
+use crate::backend::gpu::steps;
+use crate::backend::{BackendError, Output, SlotStep};
+use crate::sampling::SamplerState;
+
+/// Most steps in one submission.
+pub const MAX_STEPS: usize = 64;
+
+/// Bytes from one step's row of the token ring to the next, for a number of slots.
+pub fn ring_stride(slots: usize) -> u64 {
+    (slots as u64 * 4).next_multiple_of(ALIGNMENT)
+}
+
+/// The buffers that decode's kernels bind.
+#[derive(Clone, Copy)]
+pub struct Buffers<'a> {
+    pub activations: &'a Activations,
+    /// `[layers][segments × pages]`
+    pub states: &'a [Vec<Page>],
+    pub sampler: SamplerBuffers<'a>,
+}
+
+/// Decode's kernels, bound to the buffers of a set of slots.
+pub struct Decode {
+    slots: usize,
+    /// `embed` or `encode`, by layer of the schedule.
+    encode: Vec<Bound>,
+    project: Bound,
+    logits: Bound,
+    sample: Bound,
+    rescale: Bound,
+    settle: Bound,
+    readback: Readback,
+}
+
+/// Buffers that a submission copies from and to.
+#[derive(Clone, Copy, Debug)]
+pub struct Readback {
+    pub logits: BufferId,
+    pub samplers: BufferId,
+    pub ring: BufferId,
+    /// Receives the ring and, after it, the samplers' records.
+    pub staging: BufferId,
+}
+
+impl Decode {
+    /// Binds the kernels for a schedule of layers.
+    pub fn bind<'a>(
+        binder: &mut Binder<'a>,
+        shared: &'a Shared,
+        schedule: &[ScheduledLayer],
+        Buffers { activations, states, sampler }: Buffers<'a>,
+        readback: Readback,
+    ) -> Result<Self, BackendError> {
+        let Shared { layout, weights, .. } = shared;
+        let encode = schedule.iter().enumerate().map(|(index, layer)| {
+            let bound = Layer { layout, index, pages: &states[layer.state] };
+            match layer.first {
+                true => embed::bind(binder, weights, activations, bound),
+                false => encode::bind(binder, weights, activations, bound),
+            }
+        });
+        let encode = encode.collect::<Result<_, _>>()?;
+        let pages = || states.iter().flatten();
+        Ok(Self {
+            slots: activations.count,
+            encode,
+            project: project::bind(binder, layout, weights, activations)?,
+            logits: logits::bind(binder, layout, weights, activations, schedule.len())?,
+            sample: sample::bind(binder, weights, activations, sampler)?,
+            rescale: rescale::bind(binder, layout, activations, pages())?,
+            settle: settle::bind(binder, layout, activations, pages())?,
+            readback,
+        })
+    }
+
+    /// The operations of step `index` of a submission, of the whole model.
+    pub fn step(&self, index: usize, plan: &[SlotStep]) -> Vec<Op> {
+        let mut ops = Vec::with_capacity(2 * self.encode.len() + 3);
+        if plan.iter().any(|slot| slot.rescale.is_some()) {
+            ops.push(self.rescale(index));
+        }
+        for layer in 0..self.encode.len() {
+            ops.extend([self.encode(index, layer), self.project(index)]);
+        }
+        if plan.iter().any(|slot| slot.output >= Output::Logits) {
+            ops.push(self.logits(index));
+        }
+        if plan.iter().any(|slot| slot.output == Output::Token) {
+            ops.push(self.sample(index));
+        }
+        ops
+    }
+
+    /// A layer of the schedule: residual stream, activations and attention.
+    pub fn encode(&self, index: usize, layer: usize) -> Op {
+        self.encode[layer].run(self.step_offset(index))
+    }
+
+    /// Attention output to decoder output.
+    pub fn project(&self, index: usize) -> Op {
+        self.project.run(self.step_offset(index))
+    }
+
+    /// Residual stream to logits.
+    pub fn logits(&self, index: usize) -> Op {
+        self.logits.run(self.step_offset(index))
+    }
+
+    /// Logits to tokens.
+    pub fn sample(&self, index: usize) -> Op {
+        let ring = index as u64 * ring_stride(self.slots);
+        self.sample.run(Offsets::two((index as u64 * steps::stride(self.slots)) as u32, ring as u32))
+    }
+
+    /// States times the factors of a step.
+    pub fn rescale(&self, index: usize) -> Op {
+        self.rescale.run(self.step_offset(index))
+    }
+
+    /// Windows into states, of the slots that take part in a step.
+    pub fn settle(&self, index: usize) -> Op {
+        self.settle.run(self.step_offset(index))
+    }
+
+    /// A copy of all slots' logits, `bytes` of them, to a trace.
+    pub fn trace(&self, trace: BufferId, index: usize, bytes: u64) -> Op {
+        let from = self.readback.logits;
+        Op::Copy { from, from_offset: 0, to: trace, to_offset: index as u64 * bytes, bytes }
+    }
+
+    /// Copies of the ring of some steps, and of the samplers' records behind it, to the staging buffer.
+    pub fn readback(&self, steps: usize) -> [Op; 2] {
+        let Readback { samplers, ring, staging, .. } = self.readback;
+        let ring_bytes = ring_stride(self.slots) * steps as u64;
+        let bytes = (self.slots * size_of::<SamplerState>()) as u64;
+        let copy = |from, to_offset, bytes| Op::Copy { from, from_offset: 0, to: staging, to_offset, bytes };
+        [copy(ring, 0, ring_bytes), copy(samplers, ring_bytes, bytes)]
+    }
+
+    fn step_offset(&self, index: usize) -> Offsets {
+        Offsets::one((index as u64 * steps::stride(self.slots)) as u32)
+    }
+}

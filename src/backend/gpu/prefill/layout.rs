@@ -1,0 +1,65 @@
+//! How a chunk of tokens lies in an adapter's memory: pure arithmetic, no device needed.
+
+use crate::backend::gpu::allowance::Allowance;
+use crate::backend::pack::Geometry;
+use std::ops::Range;
+
+/// Tokens that one invocation computes.
+const TILE: usize = 8;
+/// Parts of the neurons whose shares of an update are added up by the layer after, about.
+const PARTS: usize = 32;
+/// Most neurons in a part: its kernel holds a bit of each in workgroup memory.
+const PART_NEURONS: usize = 8192;
+/// Workgroup memory of the most demanding kernel of a chunk, besides what all kernels share, bytes.
+pub(in crate::backend::gpu) const WORKGROUP_MEMORY: usize = PART_NEURONS / 8;
+
+/// The sizes that the kernels of a chunk are compiled for; see `shaders/shared/constants.wgsl`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::backend::gpu) struct PrefillLayout {
+    /// Most tokens in a chunk, a multiple of `tile`; zero where not even one tile fits a binding.
+    pub tokens: usize,
+    /// Tokens that one invocation computes.
+    pub tile: usize,
+    /// vec4 of outputs that one invocation computes for each of them.
+    pub columns: usize,
+    /// Blocks in a part.
+    pub part_blocks: usize,
+    /// Per segment its parts, counted through all segments.
+    pub parts: Vec<Range<usize>>,
+}
+
+impl PrefillLayout {
+    /// Lays out chunks of as many tokens as are worth it and fit.
+    pub fn new(g: &Geometry, segments: &[Range<usize>], padded_vocab: usize, allowance: &Allowance) -> Self {
+        // Sums that fit a processor's vector registers, or what a hardware invocation has.
+        let (most, columns) = if allowance.software { (64, 4) } else { (128, 2) };
+        let part_blocks = (g.blocks() / PARTS).clamp(1, (PART_NEURONS / g.block).max(1));
+        let mut parts = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let first = parts.last().map_or(0, |last: &Range<usize>| last.end);
+            parts.push(first..first + segment.len().div_ceil(part_blocks));
+        }
+        let segment = segments.iter().map(Range::len).max().unwrap_or(0);
+        let all_parts = parts.last().map_or(0, |last| last.end);
+        let fits = |tokens: usize| {
+            let numbers = [
+                segment * g.block,
+                g.blocks() * tokens,
+                g.blocks() * g.row,
+                g.heads * g.row,
+                all_parts * g.row,
+                2 * g.row,
+                padded_vocab,
+            ];
+            let largest = numbers.into_iter().max().unwrap_or(0) as u64;
+            4 * largest * tokens as u64 <= allowance.max_binding
+        };
+        let tokens = (1..=most / TILE).rev().map(|tiles| tiles * TILE).find(|&tokens| fits(tokens)).unwrap_or(0);
+        Self { tokens, tile: TILE, columns, part_blocks, parts }
+    }
+
+    /// Parts of all segments.
+    pub fn all_parts(&self) -> usize {
+        self.parts.last().map_or(0, |last| last.end)
+    }
+}

@@ -1,0 +1,132 @@
+//! Prefill on a set of sequences: the window settles first, then the kernels of a chunk run.
+
+use crate::backend::gpu::prefill::chunk::Prefill;
+use crate::backend::gpu::profile::Stopwatch;
+use crate::backend::gpu::recording::Op;
+use crate::backend::gpu::slots::GpuSlots;
+use crate::backend::gpu::submission;
+use crate::backend::profile::Profile;
+use crate::backend::{BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots};
+use std::time::{Duration, Instant};
+
+/// A submission should take about this long: no driver's watchdog fires then.
+const SUBMISSION: Duration = Duration::from_millis(40);
+/// Most dispatches in one submission.
+const MOST_DISPATCHES: usize = 1 << 12;
+
+impl GpuSlots {
+    /// See [`Slots::prefill`].
+    pub fn prefill_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        if self.shared.layout.chunk.tokens == 0 {
+            return self.prefill_one_by_one(slot, chunk);
+        }
+        self.prepare(slot, chunk)?;
+        let prefill = self.prefill_of(slot)?;
+        prefill.start(chunk)?;
+        let ops = prefill.kernels.chunk(prefill.shape(), prefill.state(slot), chunk.logits);
+        prefill.burst = prefill.execute(&ops)?;
+        if !chunk.logits {
+            return Ok(Vec::new());
+        }
+        let logits = prefill.read_logits()?;
+        let row = prefill.logits_row();
+        let (all, last) = (prefill.buffers.logits.clone(), (chunk.tokens.len() as u64 - 1) * row);
+        let own = &self.activations.logits;
+        self.shared.execute(|encoder| encoder.copy_buffer_to_buffer(&all, last, own, slot as u64 * row, row))?;
+        Ok(logits)
+    }
+
+    /// See [`Slots::profile_prefill`].
+    pub fn profile_chunk(&mut self, slot: usize, chunk: &Chunk) -> Result<Profile, BackendError> {
+        let stopwatch = Stopwatch::new(&self.shared.gpu)?;
+        self.prepare(slot, chunk)?;
+        let prefill = self.prefill_of(slot)?;
+        prefill.start(chunk)?;
+        let ops = prefill.kernels.chunk(prefill.shape(), prefill.state(slot), chunk.logits);
+        let mut profile = Profile::default();
+        stopwatch.time(&prefill.shared.gpu, &prefill.groups, &ops, &mut profile)?;
+        Ok(profile)
+    }
+
+    /// Brings a slot's memory into the form that prefill meets: no window, and the forgetting's factor applied.
+    fn prepare(&mut self, slot: usize, chunk: &Chunk) -> Result<(), BackendError> {
+        if !self.window_empty[slot] {
+            self.settle(slot)?;
+            self.window_empty[slot] = true;
+        }
+        if chunk.rescale.is_some() {
+            let mut steps = vec![SlotStep::IDLE; self.activations.count];
+            steps[slot] = SlotStep { input: Input::Token(0), rescale: chunk.rescale, ..SlotStep::IDLE };
+            self.rescale(steps)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a chunk step by step: for devices whose bindings have no room for a tile of tokens.
+    fn prefill_one_by_one(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        let step = |(t, token): (usize, &ChunkToken)| {
+            let mut steps = vec![SlotStep::IDLE; self.activations.count];
+            steps[slot] = SlotStep {
+                input: Input::Token(token.token),
+                output: if chunk.logits { Output::Logits } else { Output::State },
+                position: chunk.position.wrapping_add(t as u32),
+                read_scale: token.read_scale,
+                write_scale: token.write_scale,
+                rescale: chunk.rescale.filter(|_| t == 0),
+            };
+            steps
+        };
+        let steps = chunk.tokens.iter().enumerate().map(step).collect();
+        let output = self.run(&Plan { steps, trace_logits: chunk.logits })?;
+        self.settle(slot)?;
+        Ok(output.logits.into_iter().flatten().flatten().collect())
+    }
+
+    /// Prefill with a slot's state bound.
+    pub fn prefill_of(&mut self, slot: usize) -> Result<&mut Prefill, BackendError> {
+        let mut prefill = match self.prefill.take() {
+            Some(prefill) => prefill,
+            None => Prefill::new(self.shared.clone())?,
+        };
+        let pages: Vec<_> = self.slot_pages(slot).map(|(page, offset, _)| (page, offset)).collect();
+        prefill.select(slot, &pages)?;
+        Ok(self.prefill.insert(prefill))
+    }
+}
+
+impl Prefill {
+    /// Runs operations in submissions of a fitting length and returns the number of dispatches that fits now.
+    pub fn execute(&self, ops: &[Op]) -> Result<usize, BackendError> {
+        let gpu = &self.shared.gpu;
+        let _compiling = self.groups.enter_first_runs(ops);
+        let (mut rest, mut burst) = (ops, self.burst);
+        while !rest.is_empty() {
+            let (count, dispatches) = fitting(rest, burst);
+            let (now, later) = rest.split_at(count);
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            submission::encode(&self.groups, now, &mut encoder);
+            let start = Instant::now();
+            gpu.wait(gpu.queue.submit([encoder.finish()]))?;
+            let taken = start.elapsed();
+            if taken > SUBMISSION {
+                burst = (burst / 2).max(1);
+            } else if taken < SUBMISSION / 4 && dispatches >= burst {
+                burst = (2 * burst).min(MOST_DISPATCHES);
+            }
+            rest = later;
+        }
+        Ok(burst)
+    }
+}
+
+/// How many operations come to `burst` dispatches, and how many dispatches they have; one at least.
+fn fitting(ops: &[Op], burst: usize) -> (usize, usize) {
+    let mut dispatches = 0;
+    for (index, op) in ops.iter().enumerate() {
+        if index > 0 && dispatches + op.dispatches() > burst {
+            return (index, dispatches);
+        }
+        dispatches += op.dispatches();
+    }
+    (ops.len(), dispatches)
+}

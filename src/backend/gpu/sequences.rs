@@ -1,0 +1,152 @@
+//! [`Slots`] on a device.
+
+use super::activations::floats;
+use super::slots::GpuSlots;
+use crate::backend::memory::{self, Memory, WINDOW};
+use crate::backend::profile::Profile;
+use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots};
+use crate::sampling::{SamplerParams, SamplerState};
+use wgpu::BufferUsages;
+
+impl Slots for GpuSlots {
+    fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
+        self.windows_fill(plan);
+        self.profile_plan(plan)
+    }
+
+    fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        self.prefill_chunk(slot, chunk)
+    }
+
+    fn profile_prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Profile, BackendError> {
+        self.profile_chunk(slot, chunk)
+    }
+
+    fn count(&self) -> usize {
+        self.activations.count
+    }
+
+    fn clear(&mut self, slot: usize) -> Result<(), BackendError> {
+        let wanted = self.slot_pages(slot).map(|(page, ..)| page.store.zeros_wanted()).max().unwrap_or(0);
+        let zeros = self.shared.gpu.buffer("zeros", wanted, BufferUsages::COPY_SRC)?;
+        self.shared.execute(|encoder| {
+            for (page, offset, bytes) in self.slot_pages(slot) {
+                page.store.clear(encoder, offset, bytes, &zeros);
+            }
+        })?;
+        self.window_empty[slot] = true;
+        Ok(())
+    }
+
+    fn copy(&mut self, from: usize, to: usize) -> Result<(), BackendError> {
+        if from == to {
+            return Ok(());
+        }
+        let layout = &self.shared.layout;
+        let pages: Vec<_> = self.slot_pages(from).zip(self.slot_pages(to)).collect();
+        let mut copies = Vec::new();
+        let rows = [
+            (&self.activations.logits, layout.padded_vocab() * 4),
+            (&self.params, size_of::<SamplerParams>()),
+            (&self.counts, layout.geometry.vocab * 4),
+            (&self.activations.samplers, size_of::<SamplerState>()),
+        ];
+        for (buffer, bytes) in rows {
+            copies.push((buffer, (from * bytes) as u64, (to * bytes) as u64, bytes as u64));
+        }
+        // A copy within one buffer or image needs another buffer in between.
+        let sizes = pages.iter().map(|page| page.0.2).chain(copies.iter().map(|copy| copy.3));
+        let largest = sizes.max().unwrap_or(0);
+        let between =
+            self.shared.gpu.buffer("a copy of a state", largest, BufferUsages::COPY_SRC | BufferUsages::COPY_DST)?;
+        self.shared.execute(|encoder| {
+            for ((source, at, bytes), (target, to, _)) in pages {
+                source.store.copy_out(encoder, at, bytes, &between);
+                target.store.copy_in(encoder, to, bytes, &between);
+            }
+            for (buffer, at, to, bytes) in copies {
+                encoder.copy_buffer_to_buffer(buffer, at, &between, 0, bytes);
+                encoder.copy_buffer_to_buffer(&between, 0, buffer, to, bytes);
+            }
+        })?;
+        self.window_empty[to] = self.window_empty[from];
+        Ok(())
+    }
+
+    fn set_sampler(
+        &mut self,
+        slot: usize,
+        params: &SamplerParams,
+        counts: &[u32],
+        generated: u32,
+    ) -> Result<(), BackendError> {
+        let gpu = &self.shared.gpu;
+        gpu.upload(&self.params, (slot * size_of::<SamplerParams>()) as u64, bytemuck::bytes_of(params))?;
+        gpu.upload(&self.counts, (slot * counts.len() * 4) as u64, bytemuck::cast_slice(counts))?;
+        let sampler = SamplerState { generated, ..SamplerState::default() };
+        // All but the token, which stays.
+        let record = &bytemuck::bytes_of(&sampler)[4..];
+        gpu.upload(&self.activations.samplers, (slot * size_of::<SamplerState>() + 4) as u64, record)
+    }
+
+    fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError> {
+        self.windows_fill(plan);
+        let mut output = RunOutput::default();
+        for steps in plan.steps.chunks(self.submission_steps(plan.trace_logits)) {
+            self.submit(steps, plan.trace_logits, &mut output)?;
+        }
+        if plan.steps.is_empty() {
+            self.submit(&[], false, &mut output)?;
+        }
+        Ok(output)
+    }
+
+    fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+        let layout = &self.shared.layout;
+        let row = (layout.padded_vocab() * 4) as u64;
+        let bytes = self.shared.gpu.download(
+            &self.activations.logits,
+            slot as u64 * row,
+            (layout.geometry.vocab * 4) as u64,
+        )?;
+        Ok(floats(&bytes))
+    }
+
+    fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+        let mut state = Vec::new();
+        for layer in 0..self.states.len() {
+            state.extend(self.read_memory(layer, slot)?.settled(1));
+        }
+        Ok(state)
+    }
+
+    fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError> {
+        let size = state.len() / self.states.len().max(1);
+        for (layer, state) in state.chunks_exact(size).enumerate() {
+            self.write_layer(layer, slot, state)?;
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+        let mut numbers = Vec::new();
+        for layer in 0..self.states.len() {
+            let Memory { state, rotated, recent } = self.read_memory(layer, slot)?;
+            [state, rotated, recent].iter().for_each(|part| numbers.extend_from_slice(part));
+        }
+        Ok(numbers)
+    }
+
+    fn restore(&mut self, slot: usize, memory: &[f32]) -> Result<(), BackendError> {
+        let g = &self.shared.layout.geometry;
+        let neurons = g.heads * g.neurons;
+        for (layer, numbers) in memory.chunks_exact(memory::layer_len(neurons, g.width)).enumerate() {
+            let (state, window) = numbers.split_at(neurons * g.width);
+            let (rotated, recent) = window.split_at(neurons * WINDOW);
+            let memory = Memory { state: state.into(), rotated: rotated.into(), recent: recent.into() };
+            self.window_empty[slot] = false;
+            self.write_memory(layer, slot, &memory)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,31 @@
+//! What all sets of sequences of a model share on a device.
+
+use super::device::Gpu;
+use super::kernel::Kernel;
+use super::layout::Layout;
+use super::pipeline::{Pipeline, Pipelines};
+use super::weights::Weights;
+use crate::backend::BackendError;
+use std::sync::Arc;
+
+/// A model on a device.
+pub(super) struct Shared {
+    pub gpu: Gpu,
+    pub layout: Layout,
+    pub weights: Weights,
+    pub pipelines: Pipelines,
+}
+
+impl Shared {
+    /// A kernel, compiled when first needed, where a dense product serves `slot_tile` slots.
+    pub fn pipeline(&self, kernel: &'static Kernel, slot_tile: usize) -> Result<Arc<Pipeline>, BackendError> {
+        self.pipelines.get(&self.gpu, &self.layout, kernel, slot_tile)
+    }
+
+    /// Runs commands that are not a step, and waits for them.
+    pub fn execute(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<(), BackendError> {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        record(&mut encoder);
+        self.gpu.wait(self.gpu.queue.submit([encoder.finish()]))
+    }
+}
