@@ -1,5 +1,8 @@
 //! A driver that fails on request: the layer of `tests/vulkan-faults` over the adapter under test.
 
+#[path = "layer.rs"]
+mod layer;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -14,11 +17,6 @@ impl Driver {
     /// A driver that follows a plan (see the layer's documentation); an empty one works as ever.
     pub fn new(plan: &str) -> Self {
         let this = Self { folder: TempDir::new().expect("a folder") };
-        let manifest = serde_json::json!({"file_format_version": "1.1.2", "layer": {
-            "name": LAYER, "type": "GLOBAL", "library_path": library(), "api_version": "1.3.0",
-            "implementation_version": "1", "description": "fails on request",
-        }});
-        std::fs::write(this.folder.path().join("faults.json"), manifest.to_string()).expect("a manifest");
         this.plan(plan);
         this
     }
@@ -33,9 +31,10 @@ impl Driver {
     }
 
     /// Variables that put the layer under a program.
-    pub fn environment(&self) -> [(&'static str, PathBuf); 3] {
-        let layers = self.folder.path().to_path_buf();
-        [("VK_LAYER_PATH", layers), ("VK_INSTANCE_LAYERS", LAYER.into()), (PLAN, self.plan_file())]
+    pub fn environment(&self) -> Vec<(&'static str, PathBuf)> {
+        let mut variables = layer::environment(self.folder.path(), LAYER, "libvulkan_faults.so").to_vec();
+        variables.push((PLAN, self.plan_file()));
+        variables
     }
 
     /// Submissions of the last run whose device was closed.
@@ -54,14 +53,6 @@ pub fn change_plan(plan: &str) {
 fn set_plan(path: &Path, plan: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, plan).and_then(|()| std::fs::rename(&new, path)).expect("a plan");
-}
-
-/// The layer as cargo builds it, beside the tests.
-fn library() -> PathBuf {
-    let test = std::env::current_exe().expect("the test's path");
-    let library = test.with_file_name("libvulkan_faults.so");
-    assert!(library.exists(), "{} is missing: it is built with the tests", library.display());
-    library
 }
 
 /// Runs a test of this program that is marked `#[ignore]`, in a process of its own, over a driver.

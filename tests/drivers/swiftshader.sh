@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Fetches SwiftShader, a Vulkan driver that computes on the CPU, and prints the path of its description for
-# VK_DRIVER_FILES. It comes out of Debian's package chromium-common (Ubuntu has none), of which nothing is installed.
-# Where that cannot be had, it says why on standard error, prints nothing and succeeds.
+# Fetches SwiftShader, a Vulkan driver that computes on the CPU, and prints the path of its manifest
+# for VK_DRIVER_FILES. It is part of Debian's package chromium-common (Ubuntu has none); nothing is
+# installed. If it is not available, says why in one line on standard error, prints nothing and
+# succeeds.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -18,7 +19,7 @@ if [ ! -s "$description" ]; then
     command -v apt-get >/dev/null && command -v dpkg >/dev/null || without "there is no apt-get to fetch it with"
     rm -rf "$folder"
     mkdir -p "$folder"
-    # Without root, the lists of packages are as old as they are.
+    # Only root can update the package lists.
     if ! (cd "$folder" && apt-get download chromium-common) >"$folder/log" 2>&1; then
         { apt-get update && (cd "$folder" && apt-get download chromium-common); } >>"$folder/log" 2>&1 ||
             without "apt-get download chromium-common fails: $(tail -n 1 "$folder/log")"

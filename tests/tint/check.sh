@@ -6,9 +6,9 @@
 # succeeds.
 set -euo pipefail
 
-folder=$(realpath "$1")
+folder=$(cd "$1" && pwd)
 cd "$(dirname "$0")/../.."
-tint=${CARGO_TARGET_DIR:-$PWD/target}/tint
+tint=${CARGO_TARGET_DIR:-target}/tint
 mkdir -p "$tint"
 
 without() {
@@ -17,20 +17,21 @@ without() {
 }
 
 if ! command -v npm >/dev/null; then
-    command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ] || without "there is no npm; install Node.js and npm"
+    command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ] || without "install Node.js and npm"
     export DEBIAN_FRONTEND=noninteractive
-    # Node.js from elsewhere may not fit Debian's npm.
-    { apt-get update && apt-get install -y --no-install-recommends nodejs npm; } >"$tint/log" 2>&1 ||
-        without "apt-get install nodejs npm fails: $(tail -n 1 "$tint/log")"
+    {
+        apt-get update
+        apt-get install -y --no-install-recommends nodejs npm
+    } >"$tint/log" 2>&1 || without "apt-get install nodejs npm fails: $(tail -n 1 "$tint/log")"
 fi
 
 # Skipped while the lock file is the same.
 if ! cmp -s tests/tint/package-lock.json "$tint/installed.json"; then
     cp tests/tint/package.json tests/tint/package-lock.json "$tint"
-    (cd "$tint" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1) >"$tint/log" 2>&1 ||
-        without "npm ci fails: $(grep -m 1 -i error "$tint/log")"
-    (cd "$tint" && node --input-type=module -e 'import "webgpu"; process.exit()') >"$tint/log" 2>&1 ||
-        without "$(node --version) cannot load it: $(grep -m 1 -i error "$tint/log")"
+    (cd "$tint" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1) \
+        >"$tint/log" 2>&1 || without "npm ci fails: $(grep -m 1 -i err "$tint/log")"
+    (cd "$tint" && node --input-type=module -e 'import "webgpu"; process.exit()') \
+        >"$tint/log" 2>&1 || without "$(node --version) fails: $(grep -m 1 -i err "$tint/log")"
     cp tests/tint/package-lock.json "$tint/installed.json"
 fi
 # A module finds packages beside itself only.

@@ -17,14 +17,13 @@
 //! Beside the plan, a file with the ending `.submissions` holds the number of submissions, once the device is closed.
 //! One device at a time: the table of the next functions is that of the last device.
 
-mod link;
 mod plan;
 
 use ash::vk;
-use link::{Next, next};
 use plan::Plan;
 use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use vulkan_layer::{Next, create_instance, next};
 
 /// Environment variable: path of the plan.
 pub const PLAN: &str = "VULKAN_FAULTS";
@@ -36,16 +35,7 @@ static SUBMISSIONS: AtomicU64 = AtomicU64::new(0);
 
 /// What this layer answers for a function, if it has an answer of its own.
 fn own(name: &CStr) -> vk::PFN_vkVoidFunction {
-    macro_rules! functions {
-        ($($name:literal => $function:ident as $kind:ty),* $(,)?) => {
-            match name.to_bytes() {
-                // SAFETY: every function pointer may be kept as one of another type until it is called.
-                $($name => Some(unsafe { std::mem::transmute::<$kind, unsafe extern "system" fn()>($function) }),)*
-                _ => None,
-            }
-        };
-    }
-    functions! {
+    vulkan_layer::functions! { name;
         b"vkGetInstanceProcAddr" => get_instance_proc_addr as vk::PFN_vkGetInstanceProcAddr,
         b"vkGetDeviceProcAddr" => get_device_proc_addr as vk::PFN_vkGetDeviceProcAddr,
         b"vkCreateInstance" => create_instance as vk::PFN_vkCreateInstance,
@@ -78,15 +68,10 @@ fn own(name: &CStr) -> vk::PFN_vkVoidFunction {
 #[unsafe(no_mangle)]
 #[allow(non_snake_case, reason = "the loader looks for this name")]
 pub unsafe extern "system" fn vkNegotiateLoaderLayerInterfaceVersion(
-    negotiation: *mut link::NegotiateLayerInterface,
+    negotiation: *mut vulkan_layer::NegotiateLayerInterface,
 ) -> vk::Result {
     // SAFETY: the loader hands over a valid structure.
-    let negotiation = unsafe { &mut *negotiation };
-    negotiation.version = negotiation.version.min(2);
-    negotiation.get_instance_proc_addr = Some(get_instance_proc_addr);
-    negotiation.get_device_proc_addr = Some(get_device_proc_addr);
-    negotiation.get_physical_device_proc_addr = None;
-    vk::Result::SUCCESS
+    unsafe { vulkan_layer::negotiate(negotiation, get_instance_proc_addr, get_device_proc_addr) }
 }
 
 unsafe extern "system" fn get_instance_proc_addr(
@@ -105,23 +90,6 @@ unsafe extern "system" fn get_device_proc_addr(device: vk::Device, name: *const 
     }
 }
 
-unsafe extern "system" fn create_instance(
-    info: *const vk::InstanceCreateInfo<'_>,
-    allocator: *const vk::AllocationCallbacks<'_>,
-    instance: *mut vk::Instance,
-) -> vk::Result {
-    // SAFETY: the loader hands a layer the chain that leads to the next one.
-    unsafe {
-        let Some(get) = link::next_instance_link(info) else { return vk::Result::ERROR_INITIALIZATION_FAILED };
-        let create: vk::PFN_vkCreateInstance = link::function(get(vk::Instance::null(), c"vkCreateInstance".as_ptr()));
-        let result = create(info, allocator, instance);
-        if result == vk::Result::SUCCESS {
-            Next::set_instance(get, *instance);
-        }
-        result
-    }
-}
-
 unsafe extern "system" fn create_device(
     physical: vk::PhysicalDevice,
     info: *const vk::DeviceCreateInfo<'_>,
@@ -133,10 +101,11 @@ unsafe extern "system" fn create_device(
     }
     // SAFETY: as for the instance.
     unsafe {
-        let Some((instance, get)) = link::next_device_link(info) else {
+        let Some((instance, get)) = vulkan_layer::next_device_link(info) else {
             return vk::Result::ERROR_INITIALIZATION_FAILED;
         };
-        let create: vk::PFN_vkCreateDevice = link::function(instance(next().instance, c"vkCreateDevice".as_ptr()));
+        let create: vk::PFN_vkCreateDevice =
+            vulkan_layer::function(instance(next().instance, c"vkCreateDevice".as_ptr()));
         let result = create(physical, info, allocator, device);
         if result == vk::Result::SUCCESS {
             Next::set_device(get, *device);
@@ -165,7 +134,7 @@ fn pretend(properties: &mut vk::PhysicalDeviceProperties) {
 unsafe extern "system" fn properties(physical: vk::PhysicalDevice, answer: *mut vk::PhysicalDeviceProperties) {
     // SAFETY: the caller's arguments, passed on; the answer is valid afterwards.
     unsafe {
-        let get: vk::PFN_vkGetPhysicalDeviceProperties = link::function(next().properties);
+        let get: vk::PFN_vkGetPhysicalDeviceProperties = vulkan_layer::function(next().properties);
         get(physical, answer);
         pretend(&mut *answer);
     }
@@ -174,7 +143,7 @@ unsafe extern "system" fn properties(physical: vk::PhysicalDevice, answer: *mut 
 unsafe extern "system" fn properties2(physical: vk::PhysicalDevice, answer: *mut vk::PhysicalDeviceProperties2<'_>) {
     // SAFETY: as above.
     unsafe {
-        let get: vk::PFN_vkGetPhysicalDeviceProperties2 = link::function(next().properties2);
+        let get: vk::PFN_vkGetPhysicalDeviceProperties2 = vulkan_layer::function(next().properties2);
         get(physical, answer);
         pretend(&mut (*answer).properties);
     }

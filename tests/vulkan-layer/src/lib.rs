@@ -1,4 +1,5 @@
-//! The way to the next layer or the driver, as the loader hands it over.
+//! Shared by the tests' Vulkan layers: the protocol of the Vulkan loader, and the functions of the
+//! next layer or the driver.
 
 use ash::vk;
 use std::ffi::{CStr, c_char, c_void};
@@ -9,10 +10,61 @@ use std::sync::{PoisonError, RwLock};
 pub struct NegotiateLayerInterface {
     s_type: i32,
     next: *mut c_void,
-    pub version: u32,
-    pub get_instance_proc_addr: Option<vk::PFN_vkGetInstanceProcAddr>,
-    pub get_device_proc_addr: Option<vk::PFN_vkGetDeviceProcAddr>,
-    pub get_physical_device_proc_addr: Option<vk::PFN_vkGetInstanceProcAddr>,
+    version: u32,
+    get_instance_proc_addr: Option<vk::PFN_vkGetInstanceProcAddr>,
+    get_device_proc_addr: Option<vk::PFN_vkGetDeviceProcAddr>,
+    get_physical_device_proc_addr: Option<vk::PFN_vkGetInstanceProcAddr>,
+}
+
+/// Tells the loader which interface a layer speaks and where its functions are.
+///
+/// # Safety
+/// `negotiation` is the loader's structure.
+pub unsafe fn negotiate(
+    negotiation: *mut NegotiateLayerInterface,
+    get_instance: vk::PFN_vkGetInstanceProcAddr,
+    get_device: vk::PFN_vkGetDeviceProcAddr,
+) -> vk::Result {
+    // SAFETY: as promised.
+    let negotiation = unsafe { &mut *negotiation };
+    negotiation.version = negotiation.version.min(2);
+    negotiation.get_instance_proc_addr = Some(get_instance);
+    negotiation.get_device_proc_addr = Some(get_device);
+    negotiation.get_physical_device_proc_addr = None;
+    vk::Result::SUCCESS
+}
+
+/// The layer's own implementation of the function called `name`, if it is one of the list.
+#[macro_export]
+macro_rules! functions {
+    ($name:expr; $($text:literal => $function:ident as $kind:ty),* $(,)?) => {
+        match $name.to_bytes() {
+            // SAFETY: a function pointer may be kept as one of another type until it is called.
+            $($text => Some(unsafe { std::mem::transmute::<$kind, unsafe extern "system" fn()>($function) }),)*
+            _ => None,
+        }
+    };
+}
+
+/// `vkCreateInstance` of a layer that only notes the next functions.
+///
+/// # Safety
+/// To be called by the loader.
+pub unsafe extern "system" fn create_instance(
+    info: *const vk::InstanceCreateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    instance: *mut vk::Instance,
+) -> vk::Result {
+    // SAFETY: the loader hands a layer the chain that leads to the next one.
+    unsafe {
+        let Some(get) = next_instance_link(info) else { return vk::Result::ERROR_INITIALIZATION_FAILED };
+        let create: vk::PFN_vkCreateInstance = function(get(vk::Instance::null(), c"vkCreateInstance".as_ptr()));
+        let result = create(info, allocator, instance);
+        if result == vk::Result::SUCCESS {
+            Next::set_instance(get, *instance);
+        }
+        result
+    }
 }
 
 /// `VkLayerInstanceLink`.
@@ -36,15 +88,15 @@ struct DeviceLink {
 struct LayerCreateInfo<Link> {
     s_type: vk::StructureType,
     next: *const c_void,
-    /// 0 where a link follows.
+    /// 0: a link follows.
     function: i32,
     link: *mut Link,
 }
 
-/// The loader's structure in a chain; the link in it is taken off, for the next one.
+/// Takes the link out of the loader's structure in a chain, which then holds the next layer's.
 ///
 /// # Safety
-/// `chain` is one that the loader has made.
+/// `chain` comes from the loader.
 unsafe fn take_link<Link>(
     mut chain: *const c_void,
     s_type: vk::StructureType,
@@ -69,7 +121,7 @@ unsafe fn take_link<Link>(
 ///
 /// # Safety
 /// `info` comes from the loader.
-pub unsafe fn next_instance_link(info: *const vk::InstanceCreateInfo<'_>) -> Option<vk::PFN_vkGetInstanceProcAddr> {
+unsafe fn next_instance_link(info: *const vk::InstanceCreateInfo<'_>) -> Option<vk::PFN_vkGetInstanceProcAddr> {
     // SAFETY: as promised.
     unsafe {
         let advance = |link: *mut InstanceLink| (*link).next;
@@ -93,7 +145,7 @@ pub unsafe fn next_device_link(
     }
 }
 
-/// A function of the type that its name has.
+/// A function pointer as the type that belongs to the function's name.
 ///
 /// # Safety
 /// `F` is the function pointer type of the function.
@@ -103,14 +155,14 @@ pub unsafe fn function<F: Copy>(pointer: vk::PFN_vkVoidFunction) -> F {
     unsafe { std::mem::transmute_copy(&pointer.expect("the driver has the function")) }
 }
 
-/// Where calls go on.
+/// The functions of the next layer or the driver.
 #[derive(Clone, Copy)]
 pub struct Next {
     pub instance: vk::Instance,
     device: vk::Device,
     get_instance: Option<vk::PFN_vkGetInstanceProcAddr>,
     get_device: Option<vk::PFN_vkGetDeviceProcAddr>,
-    /// Asked for when the instance is made: later, the loader would answer with this layer's own functions.
+    /// Looked up when the instance is created: later, the loader returns the layer's own.
     pub properties: vk::PFN_vkVoidFunction,
     pub properties2: vk::PFN_vkVoidFunction,
 }
@@ -124,7 +176,7 @@ static NEXT: RwLock<Next> = RwLock::new(Next {
     properties2: None,
 });
 
-/// The next functions of the instance and the device made last.
+/// The next functions of the latest instance and device.
 pub fn next() -> Next {
     *NEXT.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -133,7 +185,7 @@ impl Next {
     pub fn set_instance(get: vk::PFN_vkGetInstanceProcAddr, instance: vk::Instance) {
         let mut next = NEXT.write().unwrap_or_else(PoisonError::into_inner);
         (next.get_instance, next.instance) = (Some(get), instance);
-        // SAFETY: the instance has just been made by the same chain.
+        // SAFETY: the same chain has just created the instance.
         let function = |name: &CStr| unsafe { get(instance, name.as_ptr()) };
         next.properties = function(c"vkGetPhysicalDeviceProperties");
         next.properties2 =
@@ -162,9 +214,9 @@ impl Next {
     /// A function of the device.
     ///
     /// # Safety
-    /// `F` is its type.
+    /// `F` is its function pointer type.
     pub unsafe fn call<F: Copy>(self, name: &CStr) -> F {
-        // SAFETY: as promised. Extensions that have become part of Vulkan keep their old name on some drivers.
+        // SAFETY: as promised. Some drivers know functions of Vulkan by the extension's name only.
         unsafe {
             let found = self.device_function(self.device, name.as_ptr());
             function(found.or_else(|| {
