@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Runs every test. Needs a Rust toolchain and Python 3.9 or newer. Where there is no graphics adapter, a software
-# Vulkan driver is installed, and where there is no Python, that is (Debian and its kin, as root), so that all tests
-# run everywhere. What shows best whether a driver is right runs on a second one too, where that can be had.
+# Runs every test. Needs a Rust toolchain and Python 3.9 or newer.
+#
+# Installs a software Vulkan driver, Python and Node.js if they are missing (Debian and its kin, as
+# root), so all tests run on any machine. The most telling driver tests also run on a second driver,
+# if one is available. Then come Tint, Chromium's WGSL compiler, and AMD's registers per kernel; if
+# their packages are not available, a line says why.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# In the background of a script Ctrl-C is ignored, and every program inherits that. Some tests send it.
+# Background jobs of a script inherit an ignored SIGINT. Some tests send it: restore the default.
 if [ -z "${BDH_GPU_SIGNALS:-}" ] && env --default-signal=INT true 2>/dev/null; then
     BDH_GPU_SIGNALS=default exec env --default-signal=INT bash ./test.sh "$@"
 fi
@@ -13,11 +16,18 @@ fi
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 program=$CARGO_TARGET_DIR/debug/bdh-gpu
 
+# Without this folder, Mesa prints an error for every device.
+if [ ! -d "${XDG_RUNTIME_DIR:-}" ]; then
+    export XDG_RUNTIME_DIR=$CARGO_TARGET_DIR/runtime
+    mkdir -p -m 700 "$XDG_RUNTIME_DIR"
+fi
+
 has_adapter() {
     "$program" devices --format json --quiet | grep -q '"index":[0-9]'
 }
 
-# The tests' program: with their dependencies built in, `cargo build` would make another one.
+# Build via `cargo test`: dev-dependencies change feature unification, and `cargo build` would
+# rebuild the binary.
 cargo test --no-run
 
 if ! has_adapter; then
@@ -41,11 +51,19 @@ fi
 
 cargo test
 
+# The tests have written every kernel's text, in all layouts.
+texts=$CARGO_TARGET_DIR/shader-texts
+if [ -d "$texts" ]; then
+    tests/tint/check.sh "$texts"
+fi
+
+tests/drivers/statistics.sh
+
 if driver=$(tests/drivers/swiftshader.sh) && [ -n "$driver" ]; then
-    # The older name is for older Vulkan loaders.
+    # VK_ICD_FILENAMES is for older Vulkan loaders.
     export VK_DRIVER_FILES=$driver VK_ICD_FILENAMES=$driver
     echo "On a second driver: $("$program" devices --quiet | grep SwiftShader)"
-    # Its compiler is slow and uses one core, so both at once; all GPU tests would take half an hour.
+    # Both at once: its compiler is slow and uses one core. All GPU tests would take half an hour.
     verified=$CARGO_TARGET_DIR/second-driver.txt
     "$program" verify >"$verified" &
     verification=$!
