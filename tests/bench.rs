@@ -1,9 +1,10 @@
 //! What `bdh-gpu bench` counts, and what it prints. How fast anything is depends on the machine and is not tested.
 
 use assert_cmd::Command;
+use bdh_gpu::backend::gpu::{Phase, kernel_names};
 use bdh_gpu::backend::profile::Activity;
 use bdh_gpu::backend::{BackendError, Input, Output, Plan, SlotStep, WeightType};
-use bdh_gpu::bench::{self, BenchError, BenchOptions, Speed, chunk_traffic, density, traffic};
+use bdh_gpu::bench::{self, BenchError, BenchOptions, Profiled, Speed, chunk_traffic, density, traffic};
 use bdh_gpu::generation::{Bdh, DeviceChoice, WeightChoice};
 use bdh_gpu::model::{Model, SyntheticSpec};
 use serde_json::Value;
@@ -221,7 +222,7 @@ fn the_last_positions_can_be_measured_and_none_after_them() {
 #[test]
 fn a_profile_covers_the_whole_run() {
     let options = BenchOptions { new_tokens: 8, batches: vec![1, 2], ..Default::default() };
-    let profiles = bench::profile(&on_cpu(0.3), &options).expect("the CPU can be profiled");
+    let profiles = bench::profile(&on_cpu(0.3), &options, Profiled::Decode).expect("the CPU can be profiled");
     assert_eq!(profiles.iter().map(|profile| (profile.batch, profile.steps)).collect::<Vec<_>>(), [(1, 8), (2, 8)]);
     for profile in profiles {
         let names: Vec<&str> = profile.profile.parts.iter().map(|part| part.name).collect();
@@ -236,7 +237,7 @@ fn a_gpus_profile_has_every_kernel_of_a_step() {
     let bdh = Bdh::new(model(0.3), &DeviceChoice::Gpu, WeightChoice::F16)
         .expect("an adapter to test on; install mesa-vulkan-drivers");
     let options = BenchOptions { new_tokens: 8, depths: vec![100], ..Default::default() };
-    let profiles = match bench::profile(&bdh, &options) {
+    let profiles = match bench::profile(&bdh, &options, Profiled::Decode) {
         Err(BenchError::Backend(BackendError::NoTimestamps { .. })) => return,
         profiles => profiles.expect("a profile"),
     };
@@ -246,6 +247,30 @@ fn a_gpus_profile_has_every_kernel_of_a_step() {
     let expected = [("embed", 8), ("project", 16), ("encode", 8), ("logits", 8), ("sample", 8)];
     assert_eq!(runs, expected.map(|(name, runs)| (name, Some(runs))));
     assert!(parts.iter().any(|part| !part.time.is_zero()), "{parts:?}");
+}
+
+#[test]
+fn a_gpus_profiles_of_prompts_and_beams_have_their_kernels() {
+    let bdh = Bdh::new(model(0.3), &DeviceChoice::Gpu, WeightChoice::F16)
+        .expect("an adapter to test on; install mesa-vulkan-drivers");
+    let options = BenchOptions { new_tokens: 5, prompt_tokens: 200, depths: vec![100], ..Default::default() };
+    for (profiled, phase, others) in
+        [(Profiled::Prefill, Phase::Prefill, vec![]), (Profiled::Beam, Phase::Beam, vec!["project", "logits"])]
+    {
+        let profiles = match bench::profile(&bdh, &options, profiled) {
+            Err(BenchError::Backend(BackendError::NoTimestamps { .. })) => return,
+            profiles => profiles.expect("a profile"),
+        };
+        let parts = &profiles[0].profile.parts;
+        let mut names: Vec<&str> = parts.iter().map(|part| part.name).collect();
+        let mut expected = [kernel_names(phase), others].concat();
+        // Prompts need no logits here, and nothing is folded while beams have not agreed.
+        expected.retain(|name| !name.ends_with("/logits") && (!name.ends_with("/fold") || names.contains(name)));
+        names.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        assert!(profiles[0].steps > 0 && !profiles[0].ordinary.is_zero());
+    }
 }
 
 /// Runs the program on a small random model.
@@ -340,6 +365,12 @@ fn profiles_are_printed_in_every_format() {
     assert_eq!(rows[1]["kernel"], "encode");
     let text = run(&["--profile", "--format", "csv"]);
     assert_eq!(csv::Reader::from_reader(text.as_bytes()).records().filter(Result::is_ok).count(), 8, "{text}");
+    for phase in ["prefill", "beam"] {
+        let rows: Value =
+            serde_json::from_str(&run(&[&format!("--profile={phase}"), "--format", "json"])).expect("JSON");
+        assert_eq!(rows[0]["phase"], phase, "{rows}");
+        assert_eq!(rows[0]["share"], 1.0, "{rows}");
+    }
     for (format, first) in [("table", "kernel"), ("md", "| kernel |")] {
         let text = run(&["--profile", "--format", format]);
         assert!(text.lines().any(|line| line.starts_with(first)), "{text}");

@@ -16,6 +16,19 @@ impl Profile {
     pub fn of_one_part(name: &'static str, time: Duration) -> Self {
         Self { parts: vec![ProfilePart { name, dispatches: None, time }], activity: None }
     }
+
+    /// Adds the parts of another profile of the same device to this one's.
+    pub fn add(&mut self, other: Self) {
+        for part in other.parts {
+            match self.parts.iter_mut().find(|own| own.name == part.name) {
+                Some(own) => {
+                    own.time += part.time;
+                    own.dispatches = own.dispatches.zip(part.dispatches).map(|(own, more)| own + more);
+                }
+                None => self.parts.push(part),
+            }
+        }
+    }
 }
 
 /// One kernel of a GPU, or one phase of the CPU's threads.

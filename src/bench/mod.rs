@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `cases` | the tests, the tokens they read, one timed run |
 //! | `measure` | the order of all runs, and the rows made of them |
-//! | `profile` | where a decoded token's time goes |
+//! | `profile` | where the time of decode, prefill or beam search goes |
 //! | `traffic` | the bytes that a token has to move |
 //! | `bandwidth` | the memory bandwidth of this machine's CPU |
 //! | `statistics` | medians and deviations |
@@ -24,7 +24,7 @@ mod traffic;
 
 pub use bandwidth::{Bandwidth, bandwidth};
 pub use measure::run;
-pub use profile::{DeviceProfile, profile};
+pub use profile::{DeviceProfile, Profiled, profile};
 pub use report::{Density, Report, Row, Speed};
 pub use statistics::{deviation, median};
 pub use traffic::{Traffic, chunk_traffic, density, traffic};

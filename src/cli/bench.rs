@@ -4,10 +4,10 @@ use super::args::{self, DeviceArgs, ModelArgs, Weights};
 use super::bench_report::{self, Format};
 use super::failure::Failure;
 use super::output::{Notices, Output};
-use bdh_gpu::bench::{self, BenchError, BenchOptions};
+use bdh_gpu::bench::{self, BenchError, BenchOptions, Profiled};
 use bdh_gpu::generation::{Bdh, DeviceChoice};
 use bdh_gpu::model::{Model, SyntheticSpec};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,11 +63,31 @@ pub struct Bench {
     /// How to print the result
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "Output")]
     format: Format,
-    /// Say where a decoded token's time goes instead, by kernel (on the CPU by phase); at the first depth
-    #[arg(long, help_heading = "Output")]
-    profile: bool,
+    /// Say where the time goes instead, by kernel (on the CPU by phase), at the first depth: the time of a decoded token, of
+    /// a chunk of a prompt (--profile=prefill), or of a step of four beams (--profile=beam)
+    #[arg(long, value_name = "PHASE", value_enum, num_args = 0..=1, require_equals = true,
+        default_missing_value = "decode", help_heading = "Output")]
+    profile: Option<Phase>,
     #[command(flatten)]
     notices: Notices,
+}
+
+/// A phase to profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Phase {
+    Decode,
+    Prefill,
+    Beam,
+}
+
+impl From<Phase> for Profiled {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Decode => Self::Decode,
+            Phase::Prefill => Self::Prefill,
+            Phase::Beam => Self::Beam,
+        }
+    }
 }
 
 /// What to measure.
@@ -124,14 +144,15 @@ impl Bench {
         // Devices hold the weights by now.
         drop(model);
         let text = match self.profile {
-            true => {
+            Some(phase) => {
                 let mut profiles = Vec::new();
                 for bdh in &devices {
-                    profiles.extend(bench::profile(bdh, &options)?.into_iter().map(|profile| (bdh, profile)));
+                    profiles
+                        .extend(bench::profile(bdh, &options, phase.into())?.into_iter().map(|profile| (bdh, profile)));
                 }
                 bench_report::profiles(&profiles, self.format)
             }
-            false => {
+            None => {
                 let bar = self.notices.share_bar();
                 let report = bench::run(&devices, &options, &mut |what, share| {
                     bar.set_message(what.to_string());

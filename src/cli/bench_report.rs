@@ -1,7 +1,7 @@
 //! The results of `bdh-gpu bench` as tables, CSV and JSON.
 
 use super::format;
-use bdh_gpu::bench::{DeviceProfile, Report, Row, Speed};
+use bdh_gpu::bench::{DeviceProfile, Profiled, Report, Row, Speed};
 use bdh_gpu::generation::Bdh;
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -150,11 +150,29 @@ fn rate_values(row: &Row) -> [Value; 18] {
     ]
 }
 
-const PROFILE_KEYS: [&str; 9] =
-    ["model", "weights", "device", "batch", "depth", "kernel", "runs_per_step", "microseconds_per_step", "share"];
+const PROFILE_KEYS: [&str; 10] = [
+    "model",
+    "weights",
+    "device",
+    "batch",
+    "depth",
+    "kernel",
+    "runs_per_step",
+    "microseconds_per_step",
+    "share",
+    "phase",
+];
 
 fn microseconds(time: Duration, steps: usize) -> f64 {
     1e6 * time.as_secs_f64() / steps.max(1) as f64
+}
+
+fn phase(profiled: Profiled) -> &'static str {
+    match profiled {
+        Profiled::Decode => "decode",
+        Profiled::Prefill => "prefill",
+        Profiled::Beam => "beam",
+    }
 }
 
 fn profile_rows(bdh: &Bdh, measured: &DeviceProfile) -> Vec<Vec<Value>> {
@@ -170,6 +188,7 @@ fn profile_rows(bdh: &Bdh, measured: &DeviceProfile) -> Vec<Vec<Value>> {
             json!(part.dispatches.map(|runs| runs as f64 / measured.steps.max(1) as f64)),
             json!(microseconds(part.time, measured.steps)),
             json!(part.time.as_secs_f64() / total.as_secs_f64().max(1e-9)),
+            json!(phase(measured.profiled)),
         ]
     });
     parts.collect()
@@ -191,10 +210,11 @@ fn profile_table(bdh: &Bdh, measured: &DeviceProfile, format: Format) -> String 
         _ => "\n",
     };
     format!(
-        "{} ({}) on {}, batch {}, depth {}\n{heading}{}\nall: {:.1} µs per step; an ordinary step takes {:.1} µs\n",
+        "{} ({}) on {}, {}, batch {}, depth {}\n{heading}{}\nall: {:.1} µs per step; an ordinary step takes {:.1} µs\n",
         bdh.model().name,
         bdh.backend().weight_type(),
         bdh.device(),
+        phase(measured.profiled),
         measured.batch,
         measured.depth,
         table(format, ["kernel", "runs/step", "µs/step", "share"], profile_rows(bdh, measured).into_iter().map(cells)),

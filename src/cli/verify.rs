@@ -3,15 +3,19 @@
 use super::args::ModelArgs;
 use super::failure::Failure;
 use super::output::{Notices, Output};
+use bdh_gpu::files::PendingFile;
 use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::verify::{self, CaseReport, VerifyOptions};
 use clap::{Args, ValueEnum};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
   bdh-gpu verify
   bdh-gpu verify --device 0 --format json
   bdh-gpu verify --model models/bdh-shakespeare
+  bdh-gpu verify --dump-shaders shader-texts
 
 Exits with 1 if a kernel and its twin disagree by more than the tolerance.";
 
@@ -30,6 +34,9 @@ pub struct Verify {
     /// Corrupt a kernel's results on purpose: the check must fail then
     #[arg(long, value_name = "KERNEL", hide = true)]
     corrupt: Option<String>,
+    /// Write the WGSL text of every kernel, as the device gets it, to files in this folder instead of checking
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["format", "corrupt"], help_heading = "Output")]
+    dump_shaders: Option<PathBuf>,
     #[command(flatten)]
     notices: Notices,
 }
@@ -44,6 +51,9 @@ enum Format {
 impl Verify {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
+        if let Some(folder) = &self.dump_shaders {
+            return self.dump(folder);
+        }
         let options = VerifyOptions {
             model: Some(self.model.load(&self.notices)?),
             device: self.device.clone(),
@@ -86,6 +96,17 @@ impl Verify {
         printed
     }
 
+    /// Writes every kernel's text to a file of its own.
+    fn dump(&self, folder: &Path) -> Result<(), Failure> {
+        let texts = verify::shader_texts(&self.model.load(&self.notices)?, &self.device)?;
+        for (shader, text) in &texts {
+            let path = folder.join(shader).with_extension("wgsl");
+            write(&path, text).map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))?;
+        }
+        self.notices.say(format_args!("{} shaders written to {}", texts.len(), folder.display()));
+        Ok(())
+    }
+
     fn row(&self, case: &CaseReport) -> String {
         let number = |number: f64| if number == 0.0 { "0".to_string() } else { format!("{number:.1e}") };
         let verdict = if case.passed { "ok" } else { "FAILED" };
@@ -103,6 +124,14 @@ impl Verify {
         }
         text
     }
+}
+
+/// Writes a file, and the folder that holds it.
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    let mut file = PendingFile::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.commit()
 }
 
 fn heading() -> String {

@@ -43,10 +43,25 @@ impl Bdh {
         mut progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
     ) -> Result<Vec<Hypothesis>, GenerationError> {
         sampling.validate()?;
+        beam.validate()?;
+        let mut beams = self.backend().create_beams(beam.num_beams)?;
+        self.beam_search_on(&mut *beams, prompt, sampling, beam, forgetting, &mut progress)
+    }
+
+    /// As [`Bdh::beam_search`], on beams that the caller made.
+    pub(crate) fn beam_search_on(
+        &self,
+        beams: &mut dyn Beams,
+        prompt: &[u32],
+        sampling: &SamplingOptions,
+        beam: &BeamOptions,
+        forgetting: Forgetting,
+        mut progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
+    ) -> Result<Vec<Hypothesis>, GenerationError> {
+        sampling.validate()?;
         let search = BeamSearch::new(beam.clone())?.with_text(self.text_stream());
         let prompt = if prompt.is_empty() { self.default_prompt()? } else { prompt.to_vec() };
         let config = &self.model().config;
-        let mut beams = self.backend().create_beams(beam.num_beams)?;
 
         // The state reads all but the last token, which every search starts from.
         let mut batch = Batch::on(beams.base()?, self.backend.chunk_tokens(), config, 1, forgetting);
@@ -67,7 +82,7 @@ impl Bdh {
         prompt.iter().for_each(|&token| counts[token as usize] |= PROMPT_BIT);
         let params = SamplerParams::new(sampling, 0, 0);
         beams.start(&params, &mark_eos(counts, &beam.eos_token_ids))?;
-        run(&mut *beams, search, clock, prompt[prompt.len() - 1], progress)
+        run(beams, search, clock, prompt[prompt.len() - 1], progress)
     }
 }
 

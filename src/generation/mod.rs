@@ -4,6 +4,7 @@ mod api;
 pub(crate) mod batch;
 pub mod beam;
 mod beams;
+pub(crate) mod chunks;
 mod error;
 mod lineage;
 mod options;

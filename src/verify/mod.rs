@@ -96,12 +96,7 @@ pub type Open<'a> = dyn Fn(&Model, WeightType) -> Result<Box<dyn Backend>, Backe
 /// [`VerifyError`] where there is nothing to verify, or the device cannot be opened or was lost. A
 /// device that merely computes wrong numbers, or refuses a shape, gives a report that has not passed.
 pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Result<Report, VerifyError> {
-    let choice = match &options.device {
-        DeviceChoice::Cpu => return Err(VerifyError::CpuIsTheReference),
-        DeviceChoice::Auto | DeviceChoice::Gpu => AdapterChoice::Any,
-        DeviceChoice::Index(index) => AdapterChoice::Index(*index),
-        DeviceChoice::Name(name) => AdapterChoice::Name(name.clone()),
-    };
+    let choice = adapter(&options.device)?;
     if let Some(name) = &options.corrupt {
         let known = [Phase::Decode, Phase::Prefill, Phase::Beam].map(kernel_names).concat();
         if !known.contains(&name.as_str()) {
@@ -138,6 +133,26 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
     }
     check_model(model, &*device, options.whole_model_tokens, &mut each)?;
     Ok(Report { device: device.device().to_string(), cases })
+}
+
+/// The adapter that a device choice names; without a preference the best there is, a software one included.
+fn adapter(device: &DeviceChoice) -> Result<AdapterChoice, VerifyError> {
+    Ok(match device {
+        DeviceChoice::Cpu => return Err(VerifyError::CpuIsTheReference),
+        DeviceChoice::Auto | DeviceChoice::Gpu => AdapterChoice::Any,
+        DeviceChoice::Index(index) => AdapterChoice::Index(*index),
+        DeviceChoice::Name(name) => AdapterChoice::Name(name.clone()),
+    })
+}
+
+/// Every kernel's shader, as its path below `shaders/` without the ending, and the whole WGSL text that a device gets of it
+/// for a model.
+///
+/// # Errors
+/// [`VerifyError`] if the device is the CPU or cannot take the model.
+pub fn shader_texts(model: &Model, device: &DeviceChoice) -> Result<Vec<(&'static str, String)>, VerifyError> {
+    let gpu = GpuBackend::new(model, weight_type(model), &adapter(device)?)?;
+    Ok(gpu.shader_texts(1))
 }
 
 #[cfg(feature = "embedded-model")]

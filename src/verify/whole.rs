@@ -3,7 +3,8 @@
 use super::compare::{Comparison, MODEL};
 use super::random::Random;
 use super::report::CaseReport;
-use crate::backend::{Backend, BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots};
+use crate::backend::{Backend, BackendError, Input, Output, Plan, SlotStep, Slots};
+use crate::generation::chunks::next_chunk;
 use crate::model::Model;
 use crate::model::forgetting::{Clock, Forgetting, default_tau};
 use crate::sampling::{NO_TOKEN, Sampler, SamplerParams, SamplingOptions};
@@ -96,8 +97,7 @@ fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize
     Ok(traces)
 }
 
-/// Reads tokens in chunks of `most`, or fewer where the state is rescaled between two of them. Returns the logits after
-/// each, if they are asked for.
+/// Reads tokens in chunks of at most `most`. Returns the logits after each token, if they are asked for.
 pub(super) fn prefill_chunks(
     slots: &mut dyn Slots,
     slot: usize,
@@ -108,19 +108,7 @@ pub(super) fn prefill_chunks(
 ) -> Result<Vec<f32>, BackendError> {
     let mut read = Vec::new();
     while !tokens.is_empty() {
-        let position = clock.position() as u32;
-        let mut chunk = Chunk { position, logits, ..Chunk::default() };
-        while let Some((&token, rest)) = tokens.split_first() {
-            let tick = { *clock }.tick();
-            if chunk.tokens.len() == most || (tick.rescale.is_some() && !chunk.tokens.is_empty()) {
-                break;
-            }
-            clock.tick();
-            chunk.rescale = chunk.rescale.or(tick.rescale);
-            chunk.tokens.push(ChunkToken { token, read_scale: tick.read_scale, write_scale: tick.write_scale });
-            tokens = rest;
-        }
-        read.extend(slots.prefill(slot, &chunk)?);
+        read.extend(slots.prefill(slot, &next_chunk(&mut tokens, most, clock, logits))?);
     }
     Ok(read)
 }

@@ -10,7 +10,7 @@
 //!
 //! `shared/constants.wgsl` holds examples; the host's values take its place.
 
-use super::store::{TEXELS, Use};
+use super::texels::{TEXELS, Use};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 

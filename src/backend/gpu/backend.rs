@@ -81,12 +81,13 @@ impl GpuBackend {
         Ok(Self { shared: Arc::new(Shared { gpu, layout, weights, pipelines }) })
     }
 
-    /// Every kernel's name and whole WGSL text as this adapter gets it when that many sequences run together.
-    pub fn shader_sources(&self, sequences: usize) -> Vec<(&'static str, String)> {
+    /// Every kernel's shader, as its path below `shaders/` without the ending, and the whole WGSL text that this adapter gets
+    /// of it when that many sequences run together.
+    pub fn shader_texts(&self, sequences: usize) -> Vec<(&'static str, String)> {
         let Shared { layout, pipelines, .. } = &*self.shared;
         let slot_tile = layout.slot_tile(sequences);
         let text = |kernel: &Kernel| kernel.text(layout, slot_tile, pipelines.options()).wgsl;
-        KERNELS.iter().map(|kernel| (kernel.name, text(kernel))).collect()
+        KERNELS.iter().map(|kernel| (kernel.shader, text(kernel))).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Adapters, devices, and what becomes of their errors.
 
-use super::store::Use;
+use super::texels::Use;
 use crate::backend::{BackendError, DeviceInfo, DeviceKind};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

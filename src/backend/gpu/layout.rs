@@ -70,41 +70,11 @@ impl Layout {
         allowance: Allowance,
         workgroup: Option<u32>,
     ) -> Result<Self, BackendError> {
-        let neurons = config.neurons_per_head.next_power_of_two();
-        // A software adapter has few cores: large blocks mean less repeated work. A GPU wants a hundred
-        // workgroups or more.
-        let largest = if allowance.software { largest_software_block(config) } else { LARGEST_BLOCK };
-        let wanted = if allowance.software { largest } else { (config.neurons() / 128).next_power_of_two() };
-        let block = wanted.min(neurons).clamp(SMALLEST_BLOCK, largest);
-        let mut geometry = Geometry::new(config, LANE, block);
-        let vocab_block = if allowance.software { LARGEST_BLOCK } else { (config.vocab_size / 64).next_power_of_two() };
-        let vocab_block = vocab_block.min(config.vocab_size.next_power_of_two()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
-
-        let team_rows = match allowance.software {
-            true => SOFTWARE_TEAM_ROWS,
-            false if allowance.workgroup_memory >= AMPLE_MEMORY => HARDWARE_TEAM_ROWS,
-            false => 1,
-        };
+        let vocab_block = vocab_block(config, &allowance);
+        let team_rows = team_rows(&allowance);
         let most = 1 << allowance.invocations.min(256).ilog2();
-        let mut workgroup =
-            workgroup.unwrap_or(if allowance.software { SOFTWARE_WORKGROUP } else { 256 }).clamp(8, most);
-        let memory = |geometry: &Geometry, workgroup| memory(geometry, vocab_block, workgroup, team_rows, 1);
-        while workgroup > 32 && memory(&geometry, workgroup) > allowance.workgroup_memory {
-            workgroup /= 2;
-        }
-        // Only a software adapter's blocks are larger.
-        while geometry.block > LARGEST_BLOCK && memory(&geometry, workgroup) > allowance.workgroup_memory {
-            geometry = Geometry::new(config, LANE, geometry.block / 2);
-        }
-        let needed = memory(&geometry, workgroup);
-        if needed > allowance.workgroup_memory {
-            return Err(BackendError::Limit {
-                device: allowance.device,
-                what: "bytes of workgroup memory",
-                needed,
-                allowed: allowance.workgroup_memory,
-            });
-        }
+        let workgroup = workgroup.unwrap_or(if allowance.software { SOFTWARE_WORKGROUP } else { 256 }).clamp(8, most);
+        let (geometry, workgroup) = fitting_blocks(config, &allowance, workgroup, vocab_block, team_rows)?;
 
         let row_bytes = |numbers: usize, bytes: u64| numbers as u64 * geometry.row as u64 * bytes;
         let segments = split(
@@ -123,23 +93,7 @@ impl Layout {
             &allowance,
             "bytes in one binding for a part of the LM head",
         )?;
-        let embedding = row_bytes(config.vocab_size, element);
-        if embedding > allowance.max_binding {
-            return Err(BackendError::Limit {
-                device: allowance.device,
-                what: "bytes in one binding for the embedding",
-                needed: embedding,
-                allowed: allowance.max_binding,
-            });
-        }
-        if allowance.software && config.vocab_size > SOFTWARE_VOCAB * most as usize {
-            return Err(BackendError::Limit {
-                device: allowance.device,
-                what: "tokens in the vocabulary",
-                needed: config.vocab_size as u64,
-                allowed: (SOFTWARE_VOCAB * most as usize) as u64,
-            });
-        }
+        check_vocabulary(config, &allowance, row_bytes(config.vocab_size, element), most)?;
         let row_lanes = if allowance.software { 8 } else { 16.min(workgroup) };
         let mut layout = Self {
             images: allowance.images,
@@ -274,6 +228,83 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+/// Logits in a block.
+fn vocab_block(config: &Config, allowance: &Allowance) -> usize {
+    let wanted = if allowance.software { LARGEST_BLOCK } else { (config.vocab_size / 64).next_power_of_two() };
+    wanted.min(config.vocab_size.next_power_of_two()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK)
+}
+
+/// Rows of encoder_v that a team takes at once.
+fn team_rows(allowance: &Allowance) -> usize {
+    match allowance.software {
+        true => SOFTWARE_TEAM_ROWS,
+        false if allowance.workgroup_memory >= AMPLE_MEMORY => HARDWARE_TEAM_ROWS,
+        false => 1,
+    }
+}
+
+/// The largest blocks, and the largest workgroup up to `workgroup`, whose kernels fit workgroup memory.
+fn fitting_blocks(
+    config: &Config,
+    allowance: &Allowance,
+    mut workgroup: u32,
+    vocab_block: usize,
+    team_rows: usize,
+) -> Result<(Geometry, u32), BackendError> {
+    // A software adapter has few cores: large blocks mean less repeated work. A GPU wants a hundred workgroups or more.
+    let largest = if allowance.software { largest_software_block(config) } else { LARGEST_BLOCK };
+    let wanted = if allowance.software { largest } else { (config.neurons() / 128).next_power_of_two() };
+    let block = wanted.min(config.neurons_per_head.next_power_of_two()).clamp(SMALLEST_BLOCK, largest);
+    let mut geometry = Geometry::new(config, LANE, block);
+    let memory = |geometry: &Geometry, workgroup| memory(geometry, vocab_block, workgroup, team_rows, 1);
+    while workgroup > 32 && memory(&geometry, workgroup) > allowance.workgroup_memory {
+        workgroup /= 2;
+    }
+    // Only a software adapter's blocks are larger.
+    while geometry.block > LARGEST_BLOCK && memory(&geometry, workgroup) > allowance.workgroup_memory {
+        geometry = Geometry::new(config, LANE, geometry.block / 2);
+    }
+    let needed = memory(&geometry, workgroup);
+    if needed > allowance.workgroup_memory {
+        return Err(BackendError::Limit {
+            device: allowance.device.clone(),
+            what: "bytes of workgroup memory",
+            needed,
+            allowed: allowance.workgroup_memory,
+        });
+    }
+    Ok((geometry, workgroup))
+}
+
+/// Checks that the embedding, of so many bytes, fits a binding, and the vocabulary the loops of a software adapter with
+/// workgroups of at most `invocations`.
+fn check_vocabulary(
+    config: &Config,
+    allowance: &Allowance,
+    embedding: u64,
+    invocations: u32,
+) -> Result<(), BackendError> {
+    let device = || allowance.device.clone();
+    if embedding > allowance.max_binding {
+        return Err(BackendError::Limit {
+            device: device(),
+            what: "bytes in one binding for the embedding",
+            needed: embedding,
+            allowed: allowance.max_binding,
+        });
+    }
+    let most = SOFTWARE_VOCAB * invocations as usize;
+    if allowance.software && config.vocab_size > most {
+        return Err(BackendError::Limit {
+            device: device(),
+            what: "tokens in the vocabulary",
+            needed: config.vocab_size as u64,
+            allowed: most as u64,
+        });
+    }
+    Ok(())
 }
 
 /// Most neurons in a block on a software adapter: there are four blocks or more, and no more padding than with blocks of half

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `device` | adapters, the open device, its faults |
 //! | `allowance`, `layout` | how a model lies in an adapter's memory |
-//! | `store`, `binding` | buffers or images that kernels address like a line; what a bind group binds |
+//! | `store`, `texels`, `binding` | buffers or images that kernels address like a line; what a bind group binds |
 //! | `assemble`, `kernel`, `registry` | shader texts; what the host knows about a kernel; the list of all |
 //! | `pipeline`, `compiling` | compiled kernels; whether some are being compiled |
 //! | `weights`, `shared` | a model on a device |
@@ -43,6 +43,7 @@ mod staging;
 mod steps;
 mod store;
 mod submission;
+mod texels;
 mod weights;
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use super::device::Gpu;
 use super::layout::Layout;
-use super::store::{Store, Use};
+use super::store::Store;
+use super::texels::Use;
 use crate::backend::BackendError;
 use std::ops::Range;
 

@@ -77,19 +77,9 @@ impl Stopwatch {
         let period = f64::from(gpu.queue.get_timestamp_period());
         for (name, times) in timed.into_iter().zip(times.chunks_exact(16)) {
             let [begin, end]: [u64; 2] = bytemuck::pod_read_unaligned(times);
-            add(profile, name, Duration::from_nanos((end.saturating_sub(begin) as f64 * period) as u64));
+            let time = Duration::from_nanos((end.saturating_sub(begin) as f64 * period) as u64);
+            profile.add(Profile { parts: vec![ProfilePart { name, dispatches: Some(1), time }], activity: None });
         }
         Ok(())
-    }
-}
-
-/// Adds one run of a kernel to a profile.
-fn add(profile: &mut Profile, name: &'static str, time: Duration) {
-    match profile.parts.iter_mut().find(|part| part.name == name) {
-        Some(part) => {
-            part.dispatches = part.dispatches.map(|dispatches| dispatches + 1);
-            part.time += time;
-        }
-        None => profile.parts.push(ProfilePart { name, dispatches: Some(1), time }),
     }
 }

@@ -6,45 +6,15 @@
 
 use super::binding::Resource;
 use super::device::Gpu;
+use super::texels::{TEXELS, Use};
 use crate::backend::BackendError;
 
-/// Vectors in a row of an image.
-pub(super) const TEXELS: u32 = 1024;
 /// Bytes in a row of an image.
 pub(super) const ROW_BYTES: u64 = 16 * TEXELS as u64;
 /// Bytes that are uploaded or downloaded at once: whole rows.
 const PIECE: u64 = 16 << 20;
 /// Bytes that are cleared at once: whole rows.
 const CLEARED: u64 = 1 << 20;
-
-/// The contents of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Use {
-    /// Read by kernels; vectors of u32.
-    Weights,
-    /// Read and written by kernels; vectors of f32.
-    Floats,
-}
-
-impl Use {
-    /// Its format in an image.
-    pub fn format(self) -> wgpu::TextureFormat {
-        match self {
-            Self::Weights => wgpu::TextureFormat::Rgba32Uint,
-            Self::Floats => wgpu::TextureFormat::Rgba32Float,
-        }
-    }
-
-    /// Uses that an adapter must allow with that format.
-    pub fn needs(self) -> wgpu::TextureFormatFeatureFlags {
-        match self {
-            Self::Weights => wgpu::TextureFormatFeatureFlags::STORAGE_READ_ONLY,
-            Self::Floats => {
-                wgpu::TextureFormatFeatureFlags::STORAGE_READ_ONLY | wgpu::TextureFormatFeatureFlags::STORAGE_READ_WRITE
-            }
-        }
-    }
-}
 
 enum Kind {
     Buffer(wgpu::Buffer),

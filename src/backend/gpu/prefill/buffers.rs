@@ -6,7 +6,8 @@ use crate::backend::gpu::binding::Resource;
 use crate::backend::gpu::groups::ALIGNMENT;
 use crate::backend::gpu::prefill::shape::{PrefillParams, PrefillToken};
 use crate::backend::gpu::shared::Shared;
-use crate::backend::gpu::store::{Store, Use};
+use crate::backend::gpu::store::Store;
+use crate::backend::gpu::texels::Use;
 use wgpu::BufferUsages;
 
 /// What prefill's kernels hand to one another.
