@@ -57,8 +57,8 @@ pub enum AdapterChoice {
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = BACKENDS;
-    // Validation of the API's use by the driver's layers is for debugging this program, not for users.
-    descriptor.flags = wgpu::InstanceFlags::empty();
+    // Validation layers and labels are for debugging this program: WGPU_VALIDATION=1 and WGPU_DEBUG=1 turn them on.
+    descriptor.flags = wgpu::InstanceFlags::empty().with_env();
     wgpu::Instance::new(descriptor)
 }
 

@@ -76,3 +76,13 @@ impl Op {
         }
     }
 }
+
+/// The kernels that operations run, by name.
+#[cfg(test)]
+pub(super) fn names(ops: &[Op]) -> Vec<&'static str> {
+    let name = |op: &Op| match op {
+        Op::Run(bound, _) => Some(bound.kernel.name),
+        Op::Copy { .. } => None,
+    };
+    ops.iter().filter_map(name).collect()
+}

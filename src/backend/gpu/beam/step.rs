@@ -119,3 +119,51 @@ impl Search {
         [self.select[side].run(Offsets::NONE), self.merge[side].run(Offsets::NONE), copy]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::gpu::kernel::Kernel;
+    use crate::backend::gpu::recording::{GroupId, Part, names};
+
+    fn bound(kernel: &'static Kernel, group: usize) -> Bound {
+        Bound { kernel, parts: [Part { group: GroupId(group), workgroups: [1, 1, 1] }].into() }
+    }
+
+    /// Two layers; of the kernels that exist per side, group 0 is for side 0.
+    fn search() -> Search {
+        let both = |kernel| [0, 1].map(|side| bound(kernel, side));
+        Search {
+            groups: Groups::default(),
+            beams: 4,
+            layers: vec![(bound(&embed::KERNEL, 0), 0), (bound(&encode::KERNEL, 0), 1)],
+            attend: vec![bound(&attend::KERNEL, 0), bound(&attend::KERNEL, 1)],
+            fold: vec![bound(&fold::KERNEL, 0), bound(&fold::KERNEL, 1)],
+            project: bound(&project::KERNEL, 0),
+            logits: bound(&logits::KERNEL, 0),
+            counts: both(&counts::KERNEL),
+            select: both(&select::KERNEL),
+            merge: both(&merge::KERNEL),
+            selected: BufferId(0),
+            staging: BufferId(1),
+        }
+    }
+
+    #[test]
+    fn a_step_folds_reorders_runs_every_layer_and_selects() {
+        let layers = [["beam/embed", "beam/attend", "project"], ["beam/encode", "beam/attend", "project"]].concat();
+        let selection = ["logits", "beam/select", "beam/merge"];
+        let first = search().step(0, false, 0, 64);
+        assert_eq!(names(&first), [&layers[..], &selection].concat());
+        let later = search().step(2, true, 0, 64);
+        let folds = ["beam/fold"; 4];
+        assert_eq!(names(&later), [&folds[..], &["beam/counts"], &layers[..], &selection].concat());
+        assert!(matches!(later.last(), Some(Op::Copy { bytes: 64, .. })), "{later:?}");
+        // The counts are on the other side once they are reordered.
+        let select = later.iter().find_map(|op| match op {
+            Op::Run(bound, _) if std::ptr::eq(bound.kernel, &select::KERNEL) => Some(bound.parts[0].group),
+            _ => None,
+        });
+        assert_eq!(select, Some(GroupId(1)));
+    }
+}

@@ -152,3 +152,56 @@ impl Decode {
         Offsets::one((index as u64 * steps::stride(self.slots)) as u32)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Input;
+    use crate::backend::gpu::kernel::Kernel;
+    use crate::backend::gpu::recording::{GroupId, Part, names};
+
+    fn bound(kernel: &'static Kernel) -> Bound {
+        Bound { kernel, parts: [Part { group: GroupId(0), workgroups: [1, 1, 1] }].into() }
+    }
+
+    /// Three layers and 100 slots: a step's row of the table takes 3,328 bytes, and of the ring 512.
+    fn decode() -> Decode {
+        let buffer = BufferId(0);
+        Decode {
+            slots: 100,
+            encode: [&embed::KERNEL, &encode::KERNEL, &encode::KERNEL].map(bound).into(),
+            project: bound(&project::KERNEL),
+            logits: bound(&logits::KERNEL),
+            sample: bound(&sample::KERNEL),
+            rescale: bound(&rescale::KERNEL),
+            settle: bound(&settle::KERNEL),
+            readback: Readback { logits: buffer, samplers: buffer, ring: buffer, staging: buffer },
+        }
+    }
+
+    fn slot(output: Output, rescale: Option<f32>) -> SlotStep {
+        SlotStep { input: Input::Token(1), output, rescale, ..SlotStep::IDLE }
+    }
+
+    #[test]
+    fn a_step_runs_what_its_slots_ask_for() {
+        let layers = ["embed", "project", "encode", "project", "encode", "project"];
+        let step = |slots: &[SlotStep]| names(&decode().step(0, slots));
+        assert_eq!(step(&[SlotStep::IDLE, slot(Output::State, None)]), layers);
+        assert_eq!(step(&[slot(Output::Logits, None)]), [&layers[..], &["logits"]].concat());
+        let all = step(&[slot(Output::State, Some(0.5)), slot(Output::Token, None)]);
+        assert_eq!(all, [&["rescale"], &layers[..], &["logits", "sample"]].concat());
+    }
+
+    #[test]
+    fn a_steps_offsets_are_those_of_its_rows() {
+        let Op::Run(_, offsets) = decode().sample(3) else { panic!("no dispatch") };
+        assert_eq!(offsets.as_slice(), [3 * 3328, 3 * 512]);
+        let Op::Run(_, offsets) = decode().encode(3, 1) else { panic!("no dispatch") };
+        assert_eq!(offsets.as_slice(), [3 * 3328]);
+        // The samplers' records follow the ring of all steps.
+        let [ring, samplers] = decode().readback(3);
+        assert!(matches!(ring, Op::Copy { to_offset: 0, bytes: 1536, .. }), "{ring:?}");
+        assert!(matches!(samplers, Op::Copy { to_offset: 1536, bytes: 4800, .. }), "{samplers:?}");
+    }
+}

@@ -129,3 +129,62 @@ impl StateKernels {
         Ok(this)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::WeightType;
+    use crate::backend::gpu::allowance::Allowance;
+    use crate::backend::gpu::layout::Layout;
+    use crate::backend::gpu::recording::names;
+    use crate::model::Config;
+
+    #[test]
+    fn a_chunk_runs_every_layer_and_logits_if_asked_for() {
+        let config = Config {
+            n_layer: 2,
+            n_embd: 64,
+            n_head: 2,
+            neurons_per_head: 256,
+            vocab_size: 100,
+            trained_context: None,
+            bos_token_id: None,
+            eos_token_ids: Vec::new(),
+            tied_embeddings: false,
+        };
+        let allowance = Allowance {
+            device: "test".into(),
+            software: false,
+            images: false,
+            subgroup: None,
+            max_binding: 128 << 20,
+            workgroup_memory: 32 << 10,
+            invocations: 256,
+            workgroups: 65_535,
+        };
+        let layout = Layout::new(&config, WeightType::F32, allowance, None).unwrap();
+        let group = || vec![GroupId(0)];
+        let kernels = Kernels {
+            embed: GroupId(0),
+            finish: GroupId(0),
+            encode: group(),
+            rotate: group(),
+            scores: group(),
+            attend: GroupId(0),
+            gate: group(),
+            decode: group(),
+            logits: group(),
+        };
+        let state = StateKernels { read: vec![group(), group()], write: vec![group(), group()] };
+        let shape = Shape { layout: &layout, tokens: 13 };
+        let layer = ["encode", "rotate", "scores", "read", "attend", "write", "gate", "decode"];
+        let expected = [&["embed"], &layer[..], &["finish"], &layer[..], &["finish", "logits"]].concat();
+        let expected: Vec<String> = expected.iter().map(|name| format!("prefill/{name}")).collect();
+        assert_eq!(names(&kernels.chunk(shape, &state, true)), expected);
+        assert_eq!(names(&kernels.chunk(shape, &state, false)), expected[..expected.len() - 2]);
+        // Two tiles of eight tokens; a token and a head in every workgroup that attends.
+        assert_eq!((shape.tiles(), shape.padded_tokens()), (2, 16));
+        let Op::Run(bound, _) = &kernels.attend(shape, &state, 0)[2] else { panic!("no dispatch") };
+        assert_eq!(bound.parts[0].workgroups, [13, 2, 1]);
+    }
+}
