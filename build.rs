@@ -13,15 +13,19 @@ fn main() {
     collect(&root, &mut files);
     files.sort();
     let mut table = String::from("&[\n");
+    let mut host = String::from("&[\n");
     for file in &files {
         let path = file.strip_prefix(&root).expect("below the root").with_extension("");
         let name: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
         writeln!(table, "({:?}, include_str!({file:?})),", name.join("/")).expect("a string takes all");
         let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        for (name, structure) in structures(&text) {
+        for (name, fields, structure) in structures(&text) {
             fs::write(out.join(format!("{name}.rs")), structure).expect("OUT_DIR can be written");
+            writeln!(host, "({name:?}, {fields}),").expect("a string takes all");
         }
     }
+    host.push(']');
+    fs::write(out.join("host_structs.rs"), host).expect("OUT_DIR can be written");
     table.push(']');
     fs::write(out.join("shader_files.rs"), table).expect("OUT_DIR can be written");
 }
@@ -39,15 +43,15 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Name and Rust text of every structure that follows a line `#host`.
-fn structures(text: &str) -> Vec<(String, String)> {
+/// Name, number of fields and Rust text of every structure that follows a line `#host`.
+fn structures(text: &str) -> Vec<(String, usize, String)> {
     let lines: Vec<&str> = text.lines().collect();
     let marked = lines.iter().enumerate().filter(|(_, line)| **line == "#host");
     marked.map(|(at, _)| structure(&lines, at)).collect()
 }
 
 /// The structure below line `at`, with the comment above it and those of its fields as documentation.
-fn structure(lines: &[&str], at: usize) -> (String, String) {
+fn structure(lines: &[&str], at: usize) -> (String, usize, String) {
     let above = lines[..at].iter().rev().take_while(|line| line.starts_with("// ")).count();
     let mut rust = String::new();
     for line in &lines[at - above..at] {
@@ -78,16 +82,6 @@ fn structure(lines: &[&str], at: usize) -> (String, String) {
         documented = false;
     }
     rust.push_str("}\n");
-    writeln!(
-        rust,
-        "#[cfg(test)]\nimpl {name} {{\n    /// Its fields and their offsets in bytes.\n    \
-         pub(crate) const FIELDS: &[(&str, usize)] = &[{}];\n}}",
-        names
-            .iter()
-            .map(|field| format!("({field:?}, std::mem::offset_of!({name}, {field}))"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    )
-    .expect("a string takes all");
-    (name.to_string(), rust)
+    writeln!(rust, "const _: () = assert!(size_of::<{name}>() == {});", 4 * names.len()).expect("a string takes all");
+    (name.to_string(), names.len(), rust)
 }

@@ -3,7 +3,7 @@
 use super::kernel::{Kernel, Phase};
 use super::{beam, decode, prefill};
 
-pub(super) static KERNELS: [&Kernel; 25] = [
+pub(super) static KERNELS: &[&Kernel] = &[
     &decode::settle::KERNEL,
     &decode::rescale::KERNEL,
     &decode::embed::KERNEL,
