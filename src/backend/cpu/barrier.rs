@@ -1,8 +1,8 @@
-//! A barrier that spins: the threads of a token meet hundreds of times, microseconds apart.
+//! A spinning barrier: the threads meet hundreds of times per token, microseconds apart.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Spins before a waiting thread offers its processor to others.
+/// Spins before a waiting thread yields its processor.
 const SPINS: u32 = 2_000;
 
 /// A reusable barrier for a fixed number of threads.
@@ -19,10 +19,11 @@ impl Barrier {
         Self { threads, arrived: AtomicUsize::new(0), round: AtomicUsize::new(0), broken: AtomicBool::new(false) }
     }
 
-    /// Waits until every thread has arrived. What each wrote before is visible to all afterwards.
+    /// Waits until every thread has arrived. Writes before the barrier are visible to all threads
+    /// after it.
     ///
     /// # Panics
-    /// If another thread panicked, so that none waits for ever.
+    /// If another thread panicked; otherwise this one would wait for ever.
     pub fn wait(&self) {
         if self.threads == 1 {
             return;

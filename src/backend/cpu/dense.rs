@@ -1,48 +1,47 @@
-//! Dense products over tiles, for several sequences at once: each weight is read once for all of them.
+//! Twin of `shaders/shared/dense.wgsl`: dense products over tiles, for several sequences at once. Each
+//! weight is loaded once for all of them.
 
 use super::simd::{Isa, Kernel, LANES, Level, Reuse};
-use super::weights::{Half, TILE};
+use super::weights::{TILE, Weight};
 use crate::backend::pack::Geometry;
 use std::ops::Range;
 
-/// Sequences that share one pass over a tile: more would spill the sums out of registers.
+/// Sequences that share one pass over a tile; more sums would spill out of the registers.
 const GROUP: usize = 4;
 
-/// Bytes between the weights at work and those asked for, where they come from a distant cache or from memory: half of a
-/// first-level cache.
-const AHEAD: usize = 16 << 10;
-/// What a core's own caches hold of weights that are read over and over.
+/// Prefetch distance, in bytes: half of a first-level cache.
+const PREFETCH_DISTANCE: usize = 16 << 10;
+/// Bytes of the matrix per thread that stay in the core's own caches from one product to the next.
 const OWN_CACHE: usize = 1 << 20;
 
 /// A tile of a matrix in tiles.
 #[derive(Clone, Copy)]
 pub struct Tile<'a, E> {
-    /// The tile, `[D][TILE]`, and behind it what is read next.
+    /// The tile, `[D][TILE]`, followed by the tiles that come next.
     pub weights: &'a [E],
     /// D.
     pub depth: usize,
-    /// Whether weights have to be asked for ahead of time: the processor by itself follows no stream from page to page.
-    pub ahead: bool,
+    /// Whether to prefetch weights: hardware prefetchers stop at page boundaries.
+    pub prefetch: bool,
 }
 
-impl<'a, E: Half> Tile<'a, E> {
-    /// The tiles `range` of a matrix that `threads` threads share out.
+impl<'a, E: Weight> Tile<'a, E> {
+    /// The tiles `range` of a matrix that is divided among `threads` threads.
     pub fn range(matrix: &'a [E], depth: usize, range: Range<usize>, threads: usize) -> impl Iterator<Item = Self> {
-        let ahead = size_of_val(matrix) > OWN_CACHE * threads;
-        range.map(move |index| Tile { weights: &matrix[index * depth * TILE..], depth, ahead })
+        let prefetch = size_of_val(matrix) > OWN_CACHE * threads;
+        range.map(move |index| Tile { weights: &matrix[index * depth * TILE..], depth, prefetch })
     }
 }
 
-/// The tiles of the encoder that are a block's.
+/// The encoder's tiles of a block.
 pub fn block_tiles(g: &Geometry, block: usize) -> Range<usize> {
     block * g.block / TILE..(block + 1) * g.block / TILE
 }
 
-/// out[s] ← x[s] · tile for every sequence.
+/// Calls `out` with x[s] · tile, `[TILE]`, for every sequence s in `active`.
 ///
-/// `inputs` are `[S][row]`, of which the sequences in `active` count; `out` is called with each sequence's index and its
-/// `[TILE]` sums.
-pub fn tile_product<E: Half>(
+/// `inputs` are the sequences' x, `[S][row]`.
+pub fn tile_product<E: Weight>(
     level: Level,
     tile: Tile<E>,
     inputs: &[f32],
@@ -51,8 +50,8 @@ pub fn tile_product<E: Half>(
     mut out: impl FnMut(usize, &[f32; TILE]),
 ) {
     for (index, group) in active.chunks(GROUP).enumerate() {
-        // The first group brings the tile near.
-        let tile = Tile { ahead: tile.ahead && index == 0, ..tile };
+        // The first group brings the tile into the cache.
+        let tile = Tile { prefetch: tile.prefetch && index == 0, ..tile };
         let x = |i: usize| &inputs[group[i] * row..][..row];
         let mut sums = [[0.0; TILE]; GROUP];
         match group.len() {
@@ -71,13 +70,14 @@ pub fn tile_product<E: Half>(
     }
 }
 
+/// sums[s] ← x[s] · tile.
 struct Product<'a, E, const S: usize> {
     tile: Tile<'a, E>,
     x: [&'a [f32]; S],
     sums: &'a mut [[f32; TILE]; S],
 }
 
-impl<E: Half, const S: usize> Kernel for Product<'_, E, S> {
+impl<E: Weight, const S: usize> Kernel for Product<'_, E, S> {
     type Output = ();
 
     #[inline(always)]
@@ -86,7 +86,8 @@ impl<E: Half, const S: usize> Kernel for Product<'_, E, S> {
         let mut sums = [[isa.splat(0.0); VECTORS]; S];
         let (all, _) = self.tile.weights.as_chunks::<TILE>();
         let lines = &all[..self.tile.depth];
-        let later = all.get(AHEAD / size_of::<[E; TILE]>()..).filter(|_| self.tile.ahead).unwrap_or_default();
+        let later = all.get(PREFETCH_DISTANCE / size_of::<[E; TILE]>()..);
+        let later = later.filter(|_| self.tile.prefetch).unwrap_or_default();
         let x = self.x.map(|x| &x[..lines.len()]);
         for (d, line) in lines.iter().enumerate() {
             if let Some(later) = later.get(d) {

@@ -1,7 +1,7 @@
-//! Large arrays on large pages.
+//! Arrays on huge pages.
 //!
-//! The state's rows are read here and there, a few hundred megabytes apart: with pages of 4 KiB nearly every row
-//! misses the processor's address cache. Where the system has larger pages, these arrays ask for them.
+//! Sparse reads of the state jump over hundreds of megabytes: with pages of 4 KiB nearly every row misses
+//! the TLB. These arrays request huge pages from systems that have them.
 
 use crate::backend::BackendError;
 use bytemuck::Pod;
@@ -9,7 +9,7 @@ use memmap2::MmapMut;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-/// A zeroed array of fixed length; pages that are never touched take no memory.
+/// An array of fixed length, zeroed at first. Pages that are never touched take no memory.
 pub struct Pages<T> {
     map: MmapMut,
     len: usize,
@@ -20,7 +20,7 @@ impl<T: Pod> Pages<T> {
     /// Allocates `len` zeros.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`], naming `what` was to be held.
+    /// [`BackendError::OutOfMemory`], naming `what` the array holds.
     pub fn zeroed(len: usize, what: &'static str) -> Result<Self, BackendError> {
         let bytes = len.saturating_mul(size_of::<T>());
         let map = MmapMut::map_anon(bytes.max(1)).map_err(|_| BackendError::OutOfMemory {
@@ -28,7 +28,7 @@ impl<T: Pod> Pages<T> {
             what,
             bytes: bytes as u64,
         })?;
-        // A wish: where the system cannot fulfil it, small pages do.
+        // Advice only: without huge pages, small pages serve.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Self { map, len, element: PhantomData })
@@ -39,7 +39,7 @@ impl<T: Pod> Pages<T> {
     /// A copy of `values`.
     ///
     /// # Errors
-    /// As [`Pages::zeroed`].
+    /// See [`Pages::zeroed`].
     pub fn copied(values: &[T], what: &'static str) -> Result<Self, BackendError> {
         let mut pages = Self::zeroed(values.len(), what)?;
         pages.copy_from_slice(values);
@@ -51,7 +51,7 @@ impl<T: Pod> Deref for Pages<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // Maps start at page boundaries, so they are aligned for any number.
+        // Maps start at page boundaries, so every number type is aligned.
         bytemuck::cast_slice(&self.map[..self.len * size_of::<T>()])
     }
 }

@@ -1,36 +1,38 @@
-//! What a thread's run is asked about when it is profiled.
+//! Profiles a thread's run.
 
-use super::worker::LayerMemory;
+use super::share::LayerMemory;
 use crate::backend::memory::WINDOW;
 use crate::backend::profile::{Activity, Profile, ProfilePart};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// What a thread does with its time.
+/// A phase of a thread's run.
 #[derive(Clone, Copy, Debug)]
 pub enum Phase {
     /// Embeddings and rotary phases.
     Embed,
     /// The encoder's dense product.
     Encode,
-    /// State and window.
+    /// Attention to the state and the window.
     Attend,
     /// encoder_v and decoder.
     Project,
-    /// Sums of the blocks' updates, layer norms.
+    /// Sums of the blocks' decoder outputs, and layer norms.
     Finish,
     /// The language model head.
     Logits,
     /// Drawing tokens.
     Sample,
-    /// Waiting for other threads, or to be woken.
+    /// Waiting for other threads or for a run.
     Wait,
 }
 
+/// Names of the phases, in the order of [`Phase`].
 const NAMES: [&str; 8] = ["embed", "encode", "attend", "project", "finish", "logits", "sample", "wait"];
 
-/// Bits of what a neuron has done: u > 0, g > 0.
+/// Bit of a neuron with u > 0.
 const FIRED: u8 = 1;
+/// Bit of a neuron with g > 0.
 const OPENED: u8 = 2;
 
 /// Measures one thread.
@@ -39,7 +41,7 @@ pub struct Probe {
     since: Instant,
     times: [Duration; NAMES.len()],
     activity: Activity,
-    /// What each of the thread's neurons has done so far, by layer and sequence.
+    /// Bits of each of the thread's neurons, by layer and sequence.
     touched: BTreeMap<(usize, usize), Vec<u8>>,
 }
 
@@ -54,7 +56,7 @@ impl Probe {
         }
     }
 
-    /// What has passed since the last lap was `phase`.
+    /// Charges the time since the last lap to `phase`.
     pub fn lap(&mut self, phase: Phase) {
         let now = Instant::now();
         self.times[phase as usize] += now - self.since;
@@ -81,7 +83,7 @@ impl Probe {
         self.since = Instant::now();
     }
 
-    /// As [`Probe::neurons`], for gates.
+    /// [`Probe::neurons`] for gates.
     pub fn gates(&mut self, layer: usize, g: &[f32], stride: usize, active: &[usize]) {
         let (gates, shared) = count(g, stride, active);
         self.activity.gates += gates;
@@ -90,7 +92,7 @@ impl Probe {
         self.since = Instant::now();
     }
 
-    /// Notes which of a layer's numbers are not zero.
+    /// Sets `bit` of the neurons whose numbers are not zero.
     fn touch(&mut self, layer: usize, numbers: &[f32], stride: usize, active: &[usize], bit: u8) {
         for &slot in active {
             let touched = self.touched.entry((layer, slot)).or_insert_with(|| vec![0; stride]);
@@ -100,7 +102,7 @@ impl Probe {
         }
     }
 
-    /// Neurons that have ever done what `bit` says; and pairs of which one has.
+    /// Neurons with `bit` set, and pairs with such a neuron.
     fn touched(&self, bit: u8) -> [u64; 2] {
         let all = || self.touched.values().flat_map(|neurons| neurons.as_chunks::<2>().0);
         let neurons = all().flatten().filter(|&&neuron| neuron & bit != 0).count();
@@ -108,14 +110,14 @@ impl Probe {
         [neurons as u64, pairs as u64]
     }
 
-    /// Counts the pairs of a layer whose window enters the state at `position`.
+    /// Counts a layer's pairs that settle at `position`: those with tokens in the window.
     pub fn settled(&mut self, memory: &LayerMemory<&mut [f32]>, position: u32) {
         let pairs = memory.rotated.chunks_exact(2 * WINDOW).skip(position as usize % WINDOW).step_by(WINDOW);
         self.activity.settled += pairs.filter(|window| window.iter().any(|&q| q != 0.0)).count() as u64;
         self.since = Instant::now();
     }
 
-    /// What all threads found out together.
+    /// Merges the results of all threads.
     pub fn merge(probes: &[Self]) -> Profile {
         let threads = probes.len().max(1) as u32;
         let part = |(index, &name): (usize, &&'static str)| {
@@ -146,7 +148,7 @@ impl Probe {
     }
 }
 
-/// Numbers that are not zero in the rows `active` of `[S][stride]`; and columns in which one is.
+/// Nonzero numbers in the rows `active` of `[S][stride]`, and columns with such a number.
 fn count(numbers: &[f32], stride: usize, active: &[usize]) -> (u64, u64) {
     let (mut all, mut shared) = (0, 0);
     for column in 0..stride {

@@ -1,7 +1,7 @@
-//! Weighted sums of rows, over lists of those that count.
+//! Weighted sums over sparse lists of rows.
 
-use super::simd::{Isa, LANES, Reuse};
-use super::weights::Half;
+use super::simd::{Isa, LANES, Reuse, register_tiles};
+use super::weights::Weight;
 use bytemuck::{Pod, Zeroable};
 use std::ops::{Deref, DerefMut};
 
@@ -15,16 +15,16 @@ pub struct Weighted {
     pub weight: f32,
 }
 
-/// The rows that count, in order.
+/// Rows with nonzero weight, in order.
 #[derive(Debug, Default)]
 pub struct RowList {
-    /// Those, and room behind them: what is listed is written a vector at a time.
+    /// The list, with room behind it: [`RowList::push`] writes whole vectors.
     items: Vec<Weighted>,
     len: usize,
 }
 
 impl RowList {
-    /// Lists lanes of vectors that follow one another: those whose bit is set, with their weights.
+    /// Lists the lanes of consecutive vectors, each given by its weights and the mask of its lanes.
     #[inline(always)]
     pub fn fill<I: Isa>(&mut self, isa: I, vectors: impl ExactSizeIterator<Item = ([f32; LANES], u32)>) {
         self.truncate(0);
@@ -34,7 +34,7 @@ impl RowList {
         }
     }
 
-    /// Makes room for as many vectors more.
+    /// Reserves room for `vectors` more vectors.
     #[inline(always)]
     pub fn reserve(&mut self, vectors: usize) {
         let room = self.len + (vectors + 1) * LANES;
@@ -43,11 +43,11 @@ impl RowList {
         }
     }
 
-    /// Lists those lanes of a vector whose bit is set, with their weights; the vector's rows begin with `first`. No branch
-    /// asks whether a lane counts: it would be mispredicted as often as not.
+    /// Appends the lanes of a vector that are set in the mask `lanes`; lane i is row `first` + i.
+    /// No branch per lane: it would be mispredicted half of the time.
     ///
     /// # Panics
-    /// Where there is no room.
+    /// If there is no room; see [`RowList::reserve`].
     #[inline(always)]
     pub fn push<I: Isa>(&mut self, isa: I, weights: &[f32; LANES], lanes: u32, first: usize) {
         let to = self.items[self.len..].first_chunk_mut::<LANES>().expect("room for a vector");
@@ -74,36 +74,32 @@ impl DerefMut for RowList {
     }
 }
 
-/// out ← out + Σ weight · row over a list; `lines` are the rows, as vectors. Asks for rows ahead of time where `ahead` is set.
+/// out ← out + Σ weight · row over a list. `lines` are the rows as vectors; `prefetch` prefetches the
+/// rows of later items.
 #[inline(always)]
-pub fn weighted_sum<I: Isa, E: Half>(isa: I, list: &[Weighted], lines: &[[E; LANES]], ahead: bool, out: &mut [f32]) {
+pub fn weighted_sum<I: Isa, E: Weight>(
+    isa: I,
+    list: &[Weighted],
+    lines: &[[E; LANES]],
+    prefetch: bool,
+    out: &mut [f32],
+) {
     let (out, _) = out.as_chunks_mut::<LANES>();
     let row = out.len();
-    let mut at = 0;
-    while at < row {
-        let count = (row - at).min(I::ACCUMULATORS);
-        let count = 1 << count.ilog2();
-        let out = &mut out[at..at + count];
-        match count {
-            16 => columns::<I, E, 16>(isa, list, lines, row, at, ahead, out),
-            8 => columns::<I, E, 8>(isa, list, lines, row, at, ahead, out),
-            4 => columns::<I, E, 4>(isa, list, lines, row, at, ahead, out),
-            2 => columns::<I, E, 2>(isa, list, lines, row, at, ahead, out),
-            _ => columns::<I, E, 1>(isa, list, lines, row, at, ahead, out),
-        }
-        at += count;
-    }
+    register_tiles!(row, I::ACCUMULATORS, |at, V| {
+        columns::<I, E, V>(isa, list, lines, row, at, prefetch, &mut out[at..at + V])
+    });
 }
 
-/// [`weighted_sum`] for the `V` vectors of columns from `at` on, which stay in registers.
+/// [`weighted_sum`] for the `V` vectors of columns from `at` on, whose sums stay in registers.
 #[inline(always)]
-fn columns<I: Isa, E: Half, const V: usize>(
+fn columns<I: Isa, E: Weight, const V: usize>(
     isa: I,
     list: &[Weighted],
     lines: &[[E; LANES]],
     row: usize,
     at: usize,
-    ahead: bool,
+    prefetch: bool,
     out: &mut [[f32; LANES]],
 ) {
     let columns = |item: &Weighted| lines[item.row as usize * row + at..].first_chunk::<V>().expect("a row");
@@ -112,7 +108,7 @@ fn columns<I: Isa, E: Half, const V: usize>(
         *sum = isa.load(out);
     }
     for (i, item) in list.iter().enumerate() {
-        if ahead && let Some(later) = list.get(i + isa.rows_ahead()) {
+        if prefetch && let Some(later) = list.get(i + isa.prefetch_distance()) {
             columns(later).iter().for_each(|line| isa.prefetch(line, Reuse::Late));
         }
         let (columns, weight) = (columns(item), isa.splat(item.weight));

@@ -1,6 +1,7 @@
-//! Packed weights, read in the order of the tensors that they come from.
+//! Packed weights, read back in the order of their tensors.
 //!
-//! The way back from [`crate::backend::pack`]: with it, a model on this backend needs no second copy of its weights.
+//! The inverse of [`crate::backend::pack`]: a model on this backend needs no second copy of its
+//! weights.
 
 use super::pages::Pages;
 use crate::backend::pack::Element;
@@ -8,32 +9,32 @@ use crate::model::tensor::Elements;
 use bytemuck::Pod;
 use std::sync::Arc;
 
-/// How a tensor's numbers have been put in order, with the names of [`crate::backend::pack`].
+/// The packed order of a tensor's numbers, in the terms of [`crate::backend::pack`].
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
-    /// By [`crate::backend::pack::tiles`], without padding of the depth.
+    /// From [`crate::backend::pack::tiles`], with an unpadded depth.
     Tiles {
         /// D.
         depth: usize,
         /// Columns of each matrix.
         outputs: usize,
-        /// The same, padded to whole tiles.
+        /// Columns of each matrix, padded to whole tiles.
         padded: usize,
         /// Columns of a tile.
         width: usize,
     },
-    /// By [`crate::backend::pack::columns_as_rows`].
+    /// From [`crate::backend::pack::columns_as_rows`].
     Columns {
         /// D.
         depth: usize,
         /// Columns of each matrix.
         outputs: usize,
-        /// The same, padded.
+        /// Columns of each matrix, padded.
         padded: usize,
         /// Numbers in a packed row.
         row: usize,
     },
-    /// By [`crate::backend::pack::rows`].
+    /// From [`crate::backend::pack::rows`].
     Rows {
         /// Rows of each group.
         rows: usize,
@@ -46,32 +47,32 @@ pub enum Order {
     },
 }
 
-/// Elements that follow one another in a tensor and lie evenly spaced in the packed weights.
+/// Consecutive elements of a tensor that are evenly spaced in the packed weights.
 struct Run {
-    place: usize,
+    start: usize,
     stride: usize,
     len: usize,
 }
 
 impl Order {
-    /// The run that begins at element `index` of the tensor.
+    /// The run that starts at element `index` of the tensor.
     fn run(self, index: usize) -> Run {
         match self {
             Self::Tiles { depth, outputs, padded, width } => {
                 let (line, column) = (index / outputs, index % outputs);
                 let (group, d) = (line / depth, line % depth);
                 let (tile, lane) = (group * (padded / width) + column / width, column % width);
-                Run { place: (tile * depth + d) * width + lane, stride: 1, len: (width - lane).min(outputs - column) }
+                Run { start: (tile * depth + d) * width + lane, stride: 1, len: (width - lane).min(outputs - column) }
             }
             Self::Columns { depth, outputs, padded, row } => {
                 let (line, column) = (index / outputs, index % outputs);
                 let (group, d) = (line / depth, line % depth);
-                Run { place: (group * padded + column) * row + d, stride: row, len: outputs - column }
+                Run { start: (group * padded + column) * row + d, stride: row, len: outputs - column }
             }
             Self::Rows { rows, depth, padded, row } => {
                 let (line, d) = (index / depth, index % depth);
                 let line = line / rows * padded + line % rows;
-                Run { place: line * row + d, stride: 1, len: depth - d }
+                Run { start: line * row + d, stride: 1, len: depth - d }
             }
         }
     }
@@ -81,7 +82,7 @@ impl Order {
 pub struct Packed<E> {
     /// The numbers.
     pub numbers: Arc<Pages<E>>,
-    /// How they lie.
+    /// Their order.
     pub order: Order,
 }
 
@@ -89,9 +90,9 @@ impl<E: Element + Pod> Elements for Packed<E> {
     fn read(&self, start: usize, out: &mut [f32]) {
         let (mut index, mut rest) = (start, out);
         while !rest.is_empty() {
-            let Run { place, stride, len } = self.order.run(index);
+            let Run { start, stride, len } = self.order.run(index);
             let (now, later) = rest.split_at_mut(len.min(rest.len()));
-            for (out, &number) in now.iter_mut().zip(self.numbers[place..].iter().step_by(stride)) {
+            for (out, &number) in now.iter_mut().zip(self.numbers[start..].iter().step_by(stride)) {
                 *out = number.to_f32();
             }
             index += now.len();
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_gives_every_number() {
+    fn unpacking_restores_every_number() {
         for (width, heads, neurons, vocab) in [(1, 1, 2, 1), (5, 3, 34, 7), (33, 2, 300, 65), (64, 1, 64, 256)] {
             let model = model(width, heads, neurons, vocab);
             for weight_type in [WeightType::F16, WeightType::F32] {
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rounded_stays() {
+    fn rounded_tensors_keep_their_source() {
         let mut model = model(4, 1, 32, 8);
         model.weights.encoder = Tensor::from_f32(&[1, 4, 32], vec![0.1; 128]);
         let backend = CpuBackend::new(&model, WeightType::F16, Some(1)).unwrap();

@@ -9,24 +9,24 @@ use crate::model::{Dtype, Model, Tensor, Weights as ModelWeights, rotary::Rotary
 use bytemuck::Pod;
 use std::sync::Arc;
 
-/// Outputs in a tile of a dense product: four vectors, enough independent sums to hide the latency of
-/// a multiply-add.
+/// Outputs in a tile of a dense product: four vectors, whose independent sums hide the latency of a
+/// multiply-add.
 pub const TILE: usize = 4 * LANES;
 
-/// A weight that loads sixteen at a time.
-pub trait Half: Element + Pod {
-    /// Reads sixteen weights as f32.
+/// A type of weights, loaded as vectors of sixteen.
+pub trait Weight: Element + Pod {
+    /// Loads sixteen weights as f32.
     fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V;
 }
 
-impl Half for f32 {
+impl Weight for f32 {
     #[inline(always)]
     fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V {
         isa.load(from)
     }
 }
 
-impl Half for u16 {
+impl Weight for u16 {
     #[inline(always)]
     fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V {
         isa.load_half(from)
@@ -44,14 +44,14 @@ pub struct Weights<E> {
     /// Rows `[neurons][row]`.
     pub decoder: Arc<Pages<E>>,
     /// Tiles `[V / TILE][D][TILE]`.
-    pub head: Arc<Pages<E>>,
+    pub lm_head: Arc<Pages<E>>,
 }
 
-impl<E: Half> Weights<E> {
+impl<E: Weight> Weights<E> {
     /// Packs a model's weights.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`] where they do not fit.
+    /// [`BackendError::OutOfMemory`] if they do not fit.
     pub fn pack(model: &Model, g: &Geometry) -> Result<Self, BackendError> {
         let w = &model.weights;
         let padded = g.padded_neurons();
@@ -61,12 +61,12 @@ impl<E: Half> Weights<E> {
             encoder: keep(pack::tiles(g.heads_of(&w.encoder), g.width, padded, TILE))?,
             encoder_v: keep(pack::columns_as_rows(g.heads_of(&w.encoder_v), padded, g.row))?,
             decoder: keep(pack::rows(&w.decoder, g.heads, g.neurons, g.width, padded, g.row))?,
-            head: keep(pack::tiles(g.head_of(&w.lm_head), g.width, g.vocab.next_multiple_of(TILE), TILE))?,
+            lm_head: keep(pack::tiles(g.head_of(&w.lm_head), g.width, g.vocab.next_multiple_of(TILE), TILE))?,
         })
     }
 
-    /// A model's weights read from these, which were packed from them. What this type rounds, or f64 would lose,
-    /// stays where it is.
+    /// Returns `weights`, from which these were packed, with tensors that read the packed numbers.
+    /// Tensors that this type does not hold exactly keep their source.
     pub fn as_model(&self, weights: &ModelWeights, g: &Geometry) -> ModelWeights {
         let exact = |tensor: &Tensor| match tensor.dtype() {
             Dtype::F64 => false,
@@ -89,7 +89,7 @@ impl<E: Half> Weights<E> {
                 Order::Columns { depth, outputs: g.neurons, padded, row },
             ),
             decoder: read(&weights.decoder, &self.decoder, rows(g.neurons, padded)),
-            lm_head: read(&weights.lm_head, &self.head, tiles(g.vocab, g.vocab.next_multiple_of(TILE))),
+            lm_head: read(&weights.lm_head, &self.lm_head, tiles(g.vocab, g.vocab.next_multiple_of(TILE))),
             freqs: weights.freqs.clone(),
         }
     }
@@ -97,16 +97,17 @@ impl<E: Half> Weights<E> {
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         let numbers =
-            self.embed.len() + self.encoder.len() + self.encoder_v.len() + self.decoder.len() + self.head.len();
+            self.embed.len() + self.encoder.len() + self.encoder_v.len() + self.decoder.len() + self.lm_head.len();
         (numbers * size_of::<E>()) as u64
     }
 }
 
-/// Weights of either type, with what does not depend on it.
+/// A packed model.
 pub struct CpuModel {
     /// Sizes.
     pub geometry: Geometry,
-    /// Rotary frequencies, padded with zeros to whole blocks, `[padded N]`.
+    /// Rotary frequencies in fixed point, in turns per position, padded with zeros to whole blocks,
+    /// `[padded N]`.
     pub turns: Vec<u64>,
     /// The weights.
     pub weights: AnyWeights,
@@ -120,11 +121,22 @@ pub enum AnyWeights {
     F16(Weights<u16>),
 }
 
+/// Evaluates an expression over [`AnyWeights`], compiled for each type.
+macro_rules! on_weights {
+    ($any:expr, $weights:ident => $result:expr) => {
+        match $any {
+            $crate::backend::cpu::weights::AnyWeights::F32($weights) => $result,
+            $crate::backend::cpu::weights::AnyWeights::F16($weights) => $result,
+        }
+    };
+}
+pub(super) use on_weights;
+
 impl CpuModel {
     /// Packs a model.
     ///
     /// # Errors
-    /// As [`Weights::pack`].
+    /// [`BackendError::Overflow`] if a weight exceeds the type, and as [`Weights::pack`].
     pub fn new(model: &Model, weight_type: WeightType) -> Result<Self, BackendError> {
         pack::check_range(model, weight_type)?;
         let neurons = model.config.neurons();

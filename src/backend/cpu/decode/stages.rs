@@ -1,50 +1,49 @@
-//! The CPU's kernels one at a time, on one thread.
+//! The decode kernels one at a time, on one thread.
 
-use super::weights::{AnyWeights, Half, Weights};
-use super::worker::{self, Exchange, Job, LayerMemory, OwnMemory, Worker};
-use super::{CpuBackend, SlotSampler, rescale};
+use super::embed::Embed;
+use super::rescale::rescale;
+use super::sample::SlotSampler;
+use crate::backend::cpu::exchange::{Exchange, Job};
+use crate::backend::cpu::share::{LayerMemory, OwnMemory, share_out};
+use crate::backend::cpu::weights::{Weight, Weights, on_weights};
+use crate::backend::cpu::worker::Worker;
+use crate::backend::cpu::{CpuBackend, lock};
 use crate::backend::memory::{Memory, WINDOW};
 use crate::backend::pack::Geometry;
 use crate::backend::stage::{
     EncodeInput, EncodeOutput, LogitsInput, ProjectInput, ProjectOutput, SampleInput, SampleOutput, Stages,
 };
-use crate::backend::{BackendError, Input, Output, Plan, RunOutput, SlotStep};
+use crate::backend::{BackendError, Input, Output, Plan, SlotStep};
 use crate::sampling::SamplerState;
 use std::sync::Mutex;
 
-/// Everything a stage needs besides its input: one thread that owns all blocks.
-pub(super) struct Bench<'a> {
+/// A test bench for single kernels: one thread that owns all blocks.
+pub struct Bench<'a> {
     backend: &'a CpuBackend,
     exchange: Exchange,
+    /// The thread.
     pub worker: Worker,
     slots: usize,
 }
 
 impl<'a> Bench<'a> {
+    /// A bench for `slots` sequences, all active.
     pub fn new(backend: &'a CpuBackend, slots: usize) -> Self {
         let g = &backend.shared.model.geometry;
-        let mut shares = worker::share_out(g, 1);
+        let mut shares = share_out(g, 1);
         let exchange = Exchange::new(g, &shares, slots);
         let mut worker = Worker::new(g, shares.remove(0), slots);
         worker.active = (0..slots).collect();
         Self { backend, exchange, worker, slots }
     }
 
+    /// Calls `run` with the worker and a job without a plan.
     fn with<R>(&mut self, logits: &[Mutex<Vec<f32>>], run: impl FnOnce(&mut Worker, &Job) -> R) -> R {
-        let job = Job {
-            plan: &Plan::default(),
-            model: &self.backend.shared.model,
-            level: self.backend.shared.level,
-            streams: false,
-            exchange: &self.exchange,
-            samplers: &[],
-            logits,
-            output: Mutex::new(RunOutput::default()),
-        };
-        run(&mut self.worker, &job)
+        let plan = Plan::default();
+        run(&mut self.worker, &Job::new(&self.backend.shared, &plan, &self.exchange, logits, false))
     }
 
-    /// Puts `[S, D]` numbers into padded rows.
+    /// Copies `[S, D]` numbers into padded rows.
     fn pad(&self, values: &[f32], to: &mut [f32]) {
         let g = &self.backend.shared.model.geometry;
         for (from, to) in values.chunks_exact(g.width).zip(to.chunks_exact_mut(g.row)) {
@@ -52,14 +51,14 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Takes `[S, D]` numbers out of padded rows.
+    /// Copies `[S, D]` numbers out of padded rows.
     fn trim(&self, values: &[f32]) -> Vec<f32> {
         let g = &self.backend.shared.model.geometry;
         values.chunks_exact(g.row).flat_map(|row| &row[..g.width]).copied().collect()
     }
 
-    /// Puts the residual stream and the phases in place.
-    pub fn residual<E: Half>(&mut self, weights: &Weights<E>, input: &EncodeInput) {
+    /// Computes the residual stream and the phases.
+    pub fn residual<E: Weight>(&mut self, weights: &Weights<E>, input: &EncodeInput) {
         let g = &self.backend.shared.model.geometry;
         let (mut x, mut update) = (vec![0.0; self.slots * g.row], vec![0.0; self.slots * g.row]);
         self.pad(&input.residual, &mut x);
@@ -73,7 +72,7 @@ impl<'a> Bench<'a> {
             if let Input::Token(token) = step.input {
                 let embedding = &weights.embed[token as usize * g.row..][..g.row];
                 let x = &mut self.worker.x[slot * g.row..][..g.row];
-                level.run(super::residual::Embed { embedding, width: g.width, x });
+                level.run(Embed { embedding, width: g.width, x });
             }
             self.with(&[], |worker, job| worker.rotate(job, slot, step.position));
         }
@@ -81,13 +80,13 @@ impl<'a> Bench<'a> {
 }
 
 impl CpuBackend {
-    fn encode_typed<E: Half>(&self, weights: &Weights<E>, input: &EncodeInput) -> EncodeOutput {
+    fn encode_typed<E: Weight>(&self, weights: &Weights<E>, input: &EncodeInput) -> EncodeOutput {
         let g = &self.shared.model.geometry;
         let slots = input.steps.len();
         let mut bench = Bench::new(self, slots);
         bench.residual(weights, input);
         let mut memory = Memory::zeros(slots, 1, g.all_neurons(), g.row);
-        // Slots follow one another as heads do.
+        // The slots are laid out like further heads.
         let all = Geometry { heads: slots * g.heads, ..g.clone() };
         all.pad(&input.memory.state, g.width, &mut memory.state, g.row);
         all.pad(&input.memory.rotated, WINDOW, &mut memory.rotated, WINDOW);
@@ -126,7 +125,7 @@ impl CpuBackend {
         }
     }
 
-    fn project_typed<E: Half>(&self, weights: &Weights<E>, input: &ProjectInput) -> ProjectOutput {
+    fn project_typed<E: Weight>(&self, weights: &Weights<E>, input: &ProjectInput) -> ProjectOutput {
         let g = &self.shared.model.geometry;
         let slots = input.attention.len() / (g.heads * g.width);
         let mut bench = Bench::new(self, slots);
@@ -144,7 +143,7 @@ impl CpuBackend {
         ProjectOutput { update: bench.trim(&bench.worker.update), gates: Some(gates) }
     }
 
-    fn logits_typed<E: Half>(&self, weights: &Weights<E>, input: &LogitsInput) -> Vec<f32> {
+    fn logits_typed<E: Weight>(&self, weights: &Weights<E>, input: &LogitsInput) -> Vec<f32> {
         let g = &self.shared.model.geometry;
         let slots = input.residual.len() / g.width;
         let mut bench = Bench::new(self, slots);
@@ -154,30 +153,21 @@ impl CpuBackend {
         bench.residual(weights, &EncodeInput { steps: steps.clone(), residual, update, memory: Memory::default() });
         let logits: Vec<Mutex<Vec<f32>>> = (0..slots).map(|_| Mutex::new(vec![0.0; g.vocab])).collect();
         bench.with(&logits, |worker, job| worker.logits(job, weights, &steps));
-        logits.into_iter().flat_map(|logits| super::lock(&logits).clone()).collect()
+        logits.into_iter().flat_map(|logits| lock(&logits).clone()).collect()
     }
 }
 
 impl Stages for CpuBackend {
     fn encode(&self, input: &EncodeInput) -> Result<EncodeOutput, BackendError> {
-        Ok(match &self.shared.model.weights {
-            AnyWeights::F32(weights) => self.encode_typed(weights, input),
-            AnyWeights::F16(weights) => self.encode_typed(weights, input),
-        })
+        Ok(on_weights!(&self.shared.model.weights, weights => self.encode_typed(weights, input)))
     }
 
     fn project(&self, input: &ProjectInput) -> Result<ProjectOutput, BackendError> {
-        Ok(match &self.shared.model.weights {
-            AnyWeights::F32(weights) => self.project_typed(weights, input),
-            AnyWeights::F16(weights) => self.project_typed(weights, input),
-        })
+        Ok(on_weights!(&self.shared.model.weights, weights => self.project_typed(weights, input)))
     }
 
     fn logits(&self, input: &LogitsInput) -> Result<Vec<f32>, BackendError> {
-        Ok(match &self.shared.model.weights {
-            AnyWeights::F32(weights) => self.logits_typed(weights, input),
-            AnyWeights::F16(weights) => self.logits_typed(weights, input),
-        })
+        Ok(on_weights!(&self.shared.model.weights, weights => self.logits_typed(weights, input)))
     }
 
     fn sample(&self, input: &SampleInput) -> Result<SampleOutput, BackendError> {
@@ -187,10 +177,10 @@ impl Stages for CpuBackend {
             let mut sampler = SlotSampler::new(vocab);
             sampler.params = input.params[slot];
             sampler.counts.copy_from_slice(counts);
-            sampler.control = SamplerState { generated: input.generated[slot], ..SamplerState::default() };
+            sampler.state = SamplerState { generated: input.generated[slot], ..SamplerState::default() };
             sampler.draw(&input.logits[slot * vocab..][..vocab]);
             counts.copy_from_slice(&sampler.counts);
-            output.control.push(sampler.control);
+            output.control.push(sampler.state);
         }
         Ok(output)
     }

@@ -1,29 +1,32 @@
-//! The CPU's beam kernels one at a time, on one thread.
+//! The beam search kernels one at a time, on one thread.
 
-use super::CpuBackend;
-use super::beam_fold::Fold;
-use super::beam_select::{self, BeamBest};
-use super::beams::{BeamWorker, job};
-use super::stages::Bench;
-use super::weights::{AnyWeights, Half, Weights};
-use super::worker::{self, Exchange};
+use super::counts::reorder;
+use super::fold::Fold;
+use super::merge::merge;
+use super::select::{Best, select};
+use super::worker::BeamWorker;
 use crate::backend::beams::{
     BeamAttendInput, BeamEncodeInput, BeamEncodeOutput, BeamFold, BeamSelectInput, BeamSelection, BeamStages, BeamStep,
     Nodes,
 };
+use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::decode::stages::Bench;
+use crate::backend::cpu::exchange::{Exchange, Job};
+use crate::backend::cpu::share::share_out;
+use crate::backend::cpu::weights::{Weight, Weights, on_weights};
 use crate::backend::memory::Memory;
 use crate::backend::stage::EncodeInput;
 use crate::backend::{BackendError, Input, Plan, SlotStep};
 
 impl CpuBackend {
-    /// One thread that owns all blocks, and what it would share with others.
+    /// One thread that owns all blocks, with its exchange.
     fn beam_bench(&self, slots: usize) -> (BeamWorker, Exchange) {
-        let mut shares = worker::share_out(&self.shared.model.geometry, 1);
+        let mut shares = share_out(&self.shared.model.geometry, 1);
         let exchange = Exchange::new(&self.shared.model.geometry, &shares, slots);
         (BeamWorker::new(&self.shared, shares.remove(0), slots), exchange)
     }
 
-    /// Puts nodes in place, from the first on.
+    /// Writes nodes, starting from the first.
     fn write_nodes(&self, bench: &mut BeamWorker, nodes: &Nodes) {
         let g = &self.shared.model.geometry;
         let rotated = nodes.rotated.chunks_exact(g.heads * g.neurons);
@@ -35,7 +38,7 @@ impl CpuBackend {
         }
     }
 
-    /// A layer's state `[H, N, D]`, padded.
+    /// Pads a layer's state `[H, N, D]`.
     fn pad_state(&self, state: &[f32]) -> Vec<f32> {
         let g = &self.shared.model.geometry;
         let mut padded = vec![0.0; g.layer_state()];
@@ -43,7 +46,7 @@ impl CpuBackend {
         padded
     }
 
-    fn beam_encode_typed<E: Half>(&self, weights: &Weights<E>, input: &BeamEncodeInput) -> BeamEncodeOutput {
+    fn beam_encode_typed<E: Weight>(&self, weights: &Weights<E>, input: &BeamEncodeInput) -> BeamEncodeOutput {
         let g = &self.shared.model.geometry;
         let slots = input.tokens.len();
         let mut residual = Bench::new(self, slots);
@@ -60,7 +63,7 @@ impl CpuBackend {
         (0..slots).for_each(|node| bench.nodes.make_room(node));
         let plan = Plan::default();
         let nodes: Vec<usize> = (0..slots).collect();
-        bench.encode(&job(&self.shared, &plan, &exchange, &[]), weights, &nodes, 0);
+        bench.encode(&Job::new(&self.shared, &plan, &exchange, &[], true), weights, &nodes, 0);
         let mut output = BeamEncodeOutput { activations: g.unpad(&bench.worker.u, 1, 1), nodes: Nodes::default() };
         for node in nodes {
             let (q, x) = bench.nodes.get(node, 0);
@@ -73,10 +76,7 @@ impl CpuBackend {
 
 impl BeamStages for CpuBackend {
     fn beam_encode(&self, input: &BeamEncodeInput) -> Result<BeamEncodeOutput, BackendError> {
-        Ok(match &self.shared.model.weights {
-            AnyWeights::F32(weights) => self.beam_encode_typed(weights, input),
-            AnyWeights::F16(weights) => self.beam_encode_typed(weights, input),
-        })
+        Ok(on_weights!(&self.shared.model.weights, weights => self.beam_encode_typed(weights, input)))
     }
 
     fn beam_attend(&self, input: &BeamAttendInput) -> Result<Vec<f32>, BackendError> {
@@ -86,7 +86,7 @@ impl BeamStages for CpuBackend {
         self.write_nodes(&mut bench, &input.nodes);
         bench.worker.active = (0..slots).collect();
         let plan = Plan::default();
-        let job = job(&self.shared, &plan, &exchange, &[]);
+        let job = Job::new(&self.shared, &plan, &exchange, &[], true);
         let step = BeamStep {
             position: 0,
             read_scale: input.read_scale,
@@ -124,15 +124,15 @@ impl BeamStages for CpuBackend {
     fn beam_select(&self, input: &BeamSelectInput) -> Result<BeamSelection, BackendError> {
         let vocab = self.shared.model.geometry.vocab;
         let rows: Vec<&[f32]> = input.logits.chunks_exact(vocab).collect();
-        let mut best = vec![BeamBest::default(); input.scores.len()];
+        let mut best = vec![Best::default(); input.scores.len()];
         for (beam, best) in best.iter_mut().enumerate() {
             let logits = rows[beam.min(rows.len() - 1)];
             let counts = &input.counts[beam * vocab..][..vocab];
             let (score, k) = (input.scores[beam], input.candidates);
-            beam_select::select(logits, counts, &input.params, input.generated, score, k, best);
+            select(logits, counts, &input.params, input.generated, score, k, best);
         }
         Ok(BeamSelection {
-            candidates: beam_select::merge(best.iter(), input.candidates),
+            candidates: merge(best.iter(), input.candidates),
             status: best.iter().map(|best| best.status).collect(),
         })
     }
@@ -140,6 +140,6 @@ impl BeamStages for CpuBackend {
     fn beam_counts(&self, counts: &[u32], parents: &[usize], tokens: &[u32]) -> Result<Vec<u32>, BackendError> {
         let vocab = self.shared.model.geometry.vocab;
         let rows: Vec<Vec<u32>> = counts.chunks_exact(vocab).map(<[u32]>::to_vec).collect();
-        Ok(beam_select::reorder(&rows, parents, tokens.iter().copied()).concat())
+        Ok(reorder(&rows, parents, tokens.iter().copied()).concat())
     }
 }

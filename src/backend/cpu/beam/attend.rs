@@ -1,25 +1,25 @@
-//! Twin of `shaders/beam_attend.wgsl`: a block of neurons meets a beam's past.
+//! Twin of `shaders/beam/attend.wgsl`: attention of a block of neurons to the base state and a path.
 
-use super::beam_encode::OwnNodes;
-use super::rows::{RowList, weighted_sum};
-use super::simd::{Isa, Kernel, LANES};
+use super::nodes::OwnNodes;
 use crate::backend::beams::PathEntry;
+use crate::backend::cpu::rows::{RowList, weighted_sum};
+use crate::backend::cpu::simd::{Isa, Kernel, LANES};
 
 /// y ← read_scale q · state + Σ weight_a (q · q_a) x_a over a path, for the neurons of one block.
-pub struct BeamAttend<'a> {
+pub struct Attend<'a> {
     /// The thread's nodes.
     pub nodes: &'a OwnNodes,
     /// Layer.
     pub layer: usize,
-    /// The node that looks back.
+    /// The node that attends.
     pub node: usize,
-    /// What it looks back along.
+    /// The path that it attends to.
     pub path: &'a [PathEntry],
-    /// The block's first neuron among the thread's own.
+    /// Index of the block's first neuron among the thread's own.
     pub first: usize,
     /// The block's rows of the base state, `[block][row]`.
     pub state: &'a [f32],
-    /// Factor on q where the base state is read.
+    /// Forgetting: factor on q · state.
     pub read_scale: f32,
     /// Attention output of this block, `[row]`.
     pub y: &'a mut [f32],
@@ -27,7 +27,7 @@ pub struct BeamAttend<'a> {
     pub list: &'a mut RowList,
 }
 
-impl Kernel for BeamAttend<'_> {
+impl Kernel for Attend<'_> {
     type Output = ();
 
     #[inline(always)]

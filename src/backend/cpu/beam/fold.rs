@@ -1,8 +1,8 @@
-//! Twin of `shaders/beam_fold.wgsl`: a node enters the base state.
+//! Twin of `shaders/beam/fold.wgsl`: folds a node into the base state.
 
-use super::simd::{Isa, Kernel, LANES};
+use crate::backend::cpu::simd::{Isa, Kernel, LANES};
 
-/// state ← state + write_scale q x, as reading the token would have written it.
+/// state ← state + write_scale q ⊗ x, with the same rounding as a decoded token.
 pub struct Fold<'a> {
     /// Rotated activations of some neurons.
     pub q: &'a [f32],

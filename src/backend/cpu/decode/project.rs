@@ -1,13 +1,13 @@
-//! Twin of `shaders/project.wgsl`: attention output through the gated neurons of a block, back to the
-//! residual width.
+//! Twin of `shaders/decode/project.wgsl`: attention output to gated neurons to decoder output, for a
+//! block of neurons.
 
-use super::rows::{RowList, weighted_sum};
-use super::simd::{Isa, Kernel, LANES, Reuse};
-use super::weights::Half;
+use crate::backend::cpu::rows::{RowList, weighted_sum};
+use crate::backend::cpu::simd::{Isa, Kernel, LANES, Reuse};
+use crate::backend::cpu::weights::Weight;
 
 /// update ← Σ_i g_i · decoder_i over a block, with z_i = relu(y · encoder_v_i) and g_i = u_i · z_i.
 ///
-/// Rows of encoder_v are read only where u > 0, rows of the decoder only where g > 0.
+/// Only rows of encoder_v with u > 0 and rows of the decoder with g > 0 are loaded.
 pub struct Project<'a, E> {
     /// Activations u, `[block]`; holds the gates g afterwards.
     pub u: &'a mut [f32],
@@ -19,13 +19,13 @@ pub struct Project<'a, E> {
     pub decoder: &'a [E],
     /// The block's share of the decoder output, `[row]`.
     pub update: &'a mut [f32],
-    /// Whether the weights have to be asked for ahead of time.
-    pub ahead: bool,
+    /// Whether to prefetch the weights' rows.
+    pub prefetch: bool,
     /// Scratch.
     pub list: &'a mut RowList,
 }
 
-impl<E: Half> Kernel for Project<'_, E> {
+impl<E: Weight> Kernel for Project<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -34,26 +34,28 @@ impl<E: Half> Kernel for Project<'_, E> {
         let (vectors, _) = u.as_chunks::<LANES>();
         list.fill(isa, vectors.iter().map(|u| (*u, isa.nonzero(isa.load(u)))));
         let (decoder, _) = self.decoder.as_chunks::<LANES>();
-        gate(isa, u, list, self.y, self.encoder_v, self.ahead);
-        if self.ahead {
-            list.iter().take(isa.rows_ahead()).for_each(|item| ask(isa, decoder, item.row, self.y.len() / LANES));
+        gate(isa, u, list, self.y, self.encoder_v, self.prefetch);
+        if self.prefetch {
+            list.iter()
+                .take(isa.prefetch_distance())
+                .for_each(|item| prefetch_row(isa, decoder, item.row, self.y.len() / LANES));
         }
         self.update.fill(0.0);
-        weighted_sum(isa, list, decoder, self.ahead, self.update);
+        weighted_sum(isa, list, decoder, self.prefetch, self.update);
     }
 }
 
-/// g ← u · relu(y · encoder_v) for listed neurons, of which those with g ≠ 0 stay listed; their weight is u before and g
-/// after. Asks for rows of encoder_v ahead of time where `ahead` is set.
+/// g ← u · relu(y · encoder_v) for the neurons in `list`, which comes with u as weights. Keeps the
+/// neurons with g ≠ 0, with g as weights. `prefetch` prefetches rows of encoder_v.
 #[inline(always)]
-fn gate<I: Isa, E: Half>(isa: I, gates: &mut [f32], list: &mut RowList, y: &[f32], encoder_v: &[E], ahead: bool) {
+fn gate<I: Isa, E: Weight>(isa: I, gates: &mut [f32], list: &mut RowList, y: &[f32], encoder_v: &[E], prefetch: bool) {
     let (y, _) = y.as_chunks::<LANES>();
     let (values, _) = encoder_v.as_chunks::<LANES>();
     let items = &mut list[..];
     let mut open = 0;
     for i in 0..items.len() {
-        if ahead && let Some(later) = items.get(i + isa.rows_ahead()) {
-            ask(isa, values, later.row, y.len());
+        if prefetch && let Some(later) = items.get(i + isa.prefetch_distance()) {
+            prefetch_row(isa, values, later.row, y.len());
         }
         let mut item = items[i];
         let z = dot(isa, &values[item.row as usize * y.len()..][..y.len()], y);
@@ -65,18 +67,18 @@ fn gate<I: Isa, E: Half>(isa: I, gates: &mut [f32], list: &mut RowList, y: &[f32
     list.truncate(open);
 }
 
-/// Asks for a row of `length` vectors.
+/// Prefetches a row of `length` vectors.
 #[inline(always)]
-fn ask<I: Isa, E: Half>(isa: I, rows: &[[E; LANES]], row: u32, length: usize) {
-    // Two vectors of halves share a line.
+fn prefetch_row<I: Isa, E: Weight>(isa: I, rows: &[[E; LANES]], row: u32, length: usize) {
+    // Two vectors of halves share a cache line.
     let step = size_of::<[f32; LANES]>() / size_of::<[E; LANES]>();
     rows[row as usize * length..][..length].iter().step_by(step).for_each(|vector| isa.prefetch(vector, Reuse::Late));
 }
 
-/// Sum of the products of two rows.
+/// Dot product of two rows.
 #[inline(always)]
-fn dot<I: Isa, E: Half>(isa: I, values: &[[E; LANES]], y: &[[f32; LANES]]) -> f32 {
-    // Chains of sums, enough to hide the latency of a multiply-add.
+fn dot<I: Isa, E: Weight>(isa: I, values: &[[E; LANES]], y: &[[f32; LANES]]) -> f32 {
+    // Independent sums hide the latency of a multiply-add.
     const CHAINS: usize = 4;
     let (values, last_values) = values.as_chunks::<CHAINS>();
     let (y, last_y) = y.as_chunks::<CHAINS>();

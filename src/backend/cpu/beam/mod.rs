@@ -1,0 +1,132 @@
+//! Beam search: the kernels that it adds to decode, and the threads that run them.
+//!
+//! All threads read one base state; each thread keeps its own part of the nodes.
+
+mod attend;
+mod counts;
+mod encode;
+mod fold;
+mod merge;
+mod nodes;
+mod select;
+mod stages;
+mod worker;
+
+use super::exchange::{Exchange, Job};
+use super::share::{share_out, split_memory};
+use super::slots::CpuSlots;
+use super::{Shared, lock};
+use crate::backend::beams::{BeamFold, BeamSelection, BeamStep, Beams};
+use crate::backend::{BackendError, Plan, Slots};
+use crate::sampling::SamplerParams;
+use counts::reorder;
+use merge::merge;
+use select::{Best, select};
+use std::sync::{Arc, Mutex};
+use worker::BeamWorker;
+
+/// See [`Beams`].
+pub(super) struct CpuBeams {
+    shared: Arc<Shared>,
+    base: CpuSlots,
+    /// `[threads]`
+    workers: Vec<Mutex<BeamWorker>>,
+    exchange: Exchange,
+    /// Options of all beams.
+    params: SamplerParams,
+    /// `[beams]`, each `[V]`.
+    counts: Vec<Vec<u32>>,
+    /// `[beams]`, each `[V]`.
+    logits: Vec<Mutex<Vec<f32>>>,
+    /// `[beams]`
+    best: Vec<Mutex<Best>>,
+}
+
+impl CpuBeams {
+    /// Allocates an empty base state and `count` beams.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] if the base state does not fit.
+    pub fn new(shared: Arc<Shared>, count: usize) -> Result<Self, BackendError> {
+        let g = &shared.model.geometry;
+        let shares = share_out(g, shared.pool.current_num_threads());
+        let exchange = Exchange::new(g, &shares, count);
+        let workers = shares.into_iter().map(|share| Mutex::new(BeamWorker::new(&shared, share, count))).collect();
+        Ok(Self {
+            base: CpuSlots::new(shared.clone(), 1)?,
+            workers,
+            exchange,
+            params: bytemuck::Zeroable::zeroed(),
+            counts: vec![vec![0; g.vocab]; count],
+            logits: (0..count).map(|_| Mutex::new(vec![0.0; g.vocab])).collect(),
+            best: vec![(); count].into_iter().map(|()| Mutex::default()).collect(),
+            shared,
+        })
+    }
+}
+
+impl Beams for CpuBeams {
+    fn count(&self) -> usize {
+        self.counts.len()
+    }
+
+    fn base(&mut self) -> Result<&mut dyn Slots, BackendError> {
+        Ok(&mut self.base)
+    }
+
+    fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError> {
+        // Beams attend to the base state only, so its window must be empty.
+        self.base.settle(0);
+        self.params = *params;
+        self.counts.iter_mut().for_each(|own| own.copy_from_slice(counts));
+        Ok(())
+    }
+
+    fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError> {
+        let shared = self.shared.clone();
+        let _running = lock(&shared.run_lock);
+        let shares: Vec<usize> = self.workers.iter().map(|own| lock(own).worker.share.blocks.len()).collect();
+        let parts = split_memory(&mut self.base.memory, &shared.model.geometry, &shares);
+        let parts: Vec<Mutex<_>> = parts.into_iter().map(Mutex::new).collect();
+        let plan = Plan::default();
+        let job = Job::new(&shared, &plan, &self.exchange, &self.logits, true);
+        shared.pool.broadcast(|thread| {
+            let own = &mut *lock(&self.workers[thread.index()]);
+            own.fold(&job, folds, &mut lock(&parts[thread.index()])[0]);
+        });
+        Ok(())
+    }
+
+    fn step(&mut self, step: &BeamStep) -> Result<BeamSelection, BackendError> {
+        let shared = self.shared.clone();
+        let _running = lock(&shared.run_lock);
+        if let Some(parents) = &step.parents {
+            let tokens = (0..parents.len()).map(|beam| step.reads[step.read_of(beam)].token);
+            self.counts = reorder(&self.counts, parents, tokens);
+        }
+        let plan = Plan::default();
+        let job = Job::new(&shared, &plan, &self.exchange, &self.logits, true);
+        let threads = self.workers.len();
+        shared.pool.broadcast(|thread| {
+            let _guard = self.exchange.barrier.guard();
+            lock(&self.workers[thread.index()]).run(&job, step, &self.base.memory[0]);
+            self.exchange.barrier.wait();
+            for beam in (thread.index()..self.counts.len()).step_by(threads) {
+                let logits = lock(&self.logits[step.read_of(beam)]).clone();
+                let (counts, score) = (&self.counts[beam], step.scores[beam]);
+                let best = &mut lock(&self.best[beam]);
+                select(&logits, counts, &self.params, step.generated, score, step.candidates, best);
+            }
+        });
+        let best: Vec<_> = self.best.iter().map(lock).collect();
+        Ok(BeamSelection {
+            candidates: merge(best.iter().map(|best| &**best), step.candidates),
+            status: best.iter().map(|best| best.status).collect(),
+        })
+    }
+
+    fn state_bytes(&self) -> u64 {
+        let base: usize = self.base.memory.iter().flatten().map(|m| 4 * (m.state.len() + m.rotated.len())).sum();
+        base as u64 + self.workers.iter().map(|own| lock(own).nodes.bytes()).sum::<u64>()
+    }
+}

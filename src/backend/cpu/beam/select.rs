@@ -1,0 +1,66 @@
+//! Twin of `shaders/beam/select.wgsl`: the best continuations of one beam.
+
+use crate::sampling::{EOS_BIT, SamplerParams, Status, keys};
+
+/// Independent partial sums of the softmax.
+const SUMS: usize = 64;
+
+/// A candidate: the inverted key of its score in the upper half, its token in the lower half. The least
+/// one is the best.
+pub type Ranked = u64;
+
+/// The best continuations of one beam.
+#[derive(Clone, Debug, Default)]
+pub struct Best {
+    /// Best first.
+    pub ranked: Vec<Ranked>,
+    /// Whether the logits allow a choice.
+    pub status: Option<Status>,
+}
+
+/// Finds the `k` best tokens by score + penalised(log_softmax(logits)), without banned tokens. Ties go
+/// to the lower token.
+pub fn select(
+    logits: &[f32],
+    counts: &[u32],
+    params: &SamplerParams,
+    generated: u32,
+    score: f32,
+    k: usize,
+    best: &mut Best,
+) {
+    best.ranked.clear();
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let status = if logits.iter().any(|logit| logit.is_nan()) {
+        Status::Nan
+    } else if largest == f32::INFINITY {
+        Status::PlusInfinity
+    } else if largest == f32::NEG_INFINITY {
+        Status::NothingLeft
+    } else {
+        Status::Running
+    };
+    best.status = Some(status);
+    if status != Status::Running {
+        return;
+    }
+    let largest = keys::canonical(largest);
+    let mut sums = [0f32; SUMS];
+    for logits in logits.chunks(SUMS) {
+        sums.iter_mut().zip(logits).for_each(|(sum, logit)| *sum += (logit - largest).exp());
+    }
+    let log_sum = sums.iter().sum::<f32>().ln();
+    let banned_bits = if generated < params.min_new_tokens { EOS_BIT } else { 0 };
+    let possible = logits.iter().zip(counts).enumerate();
+    let possible = possible.filter(|&(_, (&logit, &count))| logit != f32::NEG_INFINITY && count & banned_bits == 0);
+    best.ranked.extend(possible.map(|(token, (&logit, &count))| {
+        let log_prob = keys::canonical(keys::canonical(logit - largest) - log_sum);
+        let total = keys::canonical(keys::penalised(log_prob, count, params) + score);
+        u64::from(!keys::order_key(total)) << 32 | token as u64
+    }));
+    if k < best.ranked.len() {
+        best.ranked.select_nth_unstable(k);
+        best.ranked.truncate(k);
+    }
+    best.ranked.sort_unstable();
+}

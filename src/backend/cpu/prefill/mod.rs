@@ -1,0 +1,222 @@
+//! Prefill: kernels over the tokens of a chunk, and the threads that run them. Each weight and each
+//! row of the state is loaded once for all tokens.
+//!
+//! The arithmetic is that of decode in another order. [`mod@reference`] holds readable twins of the
+//! shaders, one function each; the other files are their fast counterparts.
+//!
+//! The blocks of neurons are divided into *units*, ranges whose number does not depend on the number
+//! of threads. In each layer every unit sums its own share of the attention and, after a barrier, of
+//! the decoder output; shares are added in the order of the units.
+
+mod attend;
+mod layout;
+mod product;
+mod project;
+mod read_write;
+mod reference;
+mod rotate;
+mod run;
+mod scores;
+mod stages;
+
+use super::barrier::Barrier;
+use super::pages::Pages;
+use super::rows::Weighted;
+use super::share::{LayerMemory, split_layers};
+use super::weights::on_weights;
+use super::{Shared, lock};
+use crate::backend::pack::Geometry;
+use crate::backend::{BackendError, Chunk};
+use layout::padded_tokens;
+use run::Run;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError, RwLock};
+
+/// Most tokens in a chunk: more tokens load the state's rows less often, fewer fit the caches.
+pub const CHUNK_TOKENS: usize = 96;
+/// Most units, unless there are more heads.
+const UNITS: usize = 16;
+
+/// Consecutive blocks of one head.
+#[derive(Clone, Debug)]
+struct Unit {
+    head: usize,
+    blocks: Range<usize>,
+}
+
+/// Results of a unit that other threads read.
+struct UnitOutput {
+    /// q · state, `[T][row]` in panels.
+    attention: Vec<f32>,
+    /// q · q of all pairs of tokens, `[T][T padded]`.
+    scores: Vec<f32>,
+    /// Decoder output, `[T][row]`.
+    update: Vec<f32>,
+}
+
+/// Scratch memory of a thread.
+struct ThreadMemory {
+    /// Residual stream, `[T][row]`.
+    x: Vec<f32>,
+    /// The residual stream in groups; see [`GroupTokens`].
+    groups: Vec<f32>,
+    /// The residual stream times each token's write scale, `[T][row]`.
+    scaled_x: Vec<f32>,
+    /// A matrix `[T][row]` in panels; see [`CopyPanels`].
+    panels: Vec<f32>,
+    /// Attention output of one head, `[T][row]`.
+    y: Vec<f32>,
+    /// Decoder output of a layer, `[T][row]`.
+    update: Vec<f32>,
+    /// Cosines and sines of one head, `[T][padded N]`.
+    phases: [Vec<f32>; 2],
+    read_write: read_write::Scratch,
+    /// Scratch of [`Product`]: columns of a tile as f32.
+    tile: Vec<f32>,
+    project: project::Scratch,
+    /// Scratch of [`Attend`].
+    list: Vec<Weighted>,
+}
+
+/// Runs chunks. Its memory serves one chunk after another.
+pub struct Prefill {
+    units: Vec<Unit>,
+    /// Activations of each unit, `[T][unit neurons]`.
+    activations: Vec<Mutex<Pages<f32>>>,
+    outputs: Vec<RwLock<UnitOutput>>,
+    threads: Vec<Mutex<ThreadMemory>>,
+}
+
+/// Divides every head into equally many units.
+fn units(g: &Geometry) -> Vec<Unit> {
+    let per_head = (UNITS / g.heads).clamp(1, g.blocks_per_head);
+    let part = |i: usize| g.blocks_per_head * i / per_head;
+    let heads = (0..g.heads).flat_map(|head| (0..per_head).map(move |i| (head, i)));
+    heads
+        .map(|(head, i)| {
+            let first = head * g.blocks_per_head;
+            Unit { head, blocks: first + part(i)..first + part(i + 1) }
+        })
+        .collect()
+}
+
+impl Prefill {
+    /// Allocates memory for a chunk of [`CHUNK_TOKENS`].
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] if the activations do not fit.
+    pub fn new(shared: &Shared) -> Result<Self, BackendError> {
+        let g = &shared.model.geometry;
+        let units = units(g);
+        let rows = || vec![0.0; CHUNK_TOKENS * g.row];
+        let thread = || ThreadMemory {
+            x: rows(),
+            groups: Vec::new(),
+            scaled_x: rows(),
+            panels: rows(),
+            y: rows(),
+            update: rows(),
+            phases: [0, 1].map(|_| vec![0.0; CHUNK_TOKENS * g.padded_neurons()]),
+            read_write: read_write::Scratch::default(),
+            tile: Vec::new(),
+            project: project::Scratch::default(),
+            list: Vec::new(),
+        };
+        let output = || UnitOutput {
+            attention: rows(),
+            scores: vec![0.0; CHUNK_TOKENS * padded_tokens(CHUNK_TOKENS)],
+            update: rows(),
+        };
+        let activations = |unit: &Unit| {
+            Ok(Mutex::new(Pages::zeroed(CHUNK_TOKENS * unit.blocks.len() * g.block, "a chunk's activations")?))
+        };
+        Ok(Self {
+            activations: units.iter().map(activations).collect::<Result<_, BackendError>>()?,
+            outputs: units.iter().map(|_| RwLock::new(output())).collect(),
+            threads: (0..shared.pool.current_num_threads()).map(|_| Mutex::new(thread())).collect(),
+            units,
+        })
+    }
+
+    /// Runs a chunk on a sequence's memory, whose window is empty. Returns the logits `[T, V]` if the
+    /// chunk asks for them.
+    pub fn run(
+        &self,
+        shared: &Shared,
+        memory: &mut [LayerMemory<Pages<f32>>],
+        barrier: &Barrier,
+        chunk: &Chunk,
+    ) -> Vec<f32> {
+        let _running = lock(&shared.run_lock);
+        let shares: Vec<usize> = self.units.iter().map(|unit| unit.blocks.len()).collect();
+        let g = &shared.model.geometry;
+        let parts = split_layers(memory, g, &shares);
+        let parts: Vec<Mutex<_>> = parts.into_iter().map(Mutex::new).collect();
+        let logits = Mutex::new(vec![0.0; if chunk.logits { chunk.tokens.len() * g.vocab } else { 0 }]);
+        shared.pool.broadcast(|thread| {
+            let _guard = barrier.guard();
+            let run = Run { prefill: self, shared, chunk, parts: &parts, barrier, thread: thread.index() };
+            on_weights!(&shared.model.weights, weights => run.run(weights, &logits));
+        });
+        logits.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::backend::cpu::simd::Level;
+    use crate::backend::{Backend, ChunkToken, WeightType};
+    use crate::model::Model;
+    use crate::model::synthetic::SyntheticSpec;
+    use std::sync::Arc;
+
+    /// Logits and state after a long and a short chunk, computed at one level.
+    fn run(model: &Model, weights: WeightType, level: Level) -> [Vec<f32>; 2] {
+        let mut backend = CpuBackend::new(model, weights, Some(2)).unwrap();
+        Arc::get_mut(&mut backend.shared).unwrap().level = level;
+        let mut slots = backend.create_slots(1).unwrap();
+        let mut position = 0;
+        let mut logits = Vec::new();
+        for count in [CHUNK_TOKENS as u32, 37] {
+            let token = |t| ChunkToken { token: (7 * t + t * t) % 61, read_scale: 0.9, write_scale: 1.1 };
+            let tokens = (position..position + count).map(token).collect();
+            let rescale = (position > 0).then_some(0.5);
+            let chunk = Chunk { position, rescale, tokens, logits: true };
+            logits.extend(slots.prefill(0, &chunk).unwrap());
+            position += count;
+        }
+        [logits, slots.read_state(0).unwrap()]
+    }
+
+    #[test]
+    fn chunks_are_the_same_at_every_level() {
+        // Rows of a wide and a narrow panel, of a narrow one, of wide ones; partly filled blocks.
+        for (n_embd, neurons_per_head) in [(72, 200), (10, 70), (256, 130)] {
+            let model = Model::synthetic(&SyntheticSpec {
+                n_layer: 2,
+                n_embd,
+                n_head: 2,
+                neurons_per_head,
+                vocab_size: 61,
+                density: 0.3,
+                seed: 3,
+            });
+            for weights in [WeightType::F32, WeightType::F16] {
+                let wanted = run(&model, weights, Level::Portable);
+                for level in Level::available() {
+                    // Levels sum in different orders, with and without fused multiply-adds.
+                    for (got, wanted) in run(&model, weights, level).iter().zip(&wanted) {
+                        let size = wanted.iter().fold(0.0_f32, |size, x| size.max(x.abs()));
+                        assert!(size > 0.1 && got.len() == wanted.len());
+                        for (got, wanted) in got.iter().zip(wanted) {
+                            let limit = 1e-4 * size;
+                            assert!((got - wanted).abs() <= limit, "{level:?}, D {n_embd}: {got}, not {wanted}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! How threads divide a model: ranges of neuron blocks and of the LM head's tiles, and the parts of
+//! every sequence's memory that belong to the blocks.
+
+use super::pages::Pages;
+use super::weights::TILE;
+use crate::backend::memory::WINDOW;
+use crate::backend::pack::Geometry;
+use std::ops::Range;
+
+/// A thread's share of the blocks and of the LM head's tiles.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Index of the thread.
+    pub index: usize,
+    /// The thread's blocks.
+    pub blocks: Range<usize>,
+    /// The thread's tiles of the LM head.
+    pub lm_head_tiles: Range<usize>,
+}
+
+/// Divides blocks and tiles among threads as evenly as possible.
+pub fn share_out(g: &Geometry, threads: usize) -> Vec<Share> {
+    let part = |total: usize, i: usize| total * i / threads..total * (i + 1) / threads;
+    let tiles = g.vocab.div_ceil(TILE);
+    let share = |index| Share { index, blocks: part(g.blocks(), index), lm_head_tiles: part(tiles, index) };
+    (0..threads).map(share).collect()
+}
+
+/// One layer's memory of one sequence, except for the window's residuals: every thread has a copy of
+/// those.
+#[derive(Debug, Default)]
+pub struct LayerMemory<S> {
+    /// State, `[neurons][row]`.
+    pub state: S,
+    /// The window's rotated activations, `[neurons][WINDOW]`.
+    pub rotated: S,
+}
+
+/// A thread's part of every memory: `[slots][layers]`.
+pub type OwnMemory<'a> = Vec<Vec<LayerMemory<&'a mut [f32]>>>;
+
+/// Splits every memory by the threads' numbers of blocks: `[threads][slots][layers]`.
+pub fn split_memory<'a>(
+    memory: &'a mut [Vec<LayerMemory<Pages<f32>>>],
+    g: &Geometry,
+    shares: &[usize],
+) -> Vec<OwnMemory<'a>> {
+    let mut parts: Vec<OwnMemory> = shares.iter().map(|_| Vec::with_capacity(memory.len())).collect();
+    for slot in memory {
+        parts.iter_mut().zip(split_layers(slot, g, shares)).for_each(|(part, own)| part.push(own));
+    }
+    parts
+}
+
+/// Splits one sequence's memory by numbers of blocks: `[shares][layers]`.
+pub fn split_layers<'a>(
+    memory: &'a mut [LayerMemory<Pages<f32>>],
+    g: &Geometry,
+    shares: &[usize],
+) -> Vec<Vec<LayerMemory<&'a mut [f32]>>> {
+    let mut parts: Vec<Vec<_>> = shares.iter().map(|_| Vec::with_capacity(memory.len())).collect();
+    for layer in memory {
+        let (mut state, mut rotated) = (&mut layer.state[..], &mut layer.rotated[..]);
+        for (part, blocks) in parts.iter_mut().zip(shares) {
+            part.push(LayerMemory {
+                state: state.split_off_mut(..blocks * g.block * g.row).expect("a share of the blocks"),
+                rotated: rotated.split_off_mut(..blocks * g.block * WINDOW).expect("a share of the blocks"),
+            });
+        }
+    }
+    parts
+}
