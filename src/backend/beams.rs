@@ -1,9 +1,9 @@
 //! Beams: continuations of one prompt that share their past on a device.
 //!
-//! A state is large and beams share almost all of their past. So there is one base state, a [`Slots`] of
-//! one sequence, and a *node* for each token that was read after it: the token's rotated activations q and
-//! residual x in every layer, all that attention needs of it. A beam is a path of nodes. What all beams
-//! agree on is folded into the base, and its nodes are free again.
+//! States are large, and beams share almost all of their past. The beams therefore share one base
+//! state, a [`Slots`] of one sequence, and each later token is a *node*: its rotated activations q
+//! and its residual x in every layer, which is all that attention needs. A beam is a path of nodes.
+//! Nodes that all beams have in common are folded into the base state and become free.
 
 use super::profile::Profile;
 use super::{BackendError, Slots};
@@ -14,18 +14,18 @@ use crate::sampling::{SamplerParams, Status};
 pub struct PathEntry {
     /// Its node.
     pub node: usize,
-    /// Forgetting: its weight as seen from the token that is read.
+    /// Forgetting: factor on the attention to it from the path's last token.
     pub weight: f32,
 }
 
-/// A token to read at the end of a path.
+/// A token at the end of a path.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BeamRead {
     /// The token.
     pub token: u32,
-    /// The node it becomes; not on any path of this step.
+    /// Node that stores the token; on no path of this step.
     pub node: usize,
-    /// What lies between the base state and the token, oldest first.
+    /// Nodes between the base state and the token, oldest first.
     pub path: Vec<PathEntry>,
 }
 
@@ -34,23 +34,24 @@ pub struct BeamRead {
 pub struct BeamStep {
     /// Position of the tokens.
     pub position: u32,
-    /// Forgetting: factor on q where the base state is read.
+    /// Forgetting: factor on q when the tokens attend to the base state.
     pub read_scale: f32,
-    /// What is read: a token for every beam, or a single one that all beams continue from.
+    /// A token for every beam, or one token that all beams continue.
     pub reads: Vec<BeamRead>,
-    /// The beams' scores, one for each.
+    /// Scores, `[beams]`.
     pub scores: Vec<f32>,
-    /// The beams of the step before that these ones continue: their token counts follow, and the token
-    /// that is read counts. Absent at the start, where nothing has been generated.
+    /// Indices of the previous step's beams that these beams continue, `[beams]`. Each beam takes
+    /// over the token counts of its parent and counts its own token. Absent before anything is
+    /// generated.
     pub parents: Option<Vec<usize>>,
     /// Tokens generated so far.
     pub generated: u32,
-    /// How many candidates to return, K.
+    /// Candidates to return, K.
     pub candidates: usize,
 }
 
 impl BeamStep {
-    /// Index in [`BeamStep::reads`] of what a beam reads.
+    /// Index in [`BeamStep::reads`] of a beam's token.
     pub fn read_of(&self, beam: usize) -> usize {
         beam.min(self.reads.len() - 1)
     }
@@ -63,68 +64,68 @@ pub struct BeamCandidate {
     pub beam: usize,
     /// The token.
     pub token: u32,
-    /// The beam's score and the token's, added.
+    /// Sum of the beam's score and the token's.
     pub score: f32,
 }
 
-/// What a step selects.
+/// Result of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BeamSelection {
-    /// The K best candidates of all beams, or as many as there are; the best first, ties in the order of
-    /// beam · V + token.
+    /// The K best candidates of all beams, or fewer if there are not as many. Best first, ties in
+    /// the order of beam · V + token.
     pub candidates: Vec<BeamCandidate>,
-    /// Every beam's status: a beam whose logits allow no choice has no candidates.
+    /// Status, `[beams]`: a beam whose logits allow no choice has no candidates.
     pub status: Vec<Option<Status>>,
 }
 
-/// A node that enters the base state.
+/// A node to fold into the base state.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BeamFold {
     /// The node.
     pub node: usize,
-    /// Forgetting: factor on its q.
+    /// Forgetting: factor on its x.
     pub write_scale: f32,
-    /// Forgetting: factor on the base state before it.
+    /// Forgetting: factor on the base state before the fold.
     pub rescale: Option<f32>,
 }
 
 /// A set of beams on one device.
 ///
-/// Every method fails with [`BackendError`] where the device does; nothing is guaranteed of the beams
-/// afterwards.
+/// Every method fails with [`BackendError`] if the device fails; the contents of the beams are
+/// undefined afterwards.
 pub trait Beams: Send {
-    /// How many beams there are.
+    /// Number of beams.
     fn count(&self) -> usize;
-    /// The base state: one sequence, which reads the prompt.
+    /// The base state: one sequence, which prefills the prompt.
     fn base(&mut self) -> Result<&mut dyn Slots, BackendError>;
-    /// Gives all beams the same options and token counts (`[V]`, see [`crate::sampling`]). Of the options
-    /// only penalties and the fewest tokens count.
+    /// Starts all beams with the same options and token counts (`[V]`, see [`crate::sampling`]). Of
+    /// the options, only penalties and the minimum number of tokens apply.
     fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError>;
-    /// Makes nodes part of the base state, in the order given; they are free afterwards.
+    /// Folds nodes into the base state, in the given order; they are free afterwards.
     fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError>;
-    /// Reads a token for every beam and selects the best candidates. Nodes come into being as they are
-    /// named, in memory that grows with the highest of them.
+    /// Runs a token of every beam and selects the best candidates. Allocates nodes up to the
+    /// highest index of the step.
     ///
     /// # Errors
-    /// [`BackendError::Limit`] where there is no room for so many nodes.
+    /// [`BackendError::Limit`] if the device has no room for so many nodes.
     fn step(&mut self, step: &BeamStep) -> Result<BeamSelection, BackendError>;
-    /// Takes a step as [`Beams::step`] does, but slower, and says where its time went. Devices that cannot tell kernels apart
-    /// report all of it as one part.
+    /// Runs a step like [`Beams::step`], but slower, and measures its parts. Devices that cannot time
+    /// kernels report one part.
     fn profile_step(&mut self, step: &BeamStep) -> Result<(BeamSelection, Profile), BackendError> {
         let start = std::time::Instant::now();
         let selection = self.step(step)?;
         Ok((selection, Profile::of_one_part("step", start.elapsed())))
     }
-    /// Bytes that the beams' past takes on the device: the base state and all nodes there is room for.
+    /// Bytes of the beams' past on the device: the base state and all allocated nodes.
     fn state_bytes(&self) -> u64;
 }
 
-/// Bytes that one node takes on a device: q and x of all layers, padded.
+/// Bytes of a node on a device: q and x of all layers, padded.
 pub fn node_bytes(geometry: &super::pack::Geometry) -> u64 {
     4 * (geometry.layers * (geometry.all_neurons() + geometry.row)) as u64
 }
 
-/// Nodes of one layer, in terms that do not depend on a device's layout.
+/// Nodes of one layer, independent of a device's layout.
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     /// Rotated activations, `[nodes, H, N]`.
@@ -136,7 +137,7 @@ pub struct Nodes {
 /// Input of the stage `beam_encode`.
 #[derive(Clone, Debug)]
 pub struct BeamEncodeInput {
-    /// Each beam's token, `[S]`, or absent where the layer continues from `residual` and `update`.
+    /// Tokens, `[S]`; absent if the layer continues from `residual` and `update`.
     pub tokens: Vec<Option<u32>>,
     /// Position of the tokens.
     pub position: u32,
@@ -151,7 +152,7 @@ pub struct BeamEncodeInput {
 pub struct BeamEncodeOutput {
     /// Activations u, `[S, H, N]`.
     pub activations: Vec<f32>,
-    /// A node for each beam, `S` of them.
+    /// One node per beam, `S` in all.
     pub nodes: Nodes,
 }
 
@@ -160,9 +161,9 @@ pub struct BeamEncodeOutput {
 pub struct BeamAttendInput {
     /// All nodes.
     pub nodes: Nodes,
-    /// Each beam's path and the node that looks back along it, `[S]`; the token does not count.
+    /// Each beam's path and the node that attends to it, `[S]`; tokens are ignored.
     pub reads: Vec<BeamRead>,
-    /// Factor on q where the base state is read.
+    /// Forgetting: factor on q when the nodes attend to the base state.
     pub read_scale: f32,
     /// Base state of the layer, `[H, N, D]`.
     pub state: Vec<f32>,
@@ -171,7 +172,7 @@ pub struct BeamAttendInput {
 /// Input of the stage `beam_select`.
 #[derive(Clone, Debug)]
 pub struct BeamSelectInput {
-    /// Logits, `[S, V]`, one row for each beam or one that all share.
+    /// Logits, `[S, V]`: one row per beam, or one for all beams.
     pub logits: Vec<f32>,
     /// Scores, `[beams]`.
     pub scores: Vec<f32>,
@@ -185,16 +186,17 @@ pub struct BeamSelectInput {
     pub candidates: usize,
 }
 
-/// One kernel of the beam search at a time, over a model of one layer; see [`super::stage`].
+/// The beam search kernels one at a time, over a model of one layer; see [`super::stage`].
 pub trait BeamStages {
-    /// Embeds or finishes the previous layer, encodes and rotates: a node for every beam.
+    /// Embeds a token or finishes the previous layer, then encodes and rotates: a node for every
+    /// beam.
     fn beam_encode(&self, input: &BeamEncodeInput) -> Result<BeamEncodeOutput, BackendError>;
-    /// Attention outputs before their layer norm, `[S, H, D]`.
+    /// Attends to the base state and the paths: outputs before their layer norm, `[S, H, D]`.
     fn beam_attend(&self, input: &BeamAttendInput) -> Result<Vec<f32>, BackendError>;
-    /// A layer's state `[H, N, D]` after nodes have entered it; no fold may ask for a rescale.
+    /// Folds nodes into a layer's state `[H, N, D]`, without rescaling.
     fn beam_fold(&self, state: &[f32], nodes: &Nodes, folds: &[BeamFold]) -> Result<Vec<f32>, BackendError>;
-    /// The best candidates of all beams.
+    /// Selects the best candidates of all beams.
     fn beam_select(&self, input: &BeamSelectInput) -> Result<BeamSelection, BackendError>;
-    /// Token counts `[beams, V]` after beams continue `parents` with `tokens`.
+    /// Token counts `[beams, V]` of beams that continue `parents` with `tokens`.
     fn beam_counts(&self, counts: &[u32], parents: &[usize], tokens: &[u32]) -> Result<Vec<u32>, BackendError>;
 }

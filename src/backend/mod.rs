@@ -1,8 +1,9 @@
-//! What a device must do, and the two that do it.
+//! The interface of a device, and its two implementations, [`cpu`] and [`gpu`].
 //!
-//! A [`Backend`] holds a model's weights. It hands out [`Slots`]: a set of sequences that decode
-//! together, each with its state ρ, its sampler and its logits resident on the device. A [`Plan`] says
-//! what every slot does at every step; one call runs it without a round trip to the host.
+//! A [`Backend`] holds a model's weights. It creates [`Slots`]: a batch of sequences that decode
+//! together, each with its state ρ, its sampler and its logits resident on the device. A [`Plan`]
+//! lists the inputs and outputs of every slot at every step; one call runs it without a round trip
+//! to the host.
 
 pub mod beams;
 pub mod cpu;
@@ -19,10 +20,10 @@ use crate::sampling::NO_TOKEN;
 use crate::sampling::{SamplerParams, SamplerState};
 pub use memory::snapshot_len;
 
-/// What a step reads.
+/// Input of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// Nothing: the slot rests and nothing of it changes.
+    /// None: the slot is idle and does not change.
     Idle,
     /// This token.
     Token(u32),
@@ -30,36 +31,36 @@ pub enum Input {
     Previous,
 }
 
-/// What a step leaves behind besides the state.
+/// Output of a step besides the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Output {
-    /// Only the state moves on.
+    /// None: the step only updates the state.
     State,
-    /// The slot's logits are computed.
+    /// The slot's logits.
     Logits,
-    /// The logits are computed and the next token is drawn from them.
+    /// The slot's logits, and a token drawn from them.
     Token,
 }
 
 /// One slot's part of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SlotStep {
-    /// What is read.
+    /// Input.
     pub input: Input,
-    /// What is left behind.
+    /// Output.
     pub output: Output,
-    /// Position of the token in its sequence; a sequence's positions follow one another.
+    /// Position of the token in its sequence; positions are consecutive.
     pub position: u32,
-    /// Forgetting: factor on q where the state is read.
+    /// Forgetting: factor on q when the token attends to the past.
     pub read_scale: f32,
-    /// Forgetting: factor on q where the state is written.
+    /// Forgetting: factor on x when the token enters the window or the state.
     pub write_scale: f32,
     /// Forgetting: factor on the whole state before this token.
     pub rescale: Option<f32>,
 }
 
 impl SlotStep {
-    /// A slot at rest.
+    /// An idle slot.
     pub const IDLE: Self = Self {
         input: Input::Idle,
         output: Output::State,
@@ -75,49 +76,51 @@ impl SlotStep {
 pub struct ChunkToken {
     /// Its id.
     pub token: u32,
-    /// Forgetting: factor on q where the past is read.
+    /// Forgetting: factor on q when the token attends to the past.
     pub read_scale: f32,
-    /// Forgetting: factor on q where the state is written.
+    /// Forgetting: factor on x when the token enters the window or the state.
     pub write_scale: f32,
 }
 
-/// Tokens of one sequence that are read together: a weight serves all of them.
+/// Consecutive tokens of one sequence that prefill processes together; each weight is loaded once
+/// for all of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chunk {
-    /// Position of the first token; the others follow.
+    /// Position of the first token.
     pub position: u32,
     /// Forgetting: factor on the whole state before the first token.
     pub rescale: Option<f32>,
     /// The tokens, at least one, at most [`Backend::chunk_tokens`].
     pub tokens: Vec<ChunkToken>,
-    /// Return the logits after every token.
+    /// Whether to return the logits after every token.
     pub logits: bool,
 }
 
-/// What to run: for every step in turn, every slot's part in it.
+/// The steps to run.
 ///
-/// A slot whose sampler has stopped (see [`SamplerState::status`]) has no previous token: from then on its steps
-/// that read [`Input::Previous`] rest.
+/// A slot whose sampler has stopped (see [`SamplerState::status`]) has no previous token: its steps
+/// with [`Input::Previous`] are idle from then on.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// `[steps][slots]`.
     pub steps: Vec<Vec<SlotStep>>,
-    /// Return the logits of every step that computes them.
+    /// Whether to return the logits of every step that computes them.
     pub trace_logits: bool,
 }
 
-/// What a [`Plan`] produced.
+/// Results of a [`Plan`].
 #[derive(Clone, Debug, Default)]
 pub struct RunOutput {
-    /// The token each slot drew at each step, `[steps][slots]`; [`NO_TOKEN`] where none was drawn.
+    /// The token that each slot drew at each step, `[steps][slots]`, or [`NO_TOKEN`].
     pub tokens: Vec<Vec<u32>>,
-    /// Where the plan asks for it: `[steps][slots]`, each V numbers, or empty where none were computed.
+    /// `[steps][slots]`, each `[V]`, or empty if the step computed no logits. Empty unless
+    /// [`Plan::trace_logits`] is set.
     pub logits: Vec<Vec<Vec<f32>>>,
     /// Each slot's sampler after the last step.
     pub control: Vec<SamplerState>,
 }
 
-/// Numeric type in which a device holds the weights.
+/// Numeric type of the weights on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightType {
     /// 32-bit floats.
@@ -135,27 +138,27 @@ impl std::fmt::Display for WeightType {
     }
 }
 
-/// What kind of hardware a device is.
+/// Kind of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// This program's own CPU backend.
+    /// The CPU backend.
     Cpu,
     /// A graphics processor.
     Gpu,
-    /// A graphics driver that runs on the CPU, such as llvmpipe.
+    /// A graphics driver that runs on the CPU, for example llvmpipe.
     SoftwareGpu,
 }
 
-/// Which device runs.
+/// Description of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// Name as the driver gives it, or the CPU's.
+    /// Name from the driver, or "CPU" with threads and instruction set.
     pub name: String,
     /// API: "Vulkan", "Metal", "Dx12" or "CPU".
     pub api: String,
-    /// Driver name and version, where there is one.
+    /// Name and version of the driver; empty for the CPU.
     pub driver: String,
-    /// What it is.
+    /// Kind.
     pub kind: DeviceKind,
 }
 
@@ -169,32 +172,32 @@ impl std::fmt::Display for DeviceInfo {
     }
 }
 
-/// Why a device could not do what was asked.
+/// Failure of a device.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// No adapter answers to the request.
+    /// No adapter matches the request.
     #[error("{0}")]
     NoAdapter(String),
-    /// The model does not fit the adapter's limits.
+    /// The model exceeds the adapter's limits.
     #[error(
         "{device}: the model needs {what}: {needed}, but the adapter allows {allowed}; use another adapter (`bdh-gpu devices` lists them) or --device cpu"
     )]
     Limit {
         /// The adapter.
         device: String,
-        /// The quantity in question.
+        /// The limited quantity.
         what: &'static str,
-        /// How much of it the model needs.
+        /// The amount that the model needs.
         needed: u64,
-        /// How much of it there is.
+        /// The amount that the adapter allows.
         allowed: u64,
     },
-    /// A weight is too large for f16.
+    /// A weight exceeds the range of f16.
     #[error("tensor {tensor:?} holds {value} at index {index:?}, more than f16 can (65504); use --weights f32 or auto")]
     Overflow {
         /// The tensor, by its official name.
         tensor: &'static str,
-        /// Where in the tensor, one index per dimension.
+        /// Its index in the tensor, one number per dimension.
         index: Vec<usize>,
         /// The weight.
         value: f32,
@@ -207,47 +210,48 @@ pub enum BackendError {
     OutOfMemory {
         /// The device.
         device: String,
-        /// What was being allocated.
+        /// Purpose of the allocation.
         what: &'static str,
-        /// Its size, or 0 where that is not known.
+        /// Size in bytes, or 0 if unknown.
         bytes: u64,
     },
-    /// The adapter is there, but its driver does not open it.
+    /// The driver failed to open the adapter.
     #[error(
         "{device}: the device cannot be opened ({message}); free its memory, update its driver, or use --device cpu"
     )]
     Open {
         /// The adapter.
         device: String,
-        /// What the driver said.
+        /// The driver's message.
         message: String,
     },
-    /// The device was lost: unplugged, reset by its driver, suspended, or without an answer for long.
+    /// The device was lost: it was unplugged, reset by its driver or suspended, or it did not
+    /// respond.
     #[error("{device}: the device was lost ({reason}); start again, or use --device cpu")]
     Lost {
         /// The device.
         device: String,
-        /// What the driver said.
+        /// The driver's message.
         reason: String,
     },
-    /// The adapter cannot say how long a kernel took.
+    /// The adapter has no timestamp queries.
     #[error("{device}: cannot time its kernels: the adapter has no timestamp queries; leave out --profile")]
     NoTimestamps {
         /// The device.
         device: String,
     },
-    /// The driver refused a command or a shader: a defect of the driver or of this program.
+    /// The driver rejected a command or a shader: a defect of the driver or of this program.
     #[error("{device}: {message}; `bdh-gpu verify` checks this device, --device cpu avoids it")]
     Driver {
         /// The device.
         device: String,
-        /// What the driver said.
+        /// The driver's message.
         message: String,
     },
 }
 
 impl BackendError {
-    /// What went wrong, without the advice: for where it is taken already.
+    /// The message without its advice.
     pub fn cause(&self) -> String {
         let message = self.to_string();
         match self {
@@ -261,50 +265,50 @@ impl BackendError {
 pub trait Backend: Send + Sync {
     /// Which device this is.
     fn device(&self) -> &DeviceInfo;
-    /// How the weights are held.
+    /// Numeric type of the weights.
     fn weight_type(&self) -> WeightType;
     /// Bytes of weights on the device.
     fn weight_bytes(&self) -> u64;
-    /// The model's `weights`, which the backend was made of, read from where it holds them in the host's memory,
-    /// as far as it holds them unchanged there: the rest still lies where it lay.
+    /// Returns the `weights` that the backend was created from. Tensors that the backend holds
+    /// unchanged in host memory read that copy; the others keep their source.
     fn host_weights(&self, weights: &Weights) -> Weights {
         weights.clone()
     }
-    /// How many sequences of a batch decode together best, by the bytes of one sequence's state.
+    /// Best batch size for states of `state_bytes` per sequence.
     fn preferred_slots(&self, state_bytes: u64) -> usize;
     /// Most tokens in a [`Chunk`], at least one.
     fn chunk_tokens(&self) -> usize;
     /// Allocates `count` empty sequences.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`] where their states do not fit.
+    /// [`BackendError::OutOfMemory`] if their states do not fit.
     fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError>;
     /// Allocates an empty base state and `count` beams that share it.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`] or [`BackendError::Limit`] where they do not fit.
+    /// [`BackendError::OutOfMemory`] or [`BackendError::Limit`] if they do not fit.
     fn create_beams(&self, count: usize) -> Result<Box<dyn beams::Beams>, BackendError>;
-    /// The kernels one at a time, for verification.
+    /// The decode kernels one at a time, for verification.
     fn stages(&self) -> &dyn stage::Stages;
-    /// The kernels of the beam search one at a time, for verification.
+    /// The beam search kernels one at a time, for verification.
     fn beam_stages(&self) -> &dyn beams::BeamStages;
-    /// The kernels that read a chunk one at a time, for verification.
+    /// The prefill kernels one at a time, for verification.
     fn prefill_stages(&self) -> &dyn prefill::PrefillStages;
 }
 
 /// A set of sequences that decode together on one device.
 ///
-/// Every method fails with [`BackendError`] where the device does; nothing is guaranteed of the slots
-/// afterwards.
+/// Every method fails with [`BackendError`] if the device fails; the contents of the slots are
+/// undefined afterwards.
 pub trait Slots: Send {
-    /// How many sequences there are.
+    /// Number of sequences.
     fn count(&self) -> usize;
-    /// Empties a slot's state.
+    /// Clears a slot's state and window.
     fn clear(&mut self, slot: usize) -> Result<(), BackendError>;
     /// Copies a slot's state, logits and sampler to another slot.
     fn copy(&mut self, from: usize, to: usize) -> Result<(), BackendError>;
-    /// Gives a slot's sampler its options, its token counts (`[V]`, see [`crate::sampling`]) and the
-    /// number of tokens it has drawn so far, and sets it going.
+    /// Starts a slot's sampler with its options, its token counts (`[V]`, see [`crate::sampling`])
+    /// and the number of tokens that it has drawn so far.
     fn set_sampler(
         &mut self,
         slot: usize,
@@ -312,31 +316,30 @@ pub trait Slots: Send {
         counts: &[u32],
         generated: u32,
     ) -> Result<(), BackendError>;
-    /// Runs a plan to its end.
+    /// Runs a plan.
     fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError>;
-    /// Runs a plan as [`Slots::run`] does, but slower, and says where its time went. Fails with
-    /// [`BackendError::NoTimestamps`] on adapters that cannot tell.
+    /// Runs a plan like [`Slots::run`], but slower, and measures its parts. Fails with
+    /// [`BackendError::NoTimestamps`] on adapters without timestamp queries.
     fn profile(&mut self, plan: &Plan) -> Result<profile::Profile, BackendError>;
-    /// Reads a chunk as [`Slots::prefill`] does, but slower, and says where its time went. Devices that cannot tell kernels
-    /// apart report all of it as one part.
+    /// Processes a chunk like [`Slots::prefill`], but slower, and measures its parts. Devices that
+    /// cannot time kernels report one part.
     fn profile_prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<profile::Profile, BackendError> {
         let start = std::time::Instant::now();
         self.prefill(slot, chunk)?;
         Ok(profile::Profile::of_one_part("prefill", start.elapsed()))
     }
-    /// Reads a chunk: y = tril(Q Qᵀ) X + Q ρ, then ρ ← ρ + Qᵀ X. The window enters the state first and is empty
-    /// afterwards. Returns the logits `[T, V]` where they are asked for; the last ones
-    /// become the slot's.
+    /// Processes a chunk: settles the window, then y = tril(Q Qᵀ) X + Q ρ and ρ ← ρ + Qᵀ X. Returns
+    /// the logits `[T, V]` if [`Chunk::logits`] is set; the last ones become the slot's logits.
     fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError>;
-    /// The logits that a slot computed last, `[V]`.
+    /// A slot's latest logits, `[V]`.
     fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
-    /// A slot's state ρ' (see [`crate::model::forgetting`]) with the window's tokens in it, `[L, H, N, D]`.
+    /// A slot's settled state ρ' (see [`crate::model::forgetting`]), `[L, H, N, D]`.
     fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
-    /// Replaces a slot's state by `[L, H, N, D]` numbers.
+    /// Replaces a slot's state by `[L, H, N, D]` numbers and clears its window.
     fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError>;
-    /// Everything a slot's sequence remembers (see [`memory::snapshot_len`]), in an order that does not depend on
-    /// the device. Restored on the same device, the sequence continues bit for bit.
+    /// A slot's memory of its sequence (see [`memory::snapshot_len`]), in an order independent of
+    /// the device. On the same device, a restored sequence continues bit for bit.
     fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
-    /// Replaces what a slot's sequence remembers by a snapshot.
+    /// Replaces a slot's memory by a snapshot.
     fn restore(&mut self, slot: usize, memory: &[f32]) -> Result<(), BackendError>;
 }

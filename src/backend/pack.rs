@@ -1,21 +1,21 @@
-//! Weights in the order in which kernels read them.
+//! Packs weights into the order in which kernels load them.
 //!
-//! Dense products (the encoder and the head) read *tiles*: `[group][tile][D][width]`, so that one lane
-//! owns one output and a workgroup streams through memory. Sparse products (encoder_v and the decoder)
-//! and the embedding read *rows*: `[row][D]`. Rows are padded with zeros to `row` numbers, outputs to
-//! whole tiles; a padded neuron never fires and a padded column stays zero.
+//! Dense products (the encoder and the LM head) load *tiles*, `[group][tile][D][width]`: one lane
+//! owns one output, and a workgroup streams through memory. Sparse products (encoder_v and the
+//! decoder) and the embedding load *rows*, `[row][D]`. Rows are padded with zeros to `row` numbers,
+//! and outputs to whole tiles: a padded neuron never fires and a padded column stays zero.
 
 use super::{BackendError, WeightType};
 use crate::model::{Config, Model, Tensor};
 use half::f16;
 
-/// A number in which weights are held on a device.
+/// A type of weights on a device.
 pub trait Element: Copy + Send + Sync + 'static {
     /// Zero.
     const ZERO: Self;
     /// Rounds `x` to the type.
     fn from_f32(x: f32) -> Self;
-    /// The number.
+    /// Converts to f32.
     fn to_f32(self) -> f32;
 }
 
@@ -40,7 +40,7 @@ impl Element for u16 {
     }
 }
 
-/// Sizes of a model as a device lays it out.
+/// Sizes of a model in a device's layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// Layers, L.
@@ -53,16 +53,17 @@ pub struct Geometry {
     pub heads: usize,
     /// Neurons per head, N.
     pub neurons: usize,
-    /// Neurons in a block, the unit of work of one workgroup or task.
+    /// Neurons in a block, the unit of work of a workgroup or task.
     pub block: usize,
-    /// Blocks per head; a head's neurons are padded to whole blocks.
+    /// Blocks per head, whose neurons are padded to whole blocks.
     pub blocks_per_head: usize,
     /// Tokens, V.
     pub vocab: usize,
 }
 
 impl Geometry {
-    /// Lays out `config` with rows padded to a multiple of `lane` and blocks of `block` neurons (even).
+    /// Sizes of `config`, with rows padded to multiples of `lane` and blocks of `block` neurons
+    /// (even).
     pub fn new(config: &Config, lane: usize, block: usize) -> Self {
         Self {
             layers: config.n_layer,
@@ -91,17 +92,17 @@ impl Geometry {
         self.blocks() * self.block
     }
 
-    /// An encoder's matrices, one per head.
+    /// The matrices of an encoder, one per head.
     pub fn heads_of<'a>(&self, tensor: &'a Tensor) -> Matrices<'a> {
         Matrices { tensor, groups: self.heads, depth: self.width, outputs: self.neurons }
     }
 
-    /// The language model head's one matrix.
+    /// The matrix of the LM head.
     pub fn head_of<'a>(&self, tensor: &'a Tensor) -> Matrices<'a> {
         Matrices { tensor, groups: 1, depth: self.width, outputs: self.vocab }
     }
 
-    /// Copies numbers per neuron, `[H, N, size]`, into memory padded to whole blocks, `[neurons][padded]`.
+    /// Copies `[H, N, size]` numbers to `[neurons][padded]`, with heads padded to whole blocks.
     pub fn pad(&self, from: &[f32], size: usize, to: &mut [f32], padded: usize) {
         let heads = to.chunks_exact_mut(self.padded_neurons() * padded);
         for (head, from) in heads.zip(from.chunks_exact(self.neurons * size)) {
@@ -111,7 +112,7 @@ impl Geometry {
         }
     }
 
-    /// Numbers per neuron, `[H, N, size]`, out of memory padded to whole blocks, `[neurons][padded]`.
+    /// Copies `[H, N, size]` numbers from `[neurons][padded]`, with heads padded to whole blocks.
     pub fn unpad(&self, from: &[f32], padded: usize, size: usize) -> Vec<f32> {
         let heads = from.chunks_exact(self.padded_neurons() * padded);
         let rows = heads.flat_map(|head| head.chunks_exact(padded).take(self.neurons));
@@ -124,12 +125,12 @@ impl Geometry {
     }
 }
 
-/// A tensor of `groups` matrices `[depth, outputs]`, as the encoders and the head are.
+/// A tensor of `groups` matrices `[depth, outputs]`: an encoder or the LM head.
 #[derive(Clone, Copy)]
 pub struct Matrices<'a> {
     /// The numbers.
     pub tensor: &'a Tensor,
-    /// How many matrices there are.
+    /// Number of matrices.
     pub groups: usize,
     /// D.
     pub depth: usize,
@@ -137,10 +138,10 @@ pub struct Matrices<'a> {
     pub outputs: usize,
 }
 
-/// Tiles of matrices: `[groups][padded / width][padded_depth][width]`.
+/// Packs matrices into tiles, `[groups][padded / width][padded_depth][width]`.
 ///
-/// `padded` is the number of outputs per group after padding, a multiple of `width`; `padded_depth` is
-/// at least the depth.
+/// `padded` is the number of outputs per group with padding, a multiple of `width`. `padded_depth`
+/// is at least the depth.
 pub fn tiles<E: Element>(matrices: Matrices, padded_depth: usize, padded: usize, width: usize) -> Vec<E> {
     let Matrices { tensor, groups, depth, outputs } = matrices;
     let mut packed = vec![E::ZERO; groups * padded * padded_depth];
@@ -161,10 +162,10 @@ pub fn tiles<E: Element>(matrices: Matrices, padded_depth: usize, padded: usize,
     packed
 }
 
-/// Refuses weights that the type they are to be held in cannot hold.
+/// Checks that every weight is within the range of `weight_type`.
 ///
 /// # Errors
-/// [`BackendError::Overflow`], naming the first.
+/// [`BackendError::Overflow`] for the first weight that is not.
 pub fn check_range(model: &Model, weight_type: WeightType) -> Result<(), BackendError> {
     if weight_type == WeightType::F32 {
         return Ok(());
@@ -179,14 +180,15 @@ pub fn check_range(model: &Model, weight_type: WeightType) -> Result<(), Backend
     ];
     match tensors.into_iter().find_map(|(name, tensor)| Some((name, tensor, tensor.first_beyond_f16()?))) {
         None => Ok(()),
-        Some((name, tensor, (place, value))) => {
-            Err(BackendError::Overflow { tensor: name, index: tensor.index(place), value })
+        Some((name, tensor, (at, value))) => {
+            Err(BackendError::Overflow { tensor: name, index: tensor.index(at), value })
         }
     }
 }
 
-/// The columns of matrices as rows, one per output: `[groups][padded][row]`.
+/// Packs the columns of matrices into rows, one per output: `[groups][padded][row]`.
 pub fn columns_as_rows<E: Element>(matrices: Matrices, padded: usize, row: usize) -> Vec<E> {
+    // Outputs per pass over the depth.
     const STRIP: usize = 64;
     let Matrices { tensor, groups, depth, outputs } = matrices;
     let mut packed = vec![E::ZERO; groups * padded * row];
@@ -205,7 +207,7 @@ pub fn columns_as_rows<E: Element>(matrices: Matrices, padded: usize, row: usize
     packed
 }
 
-/// Rows of a `[groups * rows, D]` tensor: `[groups][padded][row]`.
+/// Packs a tensor `[groups * rows, D]` into padded rows: `[groups][padded][row]`.
 pub fn rows<E: Element>(
     tensor: &Tensor,
     groups: usize,

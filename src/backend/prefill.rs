@@ -1,4 +1,4 @@
-//! The kernels that read a chunk of tokens one at a time; see [`super::stage`].
+//! The prefill kernels one at a time; see [`super::stage`].
 //!
 //! `T` is the number of tokens of the chunk.
 
@@ -9,16 +9,16 @@ use super::{BackendError, ChunkToken};
 pub struct PrefillResidualInput {
     /// The tokens, `[T]`.
     pub tokens: Vec<ChunkToken>,
-    /// What the layer before left; the first layer starts from the tokens' embeddings.
+    /// Output of the previous layer; absent in the first layer, which embeds the tokens.
     pub before: Option<PrefillUpdate>,
 }
 
-/// What a layer leaves.
+/// Output of a layer.
 #[derive(Clone, Debug)]
 pub struct PrefillUpdate {
-    /// The residual stream that entered it, `[T, D]`.
+    /// Residual stream that entered the layer, `[T, D]`.
     pub residual: Vec<f32>,
-    /// Its decoder output before the layer norm, `[T, D]`.
+    /// Decoder output before its layer norm, `[T, D]`.
     pub update: Vec<f32>,
 }
 
@@ -43,7 +43,7 @@ pub struct PrefillEncodeOutput {
 /// Input of the stage `prefill_attend`.
 #[derive(Clone, Debug)]
 pub struct PrefillAttendInput {
-    /// The tokens, `[T]`; their ids do not count.
+    /// The tokens, `[T]`; their ids are ignored.
     pub tokens: Vec<ChunkToken>,
     /// Rotated activations q, `[T, H, N]`.
     pub rotated: Vec<f32>,
@@ -58,7 +58,7 @@ pub struct PrefillAttendInput {
 pub struct PrefillAttendOutput {
     /// Attention output y after its layer norm, `[T, H, D]`.
     pub attention: Vec<f32>,
-    /// The state with the tokens in it, `[H, N, D]`.
+    /// State after the tokens, `[H, N, D]`.
     pub state: Vec<f32>,
 }
 
@@ -80,17 +80,18 @@ pub struct PrefillProjectOutput {
     pub update: Vec<f32>,
 }
 
-/// The kernels of a chunk one at a time, over a model of one layer. No stage takes more than
+/// The prefill kernels one at a time, over a model of one layer. A stage takes at most
 /// [`super::Backend::chunk_tokens`] tokens.
 pub trait PrefillStages {
-    /// Embeds the tokens, or finishes the layer before.
+    /// Embeds the tokens or finishes the previous layer.
     fn prefill_residual(&self, input: &PrefillResidualInput) -> Result<PrefillResidual, BackendError>;
-    /// Residual stream `[T, D]` of tokens from `position` on to activations, and rotates these.
+    /// Encodes the residual stream `[T, D]` of tokens from `position` on, and rotates the
+    /// activations.
     fn prefill_encode(&self, residual: &[f32], position: u32) -> Result<PrefillEncodeOutput, BackendError>;
-    /// Attention to the state and to the tokens before, which then enter the state.
+    /// Attends to the state and to earlier tokens, then writes the tokens to the state.
     fn prefill_attend(&self, input: &PrefillAttendInput) -> Result<PrefillAttendOutput, BackendError>;
-    /// Attention output to gated neurons to decoder output.
+    /// Computes gates from the attention output, and the decoder output from the gates.
     fn prefill_project(&self, input: &PrefillProjectInput) -> Result<PrefillProjectOutput, BackendError>;
-    /// Residual stream `[T, D]` to logits `[T, V]`.
+    /// Multiplies the residual stream `[T, D]` by the LM head: `[T, V]`.
     fn prefill_logits(&self, residual: &[f32]) -> Result<Vec<f32>, BackendError>;
 }

@@ -1,13 +1,13 @@
-//! Where the time of a plan goes, and how much of a model its tokens touch.
+//! The time that the parts of a plan take, and the share of a model that its tokens use.
 
 use std::time::Duration;
 
-/// What [`super::Slots::profile`] found out about a plan.
+/// Result of [`super::Slots::profile`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Profile {
-    /// Time by kernel or phase, in the order in which a step runs them.
+    /// Time by kernel or phase, in the order of a step.
     pub parts: Vec<ProfilePart>,
-    /// What the plan's tokens touched, from devices that count it.
+    /// Counts of active neurons, from devices that count them.
     pub activity: Option<Activity>,
 }
 
@@ -36,39 +36,39 @@ impl Profile {
 pub struct ProfilePart {
     /// Its name.
     pub name: &'static str,
-    /// How often it ran in the whole plan, all pages and segments of a layer together; phases do not say.
+    /// Dispatches in the whole plan, over all pages and segments of a layer; absent for phases.
     pub dispatches: Option<u64>,
-    /// Time in the whole plan; of a phase the mean over the threads.
+    /// Time in the whole plan; for a phase, the mean over the threads.
     pub time: Duration,
 }
 
-/// What the tokens of a plan touched, summed over its steps, layers and sequences.
+/// Active neurons and the rows that they load, summed over a plan's steps, layers and sequences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
     /// Steps.
     pub steps: u64,
     /// Steps that computed logits.
     pub logits: u64,
-    /// Tokens that entered a state.
+    /// Tokens of all sequences.
     pub tokens: u64,
     /// Neurons with u > 0.
     pub neurons: u64,
-    /// Rotary pairs of which a neuron has u > 0: both rows of the state are read.
+    /// Rotary pairs with an active neuron: both rows of the state are loaded.
     pub pairs: u64,
     /// Neurons with g > 0.
     pub gates: u64,
-    /// Pairs whose window entered the state: both rows are read and written.
+    /// Pairs that settled: both rows of the state are loaded and stored.
     pub settled: u64,
-    /// As `neurons`, but a neuron that several sequences of a step activate counts once: rows of
+    /// `neurons`, where a neuron that several sequences of a step activate counts once: rows of
     /// encoder_v.
     pub shared_neurons: u64,
-    /// As `gates`, counted like `shared_neurons`: rows of the decoder.
+    /// `gates`, counted like `shared_neurons`: rows of the decoder.
     pub shared_gates: u64,
-    /// As `neurons`, but a neuron that several tokens of a sequence activate counts once: rows of encoder_v, were
-    /// the plan one chunk.
+    /// `neurons`, where a neuron that several tokens of a sequence activate counts once: rows of
+    /// encoder_v if the plan were one chunk.
     pub touched_neurons: u64,
-    /// As `pairs`, counted like `touched_neurons`.
+    /// `pairs`, counted like `touched_neurons`.
     pub touched_pairs: u64,
-    /// As `gates`, counted like `touched_neurons`: rows of the decoder.
+    /// `gates`, counted like `touched_neurons`: rows of the decoder.
     pub touched_gates: u64,
 }

@@ -1,7 +1,7 @@
-//! The kernels one at a time, in terms that do not depend on a device's layout.
+//! The decode kernels one at a time, independent of a device's layout.
 //!
-//! Both backends run a stage on the same numbers; [`crate::verify`] and the tests compare what comes
-//! out. `S` is the number of sequences, `L` = 1.
+//! Both backends run a stage on the same numbers; [`crate::verify`] and the tests compare the
+//! results. `S` is the number of sequences, and `L` = 1.
 
 use super::memory::Memory;
 use super::{BackendError, SlotStep};
@@ -10,8 +10,9 @@ use crate::sampling::{SamplerParams, SamplerState};
 /// Input of the stages `embed` and `encode`.
 #[derive(Clone, Debug)]
 pub struct EncodeInput {
-    /// What each sequence does, `[S]`; of one at rest all outputs but the state are zero. A token input starts a layer stack (the residual is the token's
-    /// embedding); [`super::Input::Previous`] continues one from `residual` and `update`.
+    /// The step of each sequence, `[S]`. An idle sequence keeps its memory, and its other outputs
+    /// are zero. [`super::Input::Token`] starts at the first layer, from the token's embedding;
+    /// [`super::Input::Previous`] continues from `residual` and `update`.
     pub steps: Vec<SlotStep>,
     /// Residual stream before the previous layer's update, `[S, D]`.
     pub residual: Vec<f32>,
@@ -48,7 +49,7 @@ pub struct ProjectInput {
 pub struct ProjectOutput {
     /// Decoder output before its layer norm, `[S, D]`.
     pub update: Vec<f32>,
-    /// Gates g = u·z, `[S, H, N]`, from devices that keep them.
+    /// Gates g = u·z, `[S, H, N]`, from devices that store them.
     pub gates: Option<Vec<f32>>,
 }
 
@@ -66,7 +67,7 @@ pub struct LogitsInput {
 pub struct SampleInput {
     /// Logits, `[S, V]`.
     pub logits: Vec<f32>,
-    /// Options of each sequence, `[S]`.
+    /// Options, `[S]`.
     pub params: Vec<SamplerParams>,
     /// Token counts, `[S, V]`.
     pub counts: Vec<u32>,
@@ -77,7 +78,7 @@ pub struct SampleInput {
 /// Output of the stage `sample`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleOutput {
-    /// Each sampler's record, `[S]`.
+    /// Sampler states, `[S]`.
     pub control: Vec<SamplerState>,
     /// Token counts afterwards, `[S, V]`.
     pub counts: Vec<u32>,
@@ -85,17 +86,18 @@ pub struct SampleOutput {
 
 /// One kernel at a time over a model of one layer.
 pub trait Stages {
-    /// Finishes the previous layer (or embeds a token), encodes, rotates, reads and updates the state.
+    /// Embeds a token or finishes the previous layer, then encodes and attends, and updates the
+    /// memory.
     fn encode(&self, input: &EncodeInput) -> Result<EncodeOutput, BackendError>;
-    /// Attention output to gated neurons to decoder output.
+    /// Computes gates from the attention output, and the decoder output from the gates.
     fn project(&self, input: &ProjectInput) -> Result<ProjectOutput, BackendError>;
-    /// Finishes the last layer and multiplies by the head: `[S, V]`.
+    /// Finishes the last layer and multiplies by the LM head: `[S, V]`.
     fn logits(&self, input: &LogitsInput) -> Result<Vec<f32>, BackendError>;
     /// Draws a token for every sequence.
     fn sample(&self, input: &SampleInput) -> Result<SampleOutput, BackendError>;
     /// Multiplies a layer's state and the window's residuals by each sequence's factor `[S]`.
     fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError>;
-    /// Brings the window of one of `sequences` sequences into its state; nothing else changes but that its rotated
-    /// activations are zero.
+    /// Settles one of `sequences` sequences: its window enters its state, and its rotated
+    /// activations become zero. Its residuals and the other sequences do not change.
     fn settle(&self, memory: &Memory, sequence: usize, sequences: usize) -> Result<Memory, BackendError>;
 }

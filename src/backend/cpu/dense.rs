@@ -1,5 +1,5 @@
-//! Twin of `shaders/shared/dense.wgsl`: dense products over tiles, for several sequences at once. Each
-//! weight is loaded once for all of them.
+//! Twin of `shaders/shared/dense.wgsl`: dense products over tiles, for several sequences at once.
+//! Each weight is loaded once for all of them.
 
 use super::simd::{Isa, Kernel, LANES, Level, Reuse};
 use super::weights::{TILE, Weight};

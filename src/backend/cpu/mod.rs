@@ -2,8 +2,8 @@
 //!
 //! Every shader has a twin here with the same name, over the same blocks of neurons: `decode`,
 //! `prefill` and `beam` follow the folders of `shaders`, and the files beside them follow
-//! `shaders/shared`. A fixed team of threads divides the blocks. Partial sums are added in block order,
-//! so results do not depend on the number of threads.
+//! `shaders/shared`. A fixed team of threads divides the blocks. Partial sums are added in block
+//! order, so results do not depend on the number of threads.
 
 mod barrier;
 mod beam;

@@ -1,7 +1,7 @@
 //! Arrays on huge pages.
 //!
-//! Sparse reads of the state jump over hundreds of megabytes: with pages of 4 KiB nearly every row misses
-//! the TLB. These arrays request huge pages from systems that have them.
+//! Sparse reads of the state jump over hundreds of megabytes: with pages of 4 KiB nearly every row
+//! misses the TLB. These arrays request huge pages from systems that have them.
 
 use crate::backend::BackendError;
 use bytemuck::Pod;

@@ -74,8 +74,8 @@ impl DerefMut for RowList {
     }
 }
 
-/// out ← out + Σ weight · row over a list. `lines` are the rows as vectors; `prefetch` prefetches the
-/// rows of later items.
+/// out ← out + Σ weight · row over a list. `lines` are the rows as vectors; `prefetch` prefetches
+/// the rows of later items.
 #[inline(always)]
 pub fn weighted_sum<I: Isa, E: Weight>(
     isa: I,

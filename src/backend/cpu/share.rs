@@ -26,8 +26,8 @@ pub fn share_out(g: &Geometry, threads: usize) -> Vec<Share> {
     (0..threads).map(share).collect()
 }
 
-/// One layer's memory of one sequence, except for the window's residuals: every thread has a copy of
-/// those.
+/// One layer's memory of one sequence, except for the window's residuals: every thread has a copy
+/// of those.
 #[derive(Debug, Default)]
 pub struct LayerMemory<S> {
     /// State, `[neurons][row]`.

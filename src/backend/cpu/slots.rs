@@ -43,8 +43,8 @@ impl CpuSlots {
                 rotated: Pages::zeroed(g.all_neurons() * WINDOW, "a sequence's window")?,
             })
         };
-        // Reserve the total first: with overcommit, many small allocations succeed where one big one
-        // would fail.
+        // Reserve the total first: with overcommit, many small allocations succeed where one big
+        // one would fail.
         let numbers = (g.layer_state() + g.all_neurons() * WINDOW).saturating_mul(g.layers).saturating_mul(count);
         drop(Pages::<f32>::zeroed(numbers, "the sequences' states")?);
         let memory = (0..count).map(|_| (0..g.layers).map(layer).collect()).collect::<Result<_, BackendError>>()?;

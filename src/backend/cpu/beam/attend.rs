@@ -1,4 +1,5 @@
-//! Twin of `shaders/beam/attend.wgsl`: attention of a block of neurons to the base state and a path.
+//! Twin of `shaders/beam/attend.wgsl`: attention of a block of neurons to the base state and a
+//! path.
 
 use super::nodes::OwnNodes;
 use crate::backend::beams::PathEntry;

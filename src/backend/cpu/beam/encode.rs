@@ -1,4 +1,5 @@
-//! Twin of `shaders/beam/encode.wgsl`: after [`activate`], rotates a block's activations for a node.
+//! Twin of `shaders/beam/encode.wgsl`: after [`activate`], rotates a block's activations for a
+//! node.
 //!
 //! [`activate`]: crate::backend::cpu::decode::encode::activate
 

@@ -8,7 +8,7 @@ pub struct Fold<'a> {
     pub q: &'a [f32],
     /// Residual stream, `[row]`.
     pub x: &'a [f32],
-    /// Factor on q.
+    /// Forgetting: factor on x.
     pub write_scale: f32,
     /// The neurons' rows of the state.
     pub state: &'a mut [f32],

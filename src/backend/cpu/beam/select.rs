@@ -5,8 +5,8 @@ use crate::sampling::{EOS_BIT, SamplerParams, Status, keys};
 /// Independent partial sums of the softmax.
 const SUMS: usize = 64;
 
-/// A candidate: the inverted key of its score in the upper half, its token in the lower half. The least
-/// one is the best.
+/// A candidate: the inverted key of its score in the upper half, its token in the lower half. The
+/// least one is the best.
 pub type Ranked = u64;
 
 /// The best continuations of one beam.
@@ -18,8 +18,8 @@ pub struct Best {
     pub status: Option<Status>,
 }
 
-/// Finds the `k` best tokens by score + penalised(log_softmax(logits)), without banned tokens. Ties go
-/// to the lower token.
+/// Finds the `k` best tokens by score + penalised(log_softmax(logits)), without banned tokens. Ties
+/// go to the lower token.
 pub fn select(
     logits: &[f32],
     counts: &[u32],

@@ -97,8 +97,8 @@ impl BeamWorker {
         }
     }
 
-    /// Attention of the own blocks to the paths and to a layer's base state, `[neurons][row]` over all
-    /// blocks.
+    /// Attention of the own blocks to the paths and to a layer's base state, `[neurons][row]` over
+    /// all blocks.
     pub fn attend(&mut self, job: &Job, step: &BeamStep, layer: usize, state: &[f32]) {
         let g = &job.model.geometry;
         let worker = &mut self.worker;

@@ -1,4 +1,5 @@
-//! Twin of `shaders/decode/attend.wgsl`: attention of a block of neurons to the state and the window.
+//! Twin of `shaders/decode/attend.wgsl`: attention of a block of neurons to the state and the
+//! window.
 
 use super::settle::settle_pair;
 use crate::backend::cpu::rows::{Weighted, weighted_sum};

@@ -1,5 +1,5 @@
-//! Twin of `shaders/decode/project.wgsl`: attention output to gated neurons to decoder output, for a
-//! block of neurons.
+//! Twin of `shaders/decode/project.wgsl`: attention output to gated neurons to decoder output, for
+//! a block of neurons.
 
 use crate::backend::cpu::rows::{RowList, weighted_sum};
 use crate::backend::cpu::simd::{Isa, Kernel, LANES, Reuse};

@@ -44,7 +44,8 @@ pub fn settle_pair<I: Isa>(isa: I, pair: usize, state: &mut [f32], rotated: &mut
     q1.fill(0.0);
 }
 
-/// [`settle_pair`] for the first `V` vectors of columns; tokens of `recent` are `stride` vectors apart.
+/// [`settle_pair`] for the first `V` vectors of columns; tokens of `recent` are `stride` vectors
+/// apart.
 #[inline(always)]
 fn settle_columns<I: Isa, const V: usize>(
     isa: I,

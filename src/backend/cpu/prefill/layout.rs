@@ -7,9 +7,9 @@ pub fn padded_tokens(tokens: usize) -> usize {
     tokens.next_multiple_of(LANES)
 }
 
-/// Some columns of a matrix `[T][row]` in panels: each panel is contiguous, `[T][vectors]`, and panels
-/// follow one another. A panel of all tokens fits the first-level cache; columns of long rows would
-/// compete for a few of its sets.
+/// Some columns of a matrix `[T][row]` in panels: each panel is contiguous, `[T][vectors]`, and
+/// panels follow one another. A panel of all tokens fits the first-level cache; columns of long
+/// rows would compete for a few of its sets.
 #[derive(Clone, Copy)]
 pub struct Panel {
     /// First vector of the columns.
@@ -56,8 +56,8 @@ impl Kernel for CopyPanels<'_> {
     }
 }
 
-/// Transposes rows `[R][block]` to columns `[block][padded]`, with zeros for missing rows. `block` and
-/// `padded` are whole vectors.
+/// Transposes rows `[R][block]` to columns `[block][padded]`, with zeros for missing rows. `block`
+/// and `padded` are whole vectors.
 #[inline(always)]
 pub fn transpose<I: Isa>(isa: I, rows: &[f32], block: usize, columns: &mut [f32], padded: usize) {
     for first in (0..padded).step_by(LANES) {

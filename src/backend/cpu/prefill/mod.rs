@@ -4,9 +4,9 @@
 //! The arithmetic is that of decode in another order. [`mod@reference`] holds readable twins of the
 //! shaders, one function each; the other files are their fast counterparts.
 //!
-//! The blocks of neurons are divided into *units*, ranges whose number does not depend on the number
-//! of threads. In each layer every unit sums its own share of the attention and, after a barrier, of
-//! the decoder output; shares are added in the order of the units.
+//! The blocks of neurons are divided into *units*, ranges whose number does not depend on the
+//! number of threads. In each layer every unit sums its own share of the attention and, after a
+//! barrier, of the decoder output; shares are added in the order of the units.
 
 mod attend;
 mod layout;
@@ -138,8 +138,8 @@ impl Prefill {
         })
     }
 
-    /// Runs a chunk on a sequence's memory, whose window is empty. Returns the logits `[T, V]` if the
-    /// chunk asks for them.
+    /// Runs a chunk on a sequence's memory, whose window is empty. Returns the logits `[T, V]` if
+    /// the chunk asks for them.
     pub fn run(
         &self,
         shared: &Shared,

@@ -1,5 +1,5 @@
-//! Twin of `shaders/prefill/gate.wgsl` and `shaders/prefill/decode.wgsl`: attention output to gated neurons to
-//! decoder output, for a block of neurons and all tokens of a chunk.
+//! Twin of `shaders/prefill/gate.wgsl` and `shaders/prefill/decode.wgsl`: attention output to gated
+//! neurons to decoder output, for a block of neurons and all tokens of a chunk.
 
 use crate::backend::cpu::simd::{Isa, Kernel, LANES, register_tiles};
 use crate::backend::cpu::weights::Weight;
@@ -146,8 +146,8 @@ fn nonzero<I: Isa>(isa: I, values: &[f32]) -> u32 {
     mask
 }
 
-/// masks[i] ← bit mask of the tokens in which neuron i of a block is active, of `count` ≤ 32 tokens; `u` is
-/// `[count][stride]`.
+/// masks[i] ← bit mask of the tokens in which neuron i of a block is active, of `count` ≤ 32
+/// tokens; `u` is `[count][stride]`.
 #[inline(always)]
 fn token_masks(u: &[f32], stride: usize, count: usize, block: usize, masks: &mut Vec<u32>) {
     masks.clear();

@@ -1,5 +1,5 @@
-//! Twin of `shaders/prefill/read.wgsl` and `shaders/prefill/write.wgsl`: a block of neurons reads the
-//! state for all tokens of a chunk, and writes the tokens to it.
+//! Twin of `shaders/prefill/read.wgsl` and `shaders/prefill/write.wgsl`: a block of neurons reads
+//! the state for all tokens of a chunk, and writes the tokens to it.
 
 use super::layout::{Panel, padded_tokens, panels, transpose};
 use super::scores::add_scores;
@@ -47,7 +47,8 @@ pub struct ReadWrite<'a> {
     pub row: usize,
     /// q · state of a unit's blocks, `[T][row]` in panels; the kernel adds this block's share.
     pub attention: &'a mut [f32],
-    /// q · q of all pairs of tokens, `[T][T padded]`, added likewise; complete for earlier tokens only.
+    /// q · q of all pairs of tokens, `[T][T padded]`, added likewise; complete for earlier tokens
+    /// only.
     pub scores: &'a mut [f32],
     /// Scratch.
     pub scratch: &'a mut Scratch,

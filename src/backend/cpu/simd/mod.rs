@@ -49,8 +49,8 @@ pub trait Isa: Copy {
     fn prefetch_distance(self) -> usize;
     /// Bit mask of the lanes that are not zero; NaN is not zero.
     fn nonzero(self, v: Self::V) -> u32;
-    /// Writes (`first` + i, the bits of `values[i]`) for every lane i in the mask `lanes`, in order.
-    /// Returns how many there are; the elements of `to` behind them are undefined.
+    /// Writes (`first` + i, the bits of `values[i]`) for every lane i in the mask `lanes`, in
+    /// order. Returns how many there are; the elements of `to` behind them are undefined.
     #[inline(always)]
     fn compact(self, values: &[f32; LANES], lanes: u32, first: u32, to: &mut [[u32; 2]; LANES]) -> usize {
         let mut count = 0;

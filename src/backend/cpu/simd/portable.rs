@@ -56,8 +56,8 @@ impl Isa for Portable {
     }
 }
 
-/// Converts a finite half float to f32 without branches: a multiplication re-biases the exponent and
-/// normalises subnormals. (The loader rejects weights that are not finite.)
+/// Converts a finite half float to f32 without branches: a multiplication re-biases the exponent
+/// and normalises subnormals. (The loader rejects weights that are not finite.)
 #[inline(always)]
 fn half_to_f32(bits: u16) -> f32 {
     let magnitude = f32::from_bits((bits as u32 & 0x7fff) << 13) * f32::from_bits(0x7780_0000);

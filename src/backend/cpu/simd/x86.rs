@@ -22,8 +22,8 @@ enum LatePrefetch {
     /// Non-temporal, so that the caches keep their lines. AMD processors fetch these lines at full
     /// speed.
     NonTemporal,
-    /// Into the second-level cache. Intel server processors run non-temporal prefetches at a quarter
-    /// of this rate.
+    /// Into the second-level cache. Intel server processors run non-temporal prefetches at a
+    /// quarter of this rate.
     SecondLevel,
 }
 
@@ -180,8 +180,8 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn compact(self, values: &[f32; LANES], lanes: u32, first: u32, to: &mut [[u32; 2]; LANES]) -> usize {
         let below = (lanes & 0xff).count_ones() as usize;
-        // SAFETY: see above; each store fills eight of the sixteen elements, and the second starts at
-        // most eight elements in.
+        // SAFETY: see above; each store fills eight of the sixteen elements, and the second starts
+        // at most eight elements in.
         unsafe {
             let values = _mm512_castps_si512(_mm512_loadu_ps(values.as_ptr()));
             let counting = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -22,8 +22,8 @@ use crate::backend::{Output, SlotStep};
 use std::ops::Range;
 
 impl Worker {
-    /// Cosines and sines for a sequence at `position`. A thread needs those of its own blocks, at most
-    /// those of a whole head.
+    /// Cosines and sines for a sequence at `position`. A thread needs those of its own blocks, at
+    /// most those of a whole head.
     pub fn rotate(&mut self, job: &Job, slot: usize, position: u32) {
         let g = &job.model.geometry;
         for block in self.share.blocks.clone().take(g.blocks_per_head) {

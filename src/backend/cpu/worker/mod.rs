@@ -1,8 +1,9 @@
 //! One thread's share of a run.
 //!
 //! A thread owns a range of neuron blocks: their weights, their rows of every sequence's state and
-//! their activations. In each layer the threads exchange the blocks' partial attention outputs (only
-//! if a head is split between threads) and their partial decoder outputs, with a barrier after each.
+//! their activations. In each layer the threads exchange the blocks' partial attention outputs
+//! (only if a head is split between threads) and their partial decoder outputs, with a barrier
+//! after each.
 
 mod kernels;
 
@@ -181,8 +182,8 @@ impl Worker {
         }
     }
 
-    /// Records a step's results. Other threads may already run the next step, but they cannot change
-    /// logits or samplers before this thread reaches the next barrier.
+    /// Records a step's results. Other threads may already run the next step, but they cannot
+    /// change logits or samplers before this thread reaches the next barrier.
     fn record(&self, job: &Job, steps: &[SlotStep]) {
         let mut output = lock(&job.output);
         let mut tokens = vec![NO_TOKEN; steps.len()];
