@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockWriteGuard};
 /// Partial results of all threads. Each thread writes only its own entry, and only between barriers
 /// while no other thread reads it, so the locks never block.
 pub struct Exchange {
-    /// Where the threads meet.
+    /// Barrier of all threads.
     pub barrier: Barrier,
     /// The threads' block ranges.
     blocks: Vec<Range<usize>>,

@@ -8,7 +8,7 @@ pub struct SlotSampler {
     pub params: SamplerParams,
     /// Token counts, `[V]`.
     pub counts: Vec<u32>,
-    /// What the sampler has drawn so far.
+    /// Last token, number of tokens drawn, and status.
     pub state: SamplerState,
     sampler: Sampler,
 }

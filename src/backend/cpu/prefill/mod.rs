@@ -58,11 +58,11 @@ struct UnitOutput {
 struct ThreadMemory {
     /// Residual stream, `[T][row]`.
     x: Vec<f32>,
-    /// The residual stream in groups; see [`GroupTokens`].
+    /// The residual stream in groups; see [`GroupTokens`](product::GroupTokens).
     groups: Vec<f32>,
     /// The residual stream times each token's write scale, `[T][row]`.
     scaled_x: Vec<f32>,
-    /// A matrix `[T][row]` in panels; see [`CopyPanels`].
+    /// A matrix `[T][row]` in panels; see [`CopyPanels`](layout::CopyPanels).
     panels: Vec<f32>,
     /// Attention output of one head, `[T][row]`.
     y: Vec<f32>,
@@ -71,10 +71,10 @@ struct ThreadMemory {
     /// Cosines and sines of one head, `[T][padded N]`.
     phases: [Vec<f32>; 2],
     read_write: read_write::Scratch,
-    /// Scratch of [`Product`]: columns of a tile as f32.
+    /// Scratch of [`Product`](product::Product): columns of a tile as f32.
     tile: Vec<f32>,
     project: project::Scratch,
-    /// Scratch of [`Attend`].
+    /// Scratch of [`Attend`](attend::Attend).
     list: Vec<Weighted>,
 }
 
