@@ -5,7 +5,7 @@
 //! below 2^-32 turn at every position, where the product in `f32` loses the phase altogether past 2^24.
 //!
 //! Sine and cosine are polynomials of our own, because WGSL promises only an absolute error of 2^-11
-//! for its built-in ones. `shaders/rotary.wgsl` holds the same code.
+//! for its built-in ones. `shaders/shared/rotary.wgsl` holds the same code.
 
 /// Frequencies of one head's neurons in fixed point: 2^-64 turns per position, one entry per neuron.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! Choosing the next token: options, the integer pipeline on the CPU, and the random numbers.
 //!
-//! Everything after the processed logit is integer arithmetic, so `shaders/sample.wgsl` and
+//! Everything after the processed logit is integer arithmetic, so `shaders/decode/sample.wgsl` and
 //! [`Sampler`] choose the same token, bit for bit, on every machine.
 //!
 //! | file | holds |
@@ -9,7 +9,7 @@
 //! | `params` | the same as the device reads it: [`SamplerParams`], [`SamplerState`] |
 //! | `tables` | the powers of two behind the weights |
 //! | `philox` | the counter-based random numbers |
-//! | `pipeline` | the CPU twin of `shaders/sample.wgsl` |
+//! | `pipeline` | the CPU twin of `shaders/decode/sample.wgsl` |
 
 mod error;
 mod options;

@@ -1,4 +1,4 @@
-//! The CPU twin of `shaders/sample.wgsl`: same numbers, same sets, same token.
+//! The CPU twin of `shaders/decode/sample.wgsl`: same numbers, same sets, same token.
 //!
 //! A logit goes through the penalties in f32, one rounding per operation, and becomes a key: a u32
 //! that sorts as the logit does, 0 for a banned token. The best key gives every token a weight, a

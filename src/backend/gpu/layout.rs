@@ -31,7 +31,7 @@ const HARDWARE_TEAM_ROWS: usize = 4;
 const AMPLE_MEMORY: u64 = 32 << 10;
 /// Tokens of the vocabulary that one invocation of a software adapter's sampling kernel may look at.
 const SOFTWARE_VOCAB: usize = 4096;
-/// Residuals that a window keeps: two for every token of it (see `shaders/memory.wgsl`).
+/// Residuals that a window keeps: two for every token of it (see `shaders/shared/memory.wgsl`).
 pub(super) const RECENT_ROWS: usize = 2 * WINDOW;
 /// Sequences that share one pass over a tile of weights in a batch.
 const SLOT_TILE: usize = 4;
