@@ -37,12 +37,12 @@ impl Groups {
 
     /// What a run of some operations holds while it takes place: something if one of their kernels runs for the first
     /// time.
-    pub fn enter_first_runs(&self, ops: &[Op]) -> Option<Compiling> {
+    pub fn enter_first_runs(&self, ops: &[Op]) -> Vec<Compiling> {
         let runs = ops.iter().filter_map(|op| match op {
             Op::Run(bound, _) => bound.parts.first(),
             Op::Copy { .. } => None,
         });
-        runs.filter_map(|part| self.groups[part.group.0].pipeline.first_run.enter()).last()
+        runs.filter_map(|part| self.groups[part.group.0].pipeline.first_run.enter()).collect()
     }
 }
 
