@@ -1,13 +1,15 @@
-// A block's active pairs meet the past: the state, and the window beside it. Shared by `decode/embed.wgsl` and
-// `decode/encode.wgsl`.
+// A block's active pairs attend to the past: the state, and the window beside it. Shared by
+// `decode/embed.wgsl` and `decode/encode.wgsl`.
 //
 //   q <- rotary(u)
 //   state <- state + q_w x_w  over the window, for the pairs p with p mod WINDOW = t mod WINDOW
-//   y <- read_scale (q . state + sum of (q . q_w) x_w over the window)     a partial result of this block
+//   y <- read_scale (q . state + sum of (q . q_w) x_w over the window)   partial, of this block
 //   window <- window with q and x in it
 //
-// Nobody else touches the block's memory; the segment's first block writes the window's residuals.
+// No other workgroup touches the block's memory. The segment's first block writes the window's
+// residuals.
 // Twin: `src/backend/cpu/decode/encode.rs`.
+// Experiments: `docs/performance/decode.md#decodeattend`, `docs/performance/decode.md#the-window`.
 
 #import shared::activate
 #import shared::compact
@@ -15,7 +17,7 @@
 #import shared::memory
 #import shared::settle
 
-// The page's memory of this layer, [slots of the page][slot_stride]; see `shared/memory.wgsl`.
+// This layer's memory in the page, [slots of the page][slot_stride]; see `shared/memory.wgsl`.
 #store(7, read_write) state: vec4<f32>
 
 // q of the active pairs.
@@ -64,25 +66,25 @@ fn rotated_pair(u_at: u32, pair: u32, block: u32, position: u32) -> vec2<f32> {
 #ifdef SUBGROUP
 #import shared::prefetch
 
-// Every invocation has pairs of its own and broadcasts them.
+// Every invocation holds one pair in W and broadcasts it by shuffle.
 
-// Columns that an invocation takes at once: one or two lines of memory, with the other invocations' lines in between. It
-// loads the first columns of both before the second ones: both lines are then in flight together. STRIPES of such
-// columns cover a row.
+// Columns that an invocation takes at once, from one or two cache lines with the other invocations'
+// lines in between. It loads the first columns of both lines before the second ones: both lines are
+// then in flight together. STRIPES such groups of columns cover a row.
 const WANTED: u32 = min(8u, (ROW4 + W - 1u) / W);
 const LINES: u32 = select(1u, 2u, WANTED > 4u);
 const PER_LINE: u32 = (WANTED + LINES - 1u) / LINES;
 const COLUMNS_AT_ONCE: u32 = LINES * PER_LINE;
 const STRIPES: u32 = (ROW4 + COLUMNS_AT_ONCE * W - 1u) / (COLUMNS_AT_ONCE * W);
-// Pairs whose lines of memory are in flight together.
+// Pairs whose cache lines are in flight together.
 const PAIRS_AT_ONCE: u32 = 2u;
 
-// The l-th line's c-th column of an invocation; the row's last where there are no more.
+// The c-th column of the invocation's l-th line; past the row's end, the row's last column.
 fn own_column(first: u32, c: u32, l: u32) -> u32 {
     return min(first + l * W * PER_LINE + c, ROW4 - 1u);
 }
 
-// Every invocation prefetches its pair's rows and entries of the window.
+// Every invocation prefetches the rows and the window entries of its pair.
 fn prefetch_pair(base: u32, pair: u32) {
     let entries = base + BLOCK_STATE + pair * PAIR_ENTRIES;
     for (var v = 0u; v < PAIR_ENTRIES; v += LINE_VECTORS) {
@@ -105,7 +107,8 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
     }
 
     let y_at = slot * SLOT_NEURONS + BLOCKS * (BLOCK / 4u) + block * ROW4;
-    // q . q_w of four tokens of the window, over first or over second neurons of pairs; then over both.
+    // q . q_w of four tokens of the window: over the first or the second neurons of pairs, then
+    // over both.
     let entry = i % PAIR_ENTRIES;
     var score = vec4(0.0);
     for (var stripe = 0u; stripe < STRIPES; stripe++) {
@@ -122,7 +125,7 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
             if (stripe == 0u) {
                 prefetch_pair(base, own_pair);
             }
-            // Past the last pair nothing is added.
+            // Past the last pair q is zero and adds nothing.
             let own_q = select(vec2(0.0), rotated[own], k + i < pairs);
             for (var four = 0u; four < min(W, pairs - k); four += PAIRS_AT_ONCE) {
                 var pair: array<u32, PAIRS_AT_ONCE>;
@@ -131,14 +134,14 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
                     pair[j] = subgroupShuffle(own_pair, four + j);
                     q[j] = subgroupShuffle(own_q, four + j);
                 }
-                // Loads that lie apart come first.
+                // Scattered loads come first.
                 if (stripe == 0u) {
                     for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
                         let window = load_state(base + BLOCK_STATE + pair[j] * PAIR_ENTRIES + entry);
                         score = add_scaled(score, select(q[j].x, q[j].y, entry >= PAIR_ENTRIES / 2u), window);
                     }
                 }
-                // In the order in which the lines lie.
+                // Then the rows, in memory order.
                 for (var c = 0u; c < PER_LINE; c++) {
                     for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
                         let at = base + pair[j] * 2u * ROW4;
@@ -177,7 +180,7 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
     }
     workgroupBarrier();
 
-    // Safe to overwrite: the tokens of this window slot were already settled into the state.
+    // Safe to overwrite: this window slot's entries have already settled into the state.
     let window_slot = position % WINDOW;
     for (var k = i; k < pairs; k += W) {
         let q = rotated[k];
@@ -193,7 +196,7 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
 // q . q_w over the block, for every token of the window.
 var<workgroup> scores: array<vec4<f32>, WINDOW / 4u>;
 
-// Teams of invocations, each with the whole window of a pair.
+// Teams of invocations; each team covers the whole window of a pair.
 const SCORE_TEAMS: u32 = W / (WINDOW / 4u);
 // Pairs whose rows an invocation has in flight.
 const PAIRS_AT_ONCE: u32 = max(1u, 4u / ROW_COLUMNS);
@@ -208,7 +211,7 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
     score_window(i, base, pairs);
     attend(i, base, recent, pairs, slot, block);
 
-    // Safe to overwrite: the tokens of this window slot were already settled into the state.
+    // Safe to overwrite: this window slot's entries have already settled into the state.
     let window_slot = position % WINDOW;
     for (var k = i; k < pairs; k += W) {
         let at = base + BLOCK_STATE + list[k] * PAIR_ENTRIES + window_slot / 4u;
@@ -260,7 +263,7 @@ fn attend(i: u32, base: u32, recent: u32, pairs: u32, slot: u32, block: u32) {
                 for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
                     let own = k + j * ROW_TEAMS;
                     let inside = min(own, pairs - 1u);
-                    // Past the last pair nothing is added.
+                    // Past the last pair q is zero and adds nothing.
                     q[j] = select(vec2(0.0), rotated[inside], own < pairs);
                     let at = base + list[inside] * 2u * ROW4;
                     // One row after the other: hardware prefetchers follow one direction.

@@ -1,17 +1,18 @@
 // logits <- LN(x + LN(update)) . lm_head, a block of the vocabulary in each workgroup.
 //
 // Workgroup (slot tile, block of the segment). Twin: `src/backend/cpu/decode/logits.rs`.
+// Experiments: `docs/performance/decode.md#decodelogits`.
 
 #import shared::slots
 #import shared::residual
 #import shared::dense
 
-// Where a dispatch begins.
+// Bounds of a dispatch.
 #host
 struct LogitsParams {
-    // First block of the segment of the LM head that is bound.
+    // First block of the bound segment of the LM head.
     block_begin: u32,
-    // Which half of `residual` the last layer wrote.
+    // Half of `residual` that the last layer wrote.
     parity: u32,
     // One past the last slot.
     slot_end: u32,

@@ -1,10 +1,11 @@
 // Attention output through the gated neurons of a block, back to the residual width.
 //
-//   y <- LN(sum of the head's partial attention outputs)     redundantly in every workgroup of a head
-//   z <- relu(y . encoder_v), g <- u z                       only where u > 0
-//   update <- sum of g decoder                               only where g > 0; a partial result
+//   y <- LN(sum of the head's partial attention outputs)  redundantly in every workgroup of a head
+//   z <- relu(y . encoder_v), g <- u z                    only where u > 0
+//   update <- sum of g decoder                            only where g > 0; a partial result
 //
 // Workgroup (slot, block of the segment). Twin: `src/backend/cpu/decode/project.rs`.
+// Experiments: `docs/performance/decode.md#decodeproject`.
 
 #import shared::slots
 #import shared::vectors
@@ -12,10 +13,10 @@
 #import shared::gather
 #import shared::compact
 
-// Where a dispatch begins.
+// Start of a dispatch.
 #host
 struct ProjectParams {
-    // First block of the segment of weights that is bound.
+    // First block of the bound segment of weights.
     block_begin: u32,
 }
 
@@ -33,7 +34,8 @@ const SLOT_NEURONS: u32 = BLOCKS * (BLOCK / 4u + ROW4);
 const ROW_VECTORS: u32 = ROW4 * 4u / PER_VECTOR;
 
 var<workgroup> activations: array<vec4<f32>, BLOCK / 4u>;
-// Numbers, not vectors: several invocations write the components, and writing one component may write the whole vector.
+// Scalars, not vectors: several invocations write the components, and a store to one component may
+// write the whole vector.
 var<workgroup> gates: array<f32, BLOCK>;
 
 @compute @workgroup_size(W)
@@ -84,18 +86,18 @@ fn store_update(to: u32, v: u32, low: vec4<f32>, high: vec4<f32>) {
 #ifdef SUBGROUP
 #import shared::prefetch
 
-// Every invocation loads or lists a share and broadcasts it.
+// Every invocation loads or lists its share and broadcasts it by shuffle.
 
-// Vectors of a row of the decoder that an invocation takes at once; STRIPES of such vectors cover a row.
+// Vectors of a decoder row that an invocation takes at once; STRIPES such groups cover a row.
 const DECODER_SHARE: u32 = min(4u, (ROW_VECTORS + W - 1u) / W);
-// Rows of the decoder whose lines of memory are in flight together.
+// Decoder rows whose cache lines are in flight together.
 const ROWS_AT_ONCE: u32 = 4u;
 const STRIPES: u32 = (ROW_VECTORS + DECODER_SHARE * W - 1u) / (DECODER_SHARE * W);
 
 // Rows of encoder_v that are multiplied at once.
 const ROWS_TOGETHER: u32 = 8u;
-// Vectors of a row that an invocation multiplies. They follow one another: the first loads of all invocations touch all of
-// the row's lines.
+// Vectors of a row that an invocation multiplies. They are adjacent: the first loads of all
+// invocations together touch every cache line of the row.
 const ROW_SHARE: u32 = (ROW_VECTORS + W - 1u) / W;
 
 // gates[n] <- u z for the firing neurons.
@@ -145,7 +147,8 @@ fn gate(i: u32, slot: u32, block: u32, local_block: u32, firing: u32) {
     workgroupBarrier();
 }
 
-// Sum over the subgroup of the (i mod 8)-th of eight numbers: every exchange halves how many an invocation still adds up.
+// Sum over the subgroup of the (i mod 8)-th of eight numbers. Every exchange halves the numbers
+// that an invocation still has to add up.
 fn own_sum(i: u32, sums: array<f32, ROWS_TOGETHER>) -> f32 {
     let upper4 = (i & 4u) != 0u;
     var four: array<f32, 4>;
@@ -161,7 +164,7 @@ fn own_sum(i: u32, sums: array<f32, ROWS_TOGETHER>) -> f32 {
     }
     let upper1 = (i & 1u) != 0u;
     var sum = select(two[0], two[1], upper1) + subgroupShuffle(select(two[1], two[0], upper1), i ^ 1u);
-    // Larger subgroups hold eight numbers each several times.
+    // Larger subgroups hold several partial sums of each of the eight numbers.
     for (var other = ROWS_TOGETHER; other < W; other *= 2u) {
         sum += subgroupShuffle(sum, i ^ other);
     }
@@ -189,7 +192,7 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
                     }
                 }
             }
-            // Past the last one nothing is added.
+            // Past the last open gate the factor is zero.
             let own_gate = select(0.0, gates[n], k + i < open);
             for (var four = 0u; four < min(W, open - k); four += ROWS_AT_ONCE) {
                 var at: array<u32, ROWS_AT_ONCE>;
@@ -218,18 +221,18 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
     }
 }
 #else
-// Teams of invocations share the rows; everything that all of them read lies in workgroup memory.
+// Teams of invocations share the rows; data that all of them read lies in workgroup memory.
 
-// Rows of encoder_v that all teams multiply at once.
+// Rows of encoder_v that all teams together multiply at once.
 const ALL_ROWS: u32 = W / ROW_LANES * TEAM_ROWS;
-// Vectors of a row that an invocation of the team takes.
+// Vectors of a row per invocation of the team.
 const LANE_VECTORS: u32 = (ROW_VECTORS + ROW_LANES - 1u) / ROW_LANES;
-// Invocations that share a row of the decoder, and how many rows are added at once.
+// Invocations that share a decoder row; decoder rows that are added at once.
 const DECODER_LANES: u32 = min(ROW_VECTORS, W);
 const DECODER_TEAMS: u32 = W / DECODER_LANES;
-// Vectors of a row of the decoder that an invocation takes at once.
+// Vectors of a decoder row that an invocation takes at once.
 const DECODER_SHARE: u32 = min(4u, (ROW_VECTORS + DECODER_LANES - 1u) / DECODER_LANES);
-// Rows of the decoder that an invocation has in flight.
+// Decoder rows that an invocation has in flight.
 const ROWS_AT_ONCE: u32 = 4u / DECODER_SHARE;
 
 var<workgroup> lane_sums: array<f32, W * TEAM_ROWS>;
@@ -275,7 +278,7 @@ fn gate(i: u32, slot: u32, block: u32, local_block: u32, firing: u32) {
             lane_sums[r * W + i] = sums[r];
         }
         workgroupBarrier();
-        // Each row's sum by an invocation of its team.
+        // One invocation of the team adds up each row's sum.
         for (var r = lane; r < TEAM_ROWS; r += ROW_LANES) {
             var sum = 0.0;
             for (var l = 0u; l < ROW_LANES; l++) {
@@ -311,7 +314,7 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
                 for (var j = 0u; j < ROWS_AT_ONCE; j++) {
                     let own = k + j * DECODER_TEAMS;
                     let n = list[min(own, open - 1u)];
-                    // Past the last one nothing is added.
+                    // Past the last open gate the factor is zero.
                     gate[j] = select(0.0, gates[n], own < open);
                     let at = (local_block * BLOCK + n) * ROW_VECTORS;
                     for (var c = 0u; c < DECODER_SHARE; c++) {

@@ -1,27 +1,29 @@
-// state <- state * factor, and the window's residuals too: forgetting's rare renormalisation, one factor per slot.
+// state <- state * factor, and the same for the window's residuals: forgetting's rare
+// renormalisation, with one factor per slot.
 //
 // Workgroup (stripe, slot of the page). Twin: `src/backend/cpu/decode/rescale.rs`.
+// Experiments: `docs/performance/decode.md#decoderescale`.
 
 #import shared::slots
 #import shared::memory
 
-// The page that is bound.
+// The bound page.
 #host
 struct RescaleParams {
-    // First slot of the page that is bound.
+    // First slot of the bound page.
     slot_begin: u32,
-    // The segment's number of blocks.
+    // Number of blocks in the segment.
     block_count: u32,
     // Workgroups that share a slot.
     stripes: u32,
-    // Vectors from the beginning of a slot's memory to its window's residuals.
+    // Offset of the window's residuals in a slot's memory, in vec4.
     recent_begin: u32,
-    // Vectors from one slot's memory in the page to the next one's.
+    // Stride between slots' memories in the page, in vec4.
     slot_stride: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: RescaleParams;
-// The page's memory of this layer, [slots of the page][slot_stride]; see `shared/memory.wgsl`.
+// This layer's memory in the page, [slots of the page][slot_stride]; see `shared/memory.wgsl`.
 #store(3, read_write) state: vec4<f32>
 
 @compute @workgroup_size(W)

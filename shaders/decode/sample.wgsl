@@ -1,8 +1,10 @@
 // Chooses the next token of every sequence. One workgroup per slot.
 //
-// Twin: `Sampler::sample` in `src/sampling/pipeline.rs`: same keys, same weights, same sets, same token. After the
-// penalties all arithmetic is on integers, so neither the path nor W shows in the result. W is a multiple of 8; on
-// llvmpipe at least V / 4096 (see SMALL in `sample/inputs.wgsl`).
+// Twin: `Sampler::sample` in `src/sampling/pipeline.rs`: same keys, same weights, same sets, same
+// token. After the penalties all arithmetic is on integers, so the result depends neither on the
+// path nor on W. W is a multiple of 8; on llvmpipe it is at least V / 4096 (see SMALL in
+// `sample/inputs.wgsl`).
+// Experiments: `docs/performance/decode.md#decodesample`.
 
 #import sample::small
 #import sample::large
@@ -43,7 +45,7 @@ fn main(
     counts_base = slot * V;
     banned_bits = select(0u, EOS_BIT, generated < p.min_new_tokens);
 
-    // Keys: the best, where it first stands, the worst, and what is wrong.
+    // Keys: the best and its first id, the worst, and any faults.
     var own_faults = 0u;
     var own_best = 0u;
     var own_first = 0u;
@@ -54,7 +56,7 @@ fn main(
         own_faults |= fault(bits);
         own_first = select(own_first, id, key > own_best);
         own_best = max(own_best, key);
-        // One less, so that a banned token's 0 becomes the largest number.
+        // One less: a banned token's 0 wraps to the largest number.
         own_worst = min(own_worst, key - 1u);
         if (SMALL) {
             stored_keys[id] = key;
@@ -123,7 +125,7 @@ fn main(
 
     if (lane == 0u) {
         if (status == STATUS_RUNNING) {
-            // A full count stays full rather than running into the bits above it.
+            // A full count stays full: it must not carry into the flags above it.
             let count = counts[counts_base + drawn.token];
             counts[counts_base + drawn.token] = count + select(0u, 1u, (count & COUNT_MASK) != COUNT_MASK);
             status = select(STATUS_RUNNING, STATUS_EOS, (count & EOS_BIT) != 0u);

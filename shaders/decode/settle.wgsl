@@ -1,24 +1,26 @@
 // The whole window settles into the state and is empty afterwards.
 //
-// Workgroup (slot of the page, block of the segment). Nobody else touches the block's memory.
+// Workgroup (slot of the page, block of the segment). No other workgroup touches the block's
+// memory.
 // Twin: `src/backend/cpu/decode/settle.rs`.
+// Experiments: `docs/performance/decode.md#decodesettle`.
 
 #import shared::slots
 #import shared::settle
 
-// The page that is bound.
+// The bound page.
 #host
 struct SettleParams {
-    // First slot of the page that is bound.
+    // First slot of the bound page.
     slot_begin: u32,
-    // Vectors from one slot's memory in the page to the next one's.
+    // Stride between slots' memories in the page, in vec4.
     slot_stride: u32,
-    // Vectors from the beginning of a slot's memory to its window's residuals.
+    // Offset of the window's residuals in a slot's memory, in vec4.
     recent_begin: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: SettleParams;
-// The page's memory of this layer, [slots of the page][slot_stride]; see `shared/memory.wgsl`.
+// This layer's memory in the page, [slots of the page][slot_stride]; see `shared/memory.wgsl`.
 #store(3, read_write) state: vec4<f32>
 
 @compute @workgroup_size(W)

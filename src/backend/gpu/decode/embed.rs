@@ -1,4 +1,6 @@
 //! Host side of `shaders/decode/embed.wgsl`: the first layer.
+//!
+//! Experiments: `docs/performance/decode.md#decodeembed`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;

@@ -1,4 +1,6 @@
 //! Host side of `shaders/decode/encode.wgsl`: every layer but the first.
+//!
+//! Experiments: `docs/performance/decode.md#decodeencode`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
@@ -33,7 +35,7 @@ pub struct Layer<'a> {
     pub pages: &'a [Page],
 }
 
-/// Binds the kernel, which finishes the layer before.
+/// Binds the kernel, which finishes the previous layer.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     weights: &'a Weights,
@@ -43,7 +45,7 @@ pub fn bind<'a>(
     bind_to(binder, &KERNEL, ("partials", activations.updates.resource()), weights, activations, layer)
 }
 
-/// Binds a kernel that encodes, `embed` or `encode`, whose residual stream starts from `source`.
+/// Binds an encoding kernel, `embed` or `encode`, whose residual stream starts from `source`.
 pub fn bind_to<'a>(
     binder: &mut Binder<'a>,
     kernel: &'static Kernel,

@@ -1,4 +1,6 @@
-//! Host side of `shaders/decode/logits.wgsl`. A beam search runs it too.
+//! Host side of `shaders/decode/logits.wgsl`. Beam search runs it too.
+//!
+//! Experiments: `docs/performance/decode.md#decodelogits`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
@@ -24,8 +26,8 @@ pub static KERNEL: Kernel = Kernel {
     canary: Canary { right: "products[s * (BLOCK / 4u) + p];", wrong: "products[s * (BLOCK / 4u) + p].yxzw;" },
 };
 
-/// Binds the kernel behind a schedule of `layers` layers: residual stream to logits, a part for every segment of the LM
-/// head.
+/// Binds the kernel that follows a schedule of `layers` layers: residual stream to logits, one part
+/// per segment of the LM head.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     layout: &Layout,

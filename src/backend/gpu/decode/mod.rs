@@ -1,4 +1,5 @@
-//! Decode: one token of every sequence of a set. One file per kernel, named like its shader in `shaders/decode/`.
+//! Decode: one token of every sequence in a set. One file per kernel, named like its shader in
+//! `shaders/decode/`.
 
 pub mod embed;
 pub mod encode;

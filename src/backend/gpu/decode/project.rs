@@ -1,4 +1,6 @@
-//! Host side of `shaders/decode/project.wgsl`. A beam search runs it too.
+//! Host side of `shaders/decode/project.wgsl`. Beam search runs it too.
+//!
+//! Experiments: `docs/performance/decode.md#decodeproject`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
@@ -24,7 +26,7 @@ pub static KERNEL: Kernel = Kernel {
     canary: Canary { right: "relu(vec4(sum)).x", wrong: "vec4(sum).x" },
 };
 
-/// Binds the kernel: attention output to decoder output, a part for every segment.
+/// Binds the kernel: attention output to decoder output, one part per segment.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     layout: &Layout,

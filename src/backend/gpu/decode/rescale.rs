@@ -1,4 +1,6 @@
-//! Host side of `shaders/decode/rescale.wgsl`.
+//! Host side of `shaders/decode/rescale.wgsl`: forgetting's renormalisation.
+//!
+//! Experiments: `docs/performance/decode.md#decoderescale`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
@@ -23,7 +25,8 @@ pub static KERNEL: Kernel = Kernel {
     canary: Canary { right: "load_state(at) * factor", wrong: "load_state(at) * 1.01 * factor" },
 };
 
-/// Binds the kernel: states and the windows' residuals times the forgetting's factors, a part for every page.
+/// Binds the kernel: states and the windows' residuals times forgetting's factors, one part per
+/// page.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     layout: &Layout,

@@ -10,16 +10,16 @@ use crate::backend::profile::Profile;
 use crate::backend::{BackendError, Input, Output, Plan, RunOutput, SlotStep};
 use crate::sampling::{NO_TOKEN, SamplerState};
 
-/// Most bytes of logits that one submission hands back.
+/// Most bytes of traced logits in one submission.
 const TRACE_BYTES: u64 = 32 << 20;
 
 impl GpuSlots {
-    /// Bytes of all slots' logits.
+    /// Bytes of the logits of all slots.
     fn logits_bytes(&self) -> u64 {
         self.activations.count as u64 * self.shared.layout.padded_vocab() as u64 * 4
     }
 
-    /// Steps in one submission.
+    /// Most steps in one submission.
     pub fn submission_steps(&self, trace: bool) -> usize {
         match trace {
             true => ((TRACE_BYTES / self.logits_bytes()) as usize).clamp(1, MAX_STEPS),
@@ -27,7 +27,7 @@ impl GpuSlots {
         }
     }
 
-    /// Runs some steps in one submission.
+    /// Runs `steps` in one submission.
     pub fn submit(&mut self, steps: &[Vec<SlotStep>], trace: bool, output: &mut RunOutput) -> Result<(), BackendError> {
         self.write_steps(steps)?;
         if trace && self.trace.is_none() {
@@ -72,7 +72,7 @@ impl GpuSlots {
         ops
     }
 
-    /// The logits that a step traced, by slot.
+    /// A step's traced logits, by slot.
     fn traced(&self, step: &[SlotStep], rows: &[u8]) -> Vec<Vec<f32>> {
         let layout = &self.shared.layout;
         let slot = |(slot, step): (usize, &SlotStep)| {
@@ -84,7 +84,7 @@ impl GpuSlots {
         step.iter().enumerate().map(slot).collect()
     }
 
-    /// Runs a plan with every kernel in a pass of its own; see [`crate::backend::Slots::profile`].
+    /// Runs a plan with every kernel in its own pass; see [`crate::backend::Slots::profile`].
     pub fn profile_plan(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
         let stopwatch = Stopwatch::new(&self.shared.gpu)?;
         let mut profile = Profile::default();
@@ -95,19 +95,19 @@ impl GpuSlots {
         Ok(profile)
     }
 
-    /// Runs operations that are not a step, and waits for them.
+    /// Runs operations that are not a step and waits for them.
     pub fn execute(&self, ops: &[Op]) -> Result<(), BackendError> {
         let _compiling = self.groups.enter_first_runs(ops);
         self.shared.execute(|encoder| submission::encode(&self.groups, ops, encoder))
     }
 
-    /// Multiplies the states by the steps' factors.
+    /// Multiplies the states by a step's factors.
     pub fn rescale(&self, step: Vec<SlotStep>) -> Result<(), BackendError> {
         self.write_steps(&[step])?;
         self.execute(&[self.decode.rescale(0)])
     }
 
-    /// Brings a slot's window into its state.
+    /// Settles a slot's window into its state.
     pub fn settle(&self, slot: usize) -> Result<(), BackendError> {
         let mut step = vec![SlotStep::IDLE; self.activations.count];
         step[slot].input = Input::Token(0);
@@ -116,7 +116,7 @@ impl GpuSlots {
     }
 }
 
-/// The tokens that a step drew, by slot, from its row of the ring.
+/// The tokens that a step drew, by slot, from the step's row of the ring.
 fn tokens(step: &[SlotStep], row: &[u8]) -> Vec<u32> {
     let token = |(slot, step): (usize, &SlotStep)| match (step.input, step.output) {
         (Input::Idle, _) | (_, Output::State | Output::Logits) => NO_TOKEN,

@@ -1,4 +1,7 @@
-//! Host side of `shaders/decode/sample.wgsl`; its parameters are [`crate::sampling::SamplerParams`].
+//! Host side of `shaders/decode/sample.wgsl`; its parameters are
+//! [`crate::sampling::SamplerParams`].
+//!
+//! Experiments: `docs/performance/decode.md#decodesample`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
@@ -27,11 +30,11 @@ pub struct SamplerBuffers<'a> {
     pub params: &'a wgpu::Buffer,
     /// `[slots, V]`
     pub counts: &'a wgpu::Buffer,
-    /// A token for every slot and step.
+    /// Drawn tokens, one per slot and step.
     pub ring: &'a wgpu::Buffer,
 }
 
-/// Binds the kernel: logits to a token, for every slot.
+/// Binds the kernel: logits to one token per slot.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     weights: &'a Weights,

@@ -1,4 +1,6 @@
 //! Host side of `shaders/decode/settle.wgsl`; it runs between steps.
+//!
+//! Experiments: `docs/performance/decode.md#decodesettle`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
@@ -23,7 +25,7 @@ pub static KERNEL: Kernel = Kernel {
     canary: Canary { right: "WINDOW) % RECENT_ROWS;", wrong: "WINDOW + 1u) % RECENT_ROWS;" },
 };
 
-/// Binds the kernel: windows into states, a part for every page.
+/// Binds the kernel: windows settle into states, one part per page.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     layout: &Layout,

@@ -1,4 +1,4 @@
-//! Decode's kernels one at a time.
+//! Runs decode's kernels one at a time.
 
 use crate::backend::gpu::activations::floats;
 use crate::backend::gpu::backend::GpuBackend;
@@ -30,7 +30,7 @@ impl GpuBackend {
         Ok(())
     }
 
-    /// Every slot's memory.
+    /// Reads every slot's memory.
     fn read_memories(&self, bench: &GpuSlots) -> Result<Memory, BackendError> {
         let mut all = Memory::default();
         for slot in 0..bench.activations.count {
@@ -51,7 +51,7 @@ impl Stages for GpuBackend {
         let bench = self.bench(slots)?;
         self.write_residual(&bench.activations, &input.residual, &input.update)?;
         self.write_memories(&bench, &input.memory)?;
-        // One step for the slots that start from a token, one for those that go on.
+        // One step for the slots that start from a token, one for those that continue.
         let only = |wanted: fn(&Input) -> bool| -> Vec<SlotStep> {
             input.steps.iter().map(|step| if wanted(&step.input) { *step } else { SlotStep::IDLE }).collect()
         };

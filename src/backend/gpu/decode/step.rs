@@ -16,12 +16,12 @@ use crate::sampling::SamplerState;
 /// Most steps in one submission.
 pub const MAX_STEPS: usize = 64;
 
-/// Bytes from one step's row of the token ring to the next, for a number of slots.
+/// Bytes per step of the token ring, for a number of slots.
 pub fn ring_stride(slots: usize) -> u64 {
     (slots as u64 * 4).next_multiple_of(ALIGNMENT)
 }
 
-/// The buffers that decode's kernels bind.
+/// Buffers that decode's kernels bind.
 #[derive(Clone, Copy)]
 pub struct Buffers<'a> {
     pub activations: &'a Activations,
@@ -43,13 +43,13 @@ pub struct Decode {
     readback: Readback,
 }
 
-/// Buffers that a submission copies from and to.
+/// Buffers that a submission copies from or to.
 #[derive(Clone, Copy, Debug)]
 pub struct Readback {
     pub logits: BufferId,
     pub samplers: BufferId,
     pub ring: BufferId,
-    /// Receives the ring and, after it, the samplers' records.
+    /// Receives the ring, followed by the samplers' records.
     pub staging: BufferId,
 }
 
@@ -84,7 +84,7 @@ impl Decode {
         })
     }
 
-    /// The operations of step `index` of a submission, of the whole model.
+    /// The operations of step `index` of a submission, through the whole model.
     pub fn step(&self, index: usize, plan: &[SlotStep]) -> Vec<Op> {
         let mut ops = Vec::with_capacity(2 * self.encode.len() + 3);
         if plan.iter().any(|slot| slot.rescale.is_some()) {
@@ -123,23 +123,24 @@ impl Decode {
         self.sample.run(Offsets::two((index as u64 * steps::stride(self.slots)) as u32, ring as u32))
     }
 
-    /// States times the factors of a step.
+    /// States times a step's factors.
     pub fn rescale(&self, index: usize) -> Op {
         self.rescale.run(self.step_offset(index))
     }
 
-    /// Windows into states, of the slots that take part in a step.
+    /// Windows settle into states, for the active slots of a step.
     pub fn settle(&self, index: usize) -> Op {
         self.settle.run(self.step_offset(index))
     }
 
-    /// A copy of all slots' logits, `bytes` of them, to a trace.
+    /// A copy of all slots' logits (`bytes` in all) to a trace.
     pub fn trace(&self, trace: BufferId, index: usize, bytes: u64) -> Op {
         let from = self.readback.logits;
         Op::Copy { from, from_offset: 0, to: trace, to_offset: index as u64 * bytes, bytes }
     }
 
-    /// Copies of the ring of some steps, and of the samplers' records behind it, to the staging buffer.
+    /// Copies of the ring of `steps` steps, and of the samplers' records behind it, to the staging
+    /// buffer.
     pub fn readback(&self, steps: usize) -> [Op; 2] {
         let Readback { samplers, ring, staging, .. } = self.readback;
         let ring_bytes = ring_stride(self.slots) * steps as u64;
@@ -164,7 +165,7 @@ mod tests {
         Bound { kernel, parts: [Part { group: GroupId(0), workgroups: [1, 1, 1] }].into() }
     }
 
-    /// Three layers and 100 slots: a step's row of the table takes 3,328 bytes, and of the ring 512.
+    /// Three layers and 100 slots: a step takes 3,328 bytes of the table and 512 bytes of the ring.
     fn decode() -> Decode {
         let buffer = BufferId(0);
         Decode {
