@@ -1,4 +1,4 @@
-// The draw.
+// The draw of a token from the surviving weights.
 
 #import shared::philox
 #import sample::keys
@@ -10,8 +10,8 @@ struct Drawn {
     draw: vec2<u32>,
 }
 
-// The first id whose inclusive prefix sum of surviving weights exceeds the draw. Every lane sums a
-// chunk; the chunk that holds the draw is divided again until it is short enough to walk.
+// The first id whose inclusive prefix sum of surviving weights exceeds the draw. Every invocation
+// sums a chunk; the chunk that holds the draw is divided again until it is short enough to walk.
 fn draw_token(lane: u32, generated: u32, lowest: u32, best: u32) -> Drawn {
     var start = 0u;
     var length = V;

@@ -1,18 +1,20 @@
-// What the sampling kernel binds and keeps in workgroup memory.
+// Bindings and workgroup memory of the sampling kernel.
 //
-// Workgroup memory: 1.6 KiB, 16 bytes per thread, and 8 bytes per token on the small path or 3 KiB on the large one:
-// 13.6 KiB at most. Every word is written before it is read; nothing needs clearing at the start.
+// Workgroup memory: 1.6 KiB, 16 bytes per invocation, and 8 bytes per token on the small path or 3
+// KiB on the large path: 13.6 KiB at most. Every word is written before it is read, so nothing
+// needs clearing at the start.
 
 #import shared::constants
 #import shared::step
 #import shared::sampler
 
-// A small vocabulary is kept in workgroup memory, and a thread compares its keys with all others; for
-// a large one thresholds are walked digit by digit. A thread makes 16,384 comparisons at most: more
-// would be slower than the walk, and llvmpipe ends all loops of a thread after 65,535 turns in total.
+// A small vocabulary lies in workgroup memory, and an invocation compares its keys with all others.
+// For a large one, a walk finds the thresholds digit by digit. An invocation makes at most 16,384
+// comparisons: with more, the walk is faster, and llvmpipe ends all loops of an invocation after
+// 65,535 iterations in total.
 const SMALL: bool = V <= 1024u && V <= 16384u * W / V && !FORCE_LARGE;
 
-// Logits are f32, read as bits: infinities and NaN must arrive as they are.
+// Logits are f32, read as bits: infinities and NaN must arrive unchanged.
 @group(0) @binding(0) var<storage, read> logits: array<u32>;
 @group(0) @binding(1) var<storage, read> params: array<SamplerParams>;
 @group(0) @binding(2) var<storage, read_write> counts: array<u32>;
@@ -29,10 +31,10 @@ const LONGEST_DISTANCE: u32 = 0x437ffd71u; // 255.99
 
 const TABLE_LEN: u32 = 384u;
 const COARSE_LEN: u32 = 256u;
-// A chunk of the prefix sum up to this long is walked by the thread that owns it.
+// Longest chunk of the prefix sum that its invocation walks.
 const WALK: u32 = 8u;
 
-// Tokens are compared four at a time; the last four are filled up with banned ones.
+// Tokens are compared four at a time; banned tokens pad the last four.
 const STORED: u32 = select(4u, (V + 3u) / 4u * 4u, SMALL);
 const BINS: u32 = 256u;
 const BINS_PER_LANE: u32 = (BINS + W - 1u) / W;
@@ -42,7 +44,7 @@ var<workgroup> table: array<u32, TABLE_LEN>;
 var<workgroup> stored_keys: array<u32, STORED>;
 var<workgroup> stored_weights: array<u32, STORED>;
 var<workgroup> histogram: array<atomic<u32>, HISTOGRAM>;
-// Two halves that a scan reads and writes in turn.
+// Two halves that a scan reads and writes alternately.
 var<workgroup> scan_sums: array<vec2<u32>, 2u * W>;
 var<workgroup> faults: atomic<u32>;
 var<workgroup> best_key: atomic<u32>;
@@ -50,10 +52,10 @@ var<workgroup> worst_key: atomic<u32>;
 var<workgroup> first_best: atomic<u32>;
 var<workgroup> lowest_by_count: atomic<u32>;
 var<workgroup> lowest_by_mass: atomic<u32>;
-// One thread's result, broadcast to all others.
+// One invocation's result, broadcast to all others.
 var<workgroup> message: vec4<u32>;
 
-// This slot's first indices.
+// First indices of this slot.
 var<private> logits_base: u32;
 var<private> counts_base: u32;
 var<private> banned_bits: u32;

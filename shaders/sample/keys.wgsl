@@ -1,9 +1,9 @@
-// Keys that sort as the processed logits do, and weights of tokens.
+// Keys that sort as the processed logits do, and the tokens' weights.
 
 #import shared::u64
 #import sample::inputs
 
-// A number that sorts as the processed logit does; 0 for a banned token.
+// A key that sorts as the processed logit does; 0 for a banned token.
 fn order_key(bits: u32, count: u32) -> u32 {
     let key = key_of(penalised(canonical(bitcast<f32>(bits)), count));
     return select(key, 0u, bits == NEGATIVE_INFINITY || (count & banned_bits) != 0u);
@@ -14,7 +14,7 @@ fn weight(key: u32, best: u32) -> u32 {
     if (key == 0u) {
         return 0u;
     }
-    // The distance is not negative, so its bits sort as the values do, an overflow included.
+    // The distance is not negative, so its bits sort as its value does, even on overflow.
     let distance = bitcast<u32>(canonical(order_value(best) - order_value(key)));
     let fixed = u32(bitcast<f32>(min(distance, LONGEST_DISTANCE)) * 16777216.0);
 
@@ -43,7 +43,7 @@ fn key_at(id: u32) -> u32 {
     return order_key(logits[logits_base + id], counts[counts_base + id]);
 }
 
-// Weight of a token whose key is at least `lowest`, otherwise 0.
+// Weight of a token if its key is at least `lowest`, otherwise 0.
 fn weight_from(id: u32, lowest: u32, best: u32) -> u32 {
     let key = key_at(id);
     if (key < lowest) {

@@ -3,7 +3,7 @@
 #import sample::keys
 #import sample::sums
 
-// A mass is counted in limbs of 11, 11 and 10 bits, so that 2^21 of them fit in each counter.
+// A mass is counted in limbs of 11, 11 and 10 bits: each counter has room for 2^21 of them.
 fn add_mass(digit: u32, mass: u32) {
     atomicAdd(&histogram[digit], mass & 0x7ffu);
     atomicAdd(&histogram[BINS + digit], (mass >> 11u) & 0x7ffu);
@@ -22,7 +22,7 @@ fn bin(digit: u32, by_mass: bool) -> vec2<u32> {
 }
 
 // The key at which the tokens with keys from `floor` up, counted from the best key down, reach the
-// target: k tokens, or the share of their mass that top-p asks for. Four digits of 8 bits.
+// target: k tokens, or top-p's share of their mass. Four digits of 8 bits.
 fn walk_keys(lane: u32, by_mass: bool, floor: u32, best: u32) -> u32 {
     var prefix = 0u;
     var aim = vec2<u32>(0u);
@@ -33,13 +33,13 @@ fn walk_keys(lane: u32, by_mass: bool, floor: u32, best: u32) -> u32 {
         workgroupBarrier();
 
         let shift = 24u - 8u * level;
-        // As often for every lane: FXC, the older compiler of Direct3D 12, takes the barriers of the next level for
-        // diverging otherwise.
+        // The trip count is the same for every invocation: otherwise FXC, the older compiler of
+        // Direct3D 12, takes the barriers of the next level for divergent.
         for (var others = 0u; others < V; others += W) {
             let id = others + lane;
             if (id < V) {
                 let key = key_at(id);
-                // Everything above the digits decided so far is the same; at first there are none.
+                // The digits decided so far must match; at level 0 there are none.
                 let inside = level == 0u || (key >> ((shift + 8u) & 31u)) == prefix;
                 if (key >= floor && inside) {
                     let digit = (key >> shift) & 255u;
@@ -53,7 +53,7 @@ fn walk_keys(lane: u32, by_mass: bool, floor: u32, best: u32) -> u32 {
         }
         workgroupBarrier();
 
-        // Lanes own bins in falling order of the digit.
+        // Invocations own bins in descending order of the digit.
         let first = lane * BINS_PER_LANE;
         let end = min(first + BINS_PER_LANE, BINS);
         var own = vec2<u32>(0u);

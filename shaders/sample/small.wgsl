@@ -1,4 +1,5 @@
-// The thresholds of top-k and top-p for small vocabularies: a thread compares its keys with all others.
+// The thresholds of top-k and top-p for small vocabularies: an invocation compares its keys with
+// all others.
 
 #import sample::keys
 #import sample::sums
@@ -8,7 +9,7 @@ fn lowest_key_by_count(lane: u32) -> u32 {
     var lowest = 0xffffffffu;
     for (var id = lane; id < V; id += W) {
         let key = stored_keys[id];
-        // A key above one that is kept is kept as well.
+        // A key above a kept one is kept too.
         if (key != 0u && key < lowest) {
             var above = 0u;
             for (var other = 0u; other < STORED; other += 4u) {
@@ -24,7 +25,8 @@ fn lowest_key_by_count(lane: u32) -> u32 {
     return workgroupUniformLoad(&lowest_by_count);
 }
 
-// A token's weight if its key is greater, in halves of 16 bits: 1,024 of them add without a carry.
+// A token's weight if its key is greater than `key`, in halves of 16 bits: 1,024 of them add
+// without a carry.
 fn mass_above(other: u32, key: u32) -> vec2<u32> {
     let mass = select(0u, stored_weights[other], stored_keys[other] > key);
     return vec2<u32>(mass & 0xffffu, mass >> 16u);

@@ -1,4 +1,4 @@
-// Sums over the workgroup's threads.
+// Sums over the workgroup's invocations.
 
 #import shared::u64
 #import sample::inputs
@@ -8,7 +8,7 @@ struct Sums {
     total: vec2<u32>,
 }
 
-// What the lanes before this one hold together, and what all do. Ends with a barrier.
+// Sums over the invocations before this one and over all. Ends with a barrier.
 fn scan(lane: u32, own: vec2<u32>) -> Sums {
     var before = vec2<u32>(0u);
     scan_sums[lane] = own;
@@ -21,12 +21,12 @@ fn scan(lane: u32, own: vec2<u32>) -> Sums {
         read_half = W - read_half;
         scan_sums[read_half + lane] = add64(before, own);
     }
-    // The threads agree on the half: it changes once per round.
+    // The index is uniform: the half changes once per round.
     let total = workgroupUniformLoad(&scan_sums[read_half + W - 1u]);
     return Sums(before, total);
 }
 
-// How much mass must lie above a token for top-p to drop it: the share of the mass, rounded up.
+// Mass that must lie above a token for top-p to drop it: the share of the mass, rounded up.
 fn top_p_target(mass: vec2<u32>) -> vec2<u32> {
     let low = mul_wide(mass.x, p.top_p);
     var share = add64(mul_wide(mass.y, p.top_p), vec2<u32>(low.y, 0u));

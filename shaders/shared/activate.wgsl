@@ -1,10 +1,13 @@
-// A block of neurons of one head fires: the part of a layer that `decode/encode.wgsl` and `beam/encode.wgsl` share.
+// A block of neurons of one head fires: the part of a layer that `decode/encode.wgsl` and
+// `beam/encode.wgsl` share.
 //
-//   x <- the layer's residual stream                       `start_layer`, redundantly in every workgroup
-//   u <- x . encoder                                       in `products`, before relu
-//   the block meets its past                               `meet_past`, for every active slot
+//   x <- the layer's residual stream     `start_layer`, redundantly in every workgroup
+//   u <- x . encoder                     in `products`, before relu
+//   the block attends to its past        `meet_past`, for every active slot
 //
-// Workgroup (slot tile, block of the segment). A kernel provides the two functions and binds its memory at 7.
+// Workgroup (slot tile, block of the segment). The kernel that imports this file provides the two
+// functions and binds its memory at 7.
+// Experiments: `docs/performance/decode.md#decodeencode`.
 
 #import shared::slots
 #import shared::vectors
@@ -13,20 +16,20 @@
 #needs fn start_layer(i: u32, slot: u32, at: u32) {}
 #needs fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {}
 
-// Where a dispatch of the kernels that encode begins.
+// Bounds of an encoding kernel's dispatch.
 #host
 struct EncodeParams {
-    // First slot of the page of states that is bound.
+    // First slot of the bound page of states.
     slot_begin: u32,
-    // One past its last.
+    // One past its last slot.
     slot_end: u32,
-    // First block of the segment of weights that is bound.
+    // First block of the bound segment of weights.
     block_begin: u32,
-    // Vectors from one slot's memory in the page to the next one's.
+    // Stride between slots' memories in the page, in vec4.
     slot_stride: u32,
-    // Which half of `residual` this layer writes; it reads the other.
+    // Half of `residual` that this layer writes; it reads the other.
     parity: u32,
-    // Vectors from the beginning of a slot's memory to its window's residuals.
+    // Offset of the window's residuals in a slot's memory, in vec4.
     recent_begin: u32,
 }
 
@@ -66,7 +69,7 @@ fn clear_row(i: u32, at: u32) {
     }
 }
 
-// The first block's workgroup leaves x for the layer after this one.
+// The first block's workgroup keeps x for the next layer.
 fn keep_residual(i: u32, slot: u32, at: u32, local_block: u32) {
     if (params.block_begin + local_block == 0u) {
         for (var c = i; c < ROW4; c += W) {

@@ -1,29 +1,31 @@
 // Deterministic compaction: the indices of a block's active items, in ascending order.
+//
+// Experiments: `docs/performance/shared.md#sharedcompact`.
 
 #import shared::constants
 
 // Indices of the flagged items in ascending order.
 var<workgroup> list: array<u32, BLOCK>;
-// How many there are.
+// Number of flagged items.
 var<workgroup> flagged: u32;
 
 #ifdef SUBGROUP
-// Every invocation looks at neighbouring vectors, keeps their flags in a register, and counts by shuffles how many the
-// invocations before it have.
+// Every invocation takes adjacent vectors, keeps their flags in registers, and counts by shuffles
+// how many flags the invocations before it have.
 
-// Vectors of a block, four neurons each, that an invocation looks at, and words with a bit for each neuron.
+// Vectors of a block (four neurons each) per invocation, and words with a bit for each neuron.
 const OWN_VECTORS: u32 = (BLOCK / 4u + W - 1u) / W;
 const FLAG_WORDS: u32 = (OWN_VECTORS + 7u) / 8u;
 
-// The t-th of them: past the block where there are no more.
+// The invocation's t-th vector; it may lie past the block.
 fn own_vector(i: u32, t: u32) -> u32 {
     return i * OWN_VECTORS + t;
 }
 
-// A bit for each of an invocation's items.
+// One bit per item of the invocation.
 var<private> flags: array<u32, FLAG_WORDS>;
 
-// Before the first flag. All invocations call this together.
+// Clears all flags. All invocations call this together.
 fn clear_flags(i: u32) {
     for (var w = 0u; w < FLAG_WORDS; w++) {
         flags[w] = 0u;
@@ -35,20 +37,20 @@ fn set_flags(first: u32, bits: u32) {
     flags[first / 32u] |= bits << (first % 32u);
 }
 
-// Flags those of the t-th own vector's four items that are not zero.
+// Flags the nonzero items among the four of the t-th own vector.
 fn flag_four(i: u32, t: u32, items: vec4<f32>) {
     let bits = select(vec4(0u), vec4(1u, 2u, 4u, 8u), items != vec4(0.0));
     set_flags(4u * t, (bits.x | bits.y) | (bits.z | bits.w));
 }
 
-// Flags those of the t-th own vector's two items of which one of two numbers is not zero.
+// Flags the two items of the t-th own vector, each if either of its two numbers is nonzero.
 fn flag_pairs(i: u32, t: u32, items: vec4<f32>) {
     let fires = items != vec4(0.0);
     set_flags(2u * t, select(0u, 1u, fires.x || fires.y) | select(0u, 2u, fires.z || fires.w));
 }
 
-// Fills `list` from the flags and returns their number, the same in every invocation. Every vector has `items` items.
-// Ends with a barrier.
+// Fills `list` from the flags and returns their number, the same in every invocation. Every vector
+// has `items` items. Ends with a barrier.
 fn list_flagged(i: u32, items: u32) -> u32 {
     var own = 0u;
     for (var w = 0u; w < FLAG_WORDS; w++) {
@@ -76,12 +78,12 @@ fn list_flagged(i: u32, items: u32) -> u32 {
     return workgroupUniformLoad(&flagged);
 }
 #else
-// Any invocation sets flags in any order; ranks are read off the bit mask.
+// Any invocation sets flags in any order; ranks come from the bit mask.
 
-// Vectors of a block, four neurons each, that an invocation looks at.
+// Vectors of a block (four neurons each) per invocation.
 const OWN_VECTORS: u32 = (BLOCK / 4u + W - 1u) / W;
 
-// The t-th of them: past the block where there are no more.
+// The invocation's t-th vector; it may lie past the block.
 fn own_vector(i: u32, t: u32) -> u32 {
     return i + t * W;
 }
@@ -89,7 +91,7 @@ fn own_vector(i: u32, t: u32) -> u32 {
 const MASK_WORDS: u32 = (BLOCK + 31u) / 32u;
 var<workgroup> mask: array<atomic<u32>, MASK_WORDS>;
 
-// Before the first flag. All invocations call this together.
+// Clears all flags. All invocations call this together.
 fn clear_flags(i: u32) {
     for (var k = i; k < MASK_WORDS; k += W) {
         atomicStore(&mask[k], 0u);
@@ -97,14 +99,14 @@ fn clear_flags(i: u32) {
     workgroupBarrier();
 }
 
-// Flags those of the t-th own vector's four items that are not zero.
+// Flags the nonzero items among the four of the t-th own vector.
 fn flag_four(i: u32, t: u32, items: vec4<f32>) {
     let p = own_vector(i, t);
     let bits = select(vec4(0u), vec4(1u, 2u, 4u, 8u), items != vec4(0.0));
     atomicOr(&mask[p / 8u], ((bits.x | bits.y) | (bits.z | bits.w)) << (4u * (p % 8u)));
 }
 
-// Flags those of the t-th own vector's two items of which one of two numbers is not zero.
+// Flags the two items of the t-th own vector, each if either of its two numbers is nonzero.
 fn flag_pairs(i: u32, t: u32, items: vec4<f32>) {
     let p = own_vector(i, t);
     let fires = items != vec4(0.0);
@@ -112,8 +114,8 @@ fn flag_pairs(i: u32, t: u32, items: vec4<f32>) {
     atomicOr(&mask[p / 16u], bits << (2u * (p % 16u)));
 }
 
-// Fills `list` from the flags and returns their number, the same in every invocation. Every vector has `items` items.
-// Ends with a barrier.
+// Fills `list` from the flags and returns their number, the same in every invocation. Every vector
+// has `items` items. Ends with a barrier.
 fn list_flagged(i: u32, items: u32) -> u32 {
     workgroupBarrier();
     let all = BLOCK / 4u * items;
@@ -127,7 +129,7 @@ fn list_flagged(i: u32, items: u32) -> u32 {
             }
         }
     } else {
-        // Few invocations: a word each.
+        // Few invocations: each takes whole words.
         for (var word = i; word < words; word += W) {
             var rank = flagged_before(word);
             var bits = atomicLoad(&mask[word]);

@@ -1,32 +1,38 @@
-// A dense product of a tile of weights [ROW][BLOCK] with the vectors of SLOT_TILE slots: each weight is read once for all
-// of them.
+// A dense product of a tile of weights [ROW][BLOCK] with the vectors of SLOT_TILE slots: each
+// weight is loaded once for all of them.
+//
+// Experiments: `docs/performance/shared.md#shareddense`.
 
 #import shared::vectors
 #import shared::exchange
 
 #needs fn load_dense_weights(at: u32) -> vec4<u32> { return vec4(at); }
 
-// Vectors in a line of the tile; invocations that share a line, and groups of them that split the tile's depth.
+// Vectors in a line of the tile; invocations that share a line; groups of them that split the
+// tile's depth.
 const LINE: u32 = BLOCK / PER_VECTOR;
 const LINE_LANES: u32 = min(LINE, W);
 const SPLITS: u32 = W / LINE_LANES;
-// Vectors of a line that an invocation takes at once: x is loaded once for all of them.
+// Vectors of a line that an invocation takes at once: they share one load of x.
 const LINE_SHARE: u32 = min(LINE / LINE_LANES, max(8u / SLOT_TILE, 1u));
-// As many of these follow one another as a line of memory holds; then come the other invocations' vectors.
+// Adjacent vectors in a run, at most a cache line. Between two runs lie the other invocations'
+// runs.
 const RUN: u32 = min(LINE_SHARE, 4u);
 const RUNS: u32 = LINE_SHARE / RUN;
-// Columns of x that invocations load together: invocations that do not split the depth need the same ones.
+// Columns of x that invocations load together: those that do not split the depth need the same
+// ones.
 const SHARED_DEPTH: u32 = select(1u, SHARED, SPLITS == 1u);
 
 // Results, [SLOT_TILE][BLOCK / 4].
 var<workgroup> products: array<vec4<f32>, SLOT_TILE * BLOCK / 4u>;
 
-// Where the c-th vector of an invocation's share lies, counted from its first.
+// Offset of the c-th vector of an invocation's share from its first.
 fn share_offset(c: u32) -> u32 {
     return c / RUN * RUN * LINE_LANES + c % RUN;
 }
 
-// The first vectors of all runs, in all invocations together one from each of the line's lines of memory.
+// The first vector of every run. All invocations together load one from each cache line of the
+// tile's line.
 fn first_of_runs(line: u32) -> array<vec4<u32>, RUNS> {
     var vectors: array<vec4<u32>, RUNS>;
     for (var r = 0u; r < RUNS; r++) {
@@ -35,7 +41,8 @@ fn first_of_runs(line: u32) -> array<vec4<u32>, RUNS> {
     return vectors;
 }
 
-// The share of a line whose first vector is at `line`, times the k-th number of each slot's vector.
+// Adds the share of a line whose first vector is at `line`, times the k-th number of each slot's
+// vector.
 fn add_line(
     low: ptr<function, array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>>,
     high: ptr<function, array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>>,
@@ -60,10 +67,11 @@ fn add_line(
 
 fn dense_product(i: u32, tile: u32) {
     let split = i / LINE_LANES;
-    // Every invocation takes as many rounds: LINE is a multiple of what all of them take in one.
+    // The trip count is uniform: LINE is a multiple of the vectors that all invocations take per
+    // round.
     for (var round = 0u; round < LINE; round += LINE_SHARE * LINE_LANES) {
         let first = round + i % LINE_LANES * RUN;
-        // Eight (or four) sums of each slot and each vector of the invocation's share.
+        // Eight sums (four with floats) for each slot and each vector of the invocation's share.
         var low: array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
         var high: array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
         for (var s = 0u; s < SLOT_TILE; s++) {
@@ -88,7 +96,8 @@ fn dense_product(i: u32, tile: u32) {
                     }
                 }
                 if (ROW4 % SPLITS == 0u || d < ROW4) {
-                    // Written out: a loop would keep the sums in memory. Loads of lines that lie apart come first.
+                    // Unrolled by hand: a loop would keep the sums in memory. Scattered loads come
+                    // first.
                     let line = (tile * ROW4 + d) * 4u * LINE + first;
                     let firsts0 = first_of_runs(line);
                     let firsts1 = first_of_runs(line + LINE);
@@ -107,7 +116,7 @@ fn dense_product(i: u32, tile: u32) {
                     store_product(s, first + share_offset(c), low[s][c], high[s][c]);
                 }
             } else {
-                // Here LINE <= W: one round.
+                // LINE <= W here: one round.
                 if (F16) {
                     pool[(split * LINE + first) * 2u] = low[s][0];
                     pool[(split * LINE + first) * 2u + 1u] = high[s][0];

@@ -1,5 +1,7 @@
-// Values that the invocations of a workgroup exchange: by subgroup shuffles where a workgroup is one subgroup, without
-// memory or barriers, else through workgroup memory.
+// Exchange of values between the invocations of a workgroup: by subgroup shuffles if the workgroup
+// is one subgroup, without memory or barriers, otherwise through workgroup memory.
+//
+// Experiments: `docs/performance/shared.md#sharedexchange`.
 
 #import shared::constants
 
@@ -44,7 +46,7 @@ fn workgroup_sum(i: u32, value: f32) -> f32 {
     return total;
 }
 
-// Every invocation loads all vectors itself.
+// Every invocation loads every vector itself.
 const SHARED: u32 = 1u;
 
 fn shared_vector(own: vec4<f32>, k: u32) -> vec4<f32> {

@@ -1,4 +1,6 @@
-// Sums of partial results that lie side by side: the blocks' shares of an update or of an attention output.
+// Sums of adjacent partial results: the blocks' shares of an update or of an attention output.
+//
+// Experiments: `docs/performance/shared.md#sharedgather`.
 
 #import shared::vectors
 #import shared::norm
@@ -8,7 +10,7 @@
 // Vectors that an invocation of a team has in flight.
 const VECTORS_AT_ONCE: u32 = 4u;
 
-// The sum of `count` vectors that follow one another from `base`, in vec4.
+// The sum of `count` adjacent vectors from `base` on, in vec4.
 fn gather(i: u32, base: u32, count: u32) -> array<vec4<f32>, OWN_COLUMNS> {
     var columns: array<vec4<f32>, OWN_COLUMNS>;
     if (ROW_TEAMS == 1u) {

@@ -1,11 +1,14 @@
-// A layer's memory of a slot: the state, written once in WINDOW tokens, and the window beside it; see
-// `src/backend/memory.rs`. Kernels bind it as the store `state`.
+// A layer's memory of a slot: the state, written once in WINDOW tokens, and the window beside it;
+// see `src/backend/memory.rs`. Kernels bind it as the store `state`.
 //
-// A block's rows of the state [BLOCK][ROW4] and its window entries, the rotated activations of each neuron
-// [BLOCK][WINDOW / 4], lie side by side in a page. Behind the blocks of a slot's segment lie the window's residuals times
-// their write scale: two rows for every index of the window, the token at position t in row t mod 2 WINDOW. A token's row
-// is written while other workgroups still read the one that is WINDOW tokens older. After the rows stands, as a float,
-// the row written last.
+// In a page, a block's rows of the state [BLOCK][ROW4] are followed by its window entries, the
+// rotated activations of each neuron [BLOCK][WINDOW / 4]. After the blocks of a slot's segment come
+// the window's residuals times their write scale: two rows per window slot, with the token at
+// position t in row t mod 2 WINDOW. A token's row is written while other workgroups still read the
+// row that is WINDOW tokens older. After the rows comes the index of the row written last, as a
+// float.
+//
+// Experiments: `docs/performance/shared.md#sharedmemory`.
 
 #import shared::constants
 

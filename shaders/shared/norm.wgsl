@@ -1,4 +1,6 @@
 // Layer norm of a vector of D numbers. Every invocation holds its columns in registers.
+//
+// Experiments: `docs/performance/shared.md#sharednorm`.
 
 #import shared::vectors
 #import shared::exchange
@@ -24,7 +26,7 @@ fn store_columns(i: u32, at: u32, columns: array<vec4<f32>, OWN_COLUMNS>) {
     }
 }
 
-// 1 for each of the four numbers of a column that are not padding.
+// 1 for each of a column's four numbers that is not padding, otherwise 0.
 fn in_width(column: u32) -> vec4<f32> {
     let first = 4u * column;
     return select(vec4(0.0), vec4(1.0), vec4(first, first + 1u, first + 2u, first + 3u) < vec4(D));

@@ -1,16 +1,18 @@
-// Prefetch on software adapters, by loads whose values nobody uses. A core waits for some hundred instructions' worth
-// of loads at a time. A vector that is unpacked and multiplied is a tenth of that; a word that is only loaded is much
-// less, so several times as many lines of memory are in flight.
+// Prefetch on software adapters, by loads whose values are never used. An out-of-order core has
+// some hundred instructions in flight. Unpacking and multiplying one vector takes a tenth of them;
+// loading one word takes far fewer, so several times as many cache lines are in flight.
+//
+// Experiments: `docs/performance/shared.md#sharedprefetch`.
 
 #needs struct PrefetchParams { block_begin: u32 }
 #needs var<private> params: PrefetchParams;
 
-// Vectors in a line of memory.
+// Vectors in a cache line.
 const LINE_VECTORS: u32 = 4u;
-// Lines that one pass of a loop prefetches.
+// Cache lines that one iteration of a loop prefetches.
 const LINES_IN_FLIGHT: u32 = 4u;
 
-// Always zero: a compiler that saw that nobody uses the loads would remove them.
+// Always zero, which the compiler cannot know: it would remove loads that are never used.
 var<private> prefetched: u32 = 0u;
 
 fn prefetch(word: u32) {

@@ -1,9 +1,9 @@
-// x <- LN(x + LN(update)): finishes the previous layer, redundantly in every workgroup that needs it.
+// x <- LN(x + LN(update)): finishes the previous layer, redundantly in each workgroup that needs x.
 
 #import shared::norm
 #import shared::gather
 
-// [slots][2][ROW4]: the layers write the two halves by turns.
+// [slots][2][ROW4]: the layers write the two halves alternately.
 #needs var<private> residual: array<vec4<f32>, 2u * ROW4>;
 
 // `partials` holds the blocks' shares of the update, [slots][BLOCKS][ROW4].

@@ -1,4 +1,6 @@
 // Rotary phases in fixed point, exact at every position; see `src/model/rotary.rs`.
+//
+// Experiments: `docs/performance/shared.md#sharedrotary`.
 
 #import shared::constants
 
@@ -15,7 +17,7 @@ fn rotate(u: vec2<f32>, neuron: u32, position: u32) -> vec2<f32> {
     return vec2(u.x * first.x - u.y * first.y, u.y * second.x + u.x * second.y);
 }
 
-// Upper 32 bits of the 64-bit product, which wraps by whole turns: the phase in 2^-32 turns.
+// Upper 32 bits of the 64-bit product, which wraps at whole turns: the phase in 2^-32 turns.
 fn phase(frequency: vec2<u32>, position: u32) -> u32 {
     return frequency.y * position + multiply_high(frequency.x, position);
 }
@@ -30,7 +32,8 @@ fn multiply_high(a: u32, b: u32) -> u32 {
     return a1 * b1 + (middle >> 16u) + (low >> 16u);
 }
 
-// (cosine, sine) of a phase in 2^-32 turns, by Cephes' polynomials around the nearest quarter turn; see `rotary.rs`.
+// (cosine, sine) of a phase in 2^-32 turns, by Cephes' polynomials around the nearest quarter turn;
+// see `src/model/rotary.rs`.
 fn cos_sin(turn: u32) -> vec2<f32> {
     let quarter = (turn + 0x20000000u) >> 30u;
     let rest = bitcast<i32>(turn - (quarter << 30u));

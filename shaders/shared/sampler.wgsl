@@ -1,9 +1,9 @@
-// Sampler options, token counts, status words, penalties, and keys that sort as floats do: what `decode/sample.wgsl` and
-// `beam/select.wgsl` share. Twin: `src/sampling/pipeline.rs`.
+// Sampler options, token counts, status words, penalties, and keys that sort as floats do. Shared
+// by `decode/sample.wgsl` and `beam/select.wgsl`. Twin: `src/sampling/pipeline.rs`.
 
 #import shared::counts
 
-// One sequence's options. All divisions and roundings of options happen once, on the host.
+// One sequence's options. The host performs all divisions and roundings of options, once.
 #host
 struct SamplerParams {
     // FLAG_GREEDY, FLAG_TOP_K, FLAG_TOP_P.
@@ -12,21 +12,21 @@ struct SamplerParams {
     repetition: f32,
     // Factor for the other logits of ids that have occurred: the reciprocal of `repetition`.
     repetition_inverse: f32,
-    // Subtracted once per generated occurrence.
+    // Penalty subtracted once per generated occurrence.
     frequency: f32,
-    // Subtracted for ids that have been generated.
+    // Penalty subtracted for ids that have been generated.
     presence: f32,
     // log2(e) / temperature = scale * 2^-scale_shift.
     scale: u32,
-    // 3 to 63.
+    // Shift of `scale`: 3 to 63.
     scale_shift: u32,
-    // How many tokens top-k keeps, ties aside.
+    // Number of tokens that top-k keeps, ties aside.
     top_k: u32,
     // top_p * 2^32, rounded; below 2^32, since top_p = 1 turns the step off.
     top_p: u32,
-    // The smallest weight that min-p keeps: min_p * 2^31, rounded up.
+    // Smallest weight that min-p keeps: min_p * 2^31, rounded up.
     min_p: u32,
-    // End-of-sequence ids are banned before this many tokens.
+    // Number of tokens before which end-of-sequence ids are banned.
     min_new_tokens: u32,
     // Index of the sequence within its request: part of the random counter.
     sequence: u32,
@@ -34,7 +34,7 @@ struct SamplerParams {
     seed_lo: u32,
     // High half of the seed.
     seed_hi: u32,
-    // 0, unknown to the shader compiler: keeps it from fusing a product and a difference.
+    // 0, but unknown to the shader compiler: keeps it from fusing a product and a difference.
     zero: u32,
     // Unused.
     padding: u32,
@@ -59,11 +59,12 @@ const LARGEST: u32 = 0x7f7fffffu;
 const SMALLEST_NORMAL: u32 = 0x00800000u;
 const LARGEST_COUNT: u32 = 0x1000000u;
 
-// The options of the sequence at hand.
+// Options of the current sequence.
 var<private> p: SamplerParams;
 
-// Rounds to what every device agrees on: no denormals, no minus zero, no infinity. The zero that the
-// compiler does not know keeps it from fusing the operation before with the one after.
+// Rounds to a canonical value, the same on every device: no denormals, no minus zero, no infinity.
+// The compiler does not know that `p.zero` is 0, so it cannot fuse the operation before with the
+// one after.
 fn canonical(value: f32) -> f32 {
     let bits = bitcast<u32>(value) ^ p.zero;
     let magnitude = min(bits & MAGNITUDE, LARGEST);
@@ -89,7 +90,7 @@ fn penalised(value: f32, count: u32) -> f32 {
     return logit;
 }
 
-// A number that sorts as a canonical value does. None has key 0.
+// A key that sorts as its canonical value does. No value has key 0.
 fn key_of(value: f32) -> u32 {
     let bits = bitcast<u32>(value);
     return select(bits | SIGN, ~bits, (bits & SIGN) != 0u);

@@ -1,4 +1,6 @@
 // The window settles into the state, a share of a block's pairs at a time.
+//
+// Experiments: `docs/performance/decode.md#the-window`.
 
 #import shared::vectors
 #import shared::memory
@@ -9,18 +11,18 @@
 
 // Pairs of a block that settle together.
 const SETTLING_PAIRS: u32 = BLOCK / (2u * WINDOW);
-// Vectors in a pair's part of the window.
+// Vectors of a pair's window entries.
 const PAIR_ENTRIES: u32 = WINDOW / 2u;
 
-// Row of the token with an index of the window, when the next token has this position.
+// Row of the residual in window slot `index`, if the next token is at `position`.
 fn recent_row(index: u32, position: u32) -> u32 {
     let last = position - 1u;
     return (last - (last - index) % WINDOW) % RECENT_ROWS;
 }
 
-// state[i, :] <- state[i, :] + sum of q_w[i] x_w for the pairs p with p mod WINDOW = `window_slot`; their window is empty
-// afterwards. `base` is the block's memory, `recent` its window's residuals, `position` that of the next token. Ends with
-// barriers.
+// state[i, :] <- state[i, :] + sum of q_w[i] x_w for the pairs p with p mod WINDOW = `window_slot`,
+// whose window entries are zero afterwards. `base` is the block's memory, `recent` its window's
+// residuals, `position` that of the next token. Ends with barriers.
 fn settle_pairs(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) {
     let entries = base + BLOCK_STATE + window_slot * PAIR_ENTRIES;
     settle_rows(i, base + window_slot * 2u * ROW4, entries, recent, position);
@@ -33,12 +35,13 @@ fn settle_pairs(i: u32, base: u32, recent: u32, window_slot: u32, position: u32)
 }
 
 #ifdef SUBGROUP
-// Every invocation holds an entry of the pair at hand and broadcasts it.
+// Every invocation holds an entry of the current pair and broadcasts it by shuffle.
 
-// Columns of an invocation. They follow one another: the first loads of all invocations touch all of a row's lines.
+// Columns per invocation. They are adjacent: the first loads of all invocations together touch
+// every cache line of a row.
 const SHARE: u32 = (ROW4 + W - 1u) / W;
 
-// The rows of every WINDOW-th pair from `at` on, whose entries begin at `entries`.
+// Settles every WINDOW-th pair: rows from `at` on, window entries from `entries` on.
 fn settle_rows(i: u32, at: u32, entries: u32, recent: u32, position: u32) {
     for (var first = 0u; first < SHARE; first++) {
         let column = i * SHARE + first;
@@ -68,9 +71,9 @@ fn settle_rows(i: u32, at: u32, entries: u32, recent: u32, position: u32) {
     }
 }
 #else
-// Teams of invocations take a pair each.
+// Each team of invocations takes one pair at a time.
 
-// The rows of every WINDOW-th pair from `at` on, whose entries begin at `entries`.
+// Settles every WINDOW-th pair: rows from `at` on, window entries from `entries` on.
 fn settle_rows(i: u32, at: u32, entries: u32, recent: u32, position: u32) {
     let lane = i % ROW_TEAM;
     let team = i / ROW_TEAM;

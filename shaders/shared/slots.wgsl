@@ -1,4 +1,4 @@
-// Which slots take part in a step. Kernels that use this file bind their parameters at 0.
+// The slots that take part in a step. Kernels that import this file bind their parameters at 0.
 
 #import shared::step
 

@@ -1,9 +1,9 @@
 // The step table and the samplers' records, as every kernel sees them.
 
-// What a slot does at this step.
+// One slot's entry in the step table.
 #host
 struct Step {
-    // A token id, or one of the two values below.
+    // Token id, or one of the two values below.
     input: u32,
     // Position of the token in its sequence.
     position: u32,
@@ -17,33 +17,33 @@ struct Step {
     logits: u32,
     // Forgetting: factor on the state before the token.
     rescale: f32,
-    // Beam search: the node that the token becomes.
+    // Beam search: node that the token becomes.
     node: u32,
 }
 
 const INPUT_IDLE: u32 = 0xffffffffu;
 const INPUT_PREVIOUS: u32 = 0xfffffffeu;
 
-// The progress of one sequence.
+// Progress of one sequence.
 #host
 struct SamplerState {
-    // The last token: what the next step's embedding reads.
+    // Last token: the next step reads its embedding.
     token: u32,
-    // How many tokens have been generated.
+    // Number of generated tokens.
     generated: u32,
-    // A status word; 0 while the sequence runs.
+    // Status word; 0 while the sequence runs.
     status: u32,
-    // The smallest key that top-k kept in the last draw.
+    // Smallest key that top-k kept in the last draw.
     top_k_key: u32,
-    // The smallest key that top-p kept in the last draw.
+    // Smallest key that top-p kept in the last draw.
     top_p_key: u32,
     // Low half of the surviving mass of the last draw.
     mass_lo: u32,
-    // High half of it.
+    // High half of the surviving mass of the last draw.
     mass_hi: u32,
     // Low half of the last draw.
     draw_lo: u32,
-    // High half of it.
+    // High half of the last draw.
     draw_hi: u32,
     // Unused.
     pad0: u32,

@@ -1,7 +1,10 @@
-// Stores: vectors of 16 bytes that lie in a buffer, or in an image on software adapters; see
-// `src/backend/gpu/store.rs`. A kernel declares one by `#store`, which also makes `load_NAME` and `store_NAME`.
+// Stores: vectors of 16 bytes in a buffer, or in an image on software adapters; see
+// `src/backend/gpu/store.rs`. A kernel declares one by `#store`, which also generates `load_NAME`
+// and `store_NAME`.
+//
+// Experiments: `docs/performance/shared.md#storage-layout-images-and-buffers`.
 
-// What the workgroup's invocations wrote to stores becomes visible to all of them.
+// Makes the workgroup's writes to stores visible to all its invocations.
 fn store_barrier() {
     storageBarrier();
 #ifdef IMAGES

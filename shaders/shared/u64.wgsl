@@ -9,7 +9,7 @@ fn less64(a: vec2<u32>, b: vec2<u32>) -> bool {
     return a.y < b.y || (a.y == b.y && a.x < b.x);
 }
 
-// The whole product of two words, from products of 16-bit halves.
+// The full 64-bit product of two words, from products of 16-bit halves.
 fn mul_wide(a: u32, b: u32) -> vec2<u32> {
     let low = (a & 0xffffu) * (b & 0xffffu);
     let cross0 = (a & 0xffffu) * (b >> 16u);

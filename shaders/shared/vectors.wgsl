@@ -1,7 +1,9 @@
-// Vectors, rows and packed weights, as the model's kernels share them.
+// Vectors, rows and packed weights, shared by the model's kernels.
 //
-// Letters follow the model's formulas: x residual stream, u activations, q rotated activations, y attention output,
-// z and g gates.
+// Letters follow the model's formulas: x residual stream, u activations, q rotated activations, y
+// attention output, z and g gates.
+//
+// Experiments: `docs/performance/shared.md#sharedvectors`.
 
 #import shared::constants
 
@@ -10,14 +12,14 @@ var<workgroup> rows: array<vec4<f32>, SLOT_TILE * ROW4>;
 // Partial results of invocations.
 var<workgroup> pool: array<vec4<f32>, 2u * W>;
 
-// A row of vec4 columns is shared among teams of ROW_TEAM invocations.
+// Teams of ROW_TEAM invocations share a row of vec4 columns.
 const ROW_TEAM: u32 = min(ROW4, W);
 const ROW_TEAMS: u32 = W / ROW_TEAM;
 
-// Columns of a row that an invocation takes at once: its team reads a row from end to end.
+// Columns of a row that an invocation takes at once: its team reads the row from end to end.
 const ROW_COLUMNS: u32 = min(8u, (ROW4 + ROW_TEAM - 1u) / ROW_TEAM);
 
-// The c-th of an invocation's columns; the row's last where there are no more.
+// The invocation's c-th column; past the row's end, the row's last column.
 fn row_column(first: u32, c: u32) -> u32 {
     return min(first + c * ROW_TEAM, ROW4 - 1u);
 }
@@ -31,7 +33,7 @@ fn pool_sum(column: u32) -> vec4<f32> {
     return sum;
 }
 
-// Weights: one vec4<u32> holds eight halves or four floats.
+// Weights in one vec4<u32>: eight halves or four floats.
 const PER_VECTOR: u32 = select(4u, 8u, F16);
 
 fn weights_low(packed: vec4<u32>) -> vec4<f32> {
@@ -45,17 +47,18 @@ fn weights_high(packed: vec4<u32>) -> vec4<f32> {
     return vec4(unpack2x16float(packed.z), unpack2x16float(packed.w));
 }
 
-// sum + scale v, fused: the result does not depend on what a compiler contracts.
+// sum + scale v, fused: the result is independent of the compiler's contractions.
 fn add_scaled(sum: vec4<f32>, scale: f32, v: vec4<f32>) -> vec4<f32> {
     return fma(vec4(scale), v, sum);
 }
 
-// v with another number in one place. FXC, the older compiler of Direct3D 12, rejects `v[k] = value` in a loop.
+// v with its k-th component replaced. FXC, the older compiler of Direct3D 12, rejects such an
+// assignment to `v[k]` in a loop.
 fn with_component(v: vec4<f32>, k: u32, value: f32) -> vec4<f32> {
     return select(v, vec4(value), vec4(0u, 1u, 2u, 3u) == vec4(k));
 }
 
-// Negative to zero. A NaN stays a NaN: it reaches the logits, where it is reported.
+// Negative numbers to zero. A NaN stays a NaN: it reaches the logits, where it is reported.
 fn relu(v: vec4<f32>) -> vec4<f32> {
     return select(v, vec4(0.0), v < vec4(0.0));
 }
