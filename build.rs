@@ -1,5 +1,6 @@
-//! Makes Rust of the shaders: a table of all files below `shaders/`, and the host's side of the structures that a shader
-//! marks by `#host`. The shader's text is the one definition of such a structure.
+//! Generates Rust from the shaders: a table of all files below `shaders/`, and the host's side of
+//! every structure that a shader marks by `#host`. The shader's text is the only definition of such
+//! a structure.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -43,14 +44,14 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Name, number of fields and Rust text of every structure that follows a line `#host`.
+/// Name, number of fields and Rust text of every structure below a line `#host`.
 fn structures(text: &str) -> Vec<(String, usize, String)> {
     let lines: Vec<&str> = text.lines().collect();
     let marked = lines.iter().enumerate().filter(|(_, line)| **line == "#host");
     marked.map(|(at, _)| structure(&lines, at)).collect()
 }
 
-/// The structure below line `at`, with the comment above it and those of its fields as documentation.
+/// The structure below line `at`. The comments above it and above its fields become documentation.
 fn structure(lines: &[&str], at: usize) -> (String, usize, String) {
     let above = lines[..at].iter().rev().take_while(|line| line.starts_with("// ")).count();
     let mut rust = String::new();

@@ -1,6 +1,7 @@
 //! Structures that the host shares with the shaders.
 
-/// Includes the host's side of a structure that a shader marks by `#host`; `build.rs` makes it of the shader's text.
+/// Includes the host's side of a structure that a shader marks by `#host`; `build.rs` generates it
+/// from the shader's text.
 macro_rules! host_struct {
     ($name:literal) => {
         include!(concat!(env!("OUT_DIR"), "/", $name, ".rs"));
