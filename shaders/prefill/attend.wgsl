@@ -1,6 +1,8 @@
-// y <- LN(read_scale (sum of the blocks' q . state + sum of scores over the tokens before)), for every head.
+// y <- LN(read_scale (sum of the blocks' q . state + sum of scores over the earlier tokens)), for
+// every head.
 //
 // Workgroup (token, head). Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#prefillattend`.
 
 #import prefill::params
 #import prefill::token
@@ -11,7 +13,7 @@
 @group(0) @binding(1) var<storage, read> tokens: array<PrefillToken>;
 // x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
 #store(2, read) chunk_residual: vec4<f32>
-// The blocks' shares: [CHUNK][BLOCKS][CHUNK] and [CHUNK][BLOCKS][ROW4].
+// The blocks' shares of scores [CHUNK][BLOCKS][CHUNK] and of y [CHUNK][BLOCKS][ROW4].
 @group(0) @binding(3) var<storage, read> scores: array<f32>;
 @group(0) @binding(4) var<storage, read> partials: array<vec4<f32>>;
 fn load_partials(at: u32) -> vec4<f32> {
@@ -20,7 +22,7 @@ fn load_partials(at: u32) -> vec4<f32> {
 // y [heads][CHUNK][ROW4]
 @group(0) @binding(5) var<storage, read_write> attention: array<vec4<f32>>;
 
-// Scores of the tokens before.
+// Scores of the earlier tokens.
 var<workgroup> past: array<f32, CHUNK>;
 
 @compute @workgroup_size(W)

@@ -1,6 +1,8 @@
-// update <- sum of g decoder over a part of the neurons, only where g > 0, for every token of a chunk.
+// update <- sum of g decoder over a part of the neurons, only where g > 0, for every token of a
+// chunk.
 //
 // Workgroup (token, part of the segment). Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#prefilldecode`.
 
 #import prefill::params
 #import shared::vectors
@@ -17,7 +19,7 @@ const ROW_VECTORS: u32 = ROW4 * 4u / PER_VECTOR;
 const LANES: u32 = min(ROW_VECTORS, W);
 const TEAMS: u32 = W / LANES;
 
-// The part's open gates, a bit each.
+// The part's open gates, one bit each.
 var<workgroup> open: array<u32, PART_BLOCKS * BLOCK / 32u>;
 
 @compute @workgroup_size(W)

@@ -1,12 +1,14 @@
 // A dense product of the chunk's residuals with tiles of weights [ROW][BLOCK].
 //
-// Invocation (tile of tokens, columns) of workgroup (…, block of the segment). Twin: `src/backend/cpu/prefill/reference.rs`.
+// Invocation (tile of tokens, columns) of workgroup (…, block of the segment).
+// Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#register-tile`.
 
 #import prefill::params
 #import shared::vectors
 #import shared::exchange
 
-// Takes four results of a token.
+// Stores four results of a token.
 #needs fn keep(t: u32, local_block: u32, column: u32, sum: vec4<f32>) {}
 
 // x [CHUNK][ROW4]
@@ -15,11 +17,13 @@
 #store(2, read) dense_weights: vec4<u32>
 @group(0) @binding(3) var<storage, read_write> results: array<vec4<f32>>;
 
-// Packed vectors in a line of the tile; how many an invocation multiplies; invocations that share a line.
+// Packed vectors in a line of the tile; vectors that an invocation multiplies; invocations that
+// share a line.
 const LINE: u32 = BLOCK / PER_VECTOR;
 const VECTORS: u32 = COLUMNS * 4u / PER_VECTOR;
 const LINE_LANES: u32 = LINE / VECTORS;
-// Whether the invocations of a workgroup have the same tile of tokens and load a vector of one token each.
+// Whether all invocations of a workgroup have the same tile of tokens and each load one token's
+// vector.
 const TOGETHER: bool = SHARED >= TILE && LINE_LANES % W == 0u;
 
 // Weights of one line.
@@ -41,7 +45,8 @@ fn line(at: u32) -> array<vec4<f32>, COLUMNS> {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
     let job = group.x * W + i;
     let inside = job / LINE_LANES < params.tiles;
-    // Idle invocations repeat the last tile: invocations that exchange vectors stay together.
+    // Idle invocations repeat the last tile: all invocations must take part in the exchange of
+    // vectors.
     let tile = min(job / LINE_LANES, params.tiles - 1u);
     let lane = job % LINE_LANES;
     var sums: array<array<vec4<f32>, COLUMNS>, TILE>;

@@ -1,6 +1,7 @@
 // The first layer's residual stream: x <- LN(embedding), scaled <- x write_scale.
 //
 // Workgroup (token of the chunk's tiles). Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#prefillembed`.
 
 #import prefill::residual
 #import shared::norm

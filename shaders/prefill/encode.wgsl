@@ -1,5 +1,6 @@
 // u <- relu(x . encoder) for a chunk. Results: activations [CHUNK][block_count][BLOCK / 4].
 // Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#prefillencode`.
 
 #import prefill::dense
 

@@ -1,6 +1,8 @@
-// The residual stream of a later layer, or of the end: x <- LN(x + LN(sum of the parts' updates)), scaled <- x write_scale.
+// The residual stream of a later layer, or after the last one: x <- LN(x + LN(sum of the parts'
+// updates)), scaled <- x write_scale.
 //
 // Workgroup (token of the chunk's tiles). Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#prefillfinish`.
 
 #import prefill::residual
 #import shared::norm

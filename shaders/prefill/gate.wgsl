@@ -2,6 +2,7 @@
 //
 // Invocation (tile of tokens, neurons) of workgroup (…, block of the segment).
 // Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#prefillgate`.
 
 #import prefill::params
 #import shared::vectors
@@ -14,20 +15,22 @@
 // u, then g, [CHUNK][block_count][BLOCK]
 @group(0) @binding(3) var<storage, read_write> activations: array<f32>;
 
-// Packed vectors in a row of weights, and vec4 of y that meet one.
+// Packed vectors in a row of weights, and vec4 of y per packed vector.
 const ROW_VECTORS: u32 = ROW4 * 4u / PER_VECTOR;
 const FOURS: u32 = PER_VECTOR / 4u;
-// Neurons of one invocation: lane, lane + LANES, ...
+// Neurons per invocation: lane, lane + LANES, ...
 const NEURONS: u32 = 4u * COLUMNS;
 const LANES: u32 = BLOCK / NEURONS;
-// Whether the invocations of a workgroup have the same tile of tokens and load the vectors of one token each.
+// Whether all invocations of a workgroup have the same tile of tokens and each load one token's
+// vectors.
 const TOGETHER: bool = SHARED >= TILE && LANES % W == 0u;
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
     let job = group.x * W + i;
     let inside = job / LANES < params.tiles;
-    // Idle invocations repeat the last tile: invocations that exchange vectors stay together.
+    // Idle invocations repeat the last tile: all invocations must take part in the exchange of
+    // vectors.
     let tile = min(job / LANES, params.tiles - 1u);
     let lane = job % LANES;
     var sums: array<array<f32, NEURONS>, TILE>;

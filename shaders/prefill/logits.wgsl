@@ -1,5 +1,6 @@
 // logits <- x . lm_head for a chunk. Results: logits [CHUNK][VOCAB_BLOCKS][BLOCK / 4].
 // Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#prefilllogits`.
 
 #import prefill::dense
 

@@ -2,6 +2,7 @@
 //
 // Invocation (tile of tokens, columns) of workgroup (…, block of the segment).
 // Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#prefillread`.
 
 #import prefill::params
 #import shared::vectors
@@ -10,14 +11,16 @@
 
 // q [CHUNK][block_count][BLOCK / 4]
 @group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
-// A page's memory of this layer; of the slot's segment [block_count][BLOCK_MEMORY] only the rows of the state count.
+// A page's memory of this layer. Only the state rows of the slot's segment
+// [block_count][BLOCK_MEMORY] are read.
 #store(2, read) state: vec4<f32>
 // The blocks' shares, [CHUNK][BLOCKS][ROW4].
 @group(0) @binding(3) var<storage, read_write> attention: array<vec4<f32>>;
 
 // Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
 const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
-// Whether the invocations of a workgroup have the same tile of tokens and load a vector of one token each.
+// Whether all invocations of a workgroup have the same tile of tokens and each load one token's
+// vector.
 const TOGETHER: bool = SHARED >= TILE && ROW_SHARE % W == 0u;
 
 fn row(at: u32, lane: u32) -> array<vec4<f32>, COLUMNS> {
@@ -32,7 +35,8 @@ fn row(at: u32, lane: u32) -> array<vec4<f32>, COLUMNS> {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
     let job = group.x * W + i;
     let inside = job / ROW_SHARE < params.tiles;
-    // Idle invocations repeat the last tile: invocations that exchange vectors stay together.
+    // Idle invocations repeat the last tile: all invocations must take part in the exchange of
+    // vectors.
     let tile = min(job / ROW_SHARE, params.tiles - 1u);
     let lane = job % ROW_SHARE;
     var sums: array<array<vec4<f32>, COLUMNS>, TILE>;

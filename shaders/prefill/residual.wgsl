@@ -1,5 +1,5 @@
-// The residual stream of a chunk, and what of it the state will hold: scaled <- x write_scale. Shared by
-// `prefill/embed.wgsl` and `prefill/finish.wgsl`.
+// The residual stream of a chunk, and the values that the state takes up: scaled <- x write_scale.
+// Shared by `prefill/embed.wgsl` and `prefill/finish.wgsl`.
 
 #import prefill::params
 #import prefill::token

@@ -1,6 +1,8 @@
 // q <- rotary(u) for a chunk.
 //
-// Invocation (four neurons) of workgroup (…, token of the chunk's tiles). Twin: `src/backend/cpu/prefill/reference.rs`.
+// Invocation (four neurons) of workgroup (…, token of the chunk's tiles).
+// Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#prefillrotate`.
 
 #import prefill::params
 #import shared::rotary

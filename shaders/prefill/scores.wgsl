@@ -2,6 +2,7 @@
 //
 // Invocation (pair of tiles of tokens) of workgroup (…, block of the segment).
 // Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#prefillscores`.
 
 #import prefill::params
 

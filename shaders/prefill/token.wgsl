@@ -3,7 +3,7 @@
 // One token of the chunk.
 #host
 struct PrefillToken {
-    // The token's id.
+    // Token id.
     token: u32,
     // Forgetting: factor on q where the state is read.
     read_scale: f32,

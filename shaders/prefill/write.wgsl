@@ -1,7 +1,9 @@
-// state <- state + sum of q_t scaled_t over the tokens of a chunk, in their order.
+// state <- state + sum of q_t scaled_t over the tokens of a chunk, in order.
 //
-// Invocation (tile of neurons, columns) of workgroup (…, block of the segment). Nobody else touches its part of the state.
+// Invocation (tile of neurons, columns) of workgroup (…, block of the segment). No other invocation
+// touches its part of the state.
 // Twin: `src/backend/cpu/prefill/reference.rs`.
+// Experiments: `docs/performance/prefill.md#prefillwrite`.
 
 #import prefill::params
 #import shared::vectors
@@ -12,23 +14,26 @@
 @group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
 // x [CHUNK][ROW4], then scaled [CHUNK][ROW4].
 #store(2, read) chunk_residual: vec4<f32>
-// A page's memory of this layer; of the slot's segment [block_count][BLOCK_MEMORY] only the rows of the state change.
+// A page's memory of this layer. Only the state rows of the slot's segment
+// [block_count][BLOCK_MEMORY] change.
 #store(3, read_write) state: vec4<f32>
 
 // Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
 const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
-// Neurons of one invocation, in fours.
+// Neurons per invocation, in fours.
 const FOURS: u32 = TILE / 4u;
 // Tokens that are added at once.
 const STEP: u32 = 4u;
-// Whether the invocations of a workgroup have the same tile of neurons and load a vector of q each.
+// Whether all invocations of a workgroup have the same tile of neurons and each load one vector of
+// q.
 const TOGETHER: bool = SHARED >= STEP * FOURS && ROW_SHARE % W == 0u;
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
     let job = group.x * W + i;
     let inside = job / ROW_SHARE < BLOCK / 4u / FOURS;
-    // Idle invocations repeat the last tile: invocations that exchange vectors stay together.
+    // Idle invocations repeat the last tile: all invocations must take part in the exchange of
+    // vectors.
     let tile = min(job / ROW_SHARE, BLOCK / 4u / FOURS - 1u);
     let lane = job % ROW_SHARE;
     let at = params.state_begin + group.y * BLOCK_MEMORY + tile * FOURS * 4u * ROW4;

@@ -1,4 +1,7 @@
-//! Host side of `shaders/prefill/attend.wgsl`: both shares added up and normalised: the attention output.
+//! Host side of `shaders/prefill/attend.wgsl`: both shares of the attention output, added and
+//! normalised.
+//!
+//! Experiments: `docs/performance/prefill.md#prefillattend`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::binding::Resource;
@@ -32,7 +35,7 @@ pub fn bind<'a>(binder: &mut Binder<'a>, buffers: &'a ChunkBuffers) -> Result<Gr
     binder.bind(&KERNEL, &resources)
 }
 
-/// A workgroup for every token and head.
+/// One workgroup per token and head.
 pub fn dispatch(shape: Shape, group: GroupId) -> Bound {
     shape.one(&KERNEL, group, [shape.tokens as u32, shape.layout.geometry.heads as u32, 1])
 }

@@ -10,9 +10,10 @@ use crate::backend::gpu::store::Store;
 use crate::backend::gpu::texels::Use;
 use wgpu::BufferUsages;
 
-/// What prefill's kernels hand to one another.
+/// Buffers between prefill's kernels.
 pub struct ChunkBuffers {
-    /// [`PrefillParams`] of every segment, then of every segment of the LM head, each at a multiple of [`ALIGNMENT`].
+    /// [`PrefillParams`] of every segment, then of every segment of the LM head, each at a multiple
+    /// of [`ALIGNMENT`].
     pub params: wgpu::Buffer,
     /// `[T]`
     pub tokens: wgpu::Buffer,
@@ -35,7 +36,7 @@ pub struct ChunkBuffers {
 }
 
 impl ChunkBuffers {
-    /// Buffers for the longest chunk.
+    /// Allocates buffers for the longest chunk.
     pub fn new(shared: &Shared) -> Result<Self, BackendError> {
         let (gpu, layout) = (&shared.gpu, &shared.layout);
         let (g, chunk) = (&layout.geometry, &layout.chunk);

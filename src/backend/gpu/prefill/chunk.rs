@@ -1,5 +1,5 @@
-//! Reads chunks: prefill's kernels bound to the buffers of a chunk and to the states of slots. Memory is that of the longest chunk, whatever the length
-//! of a prompt.
+//! Prefill of chunks: kernels bound to the buffers of a chunk and to the states of slots. Buffers
+//! are sized for the longest chunk, whatever the length of a prompt.
 
 use crate::backend::gpu::activations::floats;
 use crate::backend::gpu::groups::{ALIGNMENT, Binder, Groups};
@@ -11,15 +11,15 @@ use crate::backend::gpu::shared::Shared;
 use crate::backend::{BackendError, Chunk};
 use std::sync::Arc;
 
-/// Reads chunks for any slot of a set.
+/// Prefills chunks for any slot of a set.
 pub struct Prefill {
     pub shared: Arc<Shared>,
     pub buffers: ChunkBuffers,
     pub groups: Groups,
     pub kernels: Kernels,
-    /// By slot; bound when first needed.
+    /// By slot; bound on first use.
     states: Vec<Option<StateKernels>>,
-    /// Where in its page the current slot's memory starts, in vec4, by segment.
+    /// Offset of the current slot's memory in its page, in vec4, by segment.
     state_begins: Vec<u32>,
     /// Tokens of the current chunk.
     pub count: usize,
@@ -28,7 +28,7 @@ pub struct Prefill {
 }
 
 impl Prefill {
-    /// Allocates what the longest chunk needs.
+    /// Allocates buffers for the longest chunk.
     pub fn new(shared: Arc<Shared>) -> Result<Self, BackendError> {
         let buffers = ChunkBuffers::new(&shared)?;
         let mut groups = Groups::default();
@@ -50,7 +50,7 @@ impl Prefill {
     /// Uploads a chunk's tokens and the kernels' parameters.
     ///
     /// # Panics
-    /// If there are more tokens than a chunk may have.
+    /// If the chunk has more tokens than the layout's longest chunk.
     pub fn start(&mut self, chunk: &Chunk) -> Result<(), BackendError> {
         let (gpu, layout) = (&self.shared.gpu, &self.shared.layout);
         let (count, most) = (chunk.tokens.len(), layout.chunk.tokens);
@@ -91,8 +91,8 @@ impl Prefill {
         gpu.upload(&self.buffers.tokens, 0, bytemuck::cast_slice(&tokens))
     }
 
-    /// Makes a slot the current one: binds the pages of its state, `[layers · segments]`, each with the offset of the
-    /// slot's memory in bytes.
+    /// Selects a slot: binds the pages of its state, `[layers · segments]`, each with the offset of
+    /// the slot's memory in bytes.
     pub fn select(&mut self, slot: usize, pages: &[(&Page, u64)]) -> Result<(), BackendError> {
         let begins = pages.iter().take(self.state_begins.len()).map(|(_, offset)| (offset / 16) as u32);
         self.state_begins = begins.collect();
@@ -109,7 +109,7 @@ impl Prefill {
         Ok(())
     }
 
-    /// The kernels that meet a slot's state.
+    /// The kernels that use a slot's state.
     ///
     /// # Panics
     /// If the slot was never selected.

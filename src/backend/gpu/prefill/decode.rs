@@ -1,4 +1,6 @@
 //! Host side of `shaders/prefill/decode.wgsl`: gates to updates.
+//!
+//! Experiments: `docs/performance/prefill.md#prefilldecode`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::binding::Resource;
@@ -36,7 +38,7 @@ pub fn bind<'a>(
     binder.bind(&KERNEL, &resources)
 }
 
-/// A workgroup for every token and part of the segment.
+/// One workgroup per token and part of the segment.
 pub fn dispatch(shape: Shape, groups: &[GroupId]) -> Bound {
     shape.each(&KERNEL, groups, &shape.layout.chunk.parts, |parts| [shape.tokens as u32, parts.len() as u32, 1])
 }

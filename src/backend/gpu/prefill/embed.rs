@@ -1,4 +1,6 @@
 //! Host side of `shaders/prefill/embed.wgsl`: the first layer's residual stream.
+//!
+//! Experiments: `docs/performance/prefill.md#prefillembed`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::binding::Resource;
@@ -35,7 +37,7 @@ pub fn bind<'a>(
     binder.bind(&KERNEL, &resources)
 }
 
-/// A workgroup for every token of the tiles.
+/// One workgroup per token of the tiles.
 pub fn dispatch(shape: Shape, group: GroupId) -> Bound {
     shape.one(&KERNEL, group, [shape.padded_tokens(), 1, 1])
 }

@@ -1,4 +1,6 @@
 //! Host side of `shaders/prefill/encode.wgsl`: residual stream to activations.
+//!
+//! Experiments: `docs/performance/prefill.md#prefillencode`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::binding::Resource;
@@ -36,7 +38,7 @@ pub fn bind<'a>(
     binder.bind(&KERNEL, &resources)
 }
 
-/// An invocation for every tile of tokens and its columns of a block.
+/// One invocation per tile of tokens and its columns of a block.
 pub fn dispatch(shape: Shape, groups: &[GroupId]) -> Bound {
     let invocations = shape.tiles() * shape.layout.geometry.block / (4 * shape.layout.chunk.columns);
     shape.blocks(&KERNEL, groups, invocations)

@@ -1,4 +1,6 @@
 //! Host side of `shaders/prefill/finish.wgsl`: the residual stream of a later layer.
+//!
+//! Experiments: `docs/performance/prefill.md#prefillfinish`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::binding::Resource;
@@ -33,7 +35,7 @@ pub fn bind<'a>(binder: &mut Binder<'a>, buffers: &'a ChunkBuffers) -> Result<Gr
     binder.bind(&KERNEL, &resources)
 }
 
-/// A workgroup for every token of the tiles.
+/// One workgroup per token of the tiles.
 pub fn dispatch(shape: Shape, group: GroupId) -> Bound {
     shape.one(&KERNEL, group, [shape.padded_tokens(), 1, 1])
 }

@@ -1,4 +1,6 @@
 //! Host side of `shaders/prefill/gate.wgsl`: attention output to gates.
+//!
+//! Experiments: `docs/performance/prefill.md#prefillgate`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::binding::Resource;
@@ -36,7 +38,7 @@ pub fn bind<'a>(
     binder.bind(&KERNEL, &resources)
 }
 
-/// An invocation for every tile of tokens and its neurons of a block.
+/// One invocation per tile of tokens and its neurons of a block.
 pub fn dispatch(shape: Shape, groups: &[GroupId]) -> Bound {
     let invocations = shape.tiles() * shape.layout.geometry.block / (4 * shape.layout.chunk.columns);
     shape.blocks(&KERNEL, groups, invocations)

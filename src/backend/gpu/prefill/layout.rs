@@ -1,37 +1,40 @@
-//! How a chunk of tokens lies in an adapter's memory: pure arithmetic, no device needed.
+//! Layout of a chunk in an adapter's memory: pure arithmetic, no device needed.
+//!
+//! Experiments: `docs/performance/prefill.md#chunk-length`,
+//! `docs/performance/prefill.md#register-tile`.
 
 use crate::backend::gpu::allowance::Allowance;
 use crate::backend::pack::Geometry;
 use std::ops::Range;
 
-/// Tokens that one invocation computes.
+/// Tokens per invocation.
 const TILE: usize = 8;
-/// Parts of the neurons whose shares of an update are added up by the layer after, about.
+/// Approximate number of parts. The next layer adds up their shares of an update.
 const PARTS: usize = 32;
-/// Most neurons in a part: its kernel holds a bit of each in workgroup memory.
+/// Most neurons in a part: its kernel holds one bit per neuron in workgroup memory.
 const PART_NEURONS: usize = 8192;
-/// Workgroup memory of the most demanding kernel of a chunk, besides what all kernels share, bytes.
+/// Workgroup memory of the most demanding prefill kernel, besides that of all kernels, in bytes.
 pub(in crate::backend::gpu) const WORKGROUP_MEMORY: usize = PART_NEURONS / 8;
 
-/// The sizes that the kernels of a chunk are compiled for; see `shaders/shared/constants.wgsl`.
+/// Sizes that the prefill kernels are compiled for; see `shaders/shared/constants.wgsl`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::backend::gpu) struct PrefillLayout {
-    /// Most tokens in a chunk, a multiple of `tile`; zero where not even one tile fits a binding.
+    /// Most tokens in a chunk, a multiple of `tile`; zero if not even one tile fits a binding.
     pub tokens: usize,
-    /// Tokens that one invocation computes.
+    /// Tokens per invocation.
     pub tile: usize,
-    /// vec4 of outputs that one invocation computes for each of them.
+    /// vec4 of outputs per token that one invocation computes.
     pub columns: usize,
     /// Blocks in a part.
     pub part_blocks: usize,
-    /// Per segment its parts, counted through all segments.
+    /// Parts of each segment, numbered through all segments.
     pub parts: Vec<Range<usize>>,
 }
 
 impl PrefillLayout {
-    /// Lays out chunks of as many tokens as are worth it and fit.
+    /// Lays out the longest chunks that pay off and fit.
     pub fn new(g: &Geometry, segments: &[Range<usize>], padded_vocab: usize, allowance: &Allowance) -> Self {
-        // Sums that fit a processor's vector registers, or what a hardware invocation has.
+        // The sums fit a processor's vector registers, or the registers of a hardware invocation.
         let (most, columns) = if allowance.software { (64, 4) } else { (128, 2) };
         let part_blocks = (g.blocks() / PARTS).clamp(1, (PART_NEURONS / g.block).max(1));
         let mut parts = Vec::with_capacity(segments.len());

@@ -1,4 +1,6 @@
 //! Host side of `shaders/prefill/logits.wgsl`: residual stream to logits.
+//!
+//! Experiments: `docs/performance/prefill.md#prefilllogits`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::binding::Resource;
@@ -20,7 +22,7 @@ pub static KERNEL: Kernel = Kernel {
     canary: Canary { right: "column] = sum;", wrong: "column] = sum.yxzw;" },
 };
 
-/// Binds the kernel for a segment of the LM head, whose parameters are the `params`-th.
+/// Binds the kernel for a segment of the LM head, with the `params`-th set of parameters.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     weights: &'a Weights,
@@ -37,7 +39,7 @@ pub fn bind<'a>(
     binder.bind(&KERNEL, &resources)
 }
 
-/// An invocation for every tile of tokens and its columns of a block.
+/// One invocation per tile of tokens and its columns of a block.
 pub fn dispatch(shape: Shape, groups: &[GroupId]) -> Bound {
     let invocations = shape.tiles() * shape.layout.vocab_block / (4 * shape.layout.chunk.columns);
     shape.each(&KERNEL, groups, &shape.layout.lm_head_segments, |segment| {

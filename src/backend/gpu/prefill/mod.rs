@@ -1,4 +1,5 @@
-//! Prefill: a chunk of one sequence's tokens at once. One file per kernel, named like its shader in `shaders/prefill/`.
+//! Prefill: a chunk of one sequence's tokens at once. One file per kernel, named like its shader in
+//! `shaders/prefill/`.
 
 pub mod attend;
 pub mod buffers;

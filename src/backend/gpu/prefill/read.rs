@@ -1,4 +1,6 @@
 //! Host side of `shaders/prefill/read.wgsl`: the state's share of the attention output.
+//!
+//! Experiments: `docs/performance/prefill.md#prefillread`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::binding::Resource;
@@ -39,7 +41,7 @@ pub fn bind<'a>(
     binder.bind(&KERNEL, &resources)
 }
 
-/// An invocation for every tile of tokens and its columns of a row.
+/// One invocation per tile of tokens and its columns of a row.
 pub fn dispatch(shape: Shape, groups: &[GroupId]) -> Bound {
     shape.blocks(&KERNEL, groups, shape.tiles() * shape.row_share())
 }

@@ -1,4 +1,6 @@
 //! Host side of `shaders/prefill/rotate.wgsl`: activations to rotated activations.
+//!
+//! Experiments: `docs/performance/prefill.md#prefillrotate`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::binding::Resource;
@@ -36,7 +38,7 @@ pub fn bind<'a>(
     binder.bind(&KERNEL, &resources)
 }
 
-/// An invocation for every four neurons of a token.
+/// One invocation per four neurons of a token.
 pub fn dispatch(shape: Shape, groups: &[GroupId]) -> Bound {
     let fours = |blocks: usize| blocks * shape.layout.geometry.block / 4;
     shape.each(&KERNEL, groups, &shape.layout.segments, |segment| {

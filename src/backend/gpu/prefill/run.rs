@@ -1,4 +1,4 @@
-//! Prefill on a set of sequences: the window settles first, then the kernels of a chunk run.
+//! Prefill on a set of sequences: the window settles first, then a chunk's kernels run.
 
 use crate::backend::gpu::prefill::chunk::Prefill;
 use crate::backend::gpu::profile::Stopwatch;
@@ -9,7 +9,7 @@ use crate::backend::profile::Profile;
 use crate::backend::{BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots};
 use std::time::{Duration, Instant};
 
-/// A submission should take about this long: no driver's watchdog fires then.
+/// Target duration of a submission, short enough for every driver's watchdog.
 const SUBMISSION: Duration = Duration::from_millis(40);
 /// Most dispatches in one submission.
 const MOST_DISPATCHES: usize = 1 << 12;
@@ -48,7 +48,7 @@ impl GpuSlots {
         Ok(profile)
     }
 
-    /// Brings a slot's memory into the form that prefill meets: no window, and the forgetting's factor applied.
+    /// Prepares a slot's memory for prefill: empties the window and applies forgetting's factor.
     fn prepare(&mut self, slot: usize, chunk: &Chunk) -> Result<(), BackendError> {
         if !self.window_empty[slot] {
             self.settle(slot)?;
@@ -62,7 +62,7 @@ impl GpuSlots {
         Ok(())
     }
 
-    /// Reads a chunk step by step: for devices whose bindings have no room for a tile of tokens.
+    /// Prefills a chunk step by step, for devices whose bindings do not fit a tile of tokens.
     fn prefill_one_by_one(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
         let step = |(t, token): (usize, &ChunkToken)| {
             let mut steps = vec![SlotStep::IDLE; self.activations.count];
@@ -82,7 +82,7 @@ impl GpuSlots {
         Ok(output.logits.into_iter().flatten().flatten().collect())
     }
 
-    /// Prefill with a slot's state bound.
+    /// Prefill, with a slot's state bound.
     pub fn prefill_of(&mut self, slot: usize) -> Result<&mut Prefill, BackendError> {
         let mut prefill = match self.prefill.take() {
             Some(prefill) => prefill,
@@ -95,7 +95,7 @@ impl GpuSlots {
 }
 
 impl Prefill {
-    /// Runs operations in submissions of a fitting length and returns the number of dispatches that fits now.
+    /// Runs operations in submissions of suitable length. Returns how many dispatches fit one now.
     pub fn execute(&self, ops: &[Op]) -> Result<usize, BackendError> {
         let gpu = &self.shared.gpu;
         let _compiling = self.groups.enter_first_runs(ops);
@@ -119,7 +119,8 @@ impl Prefill {
     }
 }
 
-/// How many operations come to `burst` dispatches, and how many dispatches they have; one at least.
+/// The number of leading operations that fit `burst` dispatches, at least one, and of their
+/// dispatches.
 fn fitting(ops: &[Op], burst: usize) -> (usize, usize) {
     let mut dispatches = 0;
     for (index, op) in ops.iter().enumerate() {

@@ -1,4 +1,6 @@
-//! Host side of `shaders/prefill/scores.wgsl`: products of the chunk's tokens with one another.
+//! Host side of `shaders/prefill/scores.wgsl`: products between the chunk's tokens.
+//!
+//! Experiments: `docs/performance/prefill.md#prefillscores`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::binding::Resource;
@@ -29,7 +31,7 @@ pub fn bind<'a>(binder: &mut Binder<'a>, buffers: &'a ChunkBuffers, segment: usi
     binder.bind(&KERNEL, &resources)
 }
 
-/// An invocation for every pair of tiles on and below the diagonal.
+/// One invocation per pair of tiles on or below the diagonal.
 pub fn dispatch(shape: Shape, groups: &[GroupId]) -> Bound {
     shape.blocks(&KERNEL, groups, shape.tiles() * (shape.tiles() + 1) / 2)
 }

@@ -1,4 +1,4 @@
-//! The shape of a chunk on a model: how many workgroups its kernels take.
+//! Shape of a chunk on a model: the workgroups of its kernels.
 
 use crate::backend::gpu::kernel::Kernel;
 use crate::backend::gpu::layout::Layout;
@@ -22,7 +22,7 @@ impl<'a> Shape<'a> {
         self.tokens.div_ceil(self.layout.chunk.tile)
     }
 
-    /// Tokens of all tiles.
+    /// Tokens of all tiles, padding included.
     pub fn padded_tokens(&self) -> u32 {
         (self.tiles() * self.layout.chunk.tile) as u32
     }
@@ -32,19 +32,19 @@ impl<'a> Shape<'a> {
         (self.layout.geometry.row / 4).div_ceil(self.layout.chunk.columns)
     }
 
-    /// Workgroups of so many invocations.
+    /// Workgroups that hold `invocations`.
     pub fn workgroups(&self, invocations: usize) -> u32 {
         (invocations as u32).div_ceil(self.layout.workgroup)
     }
 
-    /// A kernel's dispatch for every segment, of `invocations` for each block.
+    /// One dispatch per segment, with `invocations` per block.
     pub fn blocks(&self, kernel: &'static Kernel, groups: &[GroupId], invocations: usize) -> Bound {
         self.each(kernel, groups, &self.layout.segments, |segment| {
             [self.workgroups(invocations), segment.len() as u32, 1]
         })
     }
 
-    /// A kernel's dispatch for each of some segments, of so many workgroups.
+    /// One dispatch per segment of `segments`, with its `workgroups`.
     pub fn each(
         &self,
         kernel: &'static Kernel,
@@ -56,7 +56,7 @@ impl<'a> Shape<'a> {
         Bound { kernel, parts: groups.iter().zip(segments).map(part).collect() }
     }
 
-    /// A kernel's only dispatch.
+    /// A single dispatch of a kernel.
     pub fn one(&self, kernel: &'static Kernel, group: GroupId, workgroups: [u32; 3]) -> Bound {
         Bound { kernel, parts: [Part { group, workgroups }].into() }
     }

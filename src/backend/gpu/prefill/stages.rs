@@ -1,4 +1,4 @@
-//! Prefill's kernels one at a time.
+//! Runs prefill's kernels one at a time.
 
 use crate::backend::gpu::activations::floats;
 use crate::backend::gpu::backend::GpuBackend;
@@ -11,20 +11,20 @@ use crate::backend::prefill::{
 };
 use crate::backend::{BackendError, Chunk, ChunkToken};
 
-/// Tokens of no importance.
+/// Tokens whose values do not matter.
 fn tokens(count: usize) -> Vec<ChunkToken> {
     vec![ChunkToken { token: 0, read_scale: 1.0, write_scale: 1.0 }; count]
 }
 
 impl GpuBackend {
-    /// One slot, whose prefill has started a chunk.
+    /// One slot with a started chunk.
     fn chunk_bench(&self, tokens: Vec<ChunkToken>, position: u32) -> Result<GpuSlots, BackendError> {
         let mut bench = GpuSlots::new(self.shared.clone(), 1, &BOTH[..1])?;
         bench.prefill_of(0)?.start(&Chunk { position, rescale: None, tokens, logits: false })?;
         Ok(bench)
     }
 
-    /// Writes `[T, H, N]` numbers to the buffers of the segments, zeros in the last tile's padding.
+    /// Writes `[T, H, N]` numbers to the segments' buffers, with zeros in the last tile's padding.
     fn write_neurons(&self, buffers: &[wgpu::Buffer], numbers: &[f32]) -> Result<(), BackendError> {
         let layout = &self.shared.layout;
         let g = &layout.geometry;
@@ -45,7 +45,7 @@ impl GpuBackend {
         Ok(())
     }
 
-    /// Reads `[T, H, N]` numbers from the buffers of the segments.
+    /// Reads `[T, H, N]` numbers from the segments' buffers.
     fn read_neurons(&self, buffers: &[wgpu::Buffer], tokens: usize) -> Result<Vec<f32>, BackendError> {
         let layout = &self.shared.layout;
         let g = &layout.geometry;
@@ -60,7 +60,7 @@ impl GpuBackend {
         Ok(g.unpad(&padded, 1, 1))
     }
 
-    /// Writes x and, where it is given, x times its write scale.
+    /// Writes x and, if given, x times its write scale.
     fn write_chunk_residual(&self, prefill: &Prefill, x: &[f32], scaled: &[f32]) -> Result<(), BackendError> {
         let mut both = self.pad(x);
         if !scaled.is_empty() {
@@ -70,7 +70,7 @@ impl GpuBackend {
         prefill.buffers.residual.upload(&self.shared.gpu, 0, bytemuck::cast_slice(&both))
     }
 
-    /// The first D of padded rows, from row `first` of a buffer on.
+    /// The first D numbers of padded rows, from row `first` of a buffer on.
     fn read_rows(&self, buffer: &wgpu::Buffer, first: usize, count: usize) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.layout.geometry;
         let bytes = self.shared.gpu.download(buffer, (4 * first * g.row) as u64, (4 * count * g.row) as u64)?;
@@ -88,7 +88,7 @@ impl PrefillStages for GpuBackend {
             None => prefill.execute(&[prefill.kernels.embed(prefill.shape())])?,
             Some(before) => {
                 self.write_chunk_residual(prefill, &before.residual, &[])?;
-                // Each token's update as the share of another part.
+                // Each token's update is the share of a different part.
                 let parts = self.shared.layout.chunk.all_parts();
                 let mut updates = vec![0f32; count * parts * g.row];
                 for (t, update) in before.update.chunks_exact(g.width).enumerate() {

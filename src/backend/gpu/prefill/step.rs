@@ -1,7 +1,7 @@
 //! A chunk as a list of operations.
 //!
-//! A layer runs `finish` (or `embed`), `encode`, `rotate`, `scores`, `read`, `attend`, `write`, `gate` and `decode`; a last
-//! `finish` and `logits` follow if the caller wants logits.
+//! A layer runs `finish` (or `embed`), `encode`, `rotate`, `scores`, `read`, `attend`, `write`,
+//! `gate` and `decode`. If the caller wants logits, a last `finish` and `logits` follow.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::groups::Binder;
@@ -12,7 +12,8 @@ use crate::backend::gpu::prefill::{attend, decode, embed, encode, finish, gate, 
 use crate::backend::gpu::recording::{GroupId, Offsets, Op};
 use crate::backend::gpu::shared::Shared;
 
-/// Prefill's kernels, bound to the buffers of a chunk. Kernels of several groups have one for each segment.
+/// Prefill's kernels, bound to the buffers of a chunk. A kernel with several groups has one per
+/// segment.
 pub struct Kernels {
     embed: GroupId,
     finish: GroupId,
@@ -25,7 +26,7 @@ pub struct Kernels {
     logits: Vec<GroupId>,
 }
 
-/// The kernels that meet a slot's state, `[layers][segments]`.
+/// The kernels that use a slot's state, `[layers][segments]`.
 pub struct StateKernels {
     read: Vec<Vec<GroupId>>,
     write: Vec<Vec<GroupId>>,
@@ -56,7 +57,7 @@ impl Kernels {
         })
     }
 
-    /// The operations of a chunk; the state is a slot's.
+    /// The operations of a chunk on a slot's state.
     pub fn chunk(&self, shape: Shape, state: &StateKernels, logits: bool) -> Vec<Op> {
         let layers = shape.layout.geometry.layers;
         let mut ops = Vec::with_capacity(9 * layers + 2);
@@ -88,7 +89,8 @@ impl Kernels {
             .map(|bound| bound.run(Offsets::NONE))
     }
 
-    /// y: scores among the tokens, the state read, both added up; then the tokens enter the state.
+    /// y: scores between the tokens, the read of the state, and their sum. Then the tokens enter
+    /// the state.
     pub fn attend(&self, shape: Shape, state: &StateKernels, layer: usize) -> [Op; 4] {
         [
             scores::dispatch(shape, &self.scores),
@@ -99,7 +101,7 @@ impl Kernels {
         .map(|bound| bound.run(Offsets::NONE))
     }
 
-    /// g in place of u, and the layer's update.
+    /// g in place of u, then the layer's update.
     pub fn project(&self, shape: Shape) -> [Op; 2] {
         [gate::dispatch(shape, &self.gate), decode::dispatch(shape, &self.decode)].map(|bound| bound.run(Offsets::NONE))
     }
@@ -182,7 +184,7 @@ mod tests {
         let expected: Vec<String> = expected.iter().map(|name| format!("prefill/{name}")).collect();
         assert_eq!(names(&kernels.chunk(shape, &state, true)), expected);
         assert_eq!(names(&kernels.chunk(shape, &state, false)), expected[..expected.len() - 2]);
-        // Two tiles of eight tokens; a token and a head in every workgroup that attends.
+        // Two tiles of eight tokens; each workgroup of `attend` has one token and one head.
         assert_eq!((shape.tiles(), shape.padded_tokens()), (2, 16));
         let Op::Run(bound, _) = &kernels.attend(shape, &state, 0)[2] else { panic!("no dispatch") };
         assert_eq!(bound.parts[0].workgroups, [13, 2, 1]);

@@ -1,4 +1,6 @@
 //! Host side of `shaders/prefill/write.wgsl`: the tokens enter the state.
+//!
+//! Experiments: `docs/performance/prefill.md#prefillwrite`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::binding::Resource;
@@ -36,7 +38,7 @@ pub fn bind<'a>(
     binder.bind(&KERNEL, &resources)
 }
 
-/// An invocation for every tile of neurons and its columns of a row.
+/// One invocation per tile of neurons and its columns of a row.
 pub fn dispatch(shape: Shape, groups: &[GroupId]) -> Bound {
     let tiles = shape.layout.geometry.block / shape.layout.chunk.tile;
     shape.blocks(&KERNEL, groups, tiles * shape.row_share())
