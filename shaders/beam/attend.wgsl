@@ -1,44 +1,47 @@
-// A block of neurons of one head meets a beam's past: the base state that all beams share, and the nodes on
-// the beam's own path.
+// A block of neurons of one head attends to a beam's past: the base state that all beams share, and
+// the nodes on the beam's own path.
 //
-//   y <- read_scale q . state + sum of weight_a (q . q_a) x_a over the path     a partial result of this block
+//   y <- read_scale q . state + sum of weight_a (q . q_a) x_a over the path  partial, of this block
 //
-// The products q . q_a are partial too: those of this block's neurons. The state is only read.
+// The products q . q_a are partial too: they cover this block's neurons. The state is only read.
 // Workgroup (slot, block of the segment). Twin: `src/backend/cpu/beam/attend.rs`.
+// Experiments: `docs/performance/beams.md#beamattend`.
 
 #import shared::slots
 #import shared::vectors
 #import shared::compact
 #import shared::memory
 
-// Where a dispatch begins.
+// Start of a dispatch.
 #host
 struct BeamAttendParams {
-    // First block of the segment that is bound.
+    // First block of the bound segment.
     block_begin: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: BeamAttendParams;
-// For every slot (first entry, number of entries) of its path; then the entries, oldest first: (node, weight).
+// For every slot (first entry, number of entries) of its path, then the entries, oldest first:
+// (node, weight).
 @group(0) @binding(3) var<storage, read> paths: array<vec2<u32>>;
-// The nodes of this layer, each q [BLOCKS][BLOCK / 4], then x [ROW4].
+// Nodes of this layer, each q [BLOCKS][BLOCK / 4], then x [ROW4].
 @group(0) @binding(4) var<storage, read> nodes: array<vec4<f32>>;
-// The segment's memory of this layer's base, [block_count][BLOCK_MEMORY]; the window is empty.
+// The segment's memory of this layer's base state, [block_count][BLOCK_MEMORY]; the window is
+// empty.
 #store(5, read) state: vec4<f32>
 // Per slot: activations [BLOCKS][BLOCK / 4], then partial attention outputs [BLOCKS][ROW4].
 #store(6, write) neurons: vec4<f32>
 
 const SLOT_NEURONS: u32 = BLOCKS * (BLOCK / 4u + ROW4);
 const NODE: u32 = BLOCKS * (BLOCK / 4u) + ROW4;
-// Pairs whose rows of the state an invocation has in flight.
+// Pairs whose state rows an invocation has in flight.
 const PAIRS_AT_ONCE: u32 = 4u;
-// Entries of a path that the workgroup meets at once.
+// Path entries that the workgroup processes at once.
 const ENTRIES: u32 = W / ROW_LANES;
 
 // q of this block.
 var<workgroup> own_q: array<vec4<f32>, BLOCK / 4u>;
 var<workgroup> lane_sums: array<f32, W>;
-// weight_a (q . q_a) of the entries at hand.
+// weight_a (q . q_a) of the current entries.
 var<workgroup> scores: array<f32, ENTRIES>;
 
 @compute @workgroup_size(W)
@@ -89,7 +92,7 @@ fn attend_base(i: u32, slot: u32, local_block: u32, pairs: u32) {
                     let pair = list[min(own, pairs - 1u)];
                     let at = local_block * BLOCK_MEMORY + pair * 2u * ROW4 + c;
                     let four = own_q[pair / 2u];
-                    // Past the last pair nothing is added.
+                    // Past the last pair q is zero and adds nothing.
                     q[j] = select(vec2(0.0), select(four.xy, four.zw, pair % 2u == 1u), own < pairs);
                     rows_of_pair[j] = array(load_state(at), load_state(at + ROW4));
                 }

@@ -1,19 +1,20 @@
 // Candidates of beams and their order. Shared by `beam/select.wgsl` and `beam/merge.wgsl`.
 //
-// Scores compare as integers (keys). Ties go to the lowest of beam V + token; key 0 stands where there is no candidate.
+// Scores compare as integers (keys). Ties go to the lowest beam V + token. Key 0 means no
+// candidate.
 
 #import shared::constants
 #import shared::sampler
 #import beam::record
 
-// What to select.
+// Parameters of a selection.
 #host
 struct BeamSelectParams {
-    // Beams to continue.
+    // Number of beams to continue.
     beams: u32,
-    // K, candidates of a beam and of all.
+    // K: candidates per beam and in all.
     candidates: u32,
-    // Tokens generated before this one.
+    // Number of tokens generated before this one.
     generated: u32,
 }
 
@@ -31,7 +32,7 @@ struct BeamSelectParams {
 
 const MINUS_INFINITY_KEY: u32 = ~NEGATIVE_INFINITY;
 const NOTHING: vec2<u32> = vec2<u32>(0u, 0xffffffffu);
-// Everything comes after this.
+// Every candidate comes after this one.
 const START: vec2<u32> = vec2<u32>(0xffffffffu, 0xffffffffu);
 
 const GROUP: u32 = 16u;
@@ -43,7 +44,7 @@ fn comes_before(a: vec2<u32>, b: vec2<u32>) -> bool {
     return a.x > b.x || (a.x == b.x && a.y < b.y);
 }
 
-// The best of what the invocations offer, the same in all of them.
+// The best of the invocations' candidates, the same in all of them.
 fn workgroup_best(i: u32, own: vec2<u32>) -> vec2<u32> {
     offered[i] = own;
     workgroupBarrier();

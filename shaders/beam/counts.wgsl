@@ -1,13 +1,14 @@
-// Token counts follow their beam when beams are reordered: a beam takes its parent's counts, and counts the
-// token it continues with.
+// Token counts follow their beams when beams are reordered: a beam takes its parent's counts and
+// counts its new token.
 //
 // Workgroup (stripe of the vocabulary, beam). Twin: `src/backend/cpu/beam/counts.rs`.
+// Experiments: `docs/performance/beams.md#beamcounts`.
 
 #import shared::constants
 #import shared::counts
 #import beam::record
 
-// How the vocabulary is shared out.
+// Division of the vocabulary.
 #host
 struct BeamCountsParams {
     // Workgroups that share a beam's counts.
@@ -25,7 +26,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let beam = group.y;
     for (var id = group.x * W + i; id < V; id += params.stripes * W) {
         let count = counts[beams[beam].parent * V + id];
-        // A full count stays full rather than running into the bits above it.
+        // A full count stays full: it must not carry into the flags above it.
         let counted = id == beams[beam].token && (count & COUNT_MASK) != COUNT_MASK;
         new_counts[beam * V + id] = count + select(0u, 1u, counted);
     }

@@ -4,6 +4,7 @@
 //   u, q and node as in `beam/node.wgsl`
 //
 // Workgroup (slot tile, block of the segment). Twin: `src/backend/cpu/beam/encode.rs`.
+// Experiments: `docs/performance/beams.md#beamembed`.
 
 #import beam::node
 #import shared::embedding

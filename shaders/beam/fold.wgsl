@@ -1,26 +1,29 @@
-// Nodes that all beams agree on are folded into the base state, oldest first:
+// Folds nodes that all beams share into the base state, oldest first:
 //
 //   state <- state + write_scale_a q_a x_a
 //
-// Workgroup (block of the segment). Nobody else touches the block's rows. Twin: `src/backend/cpu/beam/fold.rs`.
+// Workgroup (block of the segment). No other workgroup touches the block's rows.
+// Twin: `src/backend/cpu/beam/fold.rs`.
+// Experiments: `docs/performance/beams.md#beamfold`.
 
 #import shared::vectors
 #import shared::compact
 #import shared::memory
 
-// Where a dispatch begins.
+// Start of a dispatch.
 #host
 struct BeamFoldParams {
-    // First block of the segment that is bound.
+    // First block of the bound segment.
     block_begin: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: BeamFoldParams;
 // (number of nodes, 0), then (node, write_scale) of each.
 @group(0) @binding(1) var<storage, read> folds: array<vec2<u32>>;
-// The nodes of this layer, each q [BLOCKS][BLOCK / 4], then x [ROW4].
+// Nodes of this layer, each q [BLOCKS][BLOCK / 4], then x [ROW4].
 @group(0) @binding(2) var<storage, read> nodes: array<vec4<f32>>;
-// The segment's memory of this layer's base, [block_count][BLOCK_MEMORY]; the window is empty.
+// The segment's memory of this layer's base state, [block_count][BLOCK_MEMORY]; the window is
+// empty.
 #store(3, read_write) state: vec4<f32>
 
 const NODE: u32 = BLOCKS * (BLOCK / 4u) + ROW4;

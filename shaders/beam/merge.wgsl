@@ -1,9 +1,12 @@
 // The K best candidates of all beams. One workgroup. Twin: `src/backend/cpu/beam/merge.rs`.
+//
+// Experiments: `docs/performance/beams.md#beammerge`.
 
 #import beam::candidates
 
 // This invocation's best candidate of any beam after `last`: (key, index in `candidates`). A beam's
-// candidates lie in order and beams follow one another, so the lowest index is the lowest beam V + token.
+// candidates are sorted and beams follow one another, so the lowest index is the lowest beam V +
+// token.
 fn own_candidate_after(i: u32, last: vec2<u32>, count: u32) -> vec2<u32> {
     var best = NOTHING;
     for (var index = i; index < count; index += W) {
@@ -21,7 +24,7 @@ fn main(@builtin(local_invocation_index) i: u32) {
     for (var rank = 0u; rank < k; rank++) {
         let best = workgroup_best(i, own);
         if (i == 0u) {
-            // What is left when the candidates run out has key 0, which is no score.
+            // Once the candidates run out, the best has key 0, which is no score.
             var found = vec4(0u, 0u, NO_TOKEN, 0u);
             if (best.x != 0u) {
                 let score = bitcast<u32>(order_value(best.x));

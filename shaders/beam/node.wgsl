@@ -8,7 +8,7 @@
 #import shared::activate
 #import shared::rotary
 
-// The nodes of this layer, each q [BLOCKS][BLOCK / 4], then x [ROW4].
+// Nodes of this layer, each q [BLOCKS][BLOCK / 4], then x [ROW4].
 @group(0) @binding(7) var<storage, read_write> nodes: array<vec4<f32>>;
 
 const NODE: u32 = BLOCKS * (BLOCK / 4u) + ROW4;

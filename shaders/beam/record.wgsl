@@ -1,14 +1,14 @@
 // The beams of a step.
 
-// One beam as the host hands it over.
+// One beam of a step, from the host.
 #host
 struct BeamRecord {
-    // The beam of the step before that it continues.
+    // Beam of the previous step that this beam continues.
     parent: u32,
-    // The token that it continues with.
+    // Token that the beam continues with.
     token: u32,
-    // Sum of its log-probabilities.
+    // Sum of the beam's log-probabilities.
     score: f32,
-    // Slot whose logits it continues from.
+    // Slot of the logits that the beam continues from.
     slot: u32,
 }

@@ -3,11 +3,12 @@
 //   score of the beam + penalised(log_softmax(logits)),    banned tokens left out
 //
 // Workgroup (beam). Twin: `src/backend/cpu/beam/select.rs`.
+// Experiments: `docs/performance/beams.md#beamselect`.
 
 #import beam::candidates
 #import shared::exchange
 
-// Turns a logit of this beam into a candidate.
+// Converts a logit of this beam to a candidate.
 struct Scale {
     largest: f32,
     log_sum: f32,
@@ -52,7 +53,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var id = i; id < V; id += W) {
         let bits = logits[scale.logits_base + id];
         largest_key = max(largest_key, key_of(bitcast<f32>(bits)));
-        // NaN, the larger number, outweighs infinity.
+        // Faults compare as 3 - fault: NaN outweighs infinity.
         let wrong = fault(bits);
         own_faults = max(own_faults, select(0u, 3u - wrong, wrong != 0u));
     }

@@ -1,4 +1,6 @@
-//! Host side of `shaders/beam/attend.wgsl`.
+//! Host side of `shaders/beam/attend.wgsl`: base state and path to attention output.
+//!
+//! Experiments: `docs/performance/beams.md#beamattend`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
@@ -24,7 +26,7 @@ pub static KERNEL: Kernel = Kernel {
     canary: Canary { right: "* bitcast<f32>(paths[first + k].y)", wrong: "* 1.01 * bitcast<f32>(paths[first + k].y)" },
 };
 
-/// Binds the kernel for a layer of states: base state and path to attention output, a part for every page of the base.
+/// Binds the kernel for a layer of states, one part per page of the base state.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     activations: &'a Activations,

@@ -1,4 +1,4 @@
-//! Beams on the device: one base state, nodes, and what the host uploads for a step.
+//! Beams on the device: one base state, the nodes, and the uploads of a step.
 
 use crate::backend::beams::{BeamFold, BeamRead, BeamStep};
 use crate::backend::gpu::activations::Activations;
@@ -13,7 +13,7 @@ use crate::backend::{BackendError, SlotStep};
 use crate::sampling::SamplerParams;
 use std::sync::Arc;
 
-/// Steps that the step table holds: a search needs one, single stages two.
+/// Steps in the step table: a search needs one, single stages two.
 const STEPS: usize = 2;
 
 /// See [`crate::backend::beams::Beams`].
@@ -24,14 +24,14 @@ pub struct GpuBeams {
     pub buffers: BeamBuffers,
     pub search: Search,
     schedule: Vec<ScheduledLayer>,
-    /// The side of the counts that holds the present ones.
+    /// Side of the counts that is current.
     pub side: usize,
-    /// Folds that the next submission starts with, a dispatch each.
+    /// Folds that the next submission starts with, grouped by dispatch.
     pub pending: Vec<Vec<BeamFold>>,
 }
 
 impl GpuBeams {
-    /// Allocates an empty base state and room for `count` beams.
+    /// Allocates an empty base state and buffers for `count` beams.
     pub fn new(shared: Arc<Shared>, count: usize, schedule: &[ScheduledLayer]) -> Result<Self, BackendError> {
         let layout = &shared.layout;
         layout.check_slots(count)?;
@@ -45,7 +45,7 @@ impl GpuBeams {
         Ok(Self { base, activations, buffers, search, schedule, side: 0, pending, shared })
     }
 
-    /// Makes room for nodes, entries of paths and candidates, keeping the present nodes.
+    /// Makes room for nodes, path entries and candidates. Keeps the existing nodes.
     pub fn make_room(&mut self, nodes: usize, path_entries: usize, candidates: usize) -> Result<(), BackendError> {
         let Self { shared, base, activations, buffers, schedule, .. } = self;
         if buffers.make_room(shared, nodes, path_entries, candidates)? {
@@ -54,7 +54,7 @@ impl GpuBeams {
         self.shared.gpu.check()
     }
 
-    /// Uploads the paths of a step; there is room for them.
+    /// Uploads the paths of a step; the buffer must have room for them.
     pub fn write_paths(&self, step: &BeamStep) -> Result<(), BackendError> {
         let count = self.buffers.count;
         let mut heads = Vec::with_capacity(count);
@@ -68,7 +68,7 @@ impl GpuBeams {
         self.shared.gpu.upload(&self.buffers.paths, 0, bytemuck::cast_slice(&heads))
     }
 
-    /// Uploads the beams of a step and how to select among them.
+    /// Uploads the beams of a step and the parameters of its selection.
     pub fn write_beams(&self, step: &BeamStep) -> Result<(), BackendError> {
         let record = |(beam, &score): (usize, &f32)| {
             let slot = step.read_of(beam);
@@ -91,7 +91,7 @@ impl GpuBeams {
         gpu.upload(&self.buffers.counts[0], 0, bytemuck::cast_slice(counts))
     }
 
-    /// Uploads the folds that wait.
+    /// Uploads the pending folds.
     pub fn write_folds(&self) -> Result<(), BackendError> {
         let mut table: Vec<[u32; 2]> = Vec::new();
         for (index, group) in self.pending.iter().enumerate() {
@@ -103,7 +103,7 @@ impl GpuBeams {
     }
 }
 
-/// The step table's entries for a step.
+/// A step's entries in the step table.
 pub fn table(step: &BeamStep) -> Vec<Step> {
     let read = |read: &BeamRead| Step {
         input: read.token,

@@ -1,4 +1,4 @@
-//! The buffers of a beam search, besides those that it shares with decode.
+//! Buffers of a beam search, besides those it shares with decode.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::{READBACK, STORAGE};
@@ -12,24 +12,24 @@ use wgpu::BufferUsages;
 host_struct!("BeamRecord");
 host_struct!("BeamSelectParams");
 
-/// Most folds that wait for a submission, in dispatches.
+/// Most fold dispatches that wait for a submission.
 pub const FOLD_GROUPS: usize = 16;
-/// Words in an entry of the selection that is read back: a vec4 in the shader.
+/// Words per entry of the selection that is read back: a vec4 in the shader.
 pub const SELECTED: usize = 4;
 
-/// Buffers of a search. Those that grow are made anew, and the kernels bound again.
+/// Buffers of a search. A buffer that grows is replaced, and the kernels are bound again.
 pub struct BeamBuffers {
     pub count: usize,
-    /// Per layer of states, `node_room` nodes each.
+    /// Per layer of states, room for `node_room` nodes.
     pub nodes: Vec<wgpu::Buffer>,
     node_room: usize,
-    /// Heads of the paths, then their entries; of these there is room for `path_room`.
+    /// Heads of the paths, then their entries, with room for `path_room` of these.
     pub paths: wgpu::Buffer,
     path_room: usize,
     pub records: wgpu::Buffer,
     /// The options, [`SamplerParams`].
     pub params: wgpu::Buffer,
-    /// `[beams, V]`, before and after a reordering by turns.
+    /// `[beams, V]`: a reordering reads one side and writes the other.
     pub counts: [wgpu::Buffer; 2],
     /// `[beams, K]`
     pub candidates: wgpu::Buffer,
@@ -37,11 +37,11 @@ pub struct BeamBuffers {
     pub selected: wgpu::Buffer,
     /// Receives `selected`.
     pub staging: wgpu::Buffer,
-    /// K.
+    /// Largest K that fits.
     candidate_room: usize,
     /// [`BeamSelectParams`]
     pub selection: wgpu::Buffer,
-    /// Per dispatch the number of nodes to fold, and these.
+    /// Per dispatch: the number of nodes to fold, then the nodes.
     pub folds: wgpu::Buffer,
 }
 
@@ -60,7 +60,7 @@ impl BeamBuffers {
             counts: [counts()?, counts()?],
             selection: gpu.buffer("the beams' selection", size_of::<BeamSelectParams>() as u64, uniform)?,
             folds: buffer("the folds", ALIGNMENT * FOLD_GROUPS as u64)?,
-            // Grown as needed; a buffer is never empty.
+            // Grown on demand; a buffer is never empty.
             nodes: (0..layers).map(|_| buffer("the beams' tokens", 16)).collect::<Result<_, _>>()?,
             node_room: 0,
             paths: buffer("the beams' paths", 16)?,
@@ -72,8 +72,8 @@ impl BeamBuffers {
         })
     }
 
-    /// Makes room for nodes, entries of paths and candidates, keeping the present nodes. Returns whether a buffer is
-    /// another one now.
+    /// Makes room for nodes, path entries and candidates. Keeps the existing nodes. Returns whether
+    /// a buffer was replaced.
     pub fn make_room(
         &mut self,
         shared: &Shared,
@@ -105,7 +105,7 @@ impl BeamBuffers {
         Ok(changed)
     }
 
-    /// Bytes of the selection of so many candidates.
+    /// Bytes of a selection of `candidates`.
     pub fn selected_bytes(&self, candidates: usize) -> u64 {
         4 * (SELECTED * (candidates + self.count)) as u64
     }
@@ -126,7 +126,7 @@ impl BeamBuffers {
                 allowed: most * node_bytes,
             });
         }
-        // Half as much room again: growing is rare, and little stays empty.
+        // Grow by half: growth is rare, and little room stays empty.
         let room = nodes.max((self.node_room + self.node_room / 2).min(most as usize));
         let kept = self.node_room as u64 * node_bytes;
         for layer in &mut self.nodes {

@@ -1,4 +1,6 @@
-//! Host side of `shaders/beam/counts.wgsl`.
+//! Host side of `shaders/beam/counts.wgsl`: token counts follow their beams.
+//!
+//! Experiments: `docs/performance/beams.md#beamcounts`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::beam::buffers::BeamBuffers;
@@ -22,7 +24,7 @@ pub static KERNEL: Kernel = Kernel {
     canary: Canary { right: "beams[beam].parent * V", wrong: "beam * V" },
 };
 
-/// Binds the kernel: token counts follow their beams from side `before` to the other.
+/// Binds the kernel that copies from side `before` to the other side.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     layout: &Layout,

@@ -1,4 +1,6 @@
 //! Host side of `shaders/beam/embed.wgsl`: the first layer.
+//!
+//! Experiments: `docs/performance/beams.md#beamembed`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;

@@ -1,4 +1,7 @@
-//! Host side of `shaders/beam/encode.wgsl`: every layer but the first; its parameters are those of decode's `encode`.
+//! Host side of `shaders/beam/encode.wgsl`: every layer but the first. Its parameters are those of
+//! decode's `encode`.
+//!
+//! Experiments: `docs/performance/beams.md#beamencode`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
@@ -31,7 +34,7 @@ pub struct Layer<'a> {
     pub nodes: &'a wgpu::Buffer,
 }
 
-/// Binds the kernel, which finishes the layer before.
+/// Binds the kernel, which finishes the previous layer.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     weights: &'a Weights,
@@ -41,7 +44,8 @@ pub fn bind<'a>(
     bind_to(binder, &KERNEL, ("partials", activations.updates.resource()), weights, activations, layer)
 }
 
-/// Binds a kernel that encodes, `beam/embed` or `beam/encode`, whose residual stream starts from `source`.
+/// Binds an encoding kernel, `beam/embed` or `beam/encode`, whose residual stream starts from
+/// `source`.
 pub fn bind_to<'a>(
     binder: &mut Binder<'a>,
     kernel: &'static Kernel,

@@ -1,4 +1,6 @@
-//! Host side of `shaders/beam/fold.wgsl`.
+//! Host side of `shaders/beam/fold.wgsl`: nodes folded into the base state.
+//!
+//! Experiments: `docs/performance/beams.md#beamfold`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::beam::buffers::BeamBuffers;
@@ -12,7 +14,7 @@ use crate::host_struct::host_struct;
 
 host_struct!("BeamFoldParams");
 
-/// Most nodes that one dispatch folds: llvmpipe ends an invocation's loops after 65,535 turns.
+/// Most nodes folded by one dispatch: llvmpipe ends an invocation's loops after 65,535 iterations.
 pub const MOST_FOLDS: usize = 4;
 
 pub static KERNEL: Kernel = Kernel {
@@ -26,7 +28,7 @@ pub static KERNEL: Kernel = Kernel {
     canary: Canary { right: "][n % 4u], x)", wrong: "][(n + 1u) % 4u], x)" },
 };
 
-/// Binds the kernel for a layer of states: nodes into the base state, a part for every page of the base.
+/// Binds the kernel for a layer of states, one part per page of the base state.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     buffers: &'a BeamBuffers,

@@ -1,4 +1,6 @@
-//! Host side of `shaders/beam/merge.wgsl`.
+//! Host side of `shaders/beam/merge.wgsl`: the best candidates of all beams.
+//!
+//! Experiments: `docs/performance/beams.md#beammerge`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
@@ -20,7 +22,7 @@ pub static KERNEL: Kernel = Kernel {
     canary: Canary { right: "candidates[best.y].y, 0u)", wrong: "candidates[best.y].y ^ 1u, 0u)" },
 };
 
-/// Binds the kernel: the best candidates of all beams.
+/// Binds the kernel; token counts are on `side`.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     activations: &'a Activations,

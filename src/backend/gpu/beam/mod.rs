@@ -1,5 +1,5 @@
-//! Beam search: one token of every beam. One file per kernel, named like its shader in `shaders/beam/`; decode's `project`
-//! and `logits` run here too.
+//! Beam search: one token of every beam. One file per kernel, named like its shader in
+//! `shaders/beam/`. Decode's `project` and `logits` run here too.
 
 pub mod attend;
 pub mod beams;

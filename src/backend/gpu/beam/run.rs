@@ -12,7 +12,7 @@ use crate::backend::{BackendError, Input, SlotStep, Slots};
 use crate::sampling::{NO_TOKEN, SamplerParams, Status};
 
 impl GpuBeams {
-    /// Brings the base state up to date.
+    /// Applies the pending folds to the base state.
     pub fn flush(&mut self) -> Result<(), BackendError> {
         if self.pending.is_empty() {
             return Ok(());
@@ -30,7 +30,7 @@ impl GpuBeams {
         self.shared.execute(|encoder| submission::encode(groups, ops, encoder))
     }
 
-    /// Runs operations that end with a selection, and reads it back.
+    /// Runs operations that end with a selection and reads it back.
     pub fn select(&self, candidates: usize, ops: &[Op]) -> Result<BeamSelection, BackendError> {
         let (gpu, groups) = (&self.shared.gpu, &self.search.groups);
         let _compiling = groups.enter_first_runs(ops);
@@ -41,7 +41,7 @@ impl GpuBeams {
         Ok(selection(candidates, &staged))
     }
 
-    /// Uploads a step; its operations, after which the counts may be on the other side.
+    /// Uploads a step and returns its operations, after which the counts may be on the other side.
     fn prepare(&mut self, step: &BeamStep) -> Result<Vec<Op>, BackendError> {
         let nodes = step.reads.iter().map(|read| read.node + 1).max().unwrap_or(0);
         let entries = step.reads.iter().map(|read| read.path.len()).sum();
@@ -60,7 +60,7 @@ impl GpuBeams {
     }
 }
 
-/// A selection as the device left it.
+/// Parses a selection as the device wrote it.
 fn selection(candidates: usize, staged: &[u8]) -> BeamSelection {
     let words: Vec<u32> = staged.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
     let (found, status) = words.split_at(SELECTED * candidates);
@@ -84,7 +84,7 @@ impl Beams for GpuBeams {
     }
 
     fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError> {
-        // Folds and paths know the state alone.
+        // Folds and paths see the state only, so the window must settle first.
         self.base.settle(0)?;
         self.write_counts(params, &counts.repeat(self.buffers.count))
     }

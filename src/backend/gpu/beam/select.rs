@@ -1,4 +1,6 @@
-//! Host side of `shaders/beam/select.wgsl`.
+//! Host side of `shaders/beam/select.wgsl`: every beam's best candidates.
+//!
+//! Experiments: `docs/performance/beams.md#beamselect`.
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
@@ -20,7 +22,7 @@ pub static KERNEL: Kernel = Kernel {
     canary: Canary { right: "a.y < b.y", wrong: "a.y > b.y" },
 };
 
-/// Binds the kernel: every beam's best candidates, whose token counts are on side `side`.
+/// Binds the kernel; token counts are on `side`.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     activations: &'a Activations,
@@ -30,7 +32,7 @@ pub fn bind<'a>(
     bind_to(binder, &KERNEL, activations, buffers, side, buffers.count as u32)
 }
 
-/// Binds a kernel that selects, `beam/select` or `beam/merge`, in `workgroups` workgroups.
+/// Binds a selecting kernel, `beam/select` or `beam/merge`, in `workgroups` workgroups.
 pub fn bind_to<'a>(
     binder: &mut Binder<'a>,
     kernel: &'static Kernel,

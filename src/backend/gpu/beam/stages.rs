@@ -1,4 +1,4 @@
-//! The beam search's kernels one at a time.
+//! Runs the beam search's kernels one at a time.
 
 use crate::backend::beams::{
     BeamAttendInput, BeamEncodeInput, BeamEncodeOutput, BeamFold, BeamRead, BeamSelectInput, BeamSelection, BeamStages,
@@ -11,7 +11,7 @@ use crate::backend::gpu::schedule::BOTH;
 use crate::backend::gpu::steps::{INPUT_IDLE, INPUT_PREVIOUS, Step};
 use crate::backend::{BackendError, SlotStep};
 
-/// A step that reads tokens of no importance.
+/// A step that reads tokens whose values do not matter.
 fn step(reads: Vec<BeamRead>, scores: Vec<f32>) -> BeamStep {
     BeamStep { position: 0, read_scale: 1.0, reads, scores, parents: None, generated: 0, candidates: 1 }
 }
@@ -25,7 +25,7 @@ impl GpuBackend {
         GpuBeams::new(self.shared.clone(), beams, &BOTH)
     }
 
-    /// Puts nodes in place, from the first on.
+    /// Writes nodes, from the first on.
     fn write_nodes(&self, bench: &mut GpuBeams, nodes: &Nodes) -> Result<(), BackendError> {
         let g = &self.shared.layout.geometry;
         let count = nodes.residual.len() / g.width;
@@ -42,7 +42,7 @@ impl GpuBackend {
         self.shared.gpu.upload(&bench.buffers.nodes[0], 0, bytemuck::cast_slice(&packed))
     }
 
-    /// The sums over a head's blocks of what `neurons` holds of a slot, `[H, D]`.
+    /// A slot's attention output, `[H, D]`: the sums over each head's blocks in `neurons`.
     fn attention(&self, neurons: &[f32], slot: usize) -> Vec<f32> {
         let g = &self.shared.layout.geometry;
         let (_, y) = neurons[slot * self.slot_neurons()..][..self.slot_neurons()].split_at(g.all_neurons());
@@ -51,7 +51,7 @@ impl GpuBackend {
         heads.flat_map(|head| (0..g.width).map(move |d| sum(head, d))).collect()
     }
 
-    /// The first `neurons` of every head.
+    /// The first N neurons of every head: drops the padding.
     fn unpad_neurons(&self, neurons: &[f32]) -> Vec<f32> {
         let g = &self.shared.layout.geometry;
         neurons.chunks_exact(g.padded_neurons()).flat_map(|head| &head[..g.neurons]).copied().collect()
@@ -64,7 +64,7 @@ impl BeamStages for GpuBackend {
         let gpu = &self.shared.gpu;
         let bench = self.beam_bench(input.tokens.len())?;
         self.write_residual(&bench.activations, &input.residual, &input.update)?;
-        // One step for the beams that start from a token, one for those that go on.
+        // One step for the beams that start from a token, one for those that continue.
         let entry = |(node, &token): (usize, &Option<u32>), first: bool| Step {
             input: match token {
                 Some(token) if first => token,

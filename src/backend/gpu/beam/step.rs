@@ -13,18 +13,18 @@ use crate::backend::gpu::schedule::ScheduledLayer;
 use crate::backend::gpu::shared::Shared;
 use crate::backend::gpu::steps;
 
-/// The kernels of a beam search, bound to its buffers as they are now.
+/// The kernels of a beam search, bound to its current buffers.
 pub struct Search {
     pub groups: Groups,
     beams: usize,
-    /// By layer of the schedule: the kernel that encodes, and the layer's states.
+    /// By layer of the schedule: the encoding kernel, and the layer's states.
     layers: Vec<(Bound, usize)>,
     /// By layer of states.
     attend: Vec<Bound>,
     fold: Vec<Bound>,
     project: Bound,
     logits: Bound,
-    /// By the side that the counts are on, before a reordering or now.
+    /// By the side of the counts, before a reordering or now.
     counts: [Bound; 2],
     select: [Bound; 2],
     merge: [Bound; 2],
@@ -71,8 +71,9 @@ impl Search {
         Ok(Self { groups, beams, layers, attend, fold, project, logits, counts, select, merge, selected, staging })
     }
 
-    /// The operations of a step that starts with `folds` groups of folds. Token counts are on `side`; with `reorder` they
-    /// move to the other one first. `bytes` of the selection are copied for the host.
+    /// The operations of a step that starts with `folds` groups of folds. Token counts are on
+    /// `side`; `reorder` moves them to the other side first. `bytes` of the selection are copied
+    /// for the host.
     pub fn step(&self, folds: usize, reorder: bool, side: usize, bytes: u64) -> Vec<Op> {
         let mut ops = self.folds(folds);
         let side = if reorder {
@@ -89,7 +90,7 @@ impl Search {
         ops
     }
 
-    /// Groups of folds into the base state, in order.
+    /// Folds `count` groups of nodes into the base state, in order.
     pub fn folds(&self, count: usize) -> Vec<Op> {
         let group = |group: usize| {
             let offset = Offsets::one((group as u64 * ALIGNMENT) as u32);
@@ -98,22 +99,22 @@ impl Search {
         (0..count).flat_map(group).collect()
     }
 
-    /// The kernel that encodes a layer of the schedule, for step `index` of the table.
+    /// The encoding kernel of a layer of the schedule, for step `index` of the table.
     pub fn encode(&self, layer: usize, index: usize) -> Op {
         self.layers[layer].0.run(Offsets::one((index as u64 * steps::stride(self.beams)) as u32))
     }
 
-    /// The kernel that attends in a layer of states.
+    /// The attention kernel of a layer of states.
     pub fn attend(&self, state: usize) -> Op {
         self.attend[state].run(Offsets::one(0))
     }
 
-    /// The reordering of counts; they are on the other side afterwards.
+    /// Reorders the counts, which are on the other side afterwards.
     pub fn counts(&self, side: usize) -> Op {
         self.counts[side].run(Offsets::NONE)
     }
 
-    /// The selection of candidates, `bytes` of which are copied for the host.
+    /// Selects candidates and copies `bytes` of the selection for the host.
     pub fn select(&self, side: usize, bytes: u64) -> [Op; 3] {
         let copy = Op::Copy { from: self.selected, from_offset: 0, to: self.staging, to_offset: 0, bytes };
         [self.select[side].run(Offsets::NONE), self.merge[side].run(Offsets::NONE), copy]
@@ -130,7 +131,7 @@ mod tests {
         Bound { kernel, parts: [Part { group: GroupId(group), workgroups: [1, 1, 1] }].into() }
     }
 
-    /// Two layers; of the kernels that exist per side, group 0 is for side 0.
+    /// Two layers. Kernels that exist per side have group 0 for side 0.
     fn search() -> Search {
         let both = |kernel| [0, 1].map(|side| bound(kernel, side));
         Search {
@@ -159,7 +160,7 @@ mod tests {
         let folds = ["beam/fold"; 4];
         assert_eq!(names(&later), [&folds[..], &["beam/counts"], &layers[..], &selection].concat());
         assert!(matches!(later.last(), Some(Op::Copy { bytes: 64, .. })), "{later:?}");
-        // The counts are on the other side once they are reordered.
+        // After the reordering the counts are on the other side.
         let select = later.iter().find_map(|op| match op {
             Op::Run(bound, _) if std::ptr::eq(bound.kernel, &select::KERNEL) => Some(bound.parts[0].group),
             _ => None,
