@@ -1,4 +1,4 @@
-//! The buffers between the kernels of a step, for the slots of a set or for the beams of a search.
+//! Buffers between the kernels of a step, for the slots of a set or the beams of a search.
 
 use super::binding::Resource;
 use super::device::Gpu;
@@ -10,24 +10,24 @@ use crate::backend::BackendError;
 use crate::sampling::SamplerState;
 use wgpu::BufferUsages;
 
-/// How a buffer that kernels read and write is used.
+/// Usage of a buffer that kernels read and write.
 pub(super) const STORAGE: BufferUsages =
     BufferUsages::STORAGE.union(BufferUsages::COPY_DST).union(BufferUsages::COPY_SRC);
-/// How a buffer that the host reads is used.
+/// Usage of a buffer that the host reads.
 pub(super) const READBACK: BufferUsages = BufferUsages::MAP_READ.union(BufferUsages::COPY_DST);
 
-/// What the kernels of a step hand to one another.
+/// Buffers between the kernels of a step.
 pub(super) struct Activations {
     pub count: usize,
-    /// Slots that one workgroup of a dense product serves.
+    /// Slots per workgroup of a dense product.
     pub slot_tile: usize,
     /// `[steps]`, each [`steps::stride`] bytes.
     pub steps: wgpu::Buffer,
     /// `[slots]`
     pub samplers: wgpu::Buffer,
-    /// `[slots, 2, row]`: the layers write the two halves by turns.
+    /// `[slots, 2, row]`: the layers write the two halves alternately.
     pub residual: wgpu::Buffer,
-    /// Per slot activations `[blocks, block]`, then partial attention outputs `[blocks, row]`.
+    /// Per slot: activations `[blocks, block]`, then partial attention outputs `[blocks, row]`.
     pub neurons: Store,
     /// `[slots, blocks, row]`
     pub updates: Store,

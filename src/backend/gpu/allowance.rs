@@ -1,15 +1,15 @@
-//! What the layout must know of an adapter.
+//! The limits of an adapter that matter to the layout.
 
-/// What an adapter allows, as far as the layout is concerned.
+/// Limits of an adapter, as far as the layout is concerned.
 #[derive(Clone, Debug)]
 pub(super) struct Allowance {
     /// Name for error messages.
     pub device: String,
     /// Whether the adapter runs on the CPU.
     pub software: bool,
-    /// Whether weights and states shall lie in images.
+    /// Whether weights and states should lie in images.
     pub images: bool,
-    /// Invocations of every subgroup, where kernels may count on it.
+    /// Invocations of every subgroup, if kernels can rely on the number.
     pub subgroup: Option<u32>,
     /// Largest storage binding and buffer, bytes.
     pub max_binding: u64,

@@ -1,25 +1,25 @@
-//! Shaders are assembled from the files below `shaders/` by a small preprocessor.
+//! A small preprocessor assembles shaders from the files below `shaders/`.
 //!
 //! | directive | effect |
 //! | --- | --- |
 //! | `#import a::b` | inserts `shaders/a/b.wgsl`, unless the text has it already |
-//! | `#ifdef FLAG`, `#else`, `#endif` | keeps lines for a variant of the text: `SUBGROUP`, `IMAGES` |
-//! | `#store(N, access) name: vec4<f32>` | declares a store at binding N, with `load_name` and `store_name` |
-//! | `#needs declaration` | names what a file takes from the kernel that imports it; see [`assemble_alone`] |
-//! | `#host` | marks a structure that the host has too: `build.rs` makes it of the shader's text |
+//! | `#ifdef FLAG`, `#else`, `#endif` | keeps lines for a variant: `SUBGROUP`, `IMAGES` |
+//! | `#store(N, access) name: vec4<f32>` | a store at binding N, with `load_name`, `store_name` |
+//! | `#needs declaration` | names what the importing kernel must declare; see [`assemble_alone`] |
+//! | `#host` | marks a structure whose host side `build.rs` generates from the shader's text |
 //!
-//! `shared/constants.wgsl` holds examples; the host's values take its place.
+//! `shared/constants.wgsl` holds example values; the host's values replace it.
 
 use super::texels::{TEXELS, Use};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-/// Every file below `shaders/`: its path without the ending, and its text.
+/// Every file below `shaders/`: its path without extension, and its text.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/shader_files.rs"));
-/// The file whose place the host's constants take.
+/// The file that the host's constants replace.
 const CONSTANTS: &str = "shared/constants";
 
-/// What a binding is to a kernel.
+/// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BindingKind {
     /// A uniform buffer.
@@ -38,7 +38,7 @@ pub(super) enum BindingKind {
     },
 }
 
-/// A binding that a text declares, in group 0.
+/// A binding that a shader declares, in group 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Binding {
     pub index: u32,
@@ -46,7 +46,7 @@ pub(super) struct Binding {
     pub kind: BindingKind,
 }
 
-/// An assembled text.
+/// An assembled shader.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Text {
     pub wgsl: String,
@@ -54,21 +54,21 @@ pub(super) struct Text {
     pub bindings: Vec<Binding>,
 }
 
-/// Which text to make of a shader.
+/// The variant of a shader's text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Variant<'a> {
-    /// Takes the place of `shared/constants.wgsl`, if given.
+    /// Replaces `shared/constants.wgsl`, if given.
     pub constants: Option<&'a str>,
-    /// A workgroup is one subgroup.
+    /// Whether a workgroup is one subgroup.
     pub subgroup: bool,
-    /// Stores lie in images.
+    /// Whether stores lie in images.
     pub images: bool,
 }
 
-/// The whole text of a kernel whose shader is `path`.
+/// The whole text of the kernel whose shader is `path`.
 ///
 /// # Panics
-/// If a file that is imported does not exist, or a directive is malformed: the tests assemble every kernel.
+/// If an imported file does not exist or a directive is malformed. The tests assemble every kernel.
 pub(super) fn assemble(path: &str, variant: Variant) -> Text {
     let mut assembly = Assembly::new(variant);
     assembly.include(path);
@@ -76,7 +76,7 @@ pub(super) fn assemble(path: &str, variant: Variant) -> Text {
     assembly.text
 }
 
-/// As [`assemble`], for any file: what the file needs of the kernel that imports it is declared as the file says.
+/// As [`assemble`], for any file. Declares what the file needs from the kernel that imports it.
 #[cfg(test)]
 pub(super) fn assemble_alone(path: &str, variant: Variant) -> Text {
     let mut assembly = Assembly::new(variant);
@@ -120,7 +120,7 @@ impl<'a> Assembly<'a> {
             _ => FILES[index].1,
         };
         let mut own_text = String::new();
-        // For every `#ifdef` around the line, whether its lines are kept.
+        // For every `#ifdef` around the line: whether its lines are kept.
         let mut kept = Vec::new();
         for line in own.lines() {
             let (directive, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -133,7 +133,7 @@ impl<'a> Assembly<'a> {
                 "#endif" => assert!(kept.pop().is_some(), "{path}: #endif without #ifdef"),
                 _ if kept.contains(&false) => {}
                 "#import" => {
-                    // What a file imports stands before what follows in it.
+                    // An import precedes the lines that follow it.
                     self.flush(path, &mut own_text);
                     self.include(&rest.replace("::", "/"));
                 }
@@ -152,7 +152,7 @@ impl<'a> Assembly<'a> {
         self.flush(path, &mut own_text);
     }
 
-    /// Appends a file's own lines, under its name.
+    /// Appends a file's pending lines, under its name.
     fn flush(&mut self, path: &str, own_text: &mut String) {
         if !own_text.trim().is_empty() {
             let _ = writeln!(self.text.wgsl, "// ==== {path}.wgsl\n{}\n", own_text.trim());
@@ -168,7 +168,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// The text of `#store(index, access) name: type`; notes the binding.
+    /// The text of `#store(index, access) name: type`. Records the binding.
     fn store(&mut self, path: &str, line: &str) -> String {
         let parts = line.strip_prefix("#store(").and_then(|rest| {
             let (head, declaration) = rest.split_once(") ")?;
@@ -214,7 +214,7 @@ impl<'a> Assembly<'a> {
     }
 }
 
-/// The binding that a line declares.
+/// The binding that a line declares, if any.
 fn declared_binding(line: &str) -> Option<Binding> {
     let rest = line.strip_prefix("@group(0) @binding(")?;
     let (index, rest) = rest.split_once(") var<")?;
@@ -227,7 +227,7 @@ fn declared_binding(line: &str) -> Option<Binding> {
     Some(Binding { index: index.parse().ok()?, name: name.to_string(), kind })
 }
 
-/// The name that a line at module scope declares.
+/// The name that a line declares at module scope, if any.
 #[cfg(test)]
 fn declared_name(line: &str) -> Option<&str> {
     ["fn ", "var", "const ", "struct ", "@group"].iter().any(|start| line.starts_with(start)).then(|| name_of(line))

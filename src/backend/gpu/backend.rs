@@ -18,7 +18,7 @@ use crate::backend::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, Weigh
 use crate::model::{Model, rotary::Rotary};
 use std::sync::Arc;
 
-/// How to use an adapter; the default is right for everything but tests.
+/// Options for an adapter; the defaults suit everything but tests.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
     /// Keep the bounds checks that wgpu adds to shaders.
@@ -27,14 +27,13 @@ pub struct GpuOptions {
     pub max_binding: Option<u64>,
     /// Open the adapter with the base limits of WebGPU and without optional features.
     pub base_limits: bool,
-    /// Lay a software adapter's work out as on a hardware one, so that this layout is tested everywhere.
+    /// Use the hardware layout on a software adapter: tests then cover it everywhere.
     pub hardware_layout: bool,
     /// Invocations per workgroup, a power of two from 8 to 256.
     pub workgroup: Option<u32>,
-    /// Run what a test makes of the kernels' texts.
+    /// Rewrite the kernels' texts, for tests.
     pub rewrite: Option<Rewrite>,
-    /// Break this kernel on purpose (see [`super::kernel_names`]): a
-    /// self-test of the verification.
+    /// Break this kernel on purpose (see [`super::kernel_names`]): a self-test of the verification.
     pub corrupt: Option<String>,
 }
 
@@ -47,7 +46,8 @@ impl GpuBackend {
     /// Uploads a model to an adapter.
     ///
     /// # Errors
-    /// [`BackendError`] where there is no such adapter, the model does not fit it, or its driver fails.
+    /// [`BackendError`] if there is no such adapter, the model does not fit it, or its driver
+    /// fails.
     pub fn new(model: &Model, weight_type: WeightType, choice: &AdapterChoice) -> Result<Self, BackendError> {
         Self::with_options(model, weight_type, choice, GpuOptions::default())
     }
@@ -81,8 +81,8 @@ impl GpuBackend {
         Ok(Self { shared: Arc::new(Shared { gpu, layout, weights, pipelines }) })
     }
 
-    /// Every kernel's shader, as its path below `shaders/` without the ending, and the whole WGSL text that this adapter gets
-    /// of it when that many sequences run together.
+    /// The path of every kernel's shader, below `shaders/` and without extension, and the whole
+    /// WGSL text that this adapter gets if `sequences` sequences run together.
     pub fn shader_texts(&self, sequences: usize) -> Vec<(&'static str, String)> {
         let Shared { layout, pipelines, .. } = &*self.shared;
         let slot_tile = layout.slot_tile(sequences);
@@ -91,12 +91,12 @@ impl GpuBackend {
     }
 }
 
-/// What an adapter allows, as far as the layout is concerned.
+/// The adapter's limits, as far as the layout is concerned.
 fn allowance(gpu: &Gpu, options: &GpuOptions) -> Allowance {
     let limits = &gpu.limits;
     let software = gpu.info.kind == DeviceKind::SoftwareGpu && !options.hardware_layout;
     let images = software && gpu.images;
-    // A segment of weights or states in an image must fit one.
+    // A segment of weights or states must fit one image.
     let largest_image = match images {
         true => store::ROW_BYTES * limits.max_texture_dimension_2d as u64,
         false => u64::MAX,
@@ -117,9 +117,9 @@ fn allowance(gpu: &Gpu, options: &GpuOptions) -> Allowance {
     }
 }
 
-/// Sequences that fill a GPU.
+/// Number of sequences that saturate a GPU.
 const FULL: usize = 64;
-/// Most bytes of states that decode together unless the caller asks for more.
+/// Most bytes of states that decode together, unless the caller asks for more.
 const STATE_BYTES: u64 = 2 << 30;
 
 impl Backend for GpuBackend {

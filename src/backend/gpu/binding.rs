@@ -1,9 +1,9 @@
-//! What a bind group binds.
+//! The resources of a bind group.
 
 /// A resource that a kernel's shader names.
 #[derive(Clone, Copy)]
 pub(super) enum Resource<'a> {
-    /// A buffer, an offset, and a size where it is not the rest of the buffer.
+    /// A buffer, an offset, and a size unless it is the rest of the buffer.
     Buffer(&'a wgpu::Buffer, u64, Option<u64>),
     /// An image.
     Image(&'a wgpu::TextureView),
@@ -15,12 +15,12 @@ impl<'a> Resource<'a> {
         Self::Buffer(buffer, 0, None)
     }
 
-    /// The first `bytes` of a buffer, from an offset that is given with every dispatch.
+    /// The first `bytes` of a buffer, from an offset that every dispatch gives.
     pub fn entry(buffer: &'a wgpu::Buffer, bytes: u64) -> Self {
         Self::Buffer(buffer, 0, Some(bytes))
     }
 
-    /// As wgpu binds it.
+    /// The wgpu form.
     pub fn bound(self) -> wgpu::BindingResource<'a> {
         match self {
             Self::Buffer(buffer, offset, size) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {

@@ -1,18 +1,18 @@
-//! Whether a device is busy compiling kernels, which takes some drivers seconds the first time.
+//! Whether a device is compiling kernels, which takes seconds the first time on some drivers.
 //!
-//! A driver may compile a kernel when it is made or when it first runs, so both count.
+//! A driver may compile a kernel when it is created or when it first runs, so both count.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-/// How often something of this process is compiling.
+/// Number of compilations in progress in this process.
 static NOW: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether a device that this process uses is compiling kernels, or running some for the first time.
+/// Whether a device of this process is compiling kernels, or running some for the first time.
 pub fn compiling() -> bool {
     NOW.load(Relaxed) > 0
 }
 
-/// [`compiling`] for as long as this lives.
+/// Keeps [`compiling`] true while it lives.
 pub(super) struct Compiling(());
 
 impl Compiling {
@@ -33,7 +33,7 @@ impl Drop for Compiling {
 pub(super) struct FirstRun(AtomicBool);
 
 impl FirstRun {
-    /// What a run of the kernels holds: something the first time.
+    /// Marks a run of the kernels; the first one gets a guard to hold.
     pub fn enter(&self) -> Option<Compiling> {
         (!self.0.swap(true, Relaxed)).then(Compiling::start)
     }

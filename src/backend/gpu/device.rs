@@ -1,4 +1,4 @@
-//! Adapters, devices, and what becomes of their errors.
+//! Adapters, devices and the handling of their errors.
 
 use super::texels::Use;
 use crate::backend::{BackendError, DeviceInfo, DeviceKind};
@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-/// APIs in use. OpenGL is left out: it lacks nothing here that the others have, and probing it prints
-/// noise on machines without a display.
+/// APIs in use. OpenGL is left out: it adds no adapter to the others', and probing it prints noise
+/// on machines without a display.
 const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
-/// Features that are used where an adapter has them.
+/// Features to use if an adapter has them.
 const USEFUL: wgpu::Features =
     wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES);
-/// The same for adapters that run on the CPU: there, workgroups are small enough to be one subgroup.
+/// The same for adapters that run on the CPU, whose workgroups are small enough to be one subgroup.
 const USEFUL_IN_SOFTWARE: wgpu::Features = USEFUL.union(wgpu::Features::SUBGROUP);
 
 /// Longest wait for one submission. Submissions are sized to take a twentieth of a second.
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct AdapterSummary {
     /// Its number in `--device INDEX`.
     pub index: usize,
-    /// What it is.
+    /// Its description.
     pub info: DeviceInfo,
     /// Largest buffer, bytes.
     pub max_buffer: u64,
@@ -37,27 +37,28 @@ pub struct AdapterSummary {
     pub workgroup_memory: u32,
     /// "discrete", "integrated", "virtual", "software" or "other".
     pub device_type: &'static str,
-    /// Whether it is the one that an automatic choice takes.
+    /// Whether an automatic choice takes it.
     pub automatic: bool,
 }
 
 /// Which adapter to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdapterChoice {
-    /// The best there is; a software one only if there is no other.
+    /// The best adapter; a software one only if there is no other.
     Any,
     /// The best hardware adapter.
     Hardware,
     /// By its number in the list.
     Index(usize),
-    /// The first whose name contains this text, whatever the case.
+    /// The first whose name contains this text, ignoring case.
     Name(String),
 }
 
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = BACKENDS;
-    // Validation layers and labels are for debugging this program: WGPU_VALIDATION=1 and WGPU_DEBUG=1 turn them on.
+    // Validation layers and labels are for debugging this program: WGPU_VALIDATION=1 and
+    // WGPU_DEBUG=1 turn them on.
     descriptor.flags = wgpu::InstanceFlags::empty().with_env();
     wgpu::Instance::new(descriptor)
 }
@@ -103,7 +104,7 @@ fn rank(adapter: &wgpu::Adapter) -> u32 {
 /// Every adapter of this machine.
 pub fn list_adapters() -> Vec<AdapterSummary> {
     let adapters = enumerate();
-    // As `choose` does: the first of the best.
+    // As in `choose`: the first of the best.
     let hardware = adapters.iter().enumerate().filter(|(_, adapter)| rank(adapter) < SOFTWARE_RANK);
     let automatic = hardware.min_by_key(|(_, adapter)| rank(adapter)).map(|(index, _)| index);
     let summarise = |(index, adapter): (usize, &wgpu::Adapter)| {
@@ -124,7 +125,7 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
 /// The adapter that a choice means, if there is one.
 ///
 /// # Errors
-/// [`BackendError::NoAdapter`], saying what there is instead.
+/// [`BackendError::NoAdapter`], which lists the adapters that exist.
 pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter, BackendError> {
     let mut adapters = enumerate();
     let names: Vec<String> =
@@ -158,22 +159,22 @@ pub(super) struct Gpu {
     pub limits: wgpu::Limits,
     /// Whether kernels may read and write the images that a [`Store`](super::store::Store) makes.
     pub images: bool,
-    /// Invocations of every subgroup, where kernels may use them and all have as many.
+    /// Invocations of every subgroup, if kernels may use subgroups and all are of one size.
     pub subgroup: Option<u32>,
     faults: Arc<Mutex<Faults>>,
 }
 
-/// What went wrong behind the API's back.
+/// Faults reported outside the calls that caused them.
 #[derive(Default)]
 struct Faults {
-    /// Why the device can no longer be used.
+    /// Why the device is lost, if it is.
     lost: Option<String>,
-    /// The first error of each thread's calls that it has not asked about yet: wgpu reports an error to the thread
-    /// whose call it is.
+    /// Each thread's first error since its last check: wgpu reports an error on the thread whose
+    /// call caused it.
     errors: HashMap<ThreadId, wgpu::Error>,
 }
 
-/// Why a device is lost that had no memory for something that wgpu cannot do without.
+/// Reasons of a device loss that mean that memory ran out.
 const OUT_OF_MEMORY: [&str; 2] = ["Out of memory", "Not enough memory left."];
 
 fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
@@ -181,7 +182,7 @@ fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
 }
 
 impl Gpu {
-    /// Opens an adapter, with all the room that it has, or with no more than every adapter has.
+    /// Opens an adapter, with all its limits or with the base limits that every adapter has.
     pub fn open(adapter: &wgpu::Adapter, base_limits: bool) -> Result<Self, BackendError> {
         let info = describe(adapter);
         let (features, limits) = match base_limits {
@@ -222,12 +223,12 @@ impl Gpu {
         Ok(Self { device, queue, info, limits, images, subgroup, faults })
     }
 
-    /// Reports a fault of this thread's calls since it asked last, if there was one.
+    /// Reports the first fault of this thread's calls since its last check, if there was one.
     pub fn check(&self) -> Result<(), BackendError> {
         self.check_allocation("what a command needs", 0)
     }
 
-    /// As [`Gpu::check`], after an allocation of `bytes`, if that is known, for `what`.
+    /// As [`Gpu::check`], after an allocation for `what`, of `bytes` if that is known.
     pub fn check_allocation(&self, what: &'static str, bytes: u64) -> Result<(), BackendError> {
         let mut faults = lock(&self.faults);
         let device = self.info.name.clone();
@@ -244,12 +245,12 @@ impl Gpu {
         }
     }
 
-    /// Waits for a submission, but not for ever: a device that does not answer is lost.
+    /// Waits for a submission, but not forever: a device that does not answer is lost.
     pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
         self.check()?;
         let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
-        // wgpu panics where the driver reports the loss of the device to the wait. By then it has called back, and
-        // holds no lock.
+        // wgpu panics if the driver reports the loss of the device to the wait. By then wgpu has
+        // run the callback and holds no lock.
         let waited = catch_unwind(AssertUnwindSafe(|| self.device.poll(poll)));
         if matches!(waited, Ok(Err(wgpu::PollError::Timeout))) {
             self.abandon(format!("no answer within {} s", PATIENCE.as_secs()));
@@ -266,13 +267,13 @@ impl Gpu {
         }
     }
 
-    /// Gives up a device that does not answer. It is never closed: that would wait for it.
+    /// Gives up a device that does not answer. Leaks it, because closing it would wait for it.
     fn abandon(&self, reason: String) {
         lock(&self.faults).lost.get_or_insert(reason);
         std::mem::forget((self.device.clone(), self.queue.clone()));
     }
 
-    /// A buffer of `bytes` (at least 4), zeroed.
+    /// A zeroed buffer of `bytes`, rounded up to a multiple of 16 (at least 16).
     pub fn buffer(
         &self,
         what: &'static str,
@@ -306,7 +307,7 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// Writes to a buffer in pieces, so that staging memory stays small.
+    /// Writes to a buffer in pieces, which keeps staging memory small.
     pub fn upload(&self, buffer: &wgpu::Buffer, offset: u64, contents: &[u8]) -> Result<(), BackendError> {
         const PIECE: usize = 16 << 20;
         for (index, piece) in contents.chunks(PIECE).enumerate() {
@@ -318,7 +319,7 @@ impl Gpu {
         self.check_allocation("the copy of an upload", contents.len().min(PIECE) as u64)
     }
 
-    /// Reads bytes back; waits for everything submitted before.
+    /// Reads bytes back. Waits for everything submitted before.
     pub fn download(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>, BackendError> {
         const PIECE: u64 = 16 << 20;
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
@@ -345,12 +346,13 @@ impl Gpu {
     ) -> Result<Vec<u8>, BackendError> {
         let (sender, mapped) = mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
-            // Where nobody waits any more, the submission has failed.
+            // If nobody is waiting any more, the submission has failed.
             let _ = sender.send(result);
         });
         self.wait(submission)?;
         let failed = |message: String| BackendError::Driver { device: self.info.name.clone(), message };
-        // Another thread that waits may have found the submission complete: then it calls back, in its own time.
+        // Another waiting thread may have found the submission complete: the callback then runs on
+        // that thread, possibly later.
         match mapped.recv_timeout(PATIENCE) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(failed(format!("cannot read results back: {error}"))),

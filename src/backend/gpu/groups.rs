@@ -1,4 +1,4 @@
-//! What recordings name by number: bind groups and buffers of one set of sequences.
+//! Bind groups and buffers of one set of sequences, which recordings name by number.
 
 use super::binding::Resource;
 use super::compiling::Compiling;
@@ -10,9 +10,9 @@ use crate::backend::BackendError;
 use std::sync::Arc;
 use wgpu::BufferUsages;
 
-/// Parameters of kernels begin at multiples of this, as do the entries of tables with dynamic offsets.
+/// Alignment of kernels' parameters and of table entries with dynamic offsets, in bytes.
 pub(super) const ALIGNMENT: u64 = 256;
-/// Bytes of a parameter structure that a kernel may bind.
+/// Bytes of a kernel's parameter binding.
 const PARAMS_BYTES: u64 = 32;
 
 /// A kernel with its bind group.
@@ -35,8 +35,7 @@ impl Groups {
         BufferId(self.buffers.len() - 1)
     }
 
-    /// What a run of some operations holds while it takes place: something if one of their kernels runs for the first
-    /// time.
+    /// Guards to hold while operations run, one for each of their kernels that runs for the first time.
     pub fn enter_first_runs(&self, ops: &[Op]) -> Vec<Compiling> {
         let runs = ops.iter().filter_map(|op| match op {
             Op::Run(bound, _) => bound.parts.first(),
@@ -46,34 +45,34 @@ impl Groups {
     }
 }
 
-/// Binds kernels to buffers by the names that their shaders give to the bindings.
+/// Binds kernels to buffers by the names of the bindings in their shaders.
 pub(super) struct Binder<'a> {
     shared: &'a Shared,
-    /// Slots that one workgroup of a dense product serves.
+    /// Slots per workgroup of a dense product.
     slot_tile: usize,
-    /// Groups that there are already.
+    /// Number of groups that exist already.
     first: usize,
     pending: Vec<Pending<'a>>,
     /// All parameters, each at a multiple of [`ALIGNMENT`].
     params: Vec<u8>,
 }
 
-/// A bind group to make.
+/// A bind group to create.
 struct Pending<'a> {
     kernel: &'static Kernel,
     pipeline: Arc<Pipeline>,
-    /// Where its parameters begin, if the binder holds them.
+    /// Offset of its parameters, if the binder holds them.
     params: Option<u64>,
     resources: Vec<(&'static str, Resource<'a>)>,
 }
 
 impl<'a> Binder<'a> {
-    /// A binder of kernels that are compiled for `slot_tile` slots, whose groups follow those of `groups`.
+    /// A binder of kernels compiled for `slot_tile` slots. Its groups follow those of `groups`.
     pub fn new(shared: &'a Shared, slot_tile: usize, groups: &Groups) -> Self {
         Self { shared, slot_tile, first: groups.groups.len(), pending: Vec::new(), params: Vec::new() }
     }
 
-    /// Binds a kernel whose `params` are constant.
+    /// Binds a kernel with constant `params`.
     pub fn with_params<P: bytemuck::Pod>(
         &mut self,
         kernel: &'static Kernel,
@@ -86,7 +85,7 @@ impl<'a> Binder<'a> {
         self.push(kernel, Some(offset), resources)
     }
 
-    /// Binds a kernel to all that its shader names.
+    /// Binds a kernel to all resources that its shader names.
     pub fn bind(
         &mut self,
         kernel: &'static Kernel,
@@ -106,7 +105,7 @@ impl<'a> Binder<'a> {
         Ok(GroupId(self.first + self.pending.len() - 1))
     }
 
-    /// Uploads the parameters and makes the bind groups.
+    /// Uploads the parameters and creates the bind groups.
     pub fn finish(self, groups: &mut Groups) -> Result<(), BackendError> {
         let gpu = &self.shared.gpu;
         let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;

@@ -1,4 +1,4 @@
-//! What the host knows about a kernel, and the text that a device gets of it.
+//! The host's description of a kernel, and the text that a device gets.
 
 use super::assemble::{self, Text, Variant};
 use super::layout::Layout;
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 /// The part of the engine that runs a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// One token of every sequence; a beam search runs some of these kernels too.
+    /// One token of every sequence; beam search runs some of these kernels too.
     Decode,
     /// A chunk of one sequence's tokens.
     Prefill,
@@ -17,13 +17,13 @@ pub enum Phase {
     Beam,
 }
 
-/// One kernel. Its buffers, parameters and dispatches are in the file that defines it.
+/// One kernel. The file that defines it also holds its buffers, parameters and dispatches.
 #[derive(Debug)]
 pub(super) struct Kernel {
-    /// Its name in reports: the path of its shader, without the folder for decode's.
+    /// Name in reports: the path of its shader, without the folder for decode's kernels.
     pub name: &'static str,
     pub phase: Phase,
-    /// Its shader below `shaders/`, without the ending.
+    /// Path of its shader below `shaders/`, without extension.
     pub shader: &'static str,
     /// Invocations in a workgroup.
     pub workgroup: fn(&Layout) -> u32,
@@ -31,21 +31,21 @@ pub(super) struct Kernel {
     pub block: fn(&Layout) -> usize,
     /// Whether a workgroup serves a tile of slots.
     pub tiled: bool,
-    /// The bindings whose offset is given with every dispatch, in the order of their indices.
+    /// Bindings whose offset every dispatch gives, in the order of their indices.
     pub dynamic: &'static [&'static str],
     pub canary: Canary,
 }
 
-/// A small fault that looks plausible: `verify` must notice the kernel that has it.
+/// A small, plausible fault: `verify` must notice the kernel that has it.
 #[derive(Debug)]
 pub(super) struct Canary {
-    /// A part of the kernel's text.
+    /// Part of the kernel's text.
     pub right: &'static str,
-    /// What stands there in the broken one.
+    /// Its replacement in the corrupted kernel.
     pub wrong: &'static str,
 }
 
-/// Invocations of a kernel without a reason for another number.
+/// Invocations of a kernel that has no reason for another number.
 pub(super) fn usual_workgroup(layout: &Layout) -> u32 {
     layout.workgroup
 }
@@ -60,24 +60,24 @@ pub(super) fn vocab_block(layout: &Layout) -> usize {
     layout.vocab_block
 }
 
-/// How to compile.
+/// Compile options.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CompileOptions {
-    /// Keep the bounds checks that wgpu adds to shaders.
+    /// Whether to keep the bounds checks that wgpu adds to shaders.
     pub checked: bool,
-    /// A kernel to break on purpose.
+    /// Kernel to break on purpose.
     pub corrupt: Option<String>,
-    /// Both neurons of a rotary pair share a frequency.
+    /// Whether both neurons of a rotary pair share a frequency.
     pub paired: bool,
-    /// Makes another text of a kernel's.
+    /// Rewrites a kernel's text.
     pub rewrite: Option<Rewrite>,
 }
 
-/// Makes another text of a kernel, given its name and its text.
+/// Rewrites a kernel's text, given its name and its text.
 pub type Rewrite = fn(&str, String) -> String;
 
 impl Kernel {
-    /// Slots that one workgroup serves, where a dense product serves `slot_tile`.
+    /// Slots per workgroup, if a dense product serves `slot_tile`.
     pub fn slot_tile(&self, slot_tile: usize) -> usize {
         if self.tiled { slot_tile } else { 1 }
     }
@@ -103,7 +103,7 @@ impl Kernel {
         text
     }
 
-    /// The text that takes the place of `shaders/shared/constants.wgsl`.
+    /// The text that replaces `shaders/shared/constants.wgsl`.
     fn constants(&self, layout: &Layout, slot_tile: usize, options: &CompileOptions) -> String {
         let (g, chunk) = (&layout.geometry, &layout.chunk);
         let numbers = [

@@ -1,4 +1,7 @@
-//! How a model lies in the memory of an adapter: pure arithmetic, no device needed.
+//! Layout of a model in an adapter's memory: pure arithmetic, no device needed.
+//!
+//! Experiments: `docs/performance/shared.md#block-size`,
+//! `docs/performance/shared.md#workgroup-size`.
 
 use super::allowance::Allowance;
 use super::prefill::layout::{self as prefill_layout, PrefillLayout};
@@ -9,29 +12,30 @@ use crate::backend::{BackendError, WeightType};
 use crate::model::Config;
 use std::ops::Range;
 
-/// Rows are padded to this many numbers, so that eight half floats make one load.
+/// Rows are padded to a multiple of this: one load takes eight half floats.
 const LANE: usize = 8;
 /// Most neurons in a block.
 const LARGEST_BLOCK: usize = 256;
-/// The same on a software adapter, where workgroup memory allows it.
+/// The same on a software adapter, if workgroup memory allows it.
 const LARGEST_SOFTWARE_BLOCK: usize = 1024;
 /// Fewest neurons in a block: two lines of half floats for a subgroup.
 const SMALLEST_BLOCK: usize = 32;
-/// Invocations per workgroup of a software adapter, one subgroup of llvmpipe's: what all of them read is read least
-/// often, and a barrier costs nothing.
+/// Invocations per workgroup of a software adapter: one subgroup of llvmpipe. Data that all of them
+/// read is then loaded least often, and a barrier costs nothing.
 const SOFTWARE_WORKGROUP: u32 = 8;
 /// Fewest invocations of the kernels that sample or search, on any adapter.
 const SEARCH_WORKGROUP: u32 = 32;
-/// Rows of encoder_v that a team of a software adapter's invocations takes at once: a barrier serves all of them.
+/// Rows of encoder_v that a team takes at once on a software adapter: one barrier serves all of
+/// them.
 const SOFTWARE_TEAM_ROWS: usize = 8;
-/// The same on hardware, where workgroup memory is no shorter than [`AMPLE_MEMORY`]: what is under way at a time must cover the
-/// wait for memory. One elsewhere.
+/// The same on hardware with at least [`AMPLE_MEMORY`] of workgroup memory: latency hiding needs
+/// that many rows in flight. One row on other hardware.
 const HARDWARE_TEAM_ROWS: usize = 4;
-/// Workgroup memory, bytes, that leaves room beside a batch's tiles; WebGPU promises half of it.
+/// Workgroup memory, in bytes, that leaves room beside a batch's tiles; WebGPU promises half of it.
 const AMPLE_MEMORY: u64 = 32 << 10;
-/// Tokens of the vocabulary that one invocation of a software adapter's sampling kernel may look at.
+/// Most tokens of the vocabulary per invocation of the sampling kernel on a software adapter.
 const SOFTWARE_VOCAB: usize = 4096;
-/// Residuals that a window keeps: two for every token of it (see `shaders/shared/memory.wgsl`).
+/// Rows of residuals in a window: two for every token (see `shaders/shared/memory.wgsl`).
 pub(super) const RECENT_ROWS: usize = 2 * WINDOW;
 /// Sequences that share one pass over a tile of weights in a batch.
 const SLOT_TILE: usize = 4;
@@ -53,11 +57,11 @@ pub(super) struct Layout {
     pub segments: Vec<Range<usize>>,
     /// Blocks of the vocabulary whose part of the LM head fits one binding.
     pub lm_head_segments: Vec<Range<usize>>,
-    /// How a chunk of tokens is read.
+    /// Layout of a prefill chunk.
     pub chunk: PrefillLayout,
     /// Whether weights and states lie in images (see [`Store`](super::store::Store)).
     pub images: bool,
-    /// Invocations of every subgroup: a workgroup of as many needs no memory to exchange what its invocations hold.
+    /// Invocations of every subgroup: a workgroup of that size exchanges values without memory.
     pub subgroup: Option<u32>,
     pub allowance: Allowance,
 }
@@ -123,15 +127,15 @@ impl Layout {
         self.workgroup.max(SEARCH_WORKGROUP)
     }
 
-    /// Invocations per workgroup of the sampling kernel. llvmpipe ends an invocation's loops, silently,
-    /// after 65,535 turns: there, a large vocabulary takes more invocations.
+    /// Invocations per workgroup of the sampling kernel. llvmpipe silently ends an invocation's
+    /// loops after 65,535 iterations, so a large vocabulary takes more invocations there.
     pub fn sample_workgroup(&self) -> u32 {
         let needed = if self.allowance.software { self.geometry.vocab.div_ceil(SOFTWARE_VOCAB) as u32 } else { 1 };
         self.search_workgroup().max(needed.next_power_of_two())
     }
 
-    /// Invocations per workgroup of the kernels that select beams. One of them may look at its tokens once
-    /// per candidate, and llvmpipe ends an invocation's loops, silently, after 65,535 turns.
+    /// Invocations per workgroup of the kernels that select beams. An invocation may look at its
+    /// tokens once per candidate, and llvmpipe silently ends its loops after 65,535 iterations.
     pub fn select_workgroup(&self) -> u32 {
         match self.allowance.software {
             true => (self.geometry.vocab as u32).div_ceil(64).next_power_of_two().clamp(self.search_workgroup(), 256),
@@ -144,12 +148,12 @@ impl Layout {
         self.geometry.all_neurons() + self.geometry.row
     }
 
-    /// Nodes that one binding can hold.
+    /// Most nodes that one binding can hold.
     pub fn most_nodes(&self) -> u64 {
         self.allowance.max_binding / (4 * self.node_size() as u64)
     }
 
-    /// Checks that a search with so many beams and candidates fits.
+    /// Checks that a search with `beams` and `candidates` fits.
     pub fn check_beams(&self, beams: usize, candidates: usize) -> Result<(), BackendError> {
         let limit = |what, needed, allowed| {
             let device = self.allowance.device.clone();
@@ -162,13 +166,14 @@ impl Layout {
         limit("loop turns to select so many candidates", turns, 65_000)
     }
 
-    /// Bytes of one slot's memory in one layer's segment: its blocks' states and windows, and the window's residuals.
+    /// Bytes of one slot's memory in one layer's segment: its blocks' states and windows, and the
+    /// window's residuals.
     pub fn state_bytes(&self, segment: &Range<usize>) -> u64 {
         let bytes = self.recent_begin(segment) + recent_bytes(&self.geometry);
         if self.images { bytes.next_multiple_of(ROW_BYTES) } else { bytes }
     }
 
-    /// Where in that memory the window's residuals start, in bytes.
+    /// Offset of the window's residuals in that memory, in bytes.
     pub fn recent_begin(&self, segment: &Range<usize>) -> u64 {
         segment.len() as u64 * block_bytes(&self.geometry)
     }
@@ -184,7 +189,7 @@ impl Layout {
         (0..slots).step_by(most).map(|first| first..(first + most).min(slots)).collect()
     }
 
-    /// Slots that one workgroup of a dense product serves.
+    /// Slots per workgroup of a dense product over `slots`.
     pub fn slot_tile(&self, slots: usize) -> usize {
         let fits = |tile: usize| {
             memory(&self.geometry, self.vocab_block, self.workgroup, self.team_rows, tile)
@@ -204,7 +209,7 @@ impl Layout {
         (self.geometry.blocks() * self.geometry.row * 4) as u64
     }
 
-    /// Checks that what grows with the number of slots fits.
+    /// Checks that everything that grows with the number of slots fits.
     pub fn check_slots(&self, slots: usize) -> Result<(), BackendError> {
         let logits = (self.padded_vocab() * 4) as u64;
         let residual = self.slot_residual_bytes();
@@ -245,7 +250,8 @@ fn team_rows(allowance: &Allowance) -> usize {
     }
 }
 
-/// The largest blocks, and the largest workgroup up to `workgroup`, whose kernels fit workgroup memory.
+/// The largest blocks, and the largest workgroup up to `workgroup`, whose kernels fit workgroup
+/// memory.
 fn fitting_blocks(
     config: &Config,
     allowance: &Allowance,
@@ -253,7 +259,8 @@ fn fitting_blocks(
     vocab_block: usize,
     team_rows: usize,
 ) -> Result<(Geometry, u32), BackendError> {
-    // A software adapter has few cores: large blocks mean less repeated work. A GPU wants a hundred workgroups or more.
+    // A software adapter has few cores: large blocks mean less repeated work. A GPU wants a hundred
+    // workgroups or more.
     let largest = if allowance.software { largest_software_block(config) } else { LARGEST_BLOCK };
     let wanted = if allowance.software { largest } else { (config.neurons() / 128).next_power_of_two() };
     let block = wanted.min(config.neurons_per_head.next_power_of_two()).clamp(SMALLEST_BLOCK, largest);
@@ -278,8 +285,8 @@ fn fitting_blocks(
     Ok((geometry, workgroup))
 }
 
-/// Checks that the embedding, of so many bytes, fits a binding, and the vocabulary the loops of a software adapter with
-/// workgroups of at most `invocations`.
+/// Checks that the embedding, of `embedding` bytes, fits a binding, and that the vocabulary fits
+/// the loops of a software adapter with workgroups of at most `invocations`.
 fn check_vocabulary(
     config: &Config,
     allowance: &Allowance,
@@ -307,8 +314,8 @@ fn check_vocabulary(
     Ok(())
 }
 
-/// Most neurons in a block on a software adapter: there are four blocks or more, and no more padding than with blocks of half
-/// the size.
+/// Most neurons in a block on a software adapter: there are at least four blocks, and no more
+/// padding than with blocks of half the size.
 fn largest_software_block(config: &Config) -> usize {
     let quarter = 1 << (config.neurons() / 4).max(1).ilog2();
     let block = LARGEST_SOFTWARE_BLOCK.min(quarter).max(SMALLEST_BLOCK);
@@ -321,7 +328,7 @@ fn block_bytes(g: &Geometry) -> u64 {
     (g.block * (g.row + WINDOW) * 4) as u64
 }
 
-/// Bytes of the residuals of one slot's window, and the row written last.
+/// Bytes of the residuals of one slot's window, and of the index of the row written last.
 fn recent_bytes(g: &Geometry) -> u64 {
     (RECENT_ROWS * g.row * 4 + 16) as u64
 }
@@ -333,7 +340,7 @@ fn element_bytes(weight_type: WeightType) -> u64 {
     }
 }
 
-/// Workgroup memory of the most demanding kernel, bytes; see the `var<workgroup>` of `shaders/`.
+/// Workgroup memory of the most demanding kernel, in bytes; see the `var<workgroup>` of `shaders/`.
 fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, team_rows: usize, slot_tile: usize) -> u64 {
     let (w, block) = (workgroup.max(SEARCH_WORKGROUP) as usize, g.block.max(vocab_block));
     let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w.div_ceil(16) * 4 + block / 8 + block * 4 + 16;
@@ -342,7 +349,8 @@ fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, team_rows: usize, sl
     (common + encode.max(project).max(prefill_layout::WORKGROUP_MEMORY)) as u64
 }
 
-/// Divides `count` blocks of `bytes` into ranges that fit a binding, each with `others` beside them.
+/// Divides `count` blocks of `bytes` into ranges that fit a binding, each with `others` bytes
+/// beside them.
 fn split(
     count: usize,
     bytes: u64,

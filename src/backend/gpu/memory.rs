@@ -1,4 +1,5 @@
-//! Memories of sequences between the device's layout (see `shaders/shared/memory.wgsl`) and the host's.
+//! Converts sequences' memories between the device's layout (see `shaders/shared/memory.wgsl`) and
+//! the host's.
 
 use super::activations::floats;
 use super::layout::RECENT_ROWS;
@@ -7,18 +8,19 @@ use super::slots::GpuSlots;
 use crate::backend::BackendError;
 use crate::backend::memory::{Memory, WINDOW};
 
-/// Where a token with an index of the window stands among the rows of residuals, by the row written last.
+/// Row of the residual in window slot `index`, if row `last` was written last.
 fn recent_row(index: usize, last: usize) -> usize {
     (last + RECENT_ROWS - (last + WINDOW - index) % WINDOW) % RECENT_ROWS
 }
 
 impl GpuSlots {
-    /// The pages that hold a slot's states and windows, and where in them its own are: offset and size in bytes.
+    /// The pages that hold a slot's states and windows, with offset and size of the slot's own in
+    /// bytes.
     pub fn slot_pages(&self, slot: usize) -> impl Iterator<Item = (&Page, u64, u64)> {
         (0..self.states.len()).flat_map(move |layer| self.layer_pages(layer, slot))
     }
 
-    /// As [`GpuSlots::slot_pages`], of one layer.
+    /// As [`GpuSlots::slot_pages`], for one layer.
     fn layer_pages(&self, layer: usize, slot: usize) -> impl Iterator<Item = (&Page, u64, u64)> {
         self.states[layer].iter().filter(move |page| page.slots.contains(&slot)).map(move |page| {
             let bytes = self.shared.layout.state_bytes(&page.segment);
@@ -40,10 +42,10 @@ impl GpuSlots {
                 state.extend_from_slice(rows);
                 rotated.extend_from_slice(window);
             }
-            // Every segment has the same ones.
+            // Every segment holds the same residuals.
             kept = recent.to_vec();
         }
-        // A driver that computes wrongly may return any number.
+        // A faulty driver may return any number.
         let last = kept[RECENT_ROWS * g.row] as usize % RECENT_ROWS;
         let row = |index| &kept[recent_row(index, last) * g.row..][..g.width];
         Ok(Memory {
@@ -66,7 +68,8 @@ impl GpuSlots {
                 packed.extend_from_slice(&state[block * g.block * g.row..][..g.block * g.row]);
                 packed.extend_from_slice(&rotated[block * g.block * WINDOW..][..g.block * WINDOW]);
             }
-            // Both rows of an index are the same: it does not matter which one was written last.
+            // Both rows of a window slot are the same, so it does not matter which was written
+            // last.
             for from in memory.recent.chunks_exact(g.width).cycle().take(RECENT_ROWS) {
                 packed.extend_from_slice(from);
                 packed.resize(packed.len() + g.row - g.width, 0.0);
@@ -77,7 +80,7 @@ impl GpuSlots {
         Ok(())
     }
 
-    /// Replaces a layer's state of a slot by `[H, N, D]` numbers; its window is empty afterwards.
+    /// Replaces a layer's state of a slot by `[H, N, D]` numbers. Its window is empty afterwards.
     pub fn write_layer(&self, layer: usize, slot: usize, state: &[f32]) -> Result<(), BackendError> {
         let g = &self.shared.layout.geometry;
         let memory = Memory { state: state.to_vec(), ..Memory::zeros(1, g.heads, g.neurons, g.width) };
@@ -89,7 +92,7 @@ impl GpuSlots {
 mod tests {
     use super::*;
 
-    /// The shader's `recent_row`, whose position is that of the next token.
+    /// The shader's `recent_row`; `position` is that of the next token.
     fn shader_row(index: u32, position: u32) -> u32 {
         let (window, rows) = (WINDOW as u32, RECENT_ROWS as u32);
         let last = position.wrapping_sub(1);

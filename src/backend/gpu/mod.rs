@@ -3,16 +3,17 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `device` | adapters, the open device, its faults |
-//! | `allowance`, `layout` | how a model lies in an adapter's memory |
-//! | `store`, `texels`, `binding` | buffers or images that kernels address like a line; what a bind group binds |
-//! | `assemble`, `kernel`, `registry` | shader texts; what the host knows about a kernel; the list of all |
+//! | `allowance`, `layout` | layout of a model in an adapter's memory |
+//! | `store`, `texels`, `binding` | linearly addressed buffers or images; what bind groups bind |
+//! | `assemble`, `kernel`, `registry` | shader texts; a kernel's description; all kernels |
 //! | `pipeline`, `compiling` | compiled kernels; whether some are being compiled |
 //! | `weights`, `shared` | a model on a device |
-//! | `steps`, `schedule`, `activations`, `pages` | the step table, the layers, buffers between kernels, states |
+//! | `steps`, `schedule` | the step table, the layers |
+//! | `activations`, `pages` | buffers between kernels, states |
 //! | `groups`, `recording` | kernels bound to buffers; a step as a list of operations |
 //! | `submission`, `profile` | recordings run or timed |
 //! | `slots`, `memory`, `sequences` | a set of sequences |
-//! | `decode`, `prefill`, `beam` | a folder for each phase: a file per kernel, the step, its run, single stages |
+//! | `decode`, `prefill`, `beam` | one phase each: a file per kernel, the step, its run, stages |
 //! | `staging` | inputs of single stages |
 //! | `backend` | a model opened on an adapter |
 

@@ -11,19 +11,19 @@ use std::ops::Range;
 pub(super) struct Page {
     /// Index of the segment.
     pub index: usize,
-    /// Its blocks.
+    /// Blocks of the segment.
     pub segment: Range<usize>,
     pub slots: Range<usize>,
     pub store: Store,
 }
 
 impl Page {
-    /// Vectors from one slot's memory in the page to the next one's.
+    /// Stride between slots' memories in the page, in vec4.
     pub fn slot_stride(&self, layout: &Layout) -> u32 {
         (layout.state_bytes(&self.segment) / 16) as u32
     }
 
-    /// Vectors from the beginning of a slot's memory to its window's residuals.
+    /// Offset of the window's residuals in a slot's memory, in vec4.
     pub fn recent_begin(&self, layout: &Layout) -> u32 {
         (layout.recent_begin(&self.segment) / 16) as u32
     }

@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct Pipeline {
     pub pipeline: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
-    /// What its text binds, by index.
+    /// Bindings that its text declares, by index.
     pub bindings: Vec<Binding>,
     pub first_run: FirstRun,
 }
 
-/// A model's compiled kernels, by name and slots per tile; compiled when first needed.
+/// A model's compiled kernels, by name and slots per tile; compiled on first use.
 pub(super) struct Pipelines {
     options: CompileOptions,
     compiled: Mutex<HashMap<(&'static str, usize), Arc<Pipeline>>>,
@@ -63,8 +63,8 @@ fn compile(gpu: &Gpu, kernel: &Kernel, text: Text, checked: bool, images: bool) 
     let module = if checked {
         device.create_shader_module(descriptor)
     } else {
-        // SAFETY: the kernels index only within the bounds that `layout` computes and their loops end; the
-        // tests run all of them in checked mode too and compare the results.
+        // SAFETY: the kernels index only within the bounds that `layout` computes and their loops
+        // end; the tests run all of them in checked mode too and compare the results.
         unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     };
     let entries: Vec<_> = text.bindings.iter().map(|binding| entry(kernel, binding, images)).collect();
@@ -80,7 +80,7 @@ fn compile(gpu: &Gpu, kernel: &Kernel, text: Text, checked: bool, images: bool) 
         module: &module,
         entry_point: Some("main"),
         compilation_options: wgpu::PipelineCompilationOptions {
-            // Every slot of workgroup memory is written before it is read.
+            // Workgroup memory is written before it is read.
             zero_initialize_workgroup_memory: false,
             ..Default::default()
         },

@@ -1,7 +1,7 @@
 //! Time per kernel, from timestamp queries.
 //!
-//! Timestamps are portable only at the ends of a pass, so every kernel runs in a pass of its own. A step
-//! takes longer like this than in one pass; each kernel's own time stays what it is.
+//! Timestamps are portable only at the ends of a pass, so every kernel runs in its own pass. A step
+//! takes longer than in one pass; each kernel's own time stays the same.
 
 use super::device::Gpu;
 use super::groups::Groups;
@@ -12,7 +12,7 @@ use crate::backend::profile::{Profile, ProfilePart};
 use std::time::Duration;
 use wgpu::BufferUsages;
 
-/// Most timed passes in a submission: two queries each, of which a set holds 4,096.
+/// Most timed passes in a submission: each takes two queries, and a set holds 4,096.
 const MAX_PASSES: usize = 2048;
 
 /// Timestamps of up to [`MAX_PASSES`] passes.

@@ -1,14 +1,15 @@
-//! A step is a list of operations: pure data that says which kernel runs on which bindings. Functions of the plan alone
-//! make recordings; `submission` turns one into commands, `profile` times one, and tests read one without a device.
+//! A step is a list of operations: pure data that names kernels and their bindings. Recordings are
+//! functions of the plan alone. `submission` encodes one as commands, `profile` times one, and
+//! tests read one without a device.
 
 use super::kernel::Kernel;
 use std::sync::Arc;
 
-/// A kernel's bindings among the [`Groups`](super::groups::Groups) of a set of sequences.
+/// A kernel's bindings: an index into the [`Groups`](super::groups::Groups) of a set of sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GroupId(pub usize);
 
-/// A buffer that recordings copy from or to, among the same.
+/// A buffer that recordings copy from or to: an index into the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BufferId(pub usize);
 
@@ -19,8 +20,8 @@ pub(super) struct Part {
     pub workgroups: [u32; 3],
 }
 
-/// A kernel on its buffers: a part for every segment of the model, or page of states, that one binding cannot hold
-/// together.
+/// A kernel on its buffers, one part per segment of the model or page of states: one binding cannot
+/// hold them together.
 #[derive(Clone, Debug)]
 pub(super) struct Bound {
     pub kernel: &'static Kernel,
@@ -51,7 +52,7 @@ impl Offsets {
     }
 }
 
-/// One operation. Each sees what those before it wrote.
+/// One operation. It sees the writes of all operations before it.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     /// Runs a kernel.
@@ -68,7 +69,7 @@ impl Bound {
 }
 
 impl Op {
-    /// Dispatches that the operation takes.
+    /// Number of dispatches in the operation.
     pub fn dispatches(&self) -> usize {
         match self {
             Self::Run(bound, _) => bound.parts.len(),

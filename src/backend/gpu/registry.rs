@@ -1,4 +1,4 @@
-//! Every kernel, a line each, in the order in which its phase runs them.
+//! Every kernel, one per line, in the order in which its phase runs them.
 
 use super::kernel::{Kernel, Phase};
 use super::{beam, decode, prefill};
@@ -31,8 +31,8 @@ pub(super) static KERNELS: &[&Kernel] = &[
     &prefill::logits::KERNEL,
 ];
 
-/// Names of a phase's kernels, in the order in which it runs them. A beam search also runs decode's `project` and
-/// `logits`.
+/// Names of a phase's kernels, in the order in which it runs them. Beam search also runs decode's
+/// `project` and `logits`.
 pub fn kernel_names(phase: Phase) -> Vec<&'static str> {
     KERNELS.iter().filter(|kernel| kernel.phase == phase).map(|kernel| kernel.name).collect()
 }

@@ -1,9 +1,9 @@
-//! Which layers a step runs, in order.
+//! The layers that a step runs, in order.
 
 /// A layer of a step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ScheduledLayer {
-    /// Start from the token's embedding instead of the layer before.
+    /// Whether it starts from the token's embedding instead of the previous layer.
     pub first: bool,
     /// Index of the layer's state.
     pub state: usize,
@@ -14,6 +14,6 @@ pub(super) fn layers(count: usize) -> Vec<ScheduledLayer> {
     (0..count).map(|state| ScheduledLayer { first: state == 0, state }).collect()
 }
 
-/// The first layer and a later one, on the same state: for kernels run one at a time.
+/// The first layer and a later one, on the same state, for kernels that run one at a time.
 pub(super) const BOTH: [ScheduledLayer; 2] =
     [ScheduledLayer { first: true, state: 0 }, ScheduledLayer { first: false, state: 0 }];

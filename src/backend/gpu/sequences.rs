@@ -54,7 +54,7 @@ impl Slots for GpuSlots {
         for (buffer, bytes) in rows {
             copies.push((buffer, (from * bytes) as u64, (to * bytes) as u64, bytes as u64));
         }
-        // A copy within one buffer or image needs another buffer in between.
+        // A copy within one buffer or image goes through another buffer.
         let sizes = pages.iter().map(|page| page.0.2).chain(copies.iter().map(|copy| copy.3));
         let largest = sizes.max().unwrap_or(0);
         let between =
@@ -84,7 +84,7 @@ impl Slots for GpuSlots {
         gpu.upload(&self.params, (slot * size_of::<SamplerParams>()) as u64, bytemuck::bytes_of(params))?;
         gpu.upload(&self.counts, (slot * counts.len() * 4) as u64, bytemuck::cast_slice(counts))?;
         let sampler = SamplerState { generated, ..SamplerState::default() };
-        // All but the token, which stays.
+        // The whole record but the token, which stays.
         let record = &bytemuck::bytes_of(&sampler)[4..];
         gpu.upload(&self.activations.samplers, (slot * size_of::<SamplerState>() + 4) as u64, record)
     }

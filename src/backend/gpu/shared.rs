@@ -1,4 +1,4 @@
-//! What all sets of sequences of a model share on a device.
+//! A model's data on a device, shared by all its sets of sequences.
 
 use super::device::Gpu;
 use super::kernel::Kernel;
@@ -17,12 +17,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// A kernel, compiled when first needed, where a dense product serves `slot_tile` slots.
+    /// A kernel, compiled on first use, for dense products that serve `slot_tile` slots.
     pub fn pipeline(&self, kernel: &'static Kernel, slot_tile: usize) -> Result<Arc<Pipeline>, BackendError> {
         self.pipelines.get(&self.gpu, &self.layout, kernel, slot_tile)
     }
 
-    /// Runs commands that are not a step, and waits for them.
+    /// Runs commands that are not a step and waits for them.
     pub fn execute(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<(), BackendError> {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         record(&mut encoder);

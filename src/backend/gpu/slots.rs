@@ -22,15 +22,15 @@ pub(super) struct GpuSlots {
     pub states: Vec<Vec<Page>>,
     pub params: wgpu::Buffer,
     pub counts: wgpu::Buffer,
-    /// Receives the ring and, after it, the samplers' records.
+    /// Receives the ring, followed by the samplers' records.
     pub staging: wgpu::Buffer,
-    /// Receives traced logits; made when first asked for.
+    /// Receives traced logits; created on first use.
     pub trace: Option<(BufferId, wgpu::Buffer)>,
     pub groups: Groups,
     pub decode: Decode,
-    /// Whether a slot's window is known to be empty: it then need not settle before a chunk.
+    /// Whether a slot's window is known to be empty: if so, it need not settle before a chunk.
     pub window_empty: Vec<bool>,
-    /// Made when a chunk is first read.
+    /// Created by the first prefill.
     pub prefill: Option<Prefill>,
 }
 
@@ -83,7 +83,7 @@ impl GpuSlots {
         self.activations.write_steps(&self.shared.gpu, &steps)
     }
 
-    /// Remembers whose windows a plan's steps write to.
+    /// Marks the windows that a plan's steps write to as not empty.
     pub fn windows_fill(&mut self, plan: &Plan) {
         for step in &plan.steps {
             for (empty, slot) in self.window_empty.iter_mut().zip(step) {

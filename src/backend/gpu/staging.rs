@@ -1,11 +1,11 @@
-//! Inputs of single stages, brought into the device's layout.
+//! Converts the inputs of single stages to the device's layout.
 
 use super::activations::Activations;
 use super::backend::GpuBackend;
 use crate::backend::BackendError;
 
 impl GpuBackend {
-    /// Puts `[S, D]` numbers into padded rows.
+    /// Copies `[S, D]` numbers to padded rows.
     pub(super) fn pad(&self, values: &[f32]) -> Vec<f32> {
         let g = &self.shared.layout.geometry;
         let mut padded = vec![0.0; values.len() / g.width * g.row];
@@ -15,8 +15,9 @@ impl GpuBackend {
         padded
     }
 
-    /// Writes a residual stream and an update that some layer left: the residual as the first layer of
-    /// [`BOTH`](super::schedule::BOTH) leaves it, each slot's update as the share of another block.
+    /// Writes a residual stream and an update as if a layer had left them: the residual as the
+    /// first layer of [`BOTH`](super::schedule::BOTH) leaves it, each slot's update as the share of
+    /// a different block.
     pub(super) fn write_residual(
         &self,
         activations: &Activations,

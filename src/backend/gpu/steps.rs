@@ -1,4 +1,4 @@
-//! The step table: what every slot does at each step of a submission.
+//! The step table: every slot's entry for each step of a submission.
 
 use super::groups::ALIGNMENT;
 use crate::backend::{Input, Output, SlotStep};
@@ -28,12 +28,12 @@ impl From<&SlotStep> for Step {
     }
 }
 
-/// Bytes from one step of the table to the next, for a number of slots.
+/// Bytes per step of the table, for a number of slots.
 pub(super) fn stride(slots: usize) -> u64 {
     (slots * size_of::<Step>()).next_multiple_of(ALIGNMENT as usize) as u64
 }
 
-/// The table of some steps; slots that a step does not name are idle.
+/// The table of `steps`; slots that a step does not name are idle.
 pub(super) fn table(steps: &[Vec<Step>], slots: usize) -> Vec<u8> {
     let idle = Step { input: INPUT_IDLE, ..Step::from(&SlotStep::IDLE) };
     let mut table = Vec::with_capacity(steps.len() * stride(slots) as usize);

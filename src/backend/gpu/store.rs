@@ -1,8 +1,11 @@
 //! Vectors of 16 bytes that kernels read and write, in a storage buffer or in an image.
 //!
-//! llvmpipe reads a texel of four words with one load, but a buffer word by word in a loop over the lanes, ten times
-//! slower. On software adapters that allow it, weights and states therefore lie in two-dimensional images, row after
-//! row, addressed like a buffer. On hardware there is nothing to gain.
+//! llvmpipe reads a texel of four words with one load, but a buffer word by word in a loop over the
+//! lanes, ten times slower. On software adapters that allow it, weights and states therefore lie in
+//! two-dimensional images, row after row, addressed like a buffer. On hardware there is nothing to
+//! gain.
+//!
+//! Experiments: `docs/performance/shared.md#storage-layout-images-and-buffers`.
 
 use super::binding::Resource;
 use super::device::Gpu;
@@ -11,9 +14,9 @@ use crate::backend::BackendError;
 
 /// Bytes in a row of an image.
 pub(super) const ROW_BYTES: u64 = 16 * TEXELS as u64;
-/// Bytes that are uploaded or downloaded at once: whole rows.
+/// Bytes per upload or download: whole rows.
 const PIECE: u64 = 16 << 20;
-/// Bytes that are cleared at once: whole rows.
+/// Bytes per clear: whole rows.
 const CLEARED: u64 = 1 << 20;
 
 enum Kind {
@@ -21,7 +24,7 @@ enum Kind {
     Image(wgpu::Texture, wgpu::TextureView),
 }
 
-/// Whole vectors of 16 bytes, zero at first; in images, offsets are multiples of [`ROW_BYTES`].
+/// Whole vectors of 16 bytes, initially zero. In images, offsets are multiples of [`ROW_BYTES`].
 pub(super) struct Store {
     kind: Kind,
     bytes: u64,
@@ -64,7 +67,7 @@ impl Store {
         self.bytes
     }
 
-    /// As a bind group binds it.
+    /// The resource that a bind group binds.
     pub fn resource(&self) -> Resource<'_> {
         match &self.kind {
             Kind::Buffer(buffer) => Resource::whole(buffer),
@@ -72,7 +75,7 @@ impl Store {
         }
     }
 
-    /// Writes `contents`, in pieces, so that staging memory stays small.
+    /// Writes `contents` in pieces, which keeps staging memory small.
     pub fn upload(&self, gpu: &Gpu, offset: u64, contents: &[u8]) -> Result<(), BackendError> {
         let texture = match &self.kind {
             Kind::Buffer(buffer) => return gpu.upload(buffer, offset, contents),
@@ -97,7 +100,7 @@ impl Store {
         gpu.check()
     }
 
-    /// Reads bytes back; waits for everything submitted before.
+    /// Reads bytes back. Waits for everything submitted before.
     pub fn download(&self, gpu: &Gpu, offset: u64, bytes: u64) -> Result<Vec<u8>, BackendError> {
         if let Kind::Buffer(buffer) = &self.kind {
             return gpu.download(buffer, offset, bytes);
@@ -118,7 +121,7 @@ impl Store {
         Ok(contents)
     }
 
-    /// Copies bytes to the beginning of a buffer that has room for whole rows.
+    /// Copies bytes to the start of a buffer that has room for whole rows.
     pub fn copy_out(&self, encoder: &mut wgpu::CommandEncoder, offset: u64, bytes: u64, to: &wgpu::Buffer) {
         match &self.kind {
             Kind::Buffer(buffer) => encoder.copy_buffer_to_buffer(buffer, offset, to, 0, bytes),
@@ -140,7 +143,7 @@ impl Store {
         }
     }
 
-    /// Bytes of zeros that [`Store::clear`] wants.
+    /// Bytes of zeros that [`Store::clear`] needs.
     pub fn zeros_wanted(&self) -> u64 {
         match &self.kind {
             Kind::Buffer(_) => 0,
@@ -148,7 +151,7 @@ impl Store {
         }
     }
 
-    /// Writes zeros, from a buffer of at least as many as [`Store::zeros_wanted`] says.
+    /// Writes zeros from a buffer that holds at least [`Store::zeros_wanted`] bytes of them.
     pub fn clear(&self, encoder: &mut wgpu::CommandEncoder, offset: u64, bytes: u64, zeros: &wgpu::Buffer) {
         match &self.kind {
             Kind::Buffer(buffer) => encoder.clear_buffer(buffer, offset, Some(bytes)),

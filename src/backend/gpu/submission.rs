@@ -1,4 +1,4 @@
-//! Recordings become commands of wgpu.
+//! Encodes recordings as wgpu commands.
 
 use super::groups::Groups;
 use super::recording::Op;

@@ -1,4 +1,4 @@
-//! How stores lie in images; see [`super::store`].
+//! Layout of stores in images; see [`super::store`].
 
 /// Vectors in a row of an image.
 pub(super) const TEXELS: u32 = 1024;
@@ -13,7 +13,7 @@ pub(super) enum Use {
 }
 
 impl Use {
-    /// Its format in an image.
+    /// Format in an image.
     pub fn format(self) -> wgpu::TextureFormat {
         match self {
             Self::Weights => wgpu::TextureFormat::Rgba32Uint,
@@ -21,7 +21,7 @@ impl Use {
         }
     }
 
-    /// Uses that an adapter must allow with that format.
+    /// Uses that an adapter must allow for that format.
     pub fn needs(self) -> wgpu::TextureFormatFeatureFlags {
         match self {
             Self::Weights => wgpu::TextureFormatFeatureFlags::STORAGE_READ_ONLY,

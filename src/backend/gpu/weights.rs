@@ -14,7 +14,7 @@ pub(super) struct Weights {
     pub encoder: Vec<Store>,
     pub encoder_v: Vec<Store>,
     pub decoder: Vec<Store>,
-    /// Per segment of the vocabulary.
+    /// Per segment of the LM head.
     pub lm_head: Vec<Store>,
     /// Rotary frequencies.
     pub turns: wgpu::Buffer,
