@@ -386,7 +386,7 @@ fn a_sequence_that_has_ended_changes_nothing_more() {
             let steps = reads.chain(draws).map(|(input, output)| vec![step(clock.tick(), input, output)]);
             let run = slots.run(&Plan { steps: steps.collect(), trace_logits: false }).unwrap();
             let drawn: Vec<u32> = run.tokens.iter().map(|step| step[0]).filter(|&t| t != NO_TOKEN).collect();
-            (drawn, run.control[0], slots.read_state(0).unwrap(), slots.logits(0).unwrap())
+            (drawn, run.samplers[0], slots.read_state(0).unwrap(), slots.logits(0).unwrap())
         };
         let (drawn, control, state, logits) = run(first + 1);
         assert_eq!(drawn, tokens[..=first], "{}", backend.device());

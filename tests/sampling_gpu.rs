@@ -53,8 +53,8 @@ fn assert_same(device: &dyn Stages, vocab: usize, cases: &[SamplingCase]) -> Sam
     let twin = CpuBackend::new(&model(vocab), WeightType::F32, Some(1)).unwrap();
     let input = input(cases);
     let (got, expected) = (device.sample(&input).unwrap(), Stages::sample(&twin, &input).unwrap());
-    assert_eq!(got.control.len(), cases.len());
-    for (number, (got, expected)) in got.control.iter().zip(&expected.control).enumerate() {
+    assert_eq!(got.samplers.len(), cases.len());
+    for (number, (got, expected)) in got.samplers.iter().zip(&expected.samplers).enumerate() {
         let SamplingCase { options, params, generated, .. } = &cases[number];
         assert_eq!(got, expected, "V {vocab}, case {number}: {options:?} {params:?} generated {generated}");
     }
@@ -97,7 +97,7 @@ fn random_cases_agree_bit_for_bit() {
                 // And one case of the sort that rounding decides.
                 cases[0] = SamplingCase::at_top_p_boundary(vocab, &mut random).0;
             }
-            for control in assert_same(gpu.stages(), vocab, &cases).control {
+            for control in assert_same(gpu.stages(), vocab, &cases).samplers {
                 seen[control.status as usize] += 1;
             }
             (total, left) = (total + count, left - count);
@@ -122,7 +122,7 @@ fn a_draw_at_a_boundary_takes_the_token_after_it() {
     let vocab = 65_536;
     let case = SamplingCase::at_draw_boundary(vocab, &mut Random::new(6));
     let gpu = backend(vocab, GpuOptions::default());
-    let control = assert_same(gpu.stages(), vocab, &[case]).control[0];
+    let control = assert_same(gpu.stages(), vocab, &[case]).samplers[0];
     assert_eq!(control.token, control.draw_lo);
     assert_eq!(control.draw_hi, 0);
 }
@@ -172,7 +172,7 @@ fn transformers() -> Vec<Theirs> {
     cases.iter().map(read).collect()
 }
 
-/// The kernel tells which keys survived and what mass they have; `tests/sampling.rs` shows that its twin,
+/// The kernel tells which keys survived and what mass they have; `tests/sampling` shows that its twin,
 /// which gives the same numbers, keeps what transformers keeps. Here transformers' set is compared with
 /// what the kernel itself says: the mass is that of the set, and tokens drawn with many seeds lie in it,
 /// as often as they should.
@@ -194,7 +194,7 @@ fn survivors_and_probabilities_are_those_of_transformers() {
             SamplingCase { options, params, ..theirs.case.clone() }
         };
         let cases: Vec<SamplingCase> = group.iter().map(greedy).collect();
-        for (control, theirs) in assert_same(gpu.stages(), vocab, &cases).control.iter().zip(&group) {
+        for (control, theirs) in assert_same(gpu.stages(), vocab, &cases).samplers.iter().zip(&group) {
             assert_eq!(control.token, theirs.greedy);
         }
 
@@ -204,7 +204,7 @@ fn survivors_and_probabilities_are_those_of_transformers() {
                 .map(move |seed| SamplingCase { params: SamplerParams::new(&case.options, seed, 0), ..case.clone() })
         };
         let cases: Vec<SamplingCase> = group.iter().flat_map(seeded).collect();
-        let controls = assert_same(gpu.stages(), vocab, &cases).control;
+        let controls = assert_same(gpu.stages(), vocab, &cases).samplers;
         for (controls, theirs) in controls.chunks_exact(SEEDS as usize).zip(&group) {
             let tokens: Vec<u32> = controls.iter().map(|control| control.token).collect();
             drawn += tokens.len();
@@ -252,12 +252,12 @@ fn failures_leave_the_token_and_the_counts_alone() {
         case([nothing, nothing, -0.0, nothing, nothing], 4),
     ];
     let output = assert_same(backend(5, GpuOptions::default()).stages(), 5, &cases);
-    let statuses: Vec<_> = output.control.iter().map(|control| control.status().unwrap()).collect();
+    let statuses: Vec<_> = output.samplers.iter().map(|control| control.status().unwrap()).collect();
     assert_eq!(statuses, [Status::Nan, Status::PlusInfinity, Status::NothingLeft, Status::Running]);
-    for (control, counts) in output.control.iter().zip(output.counts.chunks_exact(5)).take(3) {
+    for (control, counts) in output.samplers.iter().zip(output.counts.chunks_exact(5)).take(3) {
         assert_eq!((control.generated, counts), (9, &cases[0].counts[..]));
     }
-    assert_eq!((output.control[3].token, output.control[3].generated), (2, 10));
+    assert_eq!((output.samplers[3].token, output.samplers[3].generated), (2, 10));
 }
 
 /// Draws a million tokens with the whole kernel, many sequences at a time, and tests their frequencies
@@ -286,7 +286,7 @@ fn test_distribution(vocab: usize, top_k: usize, seed: u64) -> usize {
     for call in 0..CALLS {
         input.generated = vec![call as u32; SEQUENCES];
         let output = Stages::sample(&device, &input).unwrap();
-        output.control.iter().for_each(|control| observed[control.token as usize] += 1);
+        output.samplers.iter().for_each(|control| observed[control.token as usize] += 1);
     }
     for (id, &count) in observed.iter().enumerate() {
         assert!(probabilities[id] > 0.0 || count == 0, "token {id} was cut, and drawn {count} times");

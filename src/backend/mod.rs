@@ -117,7 +117,7 @@ pub struct RunOutput {
     /// [`Plan::trace_logits`] is set.
     pub logits: Vec<Vec<Vec<f32>>>,
     /// Each slot's sampler after the last step.
-    pub control: Vec<SamplerState>,
+    pub samplers: Vec<SamplerState>,
 }
 
 /// Numeric type of the weights on a device.

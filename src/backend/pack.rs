@@ -98,7 +98,7 @@ impl Geometry {
     }
 
     /// The matrix of the LM head.
-    pub fn head_of<'a>(&self, tensor: &'a Tensor) -> Matrices<'a> {
+    pub fn lm_head_of<'a>(&self, tensor: &'a Tensor) -> Matrices<'a> {
         Matrices { tensor, groups: 1, depth: self.width, outputs: self.vocab }
     }
 

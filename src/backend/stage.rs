@@ -79,7 +79,7 @@ pub struct SampleInput {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleOutput {
     /// Sampler states, `[S]`.
-    pub control: Vec<SamplerState>,
+    pub samplers: Vec<SamplerState>,
     /// Token counts afterwards, `[S, V]`.
     pub counts: Vec<u32>,
 }

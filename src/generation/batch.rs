@@ -364,7 +364,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
             return progress;
         }
         progress.drawn = run.tokens.iter().map(|step| step[slot]).filter(|&token| token != NO_TOKEN).collect();
-        let status = run.control[slot].status();
+        let status = run.samplers[slot].status();
         let failed = status.is_none_or(Status::is_failure);
         // The first draw belongs to the last token read, every other one to the draw before it.
         let steps = planned.reads + progress.drawn.len() + failed as usize - 1;

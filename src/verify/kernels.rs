@@ -267,14 +267,14 @@ fn sample(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<C
         };
         let expected = twin.sample(&input)?;
         let got = device.sample(&input)?;
-        for (slot, (got, expected)) in got.control.iter().zip(&expected.control).enumerate() {
+        for (slot, (got, expected)) in got.samplers.iter().zip(&expected.samplers).enumerate() {
             if got != expected {
                 comparison.fail(format!("draw {call}.{slot}: {got:?} instead of {expected:?}"));
             }
             let failure = expected.status().is_none_or(|status| status.is_failure());
             *(if failure { &mut failed } else { &mut drawn }) += 1;
         }
-        if got.control.len() != expected.control.len() || got.counts != expected.counts {
+        if got.samplers.len() != expected.samplers.len() || got.counts != expected.counts {
             comparison.fail(format!("draw {call}: other token counts"));
         }
     }

@@ -132,7 +132,7 @@ impl Slots for CpuSlots {
             worker.run(&job, memory);
         });
         let mut output = job.output.into_inner().unwrap_or_else(PoisonError::into_inner);
-        output.control = self.samplers.iter().map(|sampler| lock(sampler).state).collect();
+        output.samplers = self.samplers.iter().map(|sampler| lock(sampler).state).collect();
         Ok(output)
     }
 

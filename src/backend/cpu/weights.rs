@@ -61,7 +61,7 @@ impl<E: Weight> Weights<E> {
             encoder: keep(pack::tiles(g.heads_of(&w.encoder), g.width, padded, TILE))?,
             encoder_v: keep(pack::columns_as_rows(g.heads_of(&w.encoder_v), padded, g.row))?,
             decoder: keep(pack::rows(&w.decoder, g.heads, g.neurons, g.width, padded, g.row))?,
-            lm_head: keep(pack::tiles(g.head_of(&w.lm_head), g.width, g.vocab.next_multiple_of(TILE), TILE))?,
+            lm_head: keep(pack::tiles(g.lm_head_of(&w.lm_head), g.width, g.vocab.next_multiple_of(TILE), TILE))?,
         })
     }
 

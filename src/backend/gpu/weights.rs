@@ -36,7 +36,7 @@ impl Weights {
             let part = |s: &std::ops::Range<usize>| bytemuck::cast_slice(&packed[s.start * block..s.end * block]);
             layout.segments.iter().map(|segment| Store::weights(gpu, what, part(segment), layout.images)).collect()
         };
-        let lm_head = pack::tiles::<E>(g.head_of(&w.lm_head), g.row, layout.padded_vocab(), layout.vocab_block);
+        let lm_head = pack::tiles::<E>(g.lm_head_of(&w.lm_head), g.row, layout.padded_vocab(), layout.vocab_block);
         let lm_head_block = layout.vocab_block * g.row;
         let lm_head_part =
             |s: &std::ops::Range<usize>| bytemuck::cast_slice(&lm_head[s.start * lm_head_block..s.end * lm_head_block]);

@@ -172,7 +172,7 @@ impl Stages for CpuBackend {
 
     fn sample(&self, input: &SampleInput) -> Result<SampleOutput, BackendError> {
         let vocab = self.shared.model.geometry.vocab;
-        let mut output = SampleOutput { control: Vec::new(), counts: input.counts.clone() };
+        let mut output = SampleOutput { samplers: Vec::new(), counts: input.counts.clone() };
         for (slot, counts) in output.counts.chunks_exact_mut(vocab).enumerate() {
             let mut sampler = SlotSampler::new(vocab);
             sampler.params = input.params[slot];
@@ -180,7 +180,7 @@ impl Stages for CpuBackend {
             sampler.state = SamplerState { generated: input.generated[slot], ..SamplerState::default() };
             sampler.draw(&input.logits[slot * vocab..][..vocab]);
             counts.copy_from_slice(&sampler.counts);
-            output.control.push(sampler.state);
+            output.samplers.push(sampler.state);
         }
         Ok(output)
     }

@@ -49,7 +49,7 @@ impl GpuSlots {
         for (plan, row) in steps.iter().zip(ring.chunks_exact(ring_stride(count) as usize)) {
             output.tokens.push(tokens(plan, row));
         }
-        output.control = samplers.chunks_exact(size_of::<SamplerState>()).map(bytemuck::pod_read_unaligned).collect();
+        output.samplers = samplers.chunks_exact(size_of::<SamplerState>()).map(bytemuck::pod_read_unaligned).collect();
         if let Some((_, buffer)) = self.trace.as_ref().filter(|_| trace) {
             let bytes = self.logits_bytes();
             let logits = gpu.map(buffer, bytes * steps.len() as u64, submission)?;

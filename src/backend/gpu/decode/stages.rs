@@ -153,10 +153,10 @@ impl Stages for GpuBackend {
         bench.write_steps(&[vec![step; slots]])?;
         bench.execute(&[bench.decode.sample(0)])?;
         let size = size_of::<SamplerState>();
-        let control = gpu.download(&bench.activations.samplers, 0, (slots * size) as u64)?;
+        let samplers = gpu.download(&bench.activations.samplers, 0, (slots * size) as u64)?;
         let counts = gpu.download(&bench.counts, 0, (slots * vocab * 4) as u64)?;
         Ok(SampleOutput {
-            control: control.chunks_exact(size).map(bytemuck::pod_read_unaligned).collect(),
+            samplers: samplers.chunks_exact(size).map(bytemuck::pod_read_unaligned).collect(),
             counts: counts.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect(),
         })
     }
