@@ -22,7 +22,7 @@ struct SamplerParams {
     scale_shift: u32,
     // Number of tokens that top-k keeps, ties aside.
     top_k: u32,
-    // top_p * 2^32, rounded; below 2^32, since top_p = 1 turns the step off.
+    // top_p * 2^32, rounded; below 2^32, since top_p = 1 disables the step.
     top_p: u32,
     // Smallest weight that min-p keeps: min_p * 2^31, rounded up.
     min_p: u32,
