@@ -1,7 +1,7 @@
 // state <- state + sum of q_t scaled_t over the tokens of a chunk, in order.
 //
-// Invocation (tile of neurons, columns) of workgroup (…, block of the segment). No other invocation
-// touches its part of the state.
+// Invocation (tile of neurons, columns) of workgroup (…, block of the segment).
+// No other invocation touches its part of the state.
 // Twin: `src/backend/cpu/prefill/reference.rs`.
 // Experiments: `docs/performance/prefill.md#prefillwrite`.
 

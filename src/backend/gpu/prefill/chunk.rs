@@ -91,8 +91,8 @@ impl Prefill {
         gpu.upload(&self.buffers.tokens, 0, bytemuck::cast_slice(&tokens))
     }
 
-    /// Selects a slot: binds the pages of its state, `[layers · segments]`, each with the offset of
-    /// the slot's memory in bytes.
+    /// Selects a slot: binds the pages of its state, `[layers · segments]`, each with the offset
+    /// of the slot's memory in bytes.
     pub fn select(&mut self, slot: usize, pages: &[(&Page, u64)]) -> Result<(), BackendError> {
         let begins = pages.iter().take(self.state_begins.len()).map(|(_, offset)| (offset / 16) as u32);
         self.state_begins = begins.collect();
