@@ -6,7 +6,7 @@ use super::device::{self, AdapterChoice, Gpu};
 use super::kernel::{CompileOptions, Kernel, Rewrite};
 use super::layout::Layout;
 use super::pipeline::Pipelines;
-use super::registry::KERNELS;
+use super::registry::{self, KERNELS};
 use super::schedule;
 use super::shared::Shared;
 use super::slots::GpuSlots;
@@ -74,7 +74,7 @@ impl GpuBackend {
         gpu.wait(gpu.queue.submit([]))?;
         let pipelines = Pipelines::new(CompileOptions {
             checked: options.checked,
-            corrupt: options.corrupt,
+            corrupt: options.corrupt.as_deref().and_then(registry::find),
             paired: rotary.paired(),
             rewrite: options.rewrite,
         });

@@ -66,7 +66,7 @@ pub(super) struct CompileOptions {
     /// Whether to keep the bounds checks that wgpu adds to shaders.
     pub checked: bool,
     /// Kernel to break on purpose.
-    pub corrupt: Option<String>,
+    pub corrupt: Option<&'static Kernel>,
     /// Whether both neurons of a rotary pair share a frequency.
     pub paired: bool,
     /// Rewrites a kernel's text.
@@ -95,7 +95,7 @@ impl Kernel {
         if let Some(rewrite) = options.rewrite {
             text.wgsl = rewrite(self.name, text.wgsl);
         }
-        if options.corrupt.as_deref() == Some(self.name) {
+        if options.corrupt.is_some_and(|kernel| std::ptr::eq(kernel, self)) {
             let Canary { right, wrong } = self.canary;
             assert!(text.wgsl.contains(right), "kernel {} has nothing to corrupt", self.name);
             text.wgsl = text.wgsl.replace(right, wrong);

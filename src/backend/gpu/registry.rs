@@ -31,6 +31,11 @@ pub(super) static KERNELS: &[&Kernel] = &[
     &prefill::logits::KERNEL,
 ];
 
+/// The kernel of a name.
+pub(super) fn find(name: &str) -> Option<&'static Kernel> {
+    KERNELS.iter().copied().find(|kernel| kernel.name == name)
+}
+
 /// Names of a phase's kernels, in the order in which it runs them. Beam search also runs decode's
 /// `project` and `logits`.
 pub fn kernel_names(phase: Phase) -> Vec<&'static str> {
