@@ -4,9 +4,11 @@ mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use bdh_gpu::backend::WeightType;
-use bdh_gpu::backend::gpu::{GpuOptions, Phase, kernel_names};
+use bdh_gpu::backend::beams::{BeamRead, BeamStep};
+use bdh_gpu::backend::gpu::{GpuOptions, Phase, Rewrite, kernel_names};
+use bdh_gpu::backend::{Backend, Input, Output, Plan, SlotStep, WeightType};
 use bdh_gpu::generation::DeviceChoice;
+use bdh_gpu::sampling::{SamplerParams, SamplingOptions};
 use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, VerifyOptions, suites};
 
 /// Runs every kernel on some shapes.
@@ -143,4 +145,36 @@ fn what_cannot_be_verified_is_an_error() {
     assert!(error.to_string().ends_with(&kernels), "{error}");
     let error = run(DeviceChoice::Name("no such adapter".into()), None);
     assert!(error.to_string().contains("no such adapter"), "{error}");
+}
+
+/// A driver may return garbage. It must not reach the tables that token ids index.
+#[test]
+fn a_token_that_does_not_exist_is_an_error() {
+    let rewrite: Rewrite = |_, text| {
+        let drawn = text.replace("ring[slot] = drawn.token;", "ring[slot] = drawn.token + V;");
+        drawn.replace("candidates[best.y].y, 0u)", "candidates[best.y].y + V, 0u)")
+    };
+    let options = GpuOptions { rewrite: Some(rewrite), ..GpuOptions::default() };
+    let backend = gpu::backend(&common::model("micro"), WeightType::F32, options);
+    let mut slots = backend.create_slots(1).unwrap();
+    let params = SamplerParams::new(&SamplingOptions::default(), 1, 0);
+    slots.set_sampler(0, &params, &[0; 256], 0).unwrap();
+    let step = SlotStep { input: Input::Token(1), output: Output::Token, ..SlotStep::IDLE };
+    let error = slots.run(&Plan { steps: vec![vec![step]], trace_logits: false }).unwrap_err();
+    assert!(error.to_string().contains("it drew token "), "{error}");
+
+    let mut beams = backend.create_beams(2).unwrap();
+    beams.start(&params, &[0; 256]).unwrap();
+    let read = BeamRead { token: 1, node: 0, path: Vec::new() };
+    let step = BeamStep {
+        position: 0,
+        read_scale: 1.0,
+        reads: vec![read],
+        scores: vec![0.0, -1e9],
+        parents: None,
+        generated: 0,
+        candidates: 2,
+    };
+    let error = beams.step(&step).unwrap_err();
+    assert!(error.to_string().contains("it drew token "), "{error}");
 }

@@ -17,6 +17,19 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Checks a token id that the device returned.
+    ///
+    /// # Errors
+    /// [`BackendError::Driver`] if the vocabulary has no such token: the device computes garbage.
+    pub fn check_token(&self, token: u32) -> Result<(), BackendError> {
+        let vocab = self.layout.geometry.vocab;
+        if (token as usize) < vocab {
+            return Ok(());
+        }
+        let message = format!("it drew token {token} from a vocabulary of {vocab}");
+        Err(BackendError::Driver { device: self.gpu.info.name.clone(), message })
+    }
+
     /// A kernel, compiled on first use, for dense products that serve `slot_tile` slots.
     pub fn pipeline(&self, kernel: &'static Kernel, slot_tile: usize) -> Result<Arc<Pipeline>, BackendError> {
         self.pipelines.get(&self.gpu, &self.layout, kernel, slot_tile)

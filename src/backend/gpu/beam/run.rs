@@ -41,6 +41,19 @@ impl GpuBeams {
         Ok(selection(candidates, &staged))
     }
 
+    /// Checks the candidates that the device returned.
+    fn check(&self, selection: &BeamSelection) -> Result<(), BackendError> {
+        let beams = self.buffers.count;
+        for candidate in &selection.candidates {
+            self.shared.check_token(candidate.token)?;
+            if candidate.beam >= beams {
+                let message = format!("it selected beam {} of {beams}", candidate.beam);
+                return Err(BackendError::Driver { device: self.shared.gpu.info.name.clone(), message });
+            }
+        }
+        Ok(())
+    }
+
     /// Uploads a step and returns its operations, after which the counts may be on the other side.
     fn prepare(&mut self, step: &BeamStep) -> Result<Vec<Op>, BackendError> {
         let nodes = step.reads.iter().map(|read| read.node + 1).max().unwrap_or(0);
@@ -114,7 +127,9 @@ impl Beams for GpuBeams {
 
     fn step(&mut self, step: &BeamStep) -> Result<BeamSelection, BackendError> {
         let ops = self.prepare(step)?;
-        self.select(step.candidates, &ops)
+        let selection = self.select(step.candidates, &ops)?;
+        self.check(&selection)?;
+        Ok(selection)
     }
 
     fn profile_step(&mut self, step: &BeamStep) -> Result<(BeamSelection, Profile), BackendError> {

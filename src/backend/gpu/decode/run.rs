@@ -47,7 +47,11 @@ impl GpuSlots {
         let staged = gpu.map(&self.staging, bytes, submission.clone())?;
         let (ring, samplers) = staged.split_at(ring_bytes as usize);
         for (plan, row) in steps.iter().zip(ring.chunks_exact(ring_stride(count) as usize)) {
-            output.tokens.push(tokens(plan, row));
+            let tokens = tokens(plan, row);
+            for &token in tokens.iter().filter(|&&token| token != NO_TOKEN) {
+                self.shared.check_token(token)?;
+            }
+            output.tokens.push(tokens);
         }
         output.samplers = samplers.chunks_exact(size_of::<SamplerState>()).map(bytemuck::pod_read_unaligned).collect();
         if let Some((_, buffer)) = self.trace.as_ref().filter(|_| trace) {
