@@ -152,7 +152,7 @@ fn small_model_folder() -> TempDir {
 fn weights_file(name: &str, data: &[u8]) {
     let path = scratch(name);
     replace(&path, data);
-    match Model::from_path_with(&path, &LoadOptions { n_layer: Some(1) }) {
+    match Model::from_path_with(&path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() }) {
         Ok(model) => {
             let w = &model.weights;
             for tensor in [&w.embed, &w.encoder, &w.encoder_v, &w.decoder, &w.lm_head] {

@@ -6,10 +6,10 @@ use super::output::Notices;
 use bdh_gpu::backend::DeviceKind;
 use bdh_gpu::generation::{Bdh, Context, DeviceChoice, WeightChoice};
 use bdh_gpu::model::forgetting::Forgetting;
-use bdh_gpu::model::{Config, Model};
+use bdh_gpu::model::{Config, LoadOptions, Model, Rope};
 use bdh_gpu::verify::{self, Start, StartError};
 use clap::{Args, ValueEnum, ValueHint};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which model.
 #[derive(Debug, Args)]
@@ -18,14 +18,52 @@ pub struct ModelArgs {
     /// program]
     #[arg(short, long, value_name = "DIR", value_hint = ValueHint::AnyPath, help_heading = "Model and device")]
     pub model: Option<PathBuf>,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+/// How to read a model.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// The rotary embedding that the model was trained with, interleaved:65536 or half-split:10000, where
+    /// its files do not say
+    #[arg(long, value_name = "KIND", help_heading = "Model and device")]
+    rope: Option<Rope>,
+    /// A tokenizer.json or its folder, in place of the one beside the model
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath, help_heading = "Model and device")]
+    tokenizer: Option<PathBuf>,
+}
+
+impl LoadArgs {
+    /// What the options say.
+    pub fn options(&self, n_layer: Option<usize>) -> LoadOptions {
+        LoadOptions { n_layer, rope: self.rope, tokenizer: self.tokenizer.clone() }
+    }
+
+    /// Loads a model from its path.
+    pub fn load(&self, path: &Path) -> Result<Model, Failure> {
+        Ok(Model::from_path_with(path, &self.options(None))?)
+    }
+
+    /// Refuses options that the model inside the program has no use for.
+    fn none(&self) -> Result<(), Failure> {
+        let given = [("--rope", self.rope.is_some()), ("--tokenizer", self.tokenizer.is_some())];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((option, _)) => Err(Failure::Usage(format!("{option} is about a model's files; give --model too"))),
+            None => Ok(()),
+        }
+    }
 }
 
 impl ModelArgs {
     /// Loads the model.
     pub fn load(&self, notices: &Notices) -> Result<Model, Failure> {
         let model = match &self.model {
-            Some(path) => Model::from_path(path)?,
-            None => embedded()?,
+            Some(path) => self.load.load(path)?,
+            None => {
+                self.load.none()?;
+                embedded()?
+            }
         };
         for note in &model.notes {
             notices.say(format_args!("note: {note}"));

@@ -1,9 +1,10 @@
 //! `bdh-gpu convert`: write a clean model directory.
 
+use super::args::LoadArgs;
 use super::failure::Failure;
 use super::format;
 use super::output::Notices;
-use bdh_gpu::model::{Dtype, LoadOptions, Model, SaveOptions};
+use bdh_gpu::model::{Dtype, Model, SaveOptions};
 use clap::{Args, ValueEnum, ValueHint};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,8 @@ const EXAMPLES: &str = "\
 Examples:
   bdh-gpu convert --from checkpoint.pt --to models/mine
   bdh-gpu convert --from checkpoint.pt --to models/mine --dtype f16
-  bdh-gpu convert --from weights.npz --to models/mine --n-layer 6
+  bdh-gpu convert --from weights.npz --to models/mine --n-layer 6 --context 512
+  bdh-gpu convert --from paper-names.pt --to models/mine --n-layer 6 --rope half-split:10000
 
 Reads whatever --model reads. --n-layer is needed where no configuration comes with the weights: the
 number of layers is the one size that the tensors do not tell.";
@@ -28,8 +30,18 @@ pub struct Convert {
     /// Layers, in place of what the configuration says
     #[arg(long, value_name = "N", value_parser = super::args::whole::<usize>)]
     n_layer: Option<usize>,
+    /// Write N, the length of the blocks in tokens that the model was trained on, as its context
+    #[arg(long, value_name = "N", value_parser = context)]
+    context: Option<u32>,
+    #[command(flatten)]
+    load: LoadArgs,
     #[command(flatten)]
     notices: Notices,
+}
+
+fn context(text: &str) -> Result<u32, String> {
+    let context = text.parse().ok().filter(|&context: &u32| context > 0);
+    context.ok_or_else(|| format!("expected a whole number from 1 to {}", u32::MAX))
 }
 
 /// Where a model is written to, and how.
@@ -58,7 +70,8 @@ impl Convert {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
         self.target.check(&[&self.from])?;
-        let model = Model::from_path_with(&self.from, &LoadOptions { n_layer: self.n_layer })?;
+        let mut model = Model::from_path_with(&self.from, &self.load.options(self.n_layer))?;
+        model.config.trained_context = self.context.or(model.config.trained_context);
         self.target.write(&model, &self.notices)
     }
 }

@@ -52,12 +52,14 @@ fn text(model: &Model) -> String {
     let tokens = |count: u32| format!("{} tokens", format::thousands(count.into()));
     let id = |ids: &[u32]| if ids.is_empty() { "none".to_string() } else { format::ids(ids) };
     let forgetting = match Forgetting::of_model(config) {
-        Forgetting::Full => "none: everything is remembered in full; --context N changes that".to_string(),
+        Forgetting::Full => "none: everything is remembered in full, which most models stand for about 512 tokens; \
+                             --context N changes that"
+            .to_string(),
         Forgetting::After { context, tau } => {
             format!("from position {} with a time constant of {tau} tokens", format::thousands(context.into()))
         }
     };
-    let freqs = if model.stored_freqs { "stored with the weights" } else { "by formula" };
+    let freqs = format!("{}, {}", model.rope, model.frequencies);
     let mut rows = vec![
         ("name", model.name.clone()),
         ("parameters", number(config.parameters())),
@@ -68,7 +70,7 @@ fn text(model: &Model) -> String {
         ("vocabulary", number(config.vocab_size)),
         ("weights", format!("{}, {}", model.weights_dtype(), format::bytes(weight_bytes(model)))),
         ("layout", model.source.map_or("none".to_string(), |(format, layout)| format!("{layout}, {format}"))),
-        ("rotary frequencies", freqs.to_string()),
+        ("rotary embedding", freqs),
         (
             "state",
             format!(
@@ -80,7 +82,7 @@ fn text(model: &Model) -> String {
         ("tokenizer", model.tokenizer.to_string()),
         ("bos token", id(config.bos_token_id.as_slice())),
         ("eos tokens", id(&config.eos_token_ids)),
-        ("trained context", config.trained_context.map_or("not declared".to_string(), tokens)),
+        ("trained context", config.trained_context.map_or("not declared: full memory is assumed".to_string(), tokens)),
         ("forgetting", forgetting),
         ("generation", format::generation_options(&GenerationOptions::of_model(model))),
     ];
@@ -127,6 +129,8 @@ fn object(model: &Model) -> Value {
         "neurons_per_head": config.neurons_per_head,
         "vocabulary": config.vocab_size,
         "weights": { "dtype": model.weights_dtype().to_string(), "bytes": weight_bytes(model) },
+        "rope": model.rope.to_string(),
+        "frequencies": model.frequencies.to_string(),
         "stored_frequencies": model.stored_freqs,
         "state": { "numbers": config.state_len(), "bytes": state_bytes(config) },
         "layout": model.source.map(|(_, layout)| layout.to_string()),

@@ -1,9 +1,9 @@
 //! `bdh-gpu merge`: join two models along their neurons.
 
+use super::args::LoadArgs;
 use super::convert::TargetArgs;
 use super::failure::Failure;
 use super::output::Notices;
-use bdh_gpu::model::Model;
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
 
@@ -32,6 +32,8 @@ pub struct Merge {
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
     notices: Notices,
 }
 
@@ -39,7 +41,7 @@ impl Merge {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
         self.target.check(&[&self.first, &self.second])?;
-        let (first, second) = (Model::from_path(&self.first)?, Model::from_path(&self.second)?);
+        let (first, second) = (self.load.load(&self.first)?, self.load.load(&self.second)?);
         self.target.write(&first.merge(&second)?, &self.notices)
     }
 }

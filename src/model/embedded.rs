@@ -28,5 +28,6 @@ pub(super) fn files() -> Result<ModelFiles, ModelError> {
         generation: json(GENERATION_CONFIG, file!("generation_config.json"))?,
         training_args: json(TRAINING_ARGS, file!("training_args.json"))?,
         tokenizer: TokenizerFiles::default(),
+        notes: Vec::new(),
     })
 }

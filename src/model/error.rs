@@ -45,11 +45,15 @@ pub enum ModelError {
         found: &'static str,
     },
 
-    /// A model directory without weights.
-    #[error("{path}: holds no weights, expected model.safetensors, model.pt or model.npz in this directory", path = path.display())]
+    /// A model directory without weights, or with several files that may be the weights.
+    #[error("{path}: holds {found}, expected model.safetensors, model.pt or model.npz in this directory{advice}", path = path.display(), advice = if *several { "; give the path of the file itself" } else { "" })]
     NoWeights {
         /// The directory.
         path: PathBuf,
+        /// What it holds.
+        found: String,
+        /// Whether there are several files.
+        several: bool,
     },
 
     /// The weights have no configuration beside them.
@@ -90,6 +94,46 @@ pub enum ModelError {
         found: String,
         /// The values it may have.
         expected: String,
+    },
+
+    /// The configuration switches on something that this engine does not compute.
+    #[error("{path}: {found}, which changes what the model computes and is not implemented; expected a model without it", path = path.display())]
+    OtherVariant {
+        /// The configuration, or the checkpoint that carries it.
+        path: PathBuf,
+        /// The keys in effect and their values.
+        found: String,
+    },
+
+    /// Nothing tells which rotary embedding the model was trained with.
+    #[error("{path}: the paper's names and no stored frequencies: they do not tell the rotary embedding; expected {kinds} as \"rope\" in config.json or as --rope", path = path.display(), kinds = super::rotary::RopeError::EXPECTED)]
+    UnknownRope {
+        /// The weights file.
+        path: PathBuf,
+    },
+
+    /// Stored rotary frequencies that are not those of the kind that was asked for.
+    #[error("{path}: tensor {tensor:?} holds other frequencies than those of rope {rope}; expected the same, or no \"rope\" in config.json and no --rope", path = path.display())]
+    OtherFrequencies {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The kind asked for.
+        rope: super::rotary::Rope,
+    },
+
+    /// A part of the weights is not where the index says.
+    #[error("{path}: the part {part:?}, which {index:?} names, cannot be read: {reason}; expected it beside the index: copy or download it again", path = path.display())]
+    MissingPart {
+        /// Where it should be.
+        path: PathBuf,
+        /// Its name.
+        part: String,
+        /// The index.
+        index: String,
+        /// The system's or the reader's reason.
+        reason: String,
     },
 
     /// The weights file is damaged, cut short, or something else altogether.

@@ -30,7 +30,9 @@ impl Model {
                 return refuse(format!("{key} is {first} and {second}, expected the same"));
             }
         }
-        if self.tokenizer_files.contents() != other.tokenizer_files.contents() {
+        if self.tokenizer_files.contents() != other.tokenizer_files.contents()
+            || self.tokenizer.texts() != other.tokenizer.texts()
+        {
             return refuse("their tokenizers differ, expected the same".to_owned());
         }
         let config = Config {

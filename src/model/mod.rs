@@ -3,13 +3,16 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `config` | the sizes of a model |
+//! | `config_keys` | which keys of a configuration are harmless, and which change the computation |
 //! | `tensor` | weights, converted to f32 when read |
 //! | `generation_config` | default generation options |
 //! | `weights_file` | formats of weights files |
 //! | `safetensors`, `torch`, `npz` | the reader of each |
+//! | `shards` | weights split over several files |
 //! | `archive`, `pickle` | what torch.save and NumPy wrap their tensors in |
 //! | `layout` | names and shapes of the tensors in them |
 //! | `tokenizer_files` | the tokenizer that comes with a model |
+//! | `characters` | vocabularies of characters in a configuration or a checkpoint |
 //! | `save` | writing a model directory |
 //! | `merge` | joining two models |
 //! | `storage` | files read into memory |
@@ -20,7 +23,9 @@
 //! | `forgetting` | how old tokens fade |
 
 mod archive;
+mod characters;
 pub mod config;
+mod config_keys;
 mod embedded;
 pub mod error;
 pub mod forgetting;
@@ -33,6 +38,7 @@ mod pickle;
 pub mod rotary;
 mod safetensors;
 mod save;
+mod shards;
 mod storage;
 pub mod synthetic;
 pub mod tensor;
@@ -48,6 +54,7 @@ pub use self::config::Config;
 pub use self::error::ModelError;
 pub use self::generation_config::{EarlyStopping, GenerationConfig};
 pub use self::layout::Layout;
+pub use self::rotary::{Frequencies, Rope, RopeError};
 pub use self::save::SaveOptions;
 pub use self::synthetic::SyntheticSpec;
 pub use self::tensor::{Dtype, Tensor};
@@ -55,6 +62,7 @@ pub use self::weights_file::Format;
 pub use crate::tokenizer::Tokenizer;
 
 use self::config::declared_context;
+use self::error::clip;
 use self::json::JsonFile;
 use self::layout::WeightsFile;
 use self::storage::Storage;
@@ -64,10 +72,20 @@ const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TRAINING_ARGS: &str = "training_args.json";
 const WEIGHTS_FILE: &str = "model.safetensors";
-/// Names of weights files, the preferred one first; the last is only recognised, not read.
-const WEIGHTS: [&str; 7] =
-    [WEIGHTS_FILE, "model.pt", "model.npz", "weights.npz", "weights.safetensors", "pytorch_model.bin", SHARD_INDEX];
-const SHARD_INDEX: &str = "model.safetensors.index.json";
+/// Names of weights files, the preferred one first.
+const WEIGHTS: [&str; 9] = [
+    WEIGHTS_FILE,
+    "model.pt",
+    "model.npz",
+    "weights.npz",
+    "weights.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+    "ckpt.pt",
+];
+/// Extensions of weights files under other names.
+const WEIGHTS_EXTENSIONS: [&str; 6] = ["safetensors", "pt", "pth", "npz", "bin", "ckpt"];
 
 /// The weights that all layers share. Sizes as in [`Config`]: D `n_embd`, H `n_head`, N
 /// `neurons_per_head`, V `vocab_size`.
@@ -118,6 +136,11 @@ pub struct Model {
     pub notes: Vec<String>,
     /// Whether the rotary frequencies were stored with the weights rather than computed.
     pub stored_freqs: bool,
+    /// Where the rotary frequencies come from.
+    pub frequencies: Frequencies,
+    /// The kind of rotary embedding that the weights were trained with. Here, the two neurons of a pair are always
+    /// neighbours.
+    pub rope: Rope,
     /// How the weights file is written and whose names it uses; `None` for a model made in memory.
     pub source: Option<(Format, Layout)>,
     /// Text to tokens and back.
@@ -127,11 +150,15 @@ pub struct Model {
 }
 
 /// What to put in the place of what a model's files say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Layers. With it, a weights file without any configuration loads: the other sizes are those of its
     /// tensors.
     pub n_layer: Option<usize>,
+    /// The kind of rotary embedding that the model was trained with.
+    pub rope: Option<Rope>,
+    /// A tokenizer.json, or the folder that holds it.
+    pub tokenizer: Option<PathBuf>,
 }
 
 /// The files of a model, opened.
@@ -144,6 +171,8 @@ struct ModelFiles {
     generation: Option<JsonFile>,
     training_args: Option<JsonFile>,
     tokenizer: TokenizerFiles,
+    /// What was left out so far.
+    notes: Vec<String>,
 }
 
 impl Model {
@@ -162,7 +191,7 @@ impl Model {
     /// # Errors
     /// As [`Model::from_path`].
     pub fn from_path_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, ModelError> {
-        Self::from_files(ModelFiles::open(path.as_ref())?, options)
+        Self::from_files(ModelFiles::open(path.as_ref(), options)?, options)
     }
 
     /// The model inside the program.
@@ -185,6 +214,7 @@ impl Model {
         config.check(source, None)?;
         layout::check(&weights, &config, source)?;
         let stored_freqs = weights.freqs != rotary::default_freqs(config.neurons_per_head);
+        let frequencies = if stored_freqs { Frequencies::Stored } else { Frequencies::Formula };
         Ok(Self {
             name,
             tokenizer: Tokenizer::bytes(config.vocab_size),
@@ -194,6 +224,8 @@ impl Model {
             training_args: None,
             notes: Vec::new(),
             stored_freqs,
+            frequencies,
+            rope: Rope::default(),
             source: None,
             tokenizer_files: TokenizerFiles::default(),
         })
@@ -205,26 +237,38 @@ impl Model {
     }
 
     fn from_files(files: ModelFiles, options: &LoadOptions) -> Result<Self, ModelError> {
-        // What the weights are decides how the configuration is to be read, so they come first.
+        let mut notes = files.notes;
+        // The prefixes of names say nothing about the computation; the configuration does, and is checked first.
+        let mut rope = named_rope(options.rope, files.config.as_ref())?;
+        notes.extend(files.config.as_ref().map(|json| config_keys::check(json, rope)).transpose()?.flatten());
+        // What the weights are decides how the configuration is to be read.
         let mut weights_file = WeightsFile::open(&files.weights, &files.weights_path)?;
         let source = Some((weights_file.format(), weights_file.layout()));
-        let mut notes = Vec::new();
         let inner = weights_file.take_config();
+        if let Some(inner) = &inner {
+            rope = named_rope(rope, Some(inner))?;
+            notes.extend(config_keys::check(inner, rope)?);
+        }
         if let (Some(inner), Some(outer)) = (&inner, &files.config)
             && let (Some(inside), Some(beside)) = (inner.get(N_LAYER), outer.get(N_LAYER))
-            && inside != beside
+            && inside.as_f64() != beside.as_f64()
         {
             notes.push(format!(
                 "{}: its own configuration has {N_LAYER} {inside}; {CONFIG} has {beside}, which counts",
                 inner.path.display()
             ));
         }
+        let mut vocabulary = (weights_file.take_vocabulary(), files.weights_path.clone());
         let mut config = match (files.config.or(inner), options.n_layer) {
             (Some(mut json), n_layer) => {
                 if let Some(n_layer) = n_layer {
                     json.map.insert(N_LAYER.to_owned(), n_layer.into());
                 }
-                Config::from_json(&json, weights_file.ties_embeddings())?
+                let config = Config::from_json(&json, weights_file.ties_embeddings())?;
+                if vocabulary.0.is_empty() {
+                    vocabulary = (json.map, json.path);
+                }
+                config
             }
             (None, Some(n_layer)) => {
                 let config = weights_file.config_by_shapes(n_layer);
@@ -235,15 +279,26 @@ impl Model {
             (None, None) => return Err(ModelError::NoConfig { path: files.config_path }),
         };
         let generation = match &files.generation {
-            Some(json) => GenerationConfig::from_json(json)?,
+            Some(json) => {
+                let (generation, found) = GenerationConfig::from_json(json);
+                notes.extend(found);
+                generation
+            }
             None => GenerationConfig::default(),
         };
         if let Some(json) = &files.training_args
             && config.trained_context.is_none()
         {
-            config.trained_context = declared_context(json)?;
+            match declared_context(json) {
+                Ok(context) => config.trained_context = context,
+                Err(error) => notes.push(format!("{error}; it is not used")),
+            }
         }
-        let tokenizer = files.tokenizer.load(config.vocab_size)?;
+        let tokenizer = files.tokenizer.load(config.vocab_size, || {
+            let (map, path) = &vocabulary;
+            characters::tokenizer(map, path, config.vocab_size)
+        })?;
+        notes.extend(tokenizer.note);
         config.bos_token_id = generation.bos_token_id.or(config.bos_token_id).or(tokenizer.bos_token_id);
         if let Some(ids) = &generation.eos_token_id {
             config.eos_token_ids.clone_from(ids);
@@ -251,7 +306,7 @@ impl Model {
             config.eos_token_ids.extend(tokenizer.eos_token_id);
         }
         notes.extend(drop_ids_outside_vocabulary(&mut config));
-        let loaded = weights_file.weights(&config)?;
+        let loaded = weights_file.weights(&config, rope)?;
         notes.extend(loaded.notes);
         Ok(Self {
             name: files.name,
@@ -260,7 +315,9 @@ impl Model {
             generation,
             training_args: files.training_args.map(|json| json.map),
             notes,
-            stored_freqs: loaded.stored_freqs,
+            stored_freqs: loaded.frequencies == Frequencies::Stored,
+            frequencies: loaded.frequencies,
+            rope: rope.unwrap_or_default(),
             source,
             tokenizer: tokenizer.tokenizer,
             tokenizer_files: files.tokenizer,
@@ -268,22 +325,40 @@ impl Model {
     }
 }
 
+/// The kind of rotary embedding that was given, else the configuration's.
+fn named_rope(given: Option<Rope>, config: Option<&JsonFile>) -> Result<Option<Rope>, ModelError> {
+    let key = "rope";
+    let named = |json: &JsonFile| {
+        json.value(key, || rotary::RopeError::EXPECTED.to_owned(), |value| value.as_str()?.parse().ok())
+    };
+    match given {
+        Some(rope) => Ok(Some(rope)),
+        None => Ok(config.map(named).transpose()?.flatten()),
+    }
+}
+
 /// The one size that no tensor tells.
 const N_LAYER: &str = "n_layer";
 
 impl ModelFiles {
-    fn open(path: &Path) -> Result<Self, ModelError> {
+    fn open(path: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
         let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => ModelError::NotFound { path: path.to_owned() },
             _ => ModelError::Io { path: path.to_owned(), source },
         })?;
         let (directory, weights_path) = if metadata.is_dir() {
             let weights = WEIGHTS.iter().map(|name| path.join(name)).find(|path| path.symlink_metadata().is_ok());
-            (path, weights.ok_or_else(|| ModelError::NoWeights { path: path.to_owned() })?)
+            (path, weights.map_or_else(|| only_weights(path), Ok)?)
         } else {
             (path.parent().unwrap_or(Path::new("")), path.to_owned())
         };
         let config_path = directory.join(CONFIG);
+        let mut notes = Vec::new();
+        // It is only shown.
+        let training_args = JsonFile::read(directory.join(TRAINING_ARGS)).unwrap_or_else(|error| {
+            notes.push(format!("{error}; it is not used"));
+            None
+        });
         Ok(Self {
             name: directory_name(directory),
             weights: Storage::read(&weights_path)?,
@@ -291,10 +366,32 @@ impl ModelFiles {
             config: JsonFile::read(config_path.clone())?,
             config_path,
             generation: JsonFile::read(directory.join(GENERATION_CONFIG))?,
-            training_args: JsonFile::read(directory.join(TRAINING_ARGS))?,
-            tokenizer: TokenizerFiles::open(directory)?,
+            training_args,
+            tokenizer: TokenizerFiles::open(directory, options.tokenizer.as_deref())?,
+            notes,
         })
     }
+}
+
+/// The one weights file of a directory that has none of the known names.
+fn only_weights(directory: &Path) -> Result<PathBuf, ModelError> {
+    const MOST: usize = 5;
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_weights = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        WEIGHTS_EXTENSIONS.contains(&extension) && path.is_file()
+    };
+    let mut found: Vec<PathBuf> = entries.filter(is_weights).collect();
+    found.sort();
+    if let [only] = &found[..] {
+        return Ok(only.clone());
+    }
+    let several = !found.is_empty();
+    let name = |path: &PathBuf| clip(&path.file_name().unwrap_or_default().to_string_lossy());
+    let names: Vec<String> = found.iter().take(MOST).map(name).collect();
+    let more = if found.len() > MOST { ", …" } else { "" };
+    let found = if several { format!("{}{more}", names.join(", ")) } else { "no weights".to_owned() };
+    Err(ModelError::NoWeights { path: directory.to_owned(), found, several })
 }
 
 /// The last part of a directory's path, also where it is written as `.`, `..` or nothing.

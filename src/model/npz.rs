@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde_json::Map;
+
 use super::archive::{Archive, Contents};
 use super::error::{ModelError, clip};
 use super::storage::Storage;
@@ -29,7 +31,7 @@ pub(super) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         let entry = array(&archive, &contents, name)?;
         entries.insert(name.to_owned(), entry);
     }
-    Ok(NamedTensors { path: path.to_owned(), format: Format::NumPy, entries, config: None, notes: Vec::new() })
+    Ok(NamedTensors { path: path.to_owned(), format: Format::NumPy, entries, config: None, vocabulary: Map::new(), notes: Vec::new() })
 }
 
 fn array(archive: &Archive, contents: &Contents, name: &str) -> Result<Entry, ModelError> {
@@ -38,6 +40,9 @@ fn array(archive: &Archive, contents: &Contents, name: &str) -> Result<Entry, Mo
     let damaged = |what: &str| archive.malformed(of_array(what), "a NumPy array of version 1, 2 or 3");
     let (text, start) = header(bytes).ok_or_else(|| damaged("has no valid header"))?;
     let header = Header::parse(text).ok_or_else(|| damaged(&format!("is described as {}", clip(text))))?;
+    if header.shape.is_empty() {
+        return Ok(Entry::Scalar);
+    }
     let dtype = match header.descr {
         "<f2" => Dtype::F16,
         "<f4" => Dtype::F32,

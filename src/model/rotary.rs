@@ -7,6 +7,11 @@
 //! Sine and cosine are polynomials of our own, because WGSL promises only an absolute error of 2^-11
 //! for its built-in ones. `shaders/shared/rotary.wgsl` holds the same code.
 
+use std::fmt;
+use std::str::FromStr;
+
+use super::tensor::Dtype;
+
 /// Frequencies of one head's neurons in fixed point: 2^-64 turns per position, one entry per neuron.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rotary {
@@ -40,12 +45,128 @@ impl Rotary {
 
 /// The frequencies of model.md by formula, `[neurons]`, turns per position.
 pub fn default_freqs(neurons: usize) -> Vec<f32> {
-    (0..neurons)
-        .map(|i| {
-            let pair = (i / 2 * 2) as f64;
-            (65536f64.powf(-pair / neurons as f64) / std::f64::consts::TAU) as f32
-        })
-        .collect()
+    Rope::default().freqs(neurons)
+}
+
+/// A kind of rotary embedding: which neurons of a head are rotated together, and how fast. Written
+/// `interleaved:65536` or `half-split:10000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rope {
+    pairs: Pairs,
+    base: u32,
+}
+
+/// The two neurons of pair j, of N.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pairs {
+    /// 2j and 2j + 1.
+    Interleaved,
+    /// j and j + N/2.
+    HalfSplit,
+}
+
+impl Rope {
+    /// The base of the frequencies: pair j of a head of N neurons turns by base^(−2j/N) radians per position.
+    pub fn base(self) -> u32 {
+        self.base
+    }
+
+    /// Whether pair j consists of neurons j and j + N/2 rather than of neighbours.
+    pub fn is_half_split(self) -> bool {
+        self.pairs == Pairs::HalfSplit
+    }
+
+    /// Frequencies by formula once the members of a pair are neighbours, `[neurons]`, turns per position.
+    pub fn freqs(self, neurons: usize) -> Vec<f32> {
+        (0..neurons)
+            .map(|i| {
+                let pair = (i / 2 * 2) as f64;
+                (f64::from(self.base).powf(-pair / neurons as f64) / std::f64::consts::TAU) as f32
+            })
+            .collect()
+    }
+}
+
+impl Default for Rope {
+    /// The official kind.
+    fn default() -> Self {
+        Self { pairs: Pairs::Interleaved, base: 65536 }
+    }
+}
+
+impl fmt::Display for Rope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs = match self.pairs {
+            Pairs::Interleaved => "interleaved",
+            Pairs::HalfSplit => "half-split",
+        };
+        f.pad(&format!("{pairs}:{}", self.base))
+    }
+}
+
+impl FromStr for Rope {
+    type Err = RopeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (pairs, base) = text.split_once(':').ok_or(RopeError)?;
+        let pairs = match pairs {
+            "interleaved" => Pairs::Interleaved,
+            "half-split" => Pairs::HalfSplit,
+            _ => return Err(RopeError),
+        };
+        let base = base.parse().ok().filter(|&base| base > 1).ok_or(RopeError)?;
+        Ok(Self { pairs, base })
+    }
+}
+
+/// Where a model's rotary frequencies come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frequencies {
+    /// They were computed.
+    Formula,
+    /// They were stored as those of the formula rounded to a type of less precision, and computed.
+    Rounded(Dtype),
+    /// They were stored.
+    Stored,
+}
+
+impl Frequencies {
+    /// What those say that a file stores as `values` of type `dtype`, `formula` being the computed ones.
+    pub(crate) fn of(values: &[f32], dtype: Dtype, formula: &[f32]) -> Self {
+        // The formula in f32, as PyTorch computes it, is a few units in the last place off.
+        const SLACK: f32 = 4e-7;
+        let rounded = |value: f32| match dtype {
+            Dtype::F16 => half::f16::from_f32(value).to_f32(),
+            _ => half::bf16::from_f32(value).to_f32(),
+        };
+        let agree = |(&stored, &exact): (&f32, &f32)| {
+            [1.0 - SLACK, 1.0, 1.0 + SLACK].iter().any(|factor| rounded(exact * factor) == stored)
+        };
+        match dtype {
+            Dtype::F16 | Dtype::BF16 if values.iter().zip(formula).all(agree) => Self::Rounded(dtype),
+            _ => Self::Stored,
+        }
+    }
+}
+
+impl fmt::Display for Frequencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Formula => f.pad("by formula"),
+            Self::Rounded(dtype) => f.pad(&format!("by formula; stored rounded to {dtype}")),
+            Self::Stored => f.pad("stored with the weights"),
+        }
+    }
+}
+
+/// A text that names no kind of rotary embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {}", Self::EXPECTED)]
+pub struct RopeError;
+
+impl RopeError {
+    /// The texts that name one.
+    pub(crate) const EXPECTED: &str = "interleaved:65536 (the official kind) or half-split:10000, or another base above 1";
 }
 
 /// `f` turns per position as 2^-64 turns, whole turns dropped. Exact for every f32 of magnitude 2^-40
@@ -112,6 +233,34 @@ mod tests {
         assert_eq!(phase(fixed_turns(-0.25), 1), 3 << 30);
         assert_eq!(phase(fixed_turns(7.5), 1), 1 << 31);
         assert_eq!(phase(fixed_turns(0.0), 12345), 0);
+    }
+
+    #[test]
+    fn kinds_are_read_and_written() {
+        for text in ["interleaved:65536", "half-split:10000", "half-split:500000"] {
+            assert_eq!(text.parse::<Rope>().unwrap().to_string(), text);
+        }
+        assert_eq!(Rope::default().to_string(), "interleaved:65536");
+        for wrong in ["", "rope", "interleaved", "half-split:", "half-split:1", "half-split:-3", "halfsplit:10000"] {
+            assert_eq!(wrong.parse::<Rope>(), Err(RopeError), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn frequencies_rounded_to_a_half_are_those_of_the_formula() {
+        for rope in [Rope::default(), "half-split:10000".parse().unwrap()] {
+            let formula = rope.freqs(8192);
+            // A unit in the last place either way, as other implementations of the power have it.
+            let shaken = |i: usize| f32::from_bits(formula[i].to_bits() + (i % 3) as u32 - 1);
+            let f16: Vec<f32> = (0..8192).map(|i| half::f16::from_f32(shaken(i)).to_f32()).collect();
+            let bf16: Vec<f32> = (0..8192).map(|i| half::bf16::from_f32(shaken(i)).to_f32()).collect();
+            assert_eq!(Frequencies::of(&f16, Dtype::F16, &formula), Frequencies::Rounded(Dtype::F16));
+            assert_eq!(Frequencies::of(&bf16, Dtype::BF16, &formula), Frequencies::Rounded(Dtype::BF16));
+            assert_eq!(Frequencies::of(&bf16, Dtype::F32, &formula), Frequencies::Stored);
+            let mut other = bf16.clone();
+            other[77] = f32::from_bits(other[77].to_bits() + (1 << 16));
+            assert_eq!(Frequencies::of(&other, Dtype::BF16, &formula), Frequencies::Stored);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::{ModelError, clip};
 use super::storage::Storage;
@@ -66,6 +66,7 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         }
         extents.push((begin, end));
         let entry = match known_dtype(dtype) {
+            _ if shape.is_empty() => Entry::Scalar,
             None => Entry::Other(dtype.to_owned()),
             Some(dtype) => {
                 let size = shape.iter().try_fold(dtype.size(), |product, &size| product.checked_mul(size));
@@ -97,7 +98,7 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         let found = format!("the last tensor ends at byte {covered} of {} of the data", data.len());
         return Err(malformed(found, "it at the end"));
     }
-    Ok(NamedTensors { path: path.to_owned(), format: Format::Safetensors, entries, config: None, notes: Vec::new() })
+    Ok(NamedTensors { path: path.to_owned(), format: Format::Safetensors, entries, config: None, vocabulary: Map::new(), notes: Vec::new() })
 }
 
 /// Dtype, shape and begin and end of the bytes from a tensor's description.

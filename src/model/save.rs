@@ -11,6 +11,7 @@ use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
 use super::error::ModelError;
+use super::rotary::default_freqs;
 use super::tensor::{Dtype, Tensor};
 use super::{CONFIG, GENERATION_CONFIG, Model, TRAINING_ARGS, WEIGHTS_FILE};
 
@@ -70,7 +71,7 @@ impl Model {
             output("decoder", &w.decoder),
             output("lm_head", &w.lm_head),
         ];
-        if self.stored_freqs {
+        if self.stored_freqs || w.freqs != default_freqs(w.freqs.len()) {
             let freqs = Tensor::from_f32(&[1, 1, 1, w.freqs.len()], w.freqs.clone());
             tensors.push(Output { name: "attn.freqs", tensor: freqs, dtype: Dtype::F32 });
         }
@@ -94,6 +95,10 @@ impl Model {
             "mlp_internal_dim_multiplier": multiplier,
             "vocab_size": config.vocab_size,
         }));
+        if let Some(texts) = self.tokenizer.texts() {
+            let ids = texts.into_iter().map(|(id, text)| (text, Value::from(id)));
+            map.insert("stoi".to_owned(), ids.collect::<Map<_, _>>().into());
+        }
         if let Some(context) = config.trained_context {
             map.insert("block_size".to_owned(), context.into());
         }
@@ -122,7 +127,7 @@ impl Model {
             .filter(|&dtype| tensors.iter().any(|output| output.dtype == dtype && output.name != "attn.freqs"))
             .map(|dtype| dtype.to_string())
             .collect();
-        let freqs = if self.stored_freqs { "stored with the weights" } else { "by formula" };
+        let freqs = self.frequencies;
         let context = config.trained_context.map_or("not declared".to_owned(), |context| format!("{context} tokens"));
         let source = match self.source {
             Some((format, layout)) => format!("{format}, {layout}"),

@@ -143,6 +143,25 @@ impl Tensor {
         copy.unwrap_or_else(|| unreachable!("every element of a matrix is in it"))
     }
 
+    /// The same neurons in another order: in each of `blocks` blocks of `neurons` rows of `width` elements, row j and
+    /// row j + `neurons`/2 become neighbours.
+    ///
+    /// # Panics
+    /// If the tensor has another number of elements, or `neurons` is odd.
+    pub(crate) fn interleaved(&self, blocks: usize, neurons: usize, width: usize) -> Self {
+        let half = neurons / 2;
+        assert_eq!(self.len, blocks * 2 * half * width, "elements of shape {:?}", self.shape);
+        let (shape, strides) = ([blocks, half, 2, width], [neurons * width, width, half * width, 1]);
+        let copy = match &self.data {
+            Data::Stored { dtype, .. } => Self::gather(self.bytes(), *dtype, 0, &shape, &strides),
+            Data::Owned(_) | Data::Elsewhere { .. } => {
+                Self::gather(bytemuck::cast_slice(&self.to_vec()), Dtype::F32, 0, &shape, &strides)
+            }
+        };
+        let copy = copy.unwrap_or_else(|| unreachable!("every element of a block is in it"));
+        Self { shape: self.shape.clone(), ..copy }
+    }
+
     /// Element type in the file.
     pub fn dtype(&self) -> Dtype {
         match self.data {

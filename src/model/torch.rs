@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::archive::{Archive, Contents};
 use super::config::SIZE_KEYS;
+use super::characters::VOCABULARY;
 use super::error::{ModelError, clip};
 use super::json::JsonFile;
 use super::pickle::{self, ElementType, Id, Node, Pickle, PickleError, TensorView};
@@ -96,8 +97,9 @@ impl<'a> Checkpoint<'a> {
             // As in Python, the last entry of a name counts.
             entries.insert(name.to_owned(), entry);
         }
-        let config = (state_dict != root).then(|| self.config()).flatten();
-        Ok(NamedTensors { path: self.archive.path.clone(), format: Format::PyTorch, entries, config, notes })
+        let path = self.archive.path.clone();
+        let (config, vocabulary) = (self.config(), self.vocabulary());
+        Ok(NamedTensors { path, format: Format::PyTorch, entries, config, vocabulary, notes })
     }
 
     /// The dict of tensors: inside a training checkpoint, or all there is.
@@ -119,7 +121,26 @@ impl<'a> Checkpoint<'a> {
         Some(JsonFile { path: self.archive.path.clone(), map })
     }
 
+    /// The first description of the model's characters: beside its tensors, in its configuration, or in what else
+    /// people keep it in.
+    fn vocabulary(&self) -> Map<String, Value> {
+        const HOLDERS: [&str; 4] = ["vocab", "vocabulary", "meta", "tokenizer"];
+        let root = self.pickle.root();
+        let inner = CONFIGS.iter().chain(&HOLDERS).filter_map(|key| self.pickle.get(root, key));
+        let keys = |holder: Id| {
+            let keys = VOCABULARY.iter().filter_map(|&key| {
+                let value = self.pickle.characters(self.pickle.attribute(holder, key)?)?;
+                Some((key.to_owned(), value))
+            });
+            keys.collect::<Map<_, _>>()
+        };
+        std::iter::once(root).chain(inner).map(keys).find(|map| !map.is_empty()).unwrap_or_default()
+    }
+
     fn entry(&mut self, name: &str, view: &TensorView<'a>) -> Result<Entry, ModelError> {
+        if view.shape.is_empty() {
+            return Ok(Entry::Scalar);
+        }
         let dtype = match view.element {
             ElementType::Weight(dtype) => dtype,
             ElementType::Other(other) => return Ok(Entry::Other(other.to_owned())),

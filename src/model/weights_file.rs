@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+
 use super::error::{ModelError, clip};
 use super::json::JsonFile;
 use super::storage::Storage;
 use super::tensor::Tensor;
-use super::{npz, safetensors, torch};
+use super::{npz, safetensors, shards, torch};
 
-/// Prefixes that torch.compile and DataParallel put before every name.
-const WRAPPERS: [&str; 2] = ["_orig_mod.", "module."];
+/// Prefixes that torch.compile, DataParallel and modules around the model put before every name.
+const WRAPPERS: [&str; 5] = ["_orig_mod.", "module.", "model.", "network.", "bdh."];
+/// The prefix that the Hugging Face port puts before every name but the output's. It says whose names they are.
+pub(super) const BACKBONE: &str = "backbone.";
 
 /// How a weights file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub(super) struct NamedTensors {
     pub(super) entries: BTreeMap<String, Entry>,
     /// The configuration that a training checkpoint carries.
     pub(super) config: Option<JsonFile>,
+    /// What the checkpoint says about its characters: `chars`, `stoi` or `itos`.
+    pub(super) vocabulary: Map<String, Value>,
     /// What was left out.
     pub(super) notes: Vec<String>,
 }
@@ -50,10 +56,20 @@ pub(super) enum Entry {
     Tensor(Tensor),
     /// One whose elements cannot be weights, with its dtype as the file spells it.
     Other(String),
+    /// A single number: a step, a loss.
+    Scalar,
 }
 
 /// Recognises a file's format and reads its tensors, under their bare names.
 pub(super) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
+    if path.to_str().is_some_and(|name| name.ends_with(shards::INDEX)) {
+        return strip_prefixes(shards::read(storage, path)?);
+    }
+    strip_prefixes(read_file(storage, path)?)
+}
+
+/// Reads the tensors of one file under their full names.
+pub(super) fn read_file(storage: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
     let bytes = storage.bytes();
     let unsupported = |what: &str| Err(ModelError::Unsupported { path: path.to_owned(), what: what.to_owned() });
     let malformed = |found: &str, expected: &str| {
@@ -65,15 +81,12 @@ pub(super) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
             "the weights themselves; fetch them with `git lfs pull`",
         );
     }
-    if path.file_name().is_some_and(|name| name == super::SHARD_INDEX) {
-        return unsupported("the index of weights split over several files");
-    }
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let tensors = match bytes {
+    match bytes {
         // A safetensors header starts at byte 8, whatever its length happens to look like.
-        [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::read(storage, path)?,
-        [b'P', b'K', 3 | 5, 4 | 6, ..] if extension == "npz" => npz::read(storage, path)?,
-        [b'P', b'K', 3 | 5, 4 | 6, ..] => torch::read(storage, path)?,
+        [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::read(storage, path),
+        [b'P', b'K', 3 | 5, 4 | 6, ..] if extension == "npz" => npz::read(storage, path),
+        [b'P', b'K', 3 | 5, 4 | 6, ..] => torch::read(storage, path),
         [0x80, 1..=5, ..] => {
             return malformed(
                 "a legacy PyTorch checkpoint (a pickle that is not in a zip)",
@@ -82,22 +95,42 @@ pub(super) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         }
         [b'G', b'G', b'U', b'F', ..] => return unsupported("a GGUF file"),
         [b'\x89', b'H', b'D', b'F', ..] => return unsupported("an HDF5 file"),
-        _ => safetensors::read(storage, path)?,
-    };
-    strip_wrappers(tensors)
+        _ => safetensors::read(storage, path),
+    }
 }
 
-/// Removes the wrappers' prefixes, in whatever order they come.
-fn strip_wrappers(tensors: NamedTensors) -> Result<NamedTensors, ModelError> {
+/// Removes the prefixes of wrappers, in whatever order they come, and leaves out single numbers. `backbone.` moves
+/// to the front.
+fn strip_prefixes(tensors: NamedTensors) -> Result<NamedTensors, ModelError> {
+    let NamedTensors { path, entries, mut notes, .. } = tensors;
     let mut stripped = BTreeMap::new();
-    for (full, entry) in tensors.entries {
-        let mut name = full.as_str();
-        while let Some(rest) = WRAPPERS.iter().find_map(|prefix| name.strip_prefix(prefix)) {
-            name = rest;
+    for (full, entry) in entries {
+        if let Entry::Scalar = entry {
+            notes.push(format!("{}: {:?} is a single number and not used", path.display(), clip(&full)));
+            continue;
         }
-        if stripped.insert(name.to_owned(), entry).is_some() {
-            return Err(ModelError::DuplicateTensor { path: tensors.path, tensor: clip(name), found: clip(&full) });
+        let (mut name, mut backbone) = (full.as_str(), "");
+        loop {
+            if let Some(rest) = WRAPPERS.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+                name = rest;
+            } else if let Some(rest) = name.strip_prefix(BACKBONE) {
+                (name, backbone) = (rest, BACKBONE);
+            } else {
+                break;
+            }
+        }
+        let bare = format!("{backbone}{name}");
+        let shown = clip(&bare);
+        if stripped.insert(bare, entry).is_some() {
+            return Err(ModelError::DuplicateTensor { path, tensor: shown, found: clip(&full) });
         }
     }
-    Ok(NamedTensors { entries: stripped, ..tensors })
+    if stripped.contains_key("backbone.lm_head") {
+        // The port has an output of another name, outside the backbone: these are the official names.
+        stripped = stripped
+            .into_iter()
+            .map(|(name, entry)| (name.strip_prefix(BACKBONE).map_or(name.clone(), str::to_owned), entry))
+            .collect();
+    }
+    Ok(NamedTensors { path, entries: stripped, notes, ..tensors })
 }

@@ -3,20 +3,24 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `bytes` | tokens that are bytes, and UTF-8 as it comes byte by byte |
+//! | `characters` | tokens that are characters |
 //! | `guard` | panics of the crate that reads tokenizer.json, caught |
 //! | `json` | the tokens of a tokenizer.json (feature `tokenizers`) |
 //!
 //! Special tokens print nothing.
 
 mod bytes;
+mod characters;
 #[cfg_attr(not(feature = "tokenizers"), allow(dead_code, reason = "bytes do not panic"))]
 mod guard;
 #[cfg(feature = "tokenizers")]
 mod json;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use self::bytes::ByteStream;
+use self::characters::Characters;
 pub use self::guard::panic_is_caught;
 
 /// First byte's id in ByT5's vocabulary: pad, eos and unk come before it.
@@ -43,6 +47,25 @@ pub enum EncodeError {
         offset: usize,
         /// The byte.
         byte: u8,
+    },
+    /// A character of a text has no token.
+    #[error("character {character:?} (at offset {offset}) has no token: the model knows {count} characters")]
+    CharacterWithoutToken {
+        /// Offset in the text, in bytes.
+        offset: usize,
+        /// The character.
+        character: char,
+        /// Characters that have a token.
+        count: usize,
+    },
+    /// Nothing says which text a token stands for.
+    #[error(
+        "this model has {vocab} tokens and no tokenizer, and its tokens are not bytes; put tokenizer.json beside its \
+         weights, name one with --tokenizer, or give token ids"
+    )]
+    NoTokenizer {
+        /// V.
+        vocab: usize,
     },
     /// The tokenizer itself gave up.
     #[error("the model's tokenizer cannot read this text: {0}")]
@@ -90,6 +113,9 @@ pub struct Tokenizer {
 enum Kind {
     /// Token 0 is byte 0 where the offset is 0.
     Bytes { offset: u32 },
+    Characters(Characters),
+    /// Tokens whose texts are not known.
+    Unknown,
     #[cfg(feature = "tokenizers")]
     Json(json::JsonTokenizer),
 }
@@ -103,6 +129,27 @@ impl Tokenizer {
     /// ByT5's bytes: the id is the byte + 3. Ids 0 (pad), 1 (eos), 2 (unk) and from 259 up are special.
     pub fn byt5(vocab_size: usize) -> Self {
         Self { kind: Kind::Bytes { offset: BYT5_OFFSET }, vocab: vocab_size }
+    }
+
+    /// Characters: `texts` holds the text of every id. Texts in angle or square brackets are special tokens.
+    ///
+    /// # Errors
+    /// The text of a token that is neither one character nor in brackets, or that another token has too.
+    pub fn characters(texts: BTreeMap<u32, String>, vocab_size: usize) -> Result<Self, String> {
+        Ok(Self { kind: Kind::Characters(Characters::new(texts)?), vocab: vocab_size })
+    }
+
+    /// The text of every id where tokens are characters.
+    pub(crate) fn texts(&self) -> Option<BTreeMap<u32, String>> {
+        match &self.kind {
+            Kind::Characters(characters) => Some(characters.texts()),
+            _ => None,
+        }
+    }
+
+    /// Tokens whose texts are not known: ids work, texts have no tokens, and tokens print nothing.
+    pub fn unknown(vocab_size: usize) -> Self {
+        Self { kind: Kind::Unknown, vocab: vocab_size }
     }
 
     /// The contents of a tokenizer.json for a model of `vocab_size` tokens.
@@ -124,7 +171,7 @@ impl Tokenizer {
     /// and tokenizers of bytes are left alone.
     pub fn add_special<'a>(&mut self, tokens: impl IntoIterator<Item = &'a str>) {
         match &mut self.kind {
-            Kind::Bytes { .. } => drop(tokens),
+            Kind::Bytes { .. } | Kind::Characters(_) | Kind::Unknown => drop(tokens),
             #[cfg(feature = "tokenizers")]
             Kind::Json(json) => json.add_special(tokens),
         }
@@ -133,7 +180,8 @@ impl Tokenizer {
     /// Id of a special token by its text.
     pub fn special_id(&self, token: &str) -> Option<u32> {
         match &self.kind {
-            Kind::Bytes { offset: 0 } => None,
+            Kind::Bytes { offset: 0 } | Kind::Unknown => None,
+            Kind::Characters(characters) => characters.special_id(token),
             Kind::Bytes { .. } => {
                 let id = ["<pad>", "</s>", "<unk>"].iter().position(|&special| special == token)?;
                 u32::try_from(id).ok()
@@ -147,6 +195,7 @@ impl Tokenizer {
     pub fn byte(&self, token: u32) -> Option<u8> {
         match &self.kind {
             Kind::Bytes { offset } => token.checked_sub(*offset)?.try_into().ok(),
+            Kind::Characters(_) | Kind::Unknown => None,
             #[cfg(feature = "tokenizers")]
             Kind::Json(_) => None,
         }
@@ -159,6 +208,9 @@ impl Tokenizer {
     pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, EncodeError> {
         match &self.kind {
             &Kind::Bytes { offset } => bytes::encode(text, self.vocab, offset),
+            Kind::Characters(characters) => characters.encode(text),
+            Kind::Unknown if text.is_empty() => Ok(Vec::new()),
+            Kind::Unknown => Err(EncodeError::NoTokenizer { vocab: self.vocab }),
             #[cfg(feature = "tokenizers")]
             Kind::Json(json) => json.encode(text, self.vocab),
         }
@@ -180,6 +232,8 @@ impl Tokenizer {
     pub fn stream(&self) -> TextStream {
         TextStream(match &self.kind {
             &Kind::Bytes { offset } => Stream::Bytes { bytes: ByteStream::default(), offset },
+            Kind::Characters(characters) => Stream::Characters(characters.clone()),
+            Kind::Unknown => Stream::Unknown,
             #[cfg(feature = "tokenizers")]
             Kind::Json(json) => Stream::Json(json.stream()),
         })
@@ -191,6 +245,8 @@ impl fmt::Display for Tokenizer {
         match &self.kind {
             Kind::Bytes { offset: 0 } => f.pad("raw bytes"),
             Kind::Bytes { offset } => f.pad(&format!("ByT5: bytes, ids from {offset}")),
+            Kind::Characters(characters) => f.pad(&characters.to_string()),
+            Kind::Unknown => f.pad("none: token ids only"),
             #[cfg(feature = "tokenizers")]
             Kind::Json(json) => f.pad(&json.to_string()),
         }
@@ -216,6 +272,8 @@ enum Stream {
         bytes: ByteStream,
         offset: u32,
     },
+    Characters(Characters),
+    Unknown,
     #[cfg(feature = "tokenizers")]
     Json(json::JsonStream),
 }
@@ -235,6 +293,8 @@ impl TextStream {
                     bytes.push(byte, text);
                 }
             }
+            Stream::Characters(characters) => characters.push(token, text),
+            Stream::Unknown => {}
             #[cfg(feature = "tokenizers")]
             Stream::Json(json) => json.push(token, text),
         }
@@ -244,6 +304,7 @@ impl TextStream {
     pub fn is_holding(&self) -> bool {
         match &self.0 {
             Stream::Bytes { bytes, .. } => bytes.is_holding(),
+            Stream::Characters(_) | Stream::Unknown => false,
             #[cfg(feature = "tokenizers")]
             Stream::Json(json) => json.is_holding(),
         }
@@ -253,6 +314,7 @@ impl TextStream {
     pub fn finish(&mut self, text: &mut String) {
         match &mut self.0 {
             Stream::Bytes { bytes, .. } => bytes.finish(text),
+            Stream::Characters(_) | Stream::Unknown => {}
             #[cfg(feature = "tokenizers")]
             Stream::Json(json) => json.finish(text),
         }

@@ -13,7 +13,7 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// Loads a file that has no configuration beside it.
 pub fn load(name: &str) -> Result<Model, ModelError> {
-    Model::from_path_with(fixture(name), &LoadOptions { n_layer: Some(1) })
+    Model::from_path_with(fixture(name), &LoadOptions { n_layer: Some(1), ..LoadOptions::default() })
 }
 
 #[track_caller]
@@ -104,9 +104,9 @@ fn a_configuration_beside_the_checkpoint_counts() {
         "{:?}",
         model.notes
     );
-    let options = LoadOptions { n_layer: Some(2) };
+    let options = LoadOptions { n_layer: Some(2), ..LoadOptions::default() };
     assert_eq!(Model::from_path_with(directory.path(), &options).unwrap().config.n_layer, 2);
-    let options = LoadOptions { n_layer: Some(0) };
+    let options = LoadOptions { n_layer: Some(0), ..LoadOptions::default() };
     let message = Model::from_path_with(directory.path(), &options).unwrap_err().to_string();
     assert!(message.contains("key \"n_layer\" is 0, expected a whole number from 1"), "{message}");
 }
@@ -152,7 +152,7 @@ fn refusal(bytes: &[u8]) -> String {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("model.pt");
     fs::write(&path, bytes).unwrap();
-    Model::from_path_with(path, &LoadOptions { n_layer: Some(1) }).expect_err("refused").to_string()
+    Model::from_path_with(path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() }).expect_err("refused").to_string()
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn malicious_pickles_are_refused_and_run_nothing() {
     for (way, pickle, name) in ways {
         let path = directory.path().join("model.pt");
         fs::write(&path, zip::checkpoint(&pickle)).unwrap();
-        match Model::from_path_with(&path, &LoadOptions { n_layer: Some(1) }) {
+        match Model::from_path_with(&path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() }) {
             Err(ModelError::Forbidden { name: found, .. }) => assert_eq!(found, name, "{way}"),
             other => panic!("{way}: {other:?}"),
         }

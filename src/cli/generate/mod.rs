@@ -32,9 +32,9 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// A model that names no trained context and forgets nothing is likely to be lost past this position.
-pub const ADVISED_CONTEXT: u64 = 1024;
+pub const ADVISED_CONTEXT: u64 = 512;
 
-pub const ADVICE: &str = "note: the text has passed position 1,024, and this model does not say what context it was trained \
+pub const ADVICE: &str = "note: the text has passed position 512, and this model does not say what context it was trained \
     with; if the text loses its thread, --context N lets everything older than about N tokens fade";
 
 const EXAMPLES: &str = "\

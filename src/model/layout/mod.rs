@@ -9,14 +9,17 @@ mod specs;
 use std::fmt;
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use self::source::{Source, check_finite, check_freqs};
 use self::specs::WeightSpecs;
 use super::config::{Config, TIED};
 use super::error::{ModelError, clip};
 use super::json::JsonFile;
+use super::rotary::{Frequencies, Rope};
 use super::storage::Storage;
 use super::tensor::Tensor;
-use super::weights_file::{self, Entry, Format, NamedTensors};
+use super::weights_file::{self, BACKBONE, Entry, Format, NamedTensors};
 use super::{CONFIG, Weights};
 
 /// Whose names the tensors of a weights file have.
@@ -46,8 +49,8 @@ impl fmt::Display for Layout {
 /// What a weights file holds.
 pub(super) struct Loaded {
     pub(super) weights: Weights,
-    /// Whether the rotary frequencies are the file's own.
-    pub(super) stored_freqs: bool,
+    /// Where the rotary frequencies come from.
+    pub(super) frequencies: Frequencies,
     /// What was left out of it.
     pub(super) notes: Vec<String>,
 }
@@ -87,6 +90,11 @@ impl WeightsFile {
         self.tensors.config.take()
     }
 
+    /// The characters that the file describes, if it does.
+    pub(super) fn take_vocabulary(&mut self) -> Map<String, Value> {
+        std::mem::take(&mut self.tensors.vocabulary)
+    }
+
     /// Whether the embedding is also the output, unless the configuration says otherwise.
     pub(super) fn ties_embeddings(&self) -> bool {
         self.layout == Layout::HuggingFace
@@ -97,7 +105,7 @@ impl WeightsFile {
     pub(super) fn config_by_shapes(&self, n_layer: usize) -> Option<Config> {
         let shape = |name: &str| match self.tensors.entries.get(name)? {
             Entry::Tensor(tensor) => Some(tensor.shape()),
-            Entry::Other(_) => None,
+            Entry::Other(_) | Entry::Scalar => None,
         };
         // Only the names count here.
         let specs = WeightSpecs::new(self.layout, &Config::unset());
@@ -107,39 +115,59 @@ impl WeightsFile {
         Some(Config { n_layer, n_embd, n_head, neurons_per_head, vocab_size, tied_embeddings, ..Config::unset() })
     }
 
-    /// Checks every tensor against the configuration and takes the weights.
-    pub(super) fn weights(self, config: &Config) -> Result<Loaded, ModelError> {
+    /// Checks every tensor against the configuration and takes the weights. `rope` is the kind of rotary embedding,
+    /// where the user or the configuration names one.
+    pub(super) fn weights(self, config: &Config, rope: Option<Rope>) -> Result<Loaded, ModelError> {
         let specs = WeightSpecs::new(self.layout, config);
         let mut earlier = self.tensors.notes.clone();
         let loaded = match self.layout {
-            Layout::HuggingFace => hugging_face(self.tensors, &specs, config),
-            Layout::Official | Layout::Mlx | Layout::Paper => plain(self.tensors, &specs, config),
+            Layout::HuggingFace => hugging_face(self.tensors, &specs, config, rope),
+            Layout::Official | Layout::Mlx => plain(self.tensors, &specs, config, rope, true),
+            Layout::Paper => plain(self.tensors, &specs, config, rope, false),
         }?;
         earlier.extend(loaded.notes);
+        if self.layout == Layout::Paper {
+            earlier.push(PAPER_NOTE.to_owned());
+        }
         Ok(Loaded { notes: earlier, ..loaded })
     }
 }
 
+const PAPER_NOTE: &str = "the paper's names: taken for a model with a norm after every layer; models of these names \
+    without one give other results than here";
+
 /// Tensors shaped as the official implementation's, whatever their names.
-fn plain(tensors: NamedTensors, specs: &WeightSpecs, config: &Config) -> Result<Loaded, ModelError> {
+fn plain(
+    tensors: NamedTensors,
+    specs: &WeightSpecs,
+    config: &Config,
+    rope: Option<Rope>,
+    known: bool,
+) -> Result<Loaded, ModelError> {
     let mut file = Source::new(tensors);
     let stored = file.take_body(specs)?;
     let lm_head = file.take(&specs.lm_head)?;
-    let freqs = file.take_freqs(specs, config)?;
+    let (freqs, frequencies) = file.take_freqs(specs, config, rope, known)?;
     let notes = file.take_extras(specs, "")?;
     file.check_finite(specs, &stored, Some(&lm_head))?;
-    Ok(stored.with(lm_head, freqs, notes, config))
+    let weights = stored.with(lm_head, freqs, config, rope.unwrap_or_default());
+    Ok(Loaded { weights, frequencies, notes })
 }
 
 /// The Hugging Face port's tensors: a prefix before every name but the output's, which is transposed
 /// and, where it is tied to the embedding, not stored.
-fn hugging_face(tensors: NamedTensors, specs: &WeightSpecs, config: &Config) -> Result<Loaded, ModelError> {
+fn hugging_face(
+    tensors: NamedTensors,
+    specs: &WeightSpecs,
+    config: &Config,
+    rope: Option<Rope>,
+) -> Result<Loaded, ModelError> {
     let tied = config.tied_embeddings;
     let mut file = Source::new(tensors);
     let stored = file.take_body(specs)?;
     let stored_head = if tied { file.take_optional(&specs.lm_head)? } else { Some(file.take_untied(&specs.lm_head)?) };
-    let freqs = file.take_freqs(specs, config)?;
-    let mut notes = file.take_extras(specs, HUGGING_FACE_PREFIX)?;
+    let (freqs, frequencies) = file.take_freqs(specs, config, rope, true)?;
+    let mut notes = file.take_extras(specs, BACKBONE)?;
     file.check_finite(specs, &stored, stored_head.as_ref())?;
     if tied && let Some(head) = &stored_head {
         check_equal((head, specs.lm_head.name), (&stored.embed, specs.embed.name), &file.path)?;
@@ -151,11 +179,9 @@ fn hugging_face(tensors: NamedTensors, specs: &WeightSpecs, config: &Config) -> 
         ));
     }
     let lm_head = stored_head.as_ref().unwrap_or(&stored.embed).transposed();
-    Ok(stored.with(lm_head, freqs, notes, config))
+    let weights = stored.with(lm_head, freqs, config, rope.unwrap_or_default());
+    Ok(Loaded { weights, frequencies, notes })
 }
-
-/// What comes before the names of the Hugging Face port's tensors.
-const HUGGING_FACE_PREFIX: &str = "backbone.";
 
 /// Refuses two tensors of one shape that should be the same and are not.
 fn check_equal(
@@ -205,7 +231,7 @@ fn detect(tensors: &NamedTensors) -> Layout {
     let layout = |name: &String| match name.as_str() {
         "embed_weight" | "attn_freqs" => Some(Layout::Mlx),
         WTE | WTE_OF_MODULE | "decoder_x" | "decoder_y" | "readout" => Some(Layout::Paper),
-        other if other.starts_with(HUGGING_FACE_PREFIX) => Some(Layout::HuggingFace),
+        other if other.starts_with(BACKBONE) => Some(Layout::HuggingFace),
         _ => None,
     };
     tensors.entries.keys().find_map(layout).unwrap_or(Layout::Official)

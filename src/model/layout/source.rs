@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::specs::{WeightSpec, WeightSpecs};
-use super::{Loaded, is_number};
+use super::is_number;
 use crate::model::config::{Config, TIED};
 use crate::model::error::{ModelError, clip};
-use crate::model::rotary::default_freqs;
+use crate::model::rotary::{Frequencies, Rope};
 use crate::model::tensor::Tensor;
 use crate::model::weights_file::{Entry, NamedTensors};
 use crate::model::{CONFIG, Weights};
@@ -70,11 +70,47 @@ impl Source {
         }
     }
 
-    pub(super) fn take_freqs(&mut self, specs: &WeightSpecs, config: &Config) -> Result<Option<Vec<f32>>, ModelError> {
-        let Some(entry) = self.entries.remove(specs.freqs) else { return Ok(None) };
-        let tensor = weight(entry, specs.freqs, &self.path)?;
+    /// Rotary frequencies once the members of a pair are neighbours, and where they come from. `given` is the kind that
+    /// the user or the configuration names; `known` says that the layout has the official kind otherwise.
+    pub(super) fn take_freqs(
+        &mut self,
+        specs: &WeightSpecs,
+        config: &Config,
+        given: Option<Rope>,
+        known: bool,
+    ) -> Result<(Vec<f32>, Frequencies), ModelError> {
+        let rope = given.unwrap_or_default();
+        let formula = rope.freqs(config.neurons_per_head);
+        let Some(entry) = self.entries.remove(specs.freqs) else {
+            if given.is_none() && !known {
+                return Err(ModelError::UnknownRope { path: self.path.clone() });
+            }
+            return Ok((formula, Frequencies::Formula));
+        };
+        let mut tensor = weight(entry, specs.freqs, &self.path)?;
         check_freqs(&tensor, specs.freqs, config, &self.path)?;
-        Ok(Some(tensor.to_vec()))
+        if rope.is_half_split() {
+            tensor = tensor.interleaved(1, config.neurons_per_head, 1);
+        }
+        let stored = tensor.to_vec();
+        let frequencies = Frequencies::of(&stored, tensor.dtype(), &formula);
+        if frequencies != Frequencies::Stored {
+            return Ok((formula, frequencies));
+        }
+        let differs = |(stored, formula): (&f32, &f32)| (stored - formula).abs() > 1e-5 * formula.abs();
+        if given.is_some() && stored.iter().zip(&formula).any(differs) {
+            let tensor = specs.freqs.to_owned();
+            return Err(ModelError::OtherFrequencies { path: self.path.clone(), tensor, rope });
+        }
+        let (first, second) = stored.split_at(stored.len() / 2);
+        if first == second && stored.chunks(2).any(|pair| pair[0] != pair[pair.len() - 1]) {
+            return Err(ModelError::Malformed {
+                path: self.path.clone(),
+                found: format!("tensor {:?} repeats its first half: neurons i and i + N/2 are a pair", specs.freqs),
+                expected: "their kind, as half-split:10000, as \"rope\" in config.json or as --rope".to_owned(),
+            });
+        }
+        Ok((stored, frequencies))
     }
 
     /// A note for each of the tensors that are left; refuses those that are not known to be unused.
@@ -112,12 +148,17 @@ impl Source {
 }
 
 impl Body {
-    /// Puts a file's parts together; frequencies that it does not hold are those of the formula.
-    pub(super) fn with(self, lm_head: Tensor, freqs: Option<Vec<f32>>, notes: Vec<String>, config: &Config) -> Loaded {
-        let Self { encoder, encoder_v, decoder, embed } = self;
-        let stored_freqs = freqs.is_some();
-        let freqs = freqs.unwrap_or_else(|| default_freqs(config.neurons_per_head));
-        Loaded { weights: Weights { embed, encoder, encoder_v, decoder, lm_head, freqs }, stored_freqs, notes }
+    /// Puts a file's parts together. Where the two neurons of a pair are half a head apart, all that neurons have an
+    /// order in is put in that of neighbours.
+    pub(super) fn with(self, lm_head: Tensor, freqs: Vec<f32>, config: &Config, rope: Rope) -> Weights {
+        let Self { mut encoder, mut encoder_v, mut decoder, embed } = self;
+        if rope.is_half_split() {
+            let Config { n_embd, n_head, neurons_per_head, .. } = *config;
+            encoder = encoder.interleaved(n_head * n_embd, neurons_per_head, 1);
+            encoder_v = encoder_v.interleaved(n_head * n_embd, neurons_per_head, 1);
+            decoder = decoder.interleaved(n_head, neurons_per_head, n_embd);
+        }
+        Weights { embed, encoder, encoder_v, decoder, lm_head, freqs }
     }
 }
 
@@ -142,6 +183,7 @@ pub(super) fn check_freqs(tensor: &Tensor, name: &str, config: &Config, path: &P
 fn weight(entry: Entry, name: &str, path: &Path) -> Result<Tensor, ModelError> {
     match entry {
         Entry::Tensor(tensor) => Ok(tensor),
+        Entry::Scalar => unreachable!("single numbers were left out"),
         Entry::Other(dtype) => {
             Err(ModelError::UnsupportedDtype { path: path.to_owned(), tensor: name.to_owned(), found: clip(&dtype) })
         }

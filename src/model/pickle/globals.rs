@@ -153,6 +153,12 @@ pub(super) fn resolve<'a>(module: &'a str, name: &'a str) -> Option<Global<'a>> 
         "copy_reg" => "copyreg",
         other => other,
     };
+    let name = match (module, name) {
+        ("builtins", "long") => "int",
+        ("builtins", "unicode") => "str",
+        ("builtins", "xrange") => "range",
+        (_, other) => other,
+    };
     Some(match (module, name) {
         ("collections", "OrderedDict" | "defaultdict" | "Counter") | ("builtins", "dict") => Global::Dict,
         ("builtins", "set" | "frozenset" | "list" | "tuple") | ("torch", "Size") => Global::Sequence,
@@ -229,7 +235,15 @@ mod tests {
         assert_eq!(resolve("torch", "LongStorage"), Some(Global::Storage(ElementType::Other("LongStorage"))));
         assert_eq!(resolve("torch", "bfloat16"), Some(Global::ElementType(ElementType::Weight(Dtype::BF16))));
         for (module, name) in
-            [("bdh", "BDHConfig"), ("__main__", "Config"), ("pathlib", "PosixPath"), ("torch", "device")]
+            [
+            ("bdh", "BDHConfig"),
+            ("__main__", "Config"),
+            ("pathlib", "PosixPath"),
+            ("torch", "device"),
+            ("__builtin__", "long"),
+            ("__builtin__", "unicode"),
+            ("__builtin__", "xrange"),
+        ]
         {
             assert_eq!(resolve(module, name), Some(Global::Opaque), "{module}.{name}");
         }

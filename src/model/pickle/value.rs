@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::globals::Global;
+use crate::model::config_keys::opaque;
 use crate::model::tensor::Dtype;
 
 /// Number of a value in the arena.
@@ -101,8 +102,46 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The plain attributes of an object, or the plain entries of a dict: numbers, texts and short lists
-    /// of numbers.
+    /// One attribute of an object, or one entry of a dict.
+    pub(crate) fn attribute(&self, id: Id, key: &str) -> Option<Id> {
+        let state = match self.node(id) {
+            Node::Object(Some(state)) => *state,
+            _ => id,
+        };
+        match self.node(state) {
+            Node::Sequence(parts) => parts.iter().take(2).find_map(|&part| self.get(part, key)),
+            _ => self.get(self.get(state, "__dict__").unwrap_or(state), key),
+        }
+    }
+
+    /// Characters and their ids, as JSON writes them: a text, a list of texts, or a dict from texts to numbers or from
+    /// numbers to texts.
+    pub(crate) fn characters(&self, id: Id) -> Option<Value> {
+        /// More than any vocabulary of characters has.
+        const MOST: usize = 1 << 16;
+        match self.node(id) {
+            Node::Text(text) if text.len() <= MOST => Some(Value::from(*text)),
+            Node::Sequence(items) if items.len() <= MOST => {
+                let text = |&item: &Id| match self.node(item) {
+                    Node::Text(text) => Some(Value::from(*text)),
+                    _ => None,
+                };
+                items.iter().map(text).collect::<Option<_>>().map(Value::Array)
+            }
+            Node::Dict(entries) if entries.len() <= MOST => {
+                let pair = |&(key, value): &(Id, Id)| match (self.node(key), self.node(value)) {
+                    (Node::Text(text), Node::Int(id)) => Some(((*text).to_owned(), Value::from(*id))),
+                    (Node::Int(id), Node::Text(text)) => Some((id.to_string(), Value::from(*text))),
+                    _ => None,
+                };
+                entries.iter().map(pair).collect::<Option<_>>().map(Value::Object)
+            }
+            _ => None,
+        }
+    }
+
+    /// The attributes of an object, or the entries of a dict. Plain are numbers, texts and short lists of them;
+    /// every other value is an empty object.
     pub(crate) fn attributes(&self, id: Id) -> Map<String, Value> {
         let mut map = Map::new();
         let state = match self.node(id) {
@@ -122,9 +161,7 @@ impl<'a> Pickle<'a> {
         const MOST: usize = 1000;
         let Some(entries) = self.entries(dict) else { return };
         for (key, value) in entries.take(MOST) {
-            if let Some(value) = self.plain(value) {
-                map.insert(key.to_owned(), value);
-            }
+            map.insert(key.to_owned(), self.plain(value).unwrap_or_else(opaque));
         }
     }
 
