@@ -52,9 +52,7 @@ fn text(model: &Model) -> String {
     let tokens = |count: u32| format!("{} tokens", format::thousands(count.into()));
     let id = |ids: &[u32]| if ids.is_empty() { "none".to_string() } else { format::ids(ids) };
     let forgetting = match Forgetting::of_model(config) {
-        Forgetting::Full => "none: everything is remembered in full, which most models stand for about 512 tokens; \
-                             --context N changes that"
-            .to_string(),
+        Forgetting::Full => "none: everything is remembered in full; --context N changes that".to_string(),
         Forgetting::After { context, tau } => {
             format!("from position {} with a time constant of {tau} tokens", format::thousands(context.into()))
         }
@@ -82,7 +80,7 @@ fn text(model: &Model) -> String {
         ("tokenizer", model.tokenizer.to_string()),
         ("bos token", id(config.bos_token_id.as_slice())),
         ("eos tokens", id(&config.eos_token_ids)),
-        ("trained context", config.trained_context.map_or("not declared: full memory is assumed".to_string(), tokens)),
+        ("trained context", config.trained_context.map_or("not declared; assumed: no limit, though many models are trained on 512 tokens".to_string(), tokens)),
         ("forgetting", forgetting),
         ("generation", format::generation_options(&GenerationOptions::of_model(model))),
     ];

@@ -39,7 +39,7 @@ impl TokenSource {
             Self::File(path) => {
                 let bytes = read_file(path)?;
                 let wrong = |what: String| Failure::Failed(format!("{}: {what}", path.display()));
-                let text = str::from_utf8(&bytes).map_err(|_| wrong("is not text; expected token ids".into()))?;
+                let text = str::from_utf8(without_mark(&bytes)).map_err(|_| wrong("is not text; expected token ids".into()))?;
                 parse_ids(text).map_err(wrong)?
             }
         };
@@ -48,9 +48,11 @@ impl TokenSource {
     }
 }
 
-/// Ids separated by spaces, commas or line ends.
+/// Ids separated by spaces, commas or line ends, alone or as a list in square brackets.
 fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
     const LONGEST_SHOWN: usize = 20;
+    let list = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let text = list.unwrap_or(text);
     let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
     words
         .map(|word| {
@@ -156,7 +158,7 @@ mod tests {
 
     #[test]
     fn ids_may_be_separated_in_any_way() {
-        for text in ["1 2,3", " 1,\t2\n3\n", "1,,2 , 3,"] {
+        for text in ["1 2,3", " 1,\t2\n3\n", "1,,2 , 3,", "[1,2,3]", " [1, 2, 3]\n"] {
             assert_eq!(text.parse(), Ok(TokenSource::Ids(vec![1, 2, 3])));
         }
         assert_eq!("".parse(), Ok(TokenSource::Ids(vec![])));
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_named() {
-        for wrong in ["-1", "4294967296", "1.5", "x", "\u{1b}[31m", "１２"] {
+        for wrong in ["-1", "4294967296", "1.5", "[1", "1]", "[[1]]", "x", "\u{1b}[31m", "１２"] {
             let error = format!("1 {wrong}").parse::<TokenSource>().unwrap_err();
             assert!(error.starts_with(&format!("{wrong:?} is not a token id")), "{error}");
         }

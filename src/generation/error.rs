@@ -74,6 +74,14 @@ pub enum GenerationError {
         /// V.
         vocab: usize,
     },
+    /// A value of the model's own options that cannot be used, and no other was given.
+    #[error("{problem}; give another {key}")]
+    ModelOption {
+        /// The file, the key, its value, and what was expected.
+        problem: String,
+        /// The option.
+        key: &'static str,
+    },
     /// An option of drawing beside beams.
     #[error("--{option} has no place in beam search, which draws nothing; leave out --{option} or --num-beams")]
     DrawingInBeamSearch {
@@ -116,6 +124,7 @@ impl GenerationError {
             | Self::TooShort(_)
             | Self::EmptyStop
             | Self::EosOutOfRange { .. }
+            | Self::ModelOption { .. }
             | Self::DrawingInBeamSearch { .. }
             | Self::NoBeams
             | Self::ForgetTau(_)

@@ -80,7 +80,9 @@ impl Settings {
         let asks_for_drawing = request.asks_for_drawing();
         if let Some(num_beams) = request.num_beams {
             settings.num_beams = num_beams;
-            if let (true, Some(option)) = (num_beams > 1, asks_for_drawing) {
+            // Beam search is greedy too: it takes the likeliest.
+            let drawing = asks_for_drawing.filter(|option| *option != "greedy");
+            if let (true, Some(option)) = (num_beams > 1, drawing) {
                 return Err(GenerationError::DrawingInBeamSearch { option });
             }
         } else if asks_for_drawing.is_some() {
@@ -89,6 +91,7 @@ impl Settings {
         }
         set(&mut settings.length_penalty, request.length_penalty);
         set(&mut settings.early_stopping, request.early_stopping);
+        request.check_used(&settings, model)?;
         settings.validate()?;
         if !settings.uses_beams() && (request.length_penalty.is_some() || request.early_stopping.is_some()) {
             return Err(GenerationError::NoBeams);
@@ -138,6 +141,35 @@ impl Request {
             options.eos_token_ids.clone_from(&self.eos_token_ids);
         }
         Ok(())
+    }
+
+    /// Refuses values of generation_config.json that cannot be used, where they would be.
+    fn check_used(&self, settings: &Settings, model: &Model) -> Result<(), GenerationError> {
+        let sampling = &settings.options.sampling;
+        let drawn = !settings.uses_beams() && sampling.do_sample;
+        let beams = settings.uses_beams();
+        let keys = [
+            ("max_new_tokens", self.max_new_tokens.is_none()),
+            ("min_new_tokens", self.min_new_tokens.is_none()),
+            ("do_sample", !beams && self.do_sample.is_none() && self.asks_for_drawing().is_none()),
+            ("temperature", drawn && self.temperature.is_none()),
+            ("top_k", drawn && self.top_k.is_none()),
+            ("top_p", drawn && self.top_p.is_none()),
+            ("min_p", drawn && self.min_p.is_none()),
+            ("repetition_penalty", self.repetition_penalty.is_none()),
+            ("presence_penalty", self.presence_penalty.is_none()),
+            ("frequency_penalty", self.frequency_penalty.is_none()),
+            ("num_beams", self.num_beams.is_none() && self.asks_for_drawing().is_none()),
+            ("length_penalty", beams && self.length_penalty.is_none()),
+            ("early_stopping", beams && self.early_stopping.is_none()),
+            ("eos_token_id", self.eos_token_ids.is_empty() && !self.ignore_eos),
+            ("seed", drawn && self.seed.is_none()),
+        ];
+        let used = keys.into_iter().filter(|(_, used)| *used);
+        match used.filter_map(|(key, _)| Some((key, model.generation.problem(key)?))).next() {
+            Some((key, problem)) => Err(GenerationError::ModelOption { problem: problem.to_owned(), key }),
+            None => Ok(()),
+        }
     }
 
     /// The first option given that decides how tokens are drawn.

@@ -1,6 +1,7 @@
 //! Configuration, special tokens, generation options.
 
 use super::small::{SMALL_CONFIG, Small};
+use bdh_gpu::generation::{Request, Settings};
 use bdh_gpu::model::EarlyStopping;
 
 #[test]
@@ -13,7 +14,6 @@ fn files_that_are_not_json_objects_are_refused() {
     Small::new()
         .file("generation_config.json", "7")
         .refuses("generation_config.json: is a number, expected a JSON object");
-    Small::new().file("training_args.json", "null").refuses("training_args.json: is null, expected a JSON object");
     let deep = "[".repeat(100_000);
     assert!(small(&deep).refusal().contains("recursion limit"));
     let long = format!("{SMALL_CONFIG}{}", " ".repeat(16 << 20));
@@ -69,6 +69,60 @@ fn the_trained_context_may_stand_in_training_args() {
 }
 
 #[test]
+fn training_args_never_stop_a_model() {
+    for (text, note) in [
+        ("null", "training_args.json: is null, expected a JSON object; it is not used"),
+        ("{", "training_args.json: not valid JSON (EOF while parsing an object at line 1 column 1)"),
+        ("{\"block_size\": -1}", "training_args.json: key \"block_size\" is -1, expected a whole number"),
+    ] {
+        let model = Small::new().file("training_args.json", text).load().unwrap();
+        assert!(model.notes.len() == 1 && model.notes[0].contains(note), "{:?}", model.notes);
+        assert_eq!(model.config.trained_context, None);
+    }
+    let model = Small::new().file("training_args.json", "{\"loss\": Infinity, \"block_size\": 64.0}").load().unwrap();
+    assert_eq!((model.config.trained_context, model.notes.len()), (Some(64), 0));
+    let small = Small::new();
+    std::fs::create_dir(small.path().join("training_args.json")).unwrap();
+    assert!(small.load().unwrap().notes[0].contains("training_args.json: is a directory"));
+}
+
+#[test]
+fn json_is_read_as_peoples_tools_write_it() {
+    let config = format!("\u{feff}{}", SMALL_CONFIG.replace("1,", "1.0, \"lr\": NaN,"));
+    let model = Small::new().file("config.json", &config).load().unwrap();
+    assert_eq!((model.config.n_layer, model.notes.len()), (1, 0));
+    Small::new().config("\"n_layer\": 1", "\"n_layer\": Infinity").refuses(
+        "config.json: key \"n_layer\" is \"Infinity\", expected a whole number from 1 to 16777216",
+    );
+}
+
+#[test]
+fn minus_one_is_no_token() {
+    let small = Small::new().config("\"vocab_size\": 5", "\"vocab_size\": 5, \"eos_token_id\": 1, \"bos_token_id\": -1");
+    let model = small.load().unwrap();
+    assert_eq!((model.config.eos_token_ids, model.config.bos_token_id), (vec![1], None));
+    let model = small.file("generation_config.json", "{\"eos_token_id\": -1, \"top_k\": -1}").load().unwrap();
+    assert_eq!((model.config.eos_token_ids, model.generation.top_k), (vec![], Some(0)));
+    assert!(model.notes.is_empty());
+}
+
+#[test]
+fn keys_that_change_the_computation_are_refused() {
+    let with = |key: &str| Small::new().config("\"vocab_size\": 5", &format!("\"vocab_size\": 5, {key}"));
+    with("\"attn_window\": 4").refuses(
+        "config.json: key \"attn_window\" is 4, which changes what the model computes and is not implemented; \
+         expected a model without it",
+    );
+    // Before anything is said about the tensors.
+    let small = with("\"latent_reasoning_steps\": 2").with(super::small::stored("network.layers.0", "F32", &[1], 0.0));
+    assert!(small.refusal().starts_with("config.json: key \"latent_reasoning_steps\" is 2"));
+    let model = with("\"attn_window\": null, \"latent_reasoning_steps\": 1.0, \"seed\": 3").load().unwrap();
+    assert!(model.notes.is_empty());
+    let model = with("\"colour\": 7").load().unwrap();
+    assert!(model.notes.len() == 1 && model.notes[0].contains("not known and not used: \"colour\"; "));
+}
+
+#[test]
 fn special_tokens_come_from_either_file() {
     let config = "\"vocab_size\": 5, \"eos_token_id\": [1, 2], \"bos_token_id\": 3";
     let small = Small::new().config("\"vocab_size\": 5", config);
@@ -106,7 +160,7 @@ fn generation_options_are_read_and_checked() {
         ("\"temperature\": -1", "\"temperature\" is -1, expected a number ≥ 0"),
         ("\"temperature\": \"hot\"", "\"temperature\" is \"hot\", expected a number ≥ 0"),
         ("\"temperature\": 1e300", "\"temperature\" is 1e+300, expected a number ≥ 0"),
-        ("\"top_k\": -1", "\"top_k\" is -1, expected a whole number from 0 to 4294967295"),
+        ("\"top_k\": -2", "\"top_k\" is -2, expected a whole number from 0 to 4294967295"),
         ("\"top_k\": 1.5", "\"top_k\" is 1.5, expected a whole number from 0 to 4294967295"),
         ("\"top_p\": 0", "\"top_p\" is 0, expected a number > 0 and ≤ 1"),
         ("\"top_p\": 1.5", "\"top_p\" is 1.5, expected a number > 0 and ≤ 1"),
@@ -115,11 +169,21 @@ fn generation_options_are_read_and_checked() {
         ("\"do_sample\": 1", "\"do_sample\" is 1, expected true or false"),
         ("\"num_beams\": 0", "\"num_beams\" is 0, expected a whole number from 1 to 4294967295"),
         ("\"early_stopping\": \"soon\"", "\"early_stopping\" is \"soon\", expected true, false or \"never\""),
-        ("\"eos_token_id\": -1", "\"eos_token_id\" is -1, expected a token id or a list of token ids"),
+        ("\"eos_token_id\": -2", "\"eos_token_id\" is -2, expected a token id or a list of token ids"),
         ("\"seed\": -1", "\"seed\" is -1, expected a whole number from 0"),
     ] {
-        Small::new()
-            .file("generation_config.json", &format!("{{{option}}}"))
-            .refuses(&format!("generation_config.json: key {message}"));
+        let small = Small::new().file("generation_config.json", &format!("{{{option}}}"));
+        let model = small.load().unwrap();
+        let key = option.split('"').nth(1).unwrap();
+        let problem = model.generation.problem(key).unwrap();
+        assert!(problem.ends_with(&format!("generation_config.json: key {message}")), "{problem}");
+        assert_eq!(model.notes, [format!("{problem}; it is not used")]);
+        // Where it is used, it is an error.
+        let request = Request { do_sample: key.starts_with("t").then_some(true), ..Request::default() };
+        let error = Settings::new(&request, &model).map(|_| ()).map_err(|error| error.to_string());
+        match key {
+            "early_stopping" => assert_eq!(error, Ok(())),
+            _ => assert_eq!(error, Err(format!("{problem}; give another {key}"))),
+        }
     }
 }

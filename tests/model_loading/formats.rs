@@ -1,10 +1,6 @@
 //! Formats and layouts that are not read, and damaged files.
 
 use super::small::{Small, refuses_weights, safetensors_bytes, stored, with_header};
-use bdh_gpu::model::Model;
-use std::fs;
-use tempfile::TempDir;
-
 #[test]
 fn weights_of_one_layer_are_named() {
     for tensor in ["encoders.0", "encoder.1", "layers.11.attn.weight"] {
@@ -18,14 +14,6 @@ fn weights_of_one_layer_are_named() {
 #[test]
 fn other_formats_are_named() {
     let unread = "which this version does not read; expected safetensors, a PyTorch checkpoint or a NumPy archive";
-    let directory = TempDir::new().unwrap();
-    let file = "model.safetensors.index.json";
-    fs::write(directory.path().join(file), "{}").unwrap();
-    for path in [directory.path().to_owned(), directory.path().join(file)] {
-        let message = Model::from_path(path).unwrap_err().to_string();
-        let expected = format!("{file}: the index of weights split over several files, {unread}");
-        assert!(message.ends_with(&expected), "{message}");
-    }
     refuses_weights(b"GGUF\x03\0\0\0\0\0\0\0", &format!("a GGUF file, {unread}"));
     refuses_weights(b"\x89HDF\r\n\x1a\n", &format!("an HDF5 file, {unread}"));
     refuses_weights(
