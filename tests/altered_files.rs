@@ -19,7 +19,10 @@ static ALLOCATOR: Counting = Counting;
 
 /// Loads a file and returns what came of it and the bytes that were allocated meanwhile.
 fn load(path: &Path) -> (Result<Model, String>, usize) {
-    measured(|| Model::from_path_with(path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() }).map_err(|error| error.to_string()))
+    measured(|| {
+        Model::from_path_with(path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() })
+            .map_err(|error| error.to_string())
+    })
 }
 
 #[track_caller]

@@ -80,7 +80,13 @@ fn text(model: &Model) -> String {
         ("tokenizer", model.tokenizer.to_string()),
         ("bos token", id(config.bos_token_id.as_slice())),
         ("eos tokens", id(&config.eos_token_ids)),
-        ("trained context", config.trained_context.map_or("not declared; assumed: no limit, though many models are trained on 512 tokens".to_string(), tokens)),
+        (
+            "trained context",
+            config.trained_context.map_or(
+                "not declared; assumed: no limit, though many models are trained on 512 tokens".to_string(),
+                tokens,
+            ),
+        ),
         ("forgetting", forgetting),
         ("generation", format::generation_options(&GenerationOptions::of_model(model))),
     ];

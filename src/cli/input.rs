@@ -39,7 +39,8 @@ impl TokenSource {
             Self::File(path) => {
                 let bytes = read_file(path)?;
                 let wrong = |what: String| Failure::Failed(format!("{}: {what}", path.display()));
-                let text = str::from_utf8(without_mark(&bytes)).map_err(|_| wrong("is not text; expected token ids".into()))?;
+                let text = str::from_utf8(without_mark(&bytes))
+                    .map_err(|_| wrong("is not text; expected token ids".into()))?;
                 parse_ids(text).map_err(wrong)?
             }
         };

@@ -75,8 +75,7 @@ const THIS_MODEL: [&str; 9] = [
     "configuredbdh",
 ];
 /// Names of models that look like this one and compute something else.
-const OTHER_MODELS: [&str; 8] =
-    ["bdhgpu", "deltanet", "gla", "gpt", "gpt2", "mamba2", "nanogpt", "transformer"];
+const OTHER_MODELS: [&str; 8] = ["bdhgpu", "deltanet", "gla", "gpt", "gpt2", "mamba2", "nanogpt", "transformer"];
 
 const BASES: [&str; 4] = ["rope_base", "rope_theta", "rotary_base", "theta"];
 
@@ -161,9 +160,8 @@ const HARMLESS_SWITCHES: [&str; 17] = [
 ];
 
 /// Beginnings of keys about logging and evaluation.
-const HARMLESS_PREFIXES: [&str; 11] = [
-    "adam_", "ckpt_", "data_", "dataset_", "eval_", "log_", "lr_", "optimizer_", "save_", "train_", "wandb_",
-];
+const HARMLESS_PREFIXES: [&str; 11] =
+    ["adam_", "ckpt_", "data_", "dataset_", "eval_", "log_", "lr_", "optimizer_", "save_", "train_", "wandb_"];
 
 const HARMLESS: [&str; 136] = [
     "_attn_implementation",
@@ -468,22 +466,28 @@ mod tests {
             ("SlayerLab/bdh-150m-slayer", "model_type architectures max_seq_len torch_dtype"),
             ("agk4444/bdh-shakespeare", "iters final_loss block_size"),
             ("akarki15/bdh-shakespeare", "block_size batch_size max_iters learning_rate weight_decay"),
-            ("jploski/bdh-transformers",
-             "model_type num_hidden_layers hidden_size num_attention_heads max_position_embeddings tie_word_embeddings \
+            (
+                "jploski/bdh-transformers",
+                "model_type num_hidden_layers hidden_size num_attention_heads max_position_embeddings tie_word_embeddings \
               use_cache pad_token_id bos_token_id eos_token_id initializer_range transformers_version architectures \
-              torch_dtype dtype auto_map chunk_size"),
+              torch_dtype dtype auto_map chunk_size",
+            ),
             ("severian42/BDH-MLX", "learning_rate batch_size block_size max_iters eval_interval log_interval"),
-            ("reginaldFerland/bdh",
-             "tokenizer_type tokenizer_path pad_token_id bos_token_id eos_token_id unk_token_id block_size batch_size \
-              max_iters learning_rate weight_decay log_freq checkpoint_dir save_interval"),
+            (
+                "reginaldFerland/bdh",
+                "tokenizer_type tokenizer_path pad_token_id bos_token_id eos_token_id unk_token_id block_size batch_size \
+              max_iters learning_rate weight_decay log_freq checkpoint_dir save_interval",
+            ),
             ("Tasmay-Tibrewal/bdh", "attn_window latent_token_id"),
             ("sgabriel92/bdh", "n_neurons rope_theta"),
             ("eberlful/BDH", "latent_reasoning_steps loss_schedule context_length learning_rate weight_decay"),
-            ("aomukai/BDH_OS",
-             "per_layer_weights architecture_variant activation_history_mix activation_history_decay \
+            (
+                "aomukai/BDH_OS",
+                "per_layer_weights architecture_variant activation_history_mix activation_history_decay \
               activation_history_target activation_history_max_mix learned_activation_history attention_decay \
               learned_attention_decay compute_ticks adaptive_compute adaptive_min_ticks adaptive_max_ticks \
-              adaptive_logit_delta_threshold"),
+              adaptive_logit_delta_threshold",
+            ),
             ("mosure/burn_dragon_hatchling", "rotary_embedding norm_position forget_mode use_hebbian use_rope"),
             ("krychu/bdh", "use_rope use_abs_pos"),
             ("others", "tie_weights strict_causal max_seq_len rho_decay rho_max per_layer_encoders activation device"),

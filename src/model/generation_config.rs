@@ -131,8 +131,7 @@ impl GenerationConfig {
                 read.value("bos_token_id", |json, key| json.token_ids(key)).and_then(|ids| ids.first().copied());
             options.seed = read.value("seed", |json, key| json.integer(key, 0..=u64::MAX));
         }
-        let mut notes: Vec<String> =
-            problems.iter().map(|(_, message)| format!("{message}; it is not used")).collect();
+        let mut notes: Vec<String> = problems.iter().map(|(_, message)| format!("{message}; it is not used")).collect();
         notes.extend(not_obeyed(json));
         options.problems = problems;
         (options, notes)

@@ -249,6 +249,7 @@ impl Model {
             rope = named_rope(rope, Some(inner))?;
             notes.extend(config_keys::check(inner, rope)?);
         }
+        weights_file.check_layers()?;
         if let (Some(inner), Some(outer)) = (&inner, &files.config)
             && let (Some(inside), Some(beside)) = (inner.get(N_LAYER), outer.get(N_LAYER))
             && inside.as_f64() != beside.as_f64()

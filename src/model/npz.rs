@@ -31,7 +31,14 @@ pub(super) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         let entry = array(&archive, &contents, name)?;
         entries.insert(name.to_owned(), entry);
     }
-    Ok(NamedTensors { path: path.to_owned(), format: Format::NumPy, entries, config: None, vocabulary: Map::new(), notes: Vec::new() })
+    Ok(NamedTensors {
+        path: path.to_owned(),
+        format: Format::NumPy,
+        entries,
+        config: None,
+        vocabulary: Map::new(),
+        notes: Vec::new(),
+    })
 }
 
 fn array(archive: &Archive, contents: &Contents, name: &str) -> Result<Entry, ModelError> {

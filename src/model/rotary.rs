@@ -166,7 +166,8 @@ pub struct RopeError;
 
 impl RopeError {
     /// The texts that name one.
-    pub(crate) const EXPECTED: &str = "interleaved:65536 (the official kind) or half-split:10000, or another base above 1";
+    pub(crate) const EXPECTED: &str =
+        "interleaved:65536 (the official kind) or half-split:10000, or another base above 1";
 }
 
 /// `f` turns per position as 2^-64 turns, whole turns dropped. Exact for every f32 of magnitude 2^-40

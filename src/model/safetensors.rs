@@ -98,7 +98,14 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         let found = format!("the last tensor ends at byte {covered} of {} of the data", data.len());
         return Err(malformed(found, "it at the end"));
     }
-    Ok(NamedTensors { path: path.to_owned(), format: Format::Safetensors, entries, config: None, vocabulary: Map::new(), notes: Vec::new() })
+    Ok(NamedTensors {
+        path: path.to_owned(),
+        format: Format::Safetensors,
+        entries,
+        config: None,
+        vocabulary: Map::new(),
+        notes: Vec::new(),
+    })
 }
 
 /// Dtype, shape and begin and end of the bytes from a tensor's description.

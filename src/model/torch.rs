@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::archive::{Archive, Contents};
-use super::config::SIZE_KEYS;
 use super::characters::VOCABULARY;
+use super::config::SIZE_KEYS;
 use super::error::{ModelError, clip};
 use super::json::JsonFile;
 use super::pickle::{self, ElementType, Id, Node, Pickle, PickleError, TensorView};

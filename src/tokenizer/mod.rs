@@ -112,7 +112,9 @@ pub struct Tokenizer {
 #[derive(Clone)]
 enum Kind {
     /// Token 0 is byte 0 where the offset is 0.
-    Bytes { offset: u32 },
+    Bytes {
+        offset: u32,
+    },
     Characters(Characters),
     /// Tokens whose texts are not known.
     Unknown,

@@ -91,14 +91,15 @@ fn json_is_read_as_peoples_tools_write_it() {
     let config = format!("\u{feff}{}", SMALL_CONFIG.replace("1,", "1.0, \"lr\": NaN,"));
     let model = Small::new().file("config.json", &config).load().unwrap();
     assert_eq!((model.config.n_layer, model.notes.len()), (1, 0));
-    Small::new().config("\"n_layer\": 1", "\"n_layer\": Infinity").refuses(
-        "config.json: key \"n_layer\" is \"Infinity\", expected a whole number from 1 to 16777216",
-    );
+    Small::new()
+        .config("\"n_layer\": 1", "\"n_layer\": Infinity")
+        .refuses("config.json: key \"n_layer\" is \"Infinity\", expected a whole number from 1 to 16777216");
 }
 
 #[test]
 fn minus_one_is_no_token() {
-    let small = Small::new().config("\"vocab_size\": 5", "\"vocab_size\": 5, \"eos_token_id\": 1, \"bos_token_id\": -1");
+    let small =
+        Small::new().config("\"vocab_size\": 5", "\"vocab_size\": 5, \"eos_token_id\": 1, \"bos_token_id\": -1");
     let model = small.load().unwrap();
     assert_eq!((model.config.eos_token_ids, model.config.bos_token_id), (vec![1], None));
     let model = small.file("generation_config.json", "{\"eos_token_id\": -1, \"top_k\": -1}").load().unwrap();

@@ -6,6 +6,7 @@ mod files;
 mod formats;
 mod hugging_face;
 mod in_memory;
+mod kinds;
 mod numpy;
 mod paper;
 mod pytorch;

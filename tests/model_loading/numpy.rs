@@ -55,7 +55,9 @@ fn damaged_archives_are_refused() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("model.npz");
         fs::write(&path, zip::archive(&[member])).unwrap();
-        Model::from_path_with(path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() }).unwrap_err().to_string()
+        Model::from_path_with(path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() })
+            .unwrap_err()
+            .to_string()
     };
     let float = |shape: &str| format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
     for (member, expected) in [

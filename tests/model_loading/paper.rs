@@ -82,10 +82,9 @@ fn half_heads_are_put_together_at_load() {
     let (plain, split) = (config("interleaved:65536").load().unwrap(), config("half-split:10000").load().unwrap());
     assert_eq!(split.rope.to_string(), "half-split:10000");
     let order = [0, 3, 1, 4, 2, 5];
-    for (a, b) in [
-        (&plain.weights.encoder, &split.weights.encoder),
-        (&plain.weights.encoder_v, &split.weights.encoder_v),
-    ] {
+    for (a, b) in
+        [(&plain.weights.encoder, &split.weights.encoder), (&plain.weights.encoder_v, &split.weights.encoder_v)]
+    {
         let (a, b) = (a.to_vec(), b.to_vec());
         for (a, b) in a.chunks(6).zip(b.chunks(6)) {
             assert_eq!(b, order.map(|i| a[i]));

@@ -152,7 +152,9 @@ fn refusal(bytes: &[u8]) -> String {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("model.pt");
     fs::write(&path, bytes).unwrap();
-    Model::from_path_with(path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() }).expect_err("refused").to_string()
+    Model::from_path_with(path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() })
+        .expect_err("refused")
+        .to_string()
 }
 
 #[test]

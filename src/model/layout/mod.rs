@@ -62,12 +62,9 @@ pub(super) struct WeightsFile {
 }
 
 impl WeightsFile {
-    /// Recognises format and layout; refuses models that are not this one.
+    /// Recognises format and layout.
     pub(super) fn open(storage: &Storage, path: &Path) -> Result<Self, ModelError> {
         let mut tensors = weights_file::read(storage, path)?;
-        if let Some(tensor) = tensors.entries.keys().find(|name| is_per_layer(name)) {
-            return Err(ModelError::WeightsPerLayer { path: path.to_owned(), tensor: clip(tensor) });
-        }
         let layout = detect(&tensors);
         if layout == Layout::Paper && !tensors.entries.contains_key(WTE_OF_MODULE) {
             // A bare parameter in place of an embedding module.
@@ -75,6 +72,14 @@ impl WeightsFile {
             tensors.entries.extend(embed.map(|entry| (WTE_OF_MODULE.to_owned(), entry)));
         }
         Ok(Self { tensors, layout })
+    }
+
+    /// Refuses a model with weights for each layer.
+    pub(super) fn check_layers(&self) -> Result<(), ModelError> {
+        match self.tensors.entries.keys().find(|name| is_per_layer(name)) {
+            Some(tensor) => Err(ModelError::WeightsPerLayer { path: self.tensors.path.clone(), tensor: clip(tensor) }),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn format(&self) -> Format {

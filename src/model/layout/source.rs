@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::specs::{WeightSpec, WeightSpecs};
 use super::is_number;
+use super::specs::{WeightSpec, WeightSpecs};
 use crate::model::config::{Config, TIED};
 use crate::model::error::{ModelError, clip};
 use crate::model::rotary::{Frequencies, Rope};

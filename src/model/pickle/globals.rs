@@ -234,8 +234,7 @@ mod tests {
         assert_eq!(resolve("torch", "HalfStorage"), Some(Global::Storage(ElementType::Weight(Dtype::F16))));
         assert_eq!(resolve("torch", "LongStorage"), Some(Global::Storage(ElementType::Other("LongStorage"))));
         assert_eq!(resolve("torch", "bfloat16"), Some(Global::ElementType(ElementType::Weight(Dtype::BF16))));
-        for (module, name) in
-            [
+        for (module, name) in [
             ("bdh", "BDHConfig"),
             ("__main__", "Config"),
             ("pathlib", "PosixPath"),
@@ -243,8 +242,7 @@ mod tests {
             ("__builtin__", "long"),
             ("__builtin__", "unicode"),
             ("__builtin__", "xrange"),
-        ]
-        {
+        ] {
             assert_eq!(resolve(module, name), Some(Global::Opaque), "{module}.{name}");
         }
         for (module, name) in [
