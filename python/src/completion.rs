@@ -6,11 +6,12 @@ use bdh_gpu::Bdh;
 use bdh_gpu::generation::{BatchEvent, BatchOptions, FinishReason, GenerationError, Settings};
 use bdh_gpu::model::forgetting::Forgetting;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use std::ops::ControlFlow;
 
 /// A finished text, as BDH.complete returns it.
-#[pyclass(frozen, get_all, module = "bdh_gpu")]
-#[derive(Debug)]
+#[pyclass(frozen, get_all, eq, module = "bdh_gpu")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
     /// The prompt.
     prompt: String,
@@ -30,6 +31,27 @@ pub struct Completion {
 
 #[pymethods]
 impl Completion {
+    #[new]
+    #[pyo3(signature = (prompt, index, text, tokens, finish_reason, seed=None, score=None))]
+    fn new(
+        prompt: String,
+        index: usize,
+        text: String,
+        tokens: Vec<u32>,
+        finish_reason: String,
+        seed: Option<u64>,
+        score: Option<f64>,
+    ) -> Self {
+        Self { prompt, index, text, tokens, finish_reason, seed, score }
+    }
+
+    /// For pickle and copy.
+    fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let Self { prompt, index, text, tokens, finish_reason, seed, score } = this.get();
+        let arguments = (prompt, index, text, tokens, finish_reason, seed, score).into_pyobject(this.py())?;
+        (this.get_type(), arguments).into_pyobject(this.py())
+    }
+
     fn __repr__(&self) -> String {
         let Self { index, text, finish_reason, seed, score, .. } = self;
         let seed = seed.map_or_else(|| "None".to_string(), |seed| seed.to_string());
@@ -53,24 +75,27 @@ pub struct Finished {
     index: usize,
     /// The new tokens.
     pub tokens: Vec<u32>,
+    /// Text after them: what a token has before the stop text within it.
+    tail: String,
     finish_reason: FinishReason,
     seed: Option<u64>,
     score: Option<f64>,
 }
 
 impl Finished {
-    /// The prompt's tokens, if wanted, and the new ones.
-    pub fn joined(&self, prompts: &[Vec<u32>], echo: bool) -> Vec<u32> {
-        let prompt: &[u32] = if echo { &prompts[self.prompt] } else { &[] };
-        [prompt, &self.tokens].concat()
+    /// The new text; the prompts are texts that have these tokens.
+    pub fn text(&self, bdh: &Bdh, prompts: &[Vec<u32>]) -> String {
+        let mut stream = bdh.continuation(&prompts[self.prompt]);
+        stream.settle();
+        stream.text(&self.tokens) + &self.tail
     }
 
     /// As Python sees it.
-    pub fn completion(self, bdh: &Bdh, prompts: &[String]) -> Completion {
+    pub fn completion(self, bdh: &Bdh, texts: &[String], prompts: &[Vec<u32>]) -> Completion {
         Completion {
-            prompt: prompts[self.prompt].clone(),
+            prompt: texts[self.prompt].clone(),
             index: self.index,
-            text: bdh.decode(&self.tokens),
+            text: self.text(bdh, prompts),
             finish_reason: self.finish_reason.to_string(),
             seed: self.seed,
             score: self.score,
@@ -98,6 +123,7 @@ impl Job {
                         prompt: done.prompt,
                         index: done.index,
                         tokens: generated.tokens,
+                        tail: generated.tail,
                         finish_reason: generated.finish_reason,
                         seed: Some(generated.seed),
                         score: None,
@@ -133,6 +159,7 @@ impl Job {
                 index,
                 finish_reason: text.finish_reason(&beam.eos_token_ids),
                 tokens: text.tokens,
+                tail: text.tail,
                 seed: None,
                 score: Some(text.score),
             }));

@@ -9,6 +9,7 @@
 //! | `score` | `Score` |
 //! | `options` | keyword arguments |
 //! | `input` | texts and token ids |
+//! | `fork` | what a forked process must not use |
 //! | `errors` | errors as Python's exceptions |
 //! | `signals` | Ctrl-C while the device works |
 //!
@@ -16,6 +17,7 @@
 
 mod completion;
 mod errors;
+mod fork;
 mod input;
 mod model;
 mod options;

@@ -2,6 +2,7 @@
 
 use crate::completion::{Completion, Finished, Job};
 use crate::errors;
+use crate::fork::Owned;
 use crate::input;
 use crate::options::{Extra, Options};
 use crate::score::Score;
@@ -31,7 +32,7 @@ use std::str::FromStr;
 /// the device works; Ctrl-C interrupts.
 #[pyclass(frozen, name = "BDH", module = "bdh_gpu")]
 pub struct Model {
-    bdh: Bdh,
+    bdh: Owned<Bdh>,
 }
 
 const ONE: &[Extra] = &[Extra::Echo, Extra::Context];
@@ -58,7 +59,7 @@ impl Model {
         detached(py, |_| {
             let model = load().map_err(|error| errors::open(error.into()))?;
             let bdh = Bdh::new(model, &device, weights).map_err(|error| errors::open(error.into()))?;
-            Ok(Self { bdh })
+            Ok(Self { bdh: Owned::new(bdh) })
         })
     }
 
@@ -67,14 +68,19 @@ impl Model {
         let settings = options.settings(&self.bdh)?;
         let sequences = if several { options.sequences(&self.bdh) } else { 1 };
         let job = Job { settings, sequences, forgetting: options.forgetting(&self.bdh)? };
-        detached(py, |signals| job.run(&self.bdh, prompts, signals))
+        let bdh = self.bdh.get()?;
+        detached(py, |signals| job.run(bdh, prompts, signals))
     }
 
-    /// The best result for one prompt, its tokens included if wanted.
-    fn one(&self, py: Python<'_>, prompt: Vec<u32>, options: &Options) -> PyResult<Vec<u32>> {
-        let prompts = [prompt];
-        let finished = self.run(py, &prompts, options, false)?;
-        Ok(finished.first().map_or_else(Vec::new, |finished| finished.joined(&prompts, options.echo)))
+    /// Continues texts; what is returned begins with the prompts if that is wanted.
+    fn texts(&self, py: Python<'_>, prompts: &[String], options: &Options, several: bool) -> PyResult<Vec<String>> {
+        self.bdh.check_text().map_err(errors::generation)?;
+        let tokens = self.encode_all(prompts)?;
+        let whole = |finished: &Finished| {
+            let prompt = if options.echo { &prompts[finished.prompt][..] } else { "" };
+            prompt.to_owned() + &finished.text(&self.bdh, &tokens)
+        };
+        Ok(self.run(py, &tokens, options, several)?.iter().map(whole).collect())
     }
 
     fn encode_all(&self, texts: &[String]) -> PyResult<Vec<Vec<u32>>> {
@@ -130,8 +136,8 @@ impl Model {
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<String> {
         let options = Options::read("generate_text", ONE, max_new_tokens, options)?;
-        let prompt = input::encode(&self.bdh, prompt)?;
-        Ok(self.bdh.decode(&self.one(py, prompt, &options)?))
+        let texts = self.texts(py, &[prompt.to_owned()], &options, false)?;
+        Ok(texts.into_iter().next().unwrap_or_default())
     }
 
     /// Continues token ids; the result begins with them.
@@ -144,7 +150,10 @@ impl Model {
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Vec<u32>> {
         let options = Options::read("generate", ONE, max_new_tokens, options)?;
-        self.one(py, input::ids(&self.bdh, tokens)?, &options)
+        let prompts = [input::ids(&self.bdh, tokens)?];
+        let new = self.run(py, &prompts, &options, false)?.pop().map_or_else(Vec::new, |finished| finished.tokens);
+        let [prompt] = prompts;
+        Ok(if options.echo { [prompt, new].concat() } else { new })
     }
 
     /// Continues several texts side by side; results are in their order. num_return_sequences: how many for each.
@@ -157,9 +166,7 @@ impl Model {
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Vec<String>> {
         let options = Options::read("generate_batch", MANY, max_new_tokens, options)?;
-        let prompts = self.encode_all(&self::prompts(prompts)?)?;
-        let finished = self.run(py, &prompts, &options, true)?;
-        Ok(finished.iter().map(|text| self.bdh.decode(&text.joined(&prompts, options.echo))).collect())
+        self.texts(py, &self::prompts(prompts)?, &options, true)
     }
 
     /// As generate_batch, but returns a Completion for each text: the new text and its tokens, without the prompt,
@@ -174,9 +181,10 @@ impl Model {
     ) -> PyResult<Vec<Completion>> {
         let options = Options::read("complete", &[Extra::Context, Extra::NumReturnSequences], max_new_tokens, options)?;
         let texts = self::prompts(prompts)?;
+        self.bdh.check_text().map_err(errors::generation)?;
         let prompts = self.encode_all(&texts)?;
         let finished = self.run(py, &prompts, &options, true)?;
-        Ok(finished.into_iter().map(|text| text.completion(&self.bdh, &texts)).collect())
+        Ok(finished.into_iter().map(|text| text.completion(&self.bdh, &texts, &prompts)).collect())
     }
 
     /// Continues a text and hands it out as it comes, the prompt first; joined, the pieces are what generate_text
@@ -191,10 +199,12 @@ impl Model {
     ) -> PyResult<TextStream> {
         let options = Options::read("generate_stream", ONE, max_new_tokens, options)?;
         let (settings, forgetting) = (options.settings(&self.bdh)?, options.forgetting(&self.bdh)?);
+        self.bdh.get()?.check_text().map_err(errors::generation)?;
         let source = if settings.uses_beams() {
-            let prompt = input::encode(&self.bdh, prompt)?;
+            let tokens = input::encode(&self.bdh, prompt)?;
             let job = Job { settings, sequences: 1, forgetting };
-            Source::Searched(Box::new(Search { bdh: self.bdh.clone(), prompt, job, echo: options.echo }))
+            let shown = if options.echo { prompt.to_owned() } else { String::new() };
+            Source::Searched(Box::new(Search { bdh: self.bdh.clone(), prompt: tokens, job, shown }))
         } else {
             let pieces = detached(py, |_| {
                 let stream = self.bdh.generate_stream_with(prompt, &settings.options, forgetting, options.echo);
@@ -218,9 +228,9 @@ impl Model {
         py.import("numpy")?;
         let forgetting = Options::read_context("logits", options)?.forgetting(&self.bdh)?;
         let tokens = input::text_or_ids(&self.bdh, tokens)?;
-        let rows = detached(py, |signals| {
-            self.bdh.logits(&tokens, forgetting, |_| signals.flow()).map_err(errors::generation)
-        })?;
+        let bdh = self.bdh.get()?;
+        let rows =
+            detached(py, |signals| bdh.logits(&tokens, forgetting, |_| signals.flow()).map_err(errors::generation))?;
         // The array takes the memory over; nothing is copied.
         PyArray1::from_vec(py, rows).reshape([tokens.len(), self.bdh.model().config.vocab_size])
     }
@@ -230,9 +240,9 @@ impl Model {
     fn score(&self, py: Python<'_>, tokens: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Score> {
         let forgetting = Options::read_context("score", options)?.forgetting(&self.bdh)?;
         let tokens = input::text_or_ids(&self.bdh, tokens)?;
-        let score = detached(py, |signals| {
-            self.bdh.score(&tokens, forgetting, |_| signals.flow()).map_err(errors::generation)
-        })?;
+        let bdh = self.bdh.get()?;
+        let score =
+            detached(py, |signals| bdh.score(&tokens, forgetting, |_| signals.flow()).map_err(errors::generation))?;
         Ok(Score::new(score, &self.bdh))
     }
 
@@ -240,15 +250,17 @@ impl Model {
     #[pyo3(signature = (**options))]
     fn session(&self, py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Session> {
         let forgetting = Options::read_context("session", options)?.forgetting(&self.bdh)?;
-        let session = detached(py, |_| self.bdh.session(forgetting).map_err(errors::generation))?;
+        let bdh = self.bdh.get()?;
+        let session = detached(py, |_| bdh.session(forgetting).map_err(errors::generation))?;
         Ok(Session::new(&self.bdh, session))
     }
 
     /// Goes on with a conversation from a state file, as Session.save and bdh-gpu --save-state write it.
     fn load_session(&self, py: Python<'_>, path: PathBuf) -> PyResult<Session> {
+        let bdh = self.bdh.get()?;
         let session = detached(py, |_| {
-            let snapshot = Snapshot::load(&self.bdh, &path).map_err(errors::state)?;
-            let mut session = self.bdh.session(snapshot.forgetting()).map_err(errors::generation)?;
+            let snapshot = Snapshot::load(bdh, &path).map_err(errors::state)?;
+            let mut session = bdh.session(snapshot.forgetting()).map_err(errors::generation)?;
             session.restore(&snapshot).map_err(errors::generation)?;
             Ok(session)
         })?;
@@ -262,6 +274,7 @@ impl Model {
 
     /// The text of token ids.
     fn decode(&self, tokens: &Bound<'_, PyAny>) -> PyResult<String> {
+        self.bdh.check_text().map_err(errors::generation)?;
         Ok(self.bdh.decode(&input::ids(&self.bdh, tokens)?))
     }
 

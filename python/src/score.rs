@@ -2,9 +2,11 @@
 
 use bdh_gpu::Bdh;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 /// A model's opinion of a text, as BDH.score returns it. Logarithms are natural.
-#[pyclass(frozen, get_all, module = "bdh_gpu")]
+#[pyclass(frozen, get_all, eq, module = "bdh_gpu")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Score {
     /// The tokens.
     tokens: Vec<u32>,
@@ -36,6 +38,25 @@ impl Score {
 
 #[pymethods]
 impl Score {
+    #[new]
+    fn from_parts(
+        tokens: Vec<u32>,
+        logprobs: Vec<Option<f64>>,
+        total: f64,
+        mean_loss: f64,
+        perplexity: f64,
+        bits_per_byte: Option<f64>,
+    ) -> Self {
+        Self { tokens, logprobs, total, mean_loss, perplexity, bits_per_byte }
+    }
+
+    /// For pickle and copy.
+    fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let Self { tokens, logprobs, total, mean_loss, perplexity, bits_per_byte } = this.get();
+        let arguments = (tokens, logprobs, total, mean_loss, perplexity, bits_per_byte).into_pyobject(this.py())?;
+        (this.get_type(), arguments).into_pyobject(this.py())
+    }
+
     fn __repr__(&self) -> String {
         let Self { tokens, total, perplexity, .. } = self;
         format!("Score({} tokens, total={total}, perplexity={perplexity})", tokens.len())

@@ -1,7 +1,8 @@
 //! Conversations.
 
 use crate::errors::{self, BDHError};
-use crate::input;
+use crate::fork::Owned;
+use crate::input::Input;
 use crate::options::Options;
 use crate::signals::{Signals, detached};
 use crate::stream::{Continued, Source, TextStream};
@@ -16,8 +17,8 @@ use std::sync::{Arc, Mutex, TryLockError};
 /// A conversation whose state stays on the device from turn to turn; BDH.session starts one.
 #[pyclass(frozen, module = "bdh_gpu")]
 pub struct Session {
-    bdh: Bdh,
-    place: Place,
+    bdh: Owned<Bdh>,
+    place: Owned<Place>,
 }
 
 /// Where a conversation is to be found, but for the time in which a stream has it.
@@ -27,12 +28,12 @@ pub type Place = Arc<Mutex<Option<generation::Session>>>;
 #[pyclass(frozen, module = "bdh_gpu")]
 pub struct Snapshot {
     snapshot: generation::Snapshot,
-    bdh: Bdh,
+    bdh: Owned<Bdh>,
 }
 
 impl Session {
     pub fn new(bdh: &Bdh, session: generation::Session) -> Self {
-        Self { bdh: bdh.clone(), place: Arc::new(Mutex::new(Some(session))) }
+        Self { bdh: Owned::new(bdh.clone()), place: Owned::new(Arc::new(Mutex::new(Some(session)))) }
     }
 
     /// Works on the conversation while other Python threads run.
@@ -50,7 +51,8 @@ impl Session {
         py: Python<'_>,
         work: impl FnOnce(&mut Option<generation::Session>, &mut Signals) -> PyResult<T> + Send,
     ) -> PyResult<T> {
-        detached(py, |signals| match self.place.try_lock() {
+        let place = self.place.get()?;
+        detached(py, |signals| match place.try_lock() {
             Ok(mut place) => work(&mut place, signals),
             Err(TryLockError::Poisoned(poisoned)) => work(&mut poisoned.into_inner(), signals),
             Err(TryLockError::WouldBlock) => {
@@ -59,29 +61,41 @@ impl Session {
         })
     }
 
-    /// New tokens after what there is.
-    fn tokens(
+    /// What comes after what there is.
+    fn next(
         &self,
         py: Python<'_>,
         name: &str,
         max_new_tokens: Option<&Bound<'_, PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Vec<u32>> {
+    ) -> PyResult<Next> {
         let settings = Options::read(name, &[], max_new_tokens, options)?.settings(&self.bdh)?;
         self.work(py, |session, signals| {
+            let stream = session.text_stream();
             if !settings.uses_beams() {
                 let generated = session.generate(&settings.options, |_| signals.flow());
-                return Ok(generated.map_err(errors::generation)?.tokens);
+                let generated = generated.map_err(errors::generation)?;
+                return Ok(Next { tokens: generated.tokens, tail: generated.tail, stream });
             }
             let beam = settings.beam_options(1);
             let found = session.beam_search(&settings.options.sampling, &beam, |_| signals.flow());
-            let best = found.map_err(errors::generation)?.into_iter().next().map_or_else(Vec::new, |text| text.tokens);
+            let best = found.map_err(errors::generation)?.into_iter().next();
+            let (tokens, tail) = best.map(|text| (text.tokens, text.tail)).unwrap_or_default();
             if signals.flow().is_continue() {
-                session.feed(&best, |_| signals.flow()).map_err(errors::generation)?;
+                session.feed(&tokens, |_| signals.flow()).map_err(errors::generation)?;
             }
-            Ok(best)
+            Ok(Next { tokens, tail, stream })
         })
     }
+}
+
+/// What a conversation goes on with.
+struct Next {
+    tokens: Vec<u32>,
+    /// Text after them.
+    tail: String,
+    /// What turns them into text.
+    stream: bdh_gpu::tokenizer::TextStream,
 }
 
 /// The error of a conversation that a stream goes on with.
@@ -103,10 +117,16 @@ impl Session {
         self.work(py, |session, _| Ok(session.seed()))
     }
 
-    /// Reads a text or token ids. After a Ctrl-C the rest is read before what comes next.
+    /// Reads a text, which is added exactly as it is, or token ids. After a Ctrl-C the rest is read before what comes next.
     fn feed(&self, py: Python<'_>, prompt: &Bound<'_, PyAny>) -> PyResult<()> {
-        let tokens = input::text_or_ids(&self.bdh, prompt)?;
-        self.work(py, |session, signals| session.feed(&tokens, |_| signals.flow()).map_err(errors::generation))
+        let input = Input::read(&self.bdh, prompt)?;
+        self.work(py, |session, signals| {
+            let tokens = match input {
+                Input::Text(text) => session.encode(text.as_bytes()).map_err(errors::generation)?,
+                Input::Ids(ids) => ids,
+            };
+            session.feed(&tokens, |_| signals.flow()).map_err(errors::generation)
+        })
     }
 
     /// Continues the conversation and returns the new token ids. Options are those of BDH.generate, without echo,
@@ -118,10 +138,11 @@ impl Session {
         max_new_tokens: Option<&Bound<'_, PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Vec<u32>> {
-        self.tokens(py, "generate", max_new_tokens, options)
+        Ok(self.next(py, "generate", max_new_tokens, options)?.tokens)
     }
 
-    /// As generate, but returns the new text.
+    /// As generate, but returns the new text. A character whose last tokens are yet to come is part of the text that they
+    /// come with.
     #[pyo3(signature = (max_new_tokens=None, **options))]
     fn generate_text(
         &self,
@@ -129,7 +150,9 @@ impl Session {
         max_new_tokens: Option<&Bound<'_, PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<String> {
-        Ok(self.bdh.decode(&self.tokens(py, "generate_text", max_new_tokens, options)?))
+        self.bdh.check_text().map_err(errors::generation)?;
+        let Next { tokens, tail, mut stream } = self.next(py, "generate_text", max_new_tokens, options)?;
+        Ok(stream.take(&tokens) + &tail)
     }
 
     /// As generate_text, but hands the text out as it comes. The conversation belongs to the stream until its end or
@@ -142,6 +165,7 @@ impl Session {
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<TextStream> {
         let settings = Options::read("generate_stream", &[], max_new_tokens, options)?.settings(&self.bdh)?;
+        self.bdh.check_text().map_err(errors::generation)?;
         if settings.uses_beams() {
             return Err(PyValueError::new_err("num_beams must be 1 in a session's stream; generate_text searches"));
         }
@@ -161,7 +185,7 @@ impl Session {
     /// The conversation's state, to go back to.
     fn snapshot(&self, py: Python<'_>) -> PyResult<Snapshot> {
         let snapshot = self.work(py, |session, _| session.snapshot().map_err(errors::generation))?;
-        Ok(Snapshot { snapshot, bdh: self.bdh.clone() })
+        Ok(Snapshot { snapshot, bdh: Owned::new(self.bdh.clone()) })
     }
 
     /// Goes back to a snapshot of this or another conversation with the same model.
@@ -205,7 +229,8 @@ impl Snapshot {
 
     /// Writes a state file, which BDH.load_session and bdh-gpu --load-state read.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        detached(py, |_| self.snapshot.save(&self.bdh, &path).map_err(errors::state))
+        let bdh = self.bdh.get()?;
+        detached(py, |_| self.snapshot.save(bdh, &path).map_err(errors::state))
     }
 
     fn __repr__(&self) -> String {

@@ -2,6 +2,7 @@
 
 use crate::completion::Job;
 use crate::errors::{self, BDHError};
+use crate::fork::Owned;
 use crate::session::Place;
 use crate::signals::{Signals, detached};
 use bdh_gpu::Bdh;
@@ -18,7 +19,7 @@ const WAIT: Duration = Duration::from_millis(20);
 /// iterator's life, stops the device.
 #[pyclass(frozen, module = "bdh_gpu")]
 pub struct TextStream {
-    source: Mutex<Source>,
+    source: Owned<Mutex<Source>>,
 }
 
 /// Where pieces come from.
@@ -62,16 +63,17 @@ pub struct Search {
     pub bdh: Bdh,
     pub prompt: Vec<u32>,
     pub job: Job,
-    pub echo: bool,
+    /// What the piece begins with: the prompt, if it is wanted.
+    pub shown: String,
 }
 
 impl TextStream {
     pub fn new(source: Source) -> Self {
-        Self { source: Mutex::new(source) }
+        Self { source: Owned::new(Mutex::new(source)) }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Source) -> PyResult<T>) -> PyResult<T> {
-        match self.source.try_lock() {
+        match self.source.get()?.try_lock() {
             Ok(mut source) => work(&mut source),
             Err(TryLockError::Poisoned(poisoned)) => work(&mut poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => {
@@ -97,7 +99,8 @@ impl Source {
             Self::Searched(search) => {
                 let prompts = [std::mem::take(&mut search.prompt)];
                 let found = search.job.run(&search.bdh, &prompts, signals)?;
-                let text = found.first().map(|text| search.bdh.decode(&text.joined(&prompts, search.echo)));
+                let shown = std::mem::take(&mut search.shown);
+                let text = found.first().map(|text| shown + &text.text(&search.bdh, &prompts));
                 *self = Self::Closed;
                 Ok(text)
             }

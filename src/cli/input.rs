@@ -81,27 +81,35 @@ fn check_vocabulary(tokens: &[u32], config: &Config) -> Result<(), GenerationErr
 #[derive(Debug, Default)]
 pub struct Prompts {
     pub tokens: Vec<Vec<u32>>,
+    /// Their texts as they were given; `None` for token ids, and for bytes that are not valid UTF-8.
+    pub texts: Vec<Option<String>>,
     /// Where each of them comes from, if there is more than one source: the file, and line numbers from 1.
     source: Option<(String, Vec<usize>)>,
 }
 
 impl Prompts {
+    /// A single prompt of token ids.
+    pub fn of_tokens(tokens: Vec<u32>) -> Self {
+        Self { tokens: vec![tokens], texts: vec![None], source: None }
+    }
+
     /// A single prompt.
-    pub fn one(tokens: Vec<u32>) -> Self {
-        Self { tokens: vec![tokens], source: None }
+    pub fn of_text(text: &[u8], model: &Model) -> Result<Self, Failure> {
+        Ok(Self { tokens: vec![encode(text, model)?], texts: vec![valid(text)], source: None })
     }
 
     /// The lines of a file that are not blank (see [`prompt_lines`]).
     pub fn read(path: &Path, model: &Model) -> Result<Self, Failure> {
         let bytes = read_file(path)?;
         let name = path.display().to_string();
-        let (mut tokens, mut lines) = (Vec::new(), Vec::new());
+        let (mut tokens, mut texts, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for (number, line) in prompt_lines(&bytes) {
             let encoded = model.tokenizer.encode(line);
             tokens.push(encoded.map_err(|error| Failure::Usage(format!("{name}: line {number}: {error}")))?);
+            texts.push(valid(line));
             lines.push(number);
         }
-        Ok(Self { tokens, source: Some((name, lines)) })
+        Ok(Self { tokens, texts, source: Some((name, lines)) })
     }
 
     /// What to call a prompt in an error.
@@ -146,6 +154,10 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
         ))),
         Ok(_) => Ok(bytes),
     }
+}
+
+fn valid(text: &[u8]) -> Option<String> {
+    str::from_utf8(text).ok().map(str::to_owned)
 }
 
 /// Token ids of a text by the model's tokenizer.

@@ -50,9 +50,9 @@ impl Bdh {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn generate_text(&self, prompt: &str, options: &GenerationOptions) -> Result<String, GenerationError> {
-        let prompt = self.encode(prompt.as_bytes())?;
-        let generated = self.generate(&prompt, options)?;
-        Ok(self.decode(&[prompt, generated.tokens].concat()))
+        let tokens = self.encode(prompt.as_bytes())?;
+        let generated = self.generate(&tokens, options)?;
+        Ok(prompt.to_owned() + &self.text_after(&tokens, &generated))
     }
 
     /// Continues a list of token ids; what is returned are the new ones. An empty list stands for
@@ -116,12 +116,21 @@ impl Bdh {
         echo: bool,
     ) -> Result<TextPieces, GenerationError> {
         options.validate()?;
+        self.check_text()?;
+        let shown = if echo { prompt.to_owned() } else { String::new() };
         let prompt = self.encode(prompt.as_bytes())?;
         if prompt.is_empty() && options.max_new_tokens > 0 {
             // An error now rather than in the stream.
             self.default_prompt()?;
         }
-        Ok(TextPieces::start(self, prompt, options.clone(), forgetting, echo))
+        Ok(TextPieces::start(self, prompt, options.clone(), forgetting, shown))
+    }
+
+    /// The text that was generated after a prompt that was a text.
+    fn text_after(&self, prompt: &[u32], generated: &Generated) -> String {
+        let mut stream = self.continuation(prompt);
+        stream.settle();
+        stream.text(&generated.tokens) + &generated.tail
     }
 
     /// Continues many prompts side by side; the texts begin with their prompts and are in their order. A text
@@ -148,15 +157,18 @@ impl Bdh {
         options: &GenerationOptions,
     ) -> Result<Vec<String>, GenerationError> {
         let tokens = prompts.iter().map(|prompt| self.encode(prompt.as_ref().as_bytes()));
-        let mut tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+        let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
         let forgetting = Forgetting::of_model(&self.model().config);
         let batch = BatchOptions { num_return_sequences: 1, slots: None, burst: None, forgetting };
-        let mut continuations = vec![Vec::new(); tokens.len()];
+        let mut texts: Vec<String> = prompts.iter().map(|prompt| prompt.as_ref().to_owned()).collect();
         let mut failure = None;
         self.run_batch(&tokens, options, &batch, |event| {
             if let BatchEvent::Done(done) = event {
                 match done.result {
-                    Ok(generated) => continuations[done.prompt] = generated.tokens,
+                    Ok(generated) => {
+                        let at = done.prompt;
+                        texts[at] += &self.text_after(&tokens[at], &generated);
+                    }
                     Err(error) => {
                         failure = Some(error);
                         return ControlFlow::Break(());
@@ -168,9 +180,6 @@ impl Bdh {
         if let Some(error) = failure {
             return Err(error);
         }
-        for (tokens, continuation) in tokens.iter_mut().zip(continuations) {
-            tokens.extend(continuation);
-        }
-        Ok(tokens.iter().map(|tokens| self.decode(tokens)).collect())
+        Ok(texts)
     }
 }

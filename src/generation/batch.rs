@@ -100,11 +100,16 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         self.sequences[slot].clock
     }
 
-    /// Checks that a sequence has positions left to read everything and then draw `wanted` tokens.
-    pub fn check_room(&self, slot: usize, wanted: usize) -> Result<(), GenerationError> {
+    /// How many of `wanted` tokens a sequence has positions left for, once it has read everything; an error where there
+    /// is none for the first.
+    pub fn room_for(&self, slot: usize, wanted: usize) -> Result<usize, GenerationError> {
         let sequence = &self.sequences[slot];
-        let steps = sequence.unread.len().saturating_add(wanted).saturating_sub(1) as u64;
-        if steps > sequence.clock.remaining() { Err(GenerationError::PositionsExhausted) } else { Ok(()) }
+        // The last token drawn needs no position: nothing follows it.
+        let steps = sequence.clock.remaining().saturating_add(1).saturating_sub(sequence.unread.len() as u64);
+        match usize::try_from(steps).unwrap_or(usize::MAX).min(wanted) {
+            0 if wanted > 0 => Err(GenerationError::PositionsExhausted),
+            room => Ok(room),
+        }
     }
 
     /// Limits bursts to `steps`: results do not depend on it.
@@ -206,8 +211,8 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         Ok(())
     }
 
-    /// Makes a sequence draw `wanted` tokens in the bursts to come, once it has read everything; `drawn` is
-    /// the step of the sampler.
+    /// Makes a sequence draw `wanted` tokens in the bursts to come, or as many as it has positions for, once it has read
+    /// everything; `drawn` is the step of the sampler. Returns how many it will draw.
     pub fn draw(
         &mut self,
         slot: usize,
@@ -215,10 +220,11 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         counts: &[u32],
         wanted: usize,
         drawn: u32,
-    ) -> Result<(), GenerationError> {
-        self.check_room(slot, wanted)?;
+    ) -> Result<usize, GenerationError> {
+        let wanted = self.room_for(slot, wanted)?;
         self.sequences[slot].wanted = wanted;
-        Ok(self.slots.set_sampler(slot, params, counts, drawn)?)
+        self.slots.set_sampler(slot, params, counts, drawn)?;
+        Ok(wanted)
     }
 
     /// Stops a sequence from drawing.

@@ -59,14 +59,18 @@ impl Bdh {
         mut progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
     ) -> Result<Vec<Hypothesis>, GenerationError> {
         sampling.validate()?;
-        let search = BeamSearch::new(beam.clone())?.with_text(self.text_stream());
+        let mut beam = beam.clone();
+        beam.validate()?;
+        self.check_stops(&beam.stop)?;
+        let text = self.continuation(prompt);
         let prompt = if prompt.is_empty() { self.default_prompt()? } else { prompt.to_vec() };
         let config = &self.model().config;
 
         // The state reads all but the last token, which every search starts from.
         let mut batch = Batch::on(beams.base()?, self.backend.chunk_tokens(), config, 1, forgetting);
         batch.push(0, &prompt)?;
-        batch.check_room(0, beam.max_new_tokens)?;
+        beam.max_new_tokens = batch.room_for(0, beam.max_new_tokens)?;
+        let search = BeamSearch::new(beam.clone())?.with_text(text);
         if search.is_over() {
             return Ok(search.finish());
         }

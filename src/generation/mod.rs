@@ -211,9 +211,29 @@ impl Bdh {
         Ok(self.model.tokenizer.encode(text)?)
     }
 
-    /// The text of a sequence of tokens.
+    /// The text of a sequence of tokens; empty where the model has no tokenizer (see [`Bdh::check_text`]).
     pub fn decode(&self, tokens: &[u32]) -> String {
         self.model.tokenizer.decode(tokens)
+    }
+
+    /// Checks that the model works with text, and not with token ids alone.
+    ///
+    /// # Errors
+    /// [`GenerationError::Encode`] where it has no tokenizer.
+    pub fn check_text(&self) -> Result<(), GenerationError> {
+        Ok(self.model.tokenizer.check()?)
+    }
+
+    /// Refuses stop texts where there are no texts to look for them in.
+    fn check_stops(&self, stops: &[String]) -> Result<(), GenerationError> {
+        if stops.is_empty() { Ok(()) } else { self.check_text() }
+    }
+
+    /// Starts to turn the tokens that follow a prompt into text: what they add to the prompt's text.
+    pub fn continuation(&self, prompt: &[u32]) -> TextStream {
+        let mut stream = self.text_stream();
+        stream.skip(prompt);
+        stream
     }
 
     /// Starts to turn tokens into text as they come.

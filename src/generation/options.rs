@@ -102,8 +102,10 @@ impl std::fmt::Display for FinishReason {
 pub struct Generated {
     /// The new tokens, an end-of-sequence token included, a stop text left out.
     pub tokens: Vec<u32>,
+    /// Text after those tokens: what the token that a stop text begins within has before it. Mostly empty.
+    pub tail: String,
     /// Why there are no more.
     pub finish_reason: FinishReason,
-    /// The seed that was used.
+    /// The seed that gives this text alone.
     pub seed: u64,
 }

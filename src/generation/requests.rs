@@ -5,7 +5,7 @@ use super::session::mark_eos;
 use super::stop::StopScan;
 use super::{Bdh, FinishReason, Generated, GenerationError, GenerationOptions};
 use crate::model::forgetting::Forgetting;
-use crate::sampling::{PROMPT_BIT, SamplerParams};
+use crate::sampling::{PROMPT_BIT, SamplerParams, sequence_seed};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
@@ -30,7 +30,7 @@ pub struct Completion {
     pub prompt: usize,
     /// Index among the prompt's sequences.
     pub index: usize,
-    /// Its tokens, or what made it fail; the others go on.
+    /// Its tokens and the seed that gives them alone, or what made it fail; the others go on.
     pub result: Result<Generated, GenerationError>,
 }
 
@@ -54,6 +54,10 @@ struct Running {
     index: usize,
     /// How many tokens were drawn.
     drawn: usize,
+    /// How many tokens are drawn at most.
+    limit: usize,
+    /// The seed of this sequence.
+    seed: u64,
     scan: StopScan,
     /// The tokens that are certain to stay.
     tokens: Vec<u32>,
@@ -77,6 +81,9 @@ impl Bdh {
     /// Generates for many prompts (token ids), `num_return_sequences` each. A sequence's tokens depend on
     /// its prompt, its index and the options alone: not on its company, nor on the number of slots.
     ///
+    /// Every result reports the seed that gives it alone. With [`GenerationOptions::seed`] every prompt's first
+    /// sequence has that one; without, each prompt gets a random one.
+    ///
     /// # Errors
     /// Options out of range and token ids outside the vocabulary, before any work starts; a device that
     /// fails. A single sequence's failure is reported in its [`Completion`].
@@ -88,6 +95,7 @@ impl Bdh {
         each: impl FnMut(BatchEvent) -> ControlFlow<()>,
     ) -> Result<(), GenerationError> {
         options.validate()?;
+        self.check_stops(&options.stop)?;
         if batch.num_return_sequences == 0 {
             return Err(GenerationError::NoSequences);
         }
@@ -114,7 +122,8 @@ struct Scheduler<'a> {
     prompts: &'a [Vec<u32>],
     options: &'a GenerationOptions,
     sequences: usize,
-    seed: u64,
+    /// The seed of each prompt's first sequence.
+    seeds: Vec<u64>,
     batch: Batch,
     work: Vec<Work>,
     /// The next prompt to start, and its first sequence that has no slot yet.
@@ -139,7 +148,7 @@ impl<'a> Scheduler<'a> {
             prompts,
             options,
             sequences: batch.num_return_sequences,
-            seed: options.seed.unwrap_or_else(rand::random),
+            seeds: prompts.iter().map(|_| options.seed.unwrap_or_else(random_seed)).collect(),
             batch: device,
             work: (0..slots).map(|_| Work::Free).collect(),
             next: (0, 0),
@@ -166,7 +175,7 @@ impl<'a> Scheduler<'a> {
                 let Work::Drawing(running) = &mut self.work[slot] else { continue };
                 running.drawn += progress.drawn.len();
                 let stopped = running.scan.push(&progress.drawn, &mut running.tokens);
-                let full = running.drawn >= self.options.max_new_tokens;
+                let full = running.drawn >= running.limit;
                 if !(stopped || full || progress.ended || progress.failure.is_some()) {
                     continue;
                 }
@@ -179,10 +188,10 @@ impl<'a> Scheduler<'a> {
                     running.scan.finish(&mut running.tokens);
                 }
                 self.batch.rest(slot);
-                let tokens = std::mem::take(&mut running.tokens);
+                let (tokens, tail) = (std::mem::take(&mut running.tokens), running.scan.take_tail());
                 let result = match progress.failure {
                     Some(failure) => Err(failure),
-                    None => Ok(Generated { tokens, finish_reason, seed: self.seed }),
+                    None => Ok(Generated { tokens, tail, finish_reason, seed: running.seed }),
                 };
                 let done = Completion { prompt: running.prompt, index: running.index, result };
                 self.work[slot] = Work::Free;
@@ -240,12 +249,19 @@ impl<'a> Scheduler<'a> {
                     self.batch.fork(leader, slot)?;
                 }
                 let index = first + offset;
-                let params = SamplerParams::new(&self.options.sampling, self.seed, index as u32);
-                self.batch.draw(slot, &params, &counts, self.options.max_new_tokens, 0)?;
-                let scan = StopScan::new(&self.options.stop, self.bdh.text_stream());
-                self.work[slot] = Work::Drawing(Running { prompt, index, drawn: 0, scan, tokens: Vec::new() });
+                let seed = sequence_seed(self.seeds[prompt], index as u32);
+                let params = SamplerParams::new(&self.options.sampling, seed, 0);
+                let limit = self.batch.draw(slot, &params, &counts, self.options.max_new_tokens, 0)?;
+                let scan = StopScan::new(&self.options.stop, self.bdh.continuation(&self.prompts[prompt]));
+                let running = Running { prompt, index, drawn: 0, limit, seed, scan, tokens: Vec::new() };
+                self.work[slot] = Work::Drawing(running);
             }
         }
         Ok(())
     }
+}
+
+/// A seed for a text that is given none: 32 bits are short to type, and exact in every JSON reader.
+pub(super) fn random_seed() -> u64 {
+    rand::random::<u32>().into()
 }

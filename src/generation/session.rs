@@ -29,13 +29,15 @@ pub struct Session {
     generated: u32,
     /// The seed of the last generation.
     seed: Option<u64>,
+    /// The conversation's text so far, as far as the text that follows depends on it.
+    text: TextStream,
 }
 
 impl Session {
     pub(super) fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, GenerationError> {
         let batch = Batch::new(bdh.backend(), &bdh.model().config, 1, forgetting)?;
         let counts = vec![0; bdh.model().config.vocab_size];
-        Ok(Self { counts, bdh, batch, drawn: 0, generated: 0, seed: None })
+        Ok(Self { counts, batch, drawn: 0, generated: 0, seed: None, text: bdh.text_stream(), bdh })
     }
 
     /// Tokens read and generated so far.
@@ -72,7 +74,23 @@ impl Session {
         self.batch.clear(0)?;
         self.counts.fill(0);
         (self.drawn, self.generated, self.seed) = (0, 0, None);
+        self.text = self.bdh.text_stream();
         Ok(())
+    }
+
+    /// Token ids of a text that the conversation goes on with: it is added exactly as it is, without a space that some
+    /// tokenizers put before every text.
+    ///
+    /// # Errors
+    /// As [`Bdh::encode`].
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, GenerationError> {
+        Ok(self.bdh.model().tokenizer.encode_after(&self.text, text)?)
+    }
+
+    /// Turns the tokens that come next into text: what they add to the conversation's text. A character that the
+    /// conversation ends in the midst of comes with its last token.
+    pub fn text_stream(&self) -> TextStream {
+        self.text.clone()
     }
 
     /// Everything that the conversation's continuation depends on. The state passes through the host.
@@ -103,6 +121,8 @@ impl Session {
         self.batch.restore(0, snapshot.clock, &snapshot.unread, &snapshot.memory)?;
         self.counts.clone_from(&snapshot.counts);
         (self.drawn, self.generated, self.seed) = (snapshot.drawn, snapshot.generated, snapshot.seed);
+        self.text = self.bdh.text_stream();
+        self.text.skip(&snapshot.unread);
         Ok(())
     }
 
@@ -114,6 +134,7 @@ impl Session {
         let snapshot = self.snapshot()?;
         let mut fork = self.bdh.session(self.forgetting())?;
         fork.restore(&snapshot)?;
+        fork.text = self.text.clone();
         Ok(fork)
     }
 
@@ -152,6 +173,7 @@ impl Session {
         if !tokens.is_empty() {
             self.generated = 0;
         }
+        self.text.skip(tokens);
         let mut read = 0;
         while self.batch.is_reading(0) {
             read += self.batch.advance()?.remove(0).read;
@@ -178,6 +200,7 @@ impl Session {
         mut each: impl FnMut(&[u32]) -> ControlFlow<()>,
     ) -> Result<Generated, GenerationError> {
         options.validate()?;
+        self.bdh.check_stops(&options.stop)?;
         let seed = options.seed.unwrap_or_else(rand::random);
         self.start()?;
         self.seed = Some(seed);
@@ -188,18 +211,20 @@ impl Session {
         let counts = mark_eos(self.counts.clone(), &options.eos_token_ids);
         let mut params = SamplerParams::new(&options.sampling, seed, 0);
         params.min_new_tokens = params.min_new_tokens.saturating_add(self.drawn - self.generated);
-        let mut scan = StopScan::new(&options.stop, self.bdh.text_stream());
+        let before = self.text_stream();
+        let mut scan = StopScan::new(&options.stop, before.clone());
         let mut checkpoint = if scan.is_active() { Some((self.snapshot()?, 0)) } else { None };
-        self.batch.draw(0, &params, &counts, options.max_new_tokens, self.drawn)?;
+        let limit = self.batch.draw(0, &params, &counts, options.max_new_tokens, self.drawn)?;
         self.batch.hurry();
         let mut tokens = Vec::new();
         let mut drawn = 0;
         let mut finish_reason = FinishReason::Length;
-        while drawn < options.max_new_tokens {
+        while drawn < limit {
             let progress = match self.batch.advance() {
                 Ok(mut progress) => progress.remove(0),
                 Err(error) => {
                     release(&mut scan, &mut tokens, &mut each);
+                    self.text.skip(&tokens);
                     return Err(error);
                 }
             };
@@ -210,6 +235,7 @@ impl Session {
             let flow = if tokens.len() > known { each(&tokens[known..]) } else { ControlFlow::Continue(()) };
             if let Some(failure) = progress.failure {
                 release(&mut scan, &mut tokens, &mut each);
+                self.text.skip(&tokens);
                 return Err(failure);
             }
             if stopped {
@@ -217,7 +243,10 @@ impl Session {
                     self.rewind(snapshot, &tokens[*position..])?;
                 }
                 self.batch.rest(0);
-                return Ok(Generated { tokens, finish_reason: FinishReason::Stop, seed });
+                self.text = before;
+                self.text.skip(&tokens);
+                let tail = scan.take_tail();
+                return Ok(Generated { tokens, tail, finish_reason: FinishReason::Stop, seed });
             }
             if progress.ended {
                 finish_reason = FinishReason::Eos;
@@ -237,7 +266,8 @@ impl Session {
         }
         self.batch.rest(0);
         release(&mut scan, &mut tokens, &mut each);
-        Ok(Generated { tokens, finish_reason, seed })
+        self.text.skip(&tokens);
+        Ok(Generated { tokens, tail: String::new(), finish_reason, seed })
     }
 
     /// Continues the conversation as [`Session::generate`] does, piece by piece; [`SessionPieces::into_session`] gives it
@@ -262,9 +292,9 @@ impl Session {
         SessionPieces::start(self, options)
     }
 
-    /// Turns the conversation's tokens into text as they come.
-    pub(super) fn text_stream(&self) -> TextStream {
-        self.bdh.text_stream()
+    /// As [`Bdh::check_text`].
+    pub(super) fn check_text(&self) -> Result<(), GenerationError> {
+        self.bdh.check_text()
     }
 
     /// Finds the likeliest continuations of the conversation, which itself stays as it is. Options, progress
@@ -279,9 +309,12 @@ impl Session {
         progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
     ) -> Result<Vec<Hypothesis>, GenerationError> {
         sampling.validate()?;
-        let search = BeamSearch::new(beam.clone())?.with_text(self.bdh.text_stream());
+        let mut beam = beam.clone();
+        beam.validate()?;
+        self.bdh.check_stops(&beam.stop)?;
         self.start()?;
-        self.batch.check_room(0, beam.max_new_tokens)?;
+        beam.max_new_tokens = self.batch.room_for(0, beam.max_new_tokens)?;
+        let search = BeamSearch::new(beam.clone())?.with_text(self.text_stream());
         if search.is_over() {
             return Ok(search.finish());
         }
@@ -301,6 +334,8 @@ impl Session {
         if self.batch.is_empty(0) {
             let start = self.bdh.default_prompt()?;
             self.feed(&start, |_| ControlFlow::Continue(()))?;
+            // The text begins after it.
+            self.text = self.bdh.text_stream();
         }
         Ok(())
     }

@@ -98,17 +98,22 @@ fn continue_session(
     }
     let mut stream = session.text_stream();
     let mut text = String::new();
-    let generated = session.generate(options, |tokens| {
-        tokens.iter().for_each(|&token| stream.push(token, &mut text));
-        let wanted = if text.is_empty() {
-            // What has come so far is no whole character: the piece is still asked for, or nothing is any more.
-            asked.try_recv() != Err(TryRecvError::Disconnected)
-        } else {
-            pieces.send(Ok(std::mem::take(&mut text))).is_ok() && asked.recv().is_ok()
-        };
-        if wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    let generated = session.check_text().and_then(|()| {
+        session.generate(options, |tokens| {
+            tokens.iter().for_each(|&token| stream.push(token, &mut text));
+            let wanted = if text.is_empty() {
+                // What has come so far is no whole character: the piece is still asked for, or nothing is any more.
+                asked.try_recv() != Err(TryRecvError::Disconnected)
+            } else {
+                pieces.send(Ok(std::mem::take(&mut text))).is_ok() && asked.recv().is_ok()
+            };
+            if wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
     });
-    stream.finish(&mut text);
+    // An incomplete character waits for what the conversation goes on with.
+    if let Ok(generated) = &generated {
+        text.push_str(&generated.tail);
+    }
     // Where nobody listens there is nobody to tell.
     if !text.is_empty() {
         let _ = pieces.send(Ok(text));

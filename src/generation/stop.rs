@@ -12,6 +12,8 @@ pub(super) struct StopScan {
     text: String,
     /// The tokens held back, each with the length of `text` after it; none in the midst of a character.
     held: VecDeque<(u32, Option<usize>)>,
+    /// The text between the tokens kept and the stop text that was found.
+    tail: String,
 }
 
 impl StopScan {
@@ -46,12 +48,19 @@ impl StopScan {
             }
             self.held.push_back((token, (!self.stream.is_holding()).then_some(self.text.len())));
             if let Some(start) = self.stops.iter().filter_map(|stop| self.text.find(stop)).min() {
-                self.release(start, kept);
+                let released = self.release(start, kept);
+                self.tail = self.text[..start - released].to_owned();
                 return true;
             }
             self.release(self.possible_start(), kept);
         }
         false
+    }
+
+    /// The text before the stop text that belongs to no token that was kept: the beginning of the token that the stop
+    /// text begins within.
+    pub fn take_tail(&mut self) -> String {
+        std::mem::take(&mut self.tail)
     }
 
     /// Adds what is still held back: no more tokens will come.
@@ -66,8 +75,8 @@ impl StopScan {
         self.text.char_indices().map(|(at, _)| at).find(begins).unwrap_or(self.text.len())
     }
 
-    /// Lets go of the tokens whose text ends at or before `start`.
-    fn release(&mut self, start: usize, kept: &mut Vec<u32>) {
+    /// Lets go of the tokens whose text ends at or before `start`, and says how much text they have.
+    fn release(&mut self, start: usize, kept: &mut Vec<u32>) -> usize {
         let count = self.held.iter().rposition(|(_, end)| end.is_some_and(|end| end <= start)).map_or(0, |at| at + 1);
         let mut released = 0;
         for (token, end) in self.held.drain(..count) {
@@ -78,6 +87,7 @@ impl StopScan {
         for end in self.held.iter_mut().filter_map(|(_, end)| end.as_mut()) {
             *end -= released;
         }
+        released
     }
 }
 
@@ -166,7 +176,7 @@ mod tests {
             let whole = decode(&text);
             prop_assert_eq!(found, whole.contains(&stop));
             if let Some(at) = whole.find(&stop) {
-                prop_assert_eq!(decode(&kept), &whole[..at]);
+                prop_assert_eq!(decode(&kept) + &scan.take_tail(), &whole[..at]);
             }
         }
     }

@@ -38,11 +38,11 @@ impl TextPieces {
         prompt: Vec<u32>,
         options: GenerationOptions,
         forgetting: Forgetting,
-        echo: bool,
+        shown: String,
     ) -> Self {
         let (sender, pieces) = sync_channel(AHEAD);
         let abandoned = Arc::new(AtomicBool::new(false));
-        let writer = Writer { bdh: bdh.clone(), echo, sender, abandoned: Arc::clone(&abandoned) };
+        let writer = Writer { bdh: bdh.clone(), shown, sender, abandoned: Arc::clone(&abandoned) };
         let thread = std::thread::spawn(move || writer.write(&prompt, &options, forgetting));
         Self { worker: Some(Worker { pieces, thread, abandoned }) }
     }
@@ -95,8 +95,8 @@ impl Drop for TextPieces {
 /// The other side: the thread that generates.
 struct Writer {
     bdh: Bdh,
-    /// The prompt is the first piece.
-    echo: bool,
+    /// The first piece: the prompt, if it is wanted.
+    shown: String,
     sender: SyncSender<Piece>,
     abandoned: Arc<AtomicBool>,
 }
@@ -115,17 +115,14 @@ impl Writer {
         options: &GenerationOptions,
         forgetting: Forgetting,
     ) -> Result<(), GenerationError> {
-        let mut stream = self.bdh.text_stream();
+        let mut stream = self.bdh.continuation(prompt);
+        stream.settle();
         let mut text = String::new();
-        let mut push = |tokens: &[u32], last: bool| {
+        let mut push = |tokens: &[u32]| {
             tokens.iter().for_each(|&token| stream.push(token, &mut text));
-            if last {
-                stream.finish(&mut text);
-            }
             self.send(std::mem::take(&mut text))
         };
-        let nothing_more = options.max_new_tokens == 0;
-        if push(if self.echo { prompt } else { &[] }, nothing_more).is_break() || nothing_more {
+        if self.send(self.shown.clone()).is_break() || options.max_new_tokens == 0 {
             return Ok(());
         }
         let mut session = self.bdh.session(forgetting)?;
@@ -133,9 +130,13 @@ impl Writer {
         if self.flow().is_break() {
             return Ok(());
         }
-        let generated = session.generate(options, |tokens| push(tokens, false));
+        let generated = session.generate(options, &mut push);
         // What there is of the text comes out, also where it could not go on.
-        let _ = push(&[], true);
+        stream.finish(&mut text);
+        if let Ok(generated) = &generated {
+            text.push_str(&generated.tail);
+        }
+        let _ = self.send(text);
         generated.map(drop)
     }
 

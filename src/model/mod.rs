@@ -12,6 +12,7 @@
 //! | `archive`, `pickle` | what torch.save and NumPy wrap their tensors in |
 //! | `layout` | names and shapes of the tensors in them |
 //! | `tokenizer_files` | the tokenizer that comes with a model |
+//! | `tokenizer_parts` | tokenizers in the files of before tokenizer.json |
 //! | `characters` | vocabularies of characters in a configuration or a checkpoint |
 //! | `save` | writing a model directory |
 //! | `merge` | joining two models |
@@ -43,6 +44,7 @@ mod storage;
 pub mod synthetic;
 pub mod tensor;
 mod tokenizer_files;
+mod tokenizer_parts;
 mod torch;
 mod weights_file;
 
@@ -260,8 +262,13 @@ impl Model {
             ));
         }
         let mut vocabulary = (weights_file.take_vocabulary(), files.weights_path.clone());
+        let mut tokenizer_files = files.tokenizer;
         let mut config = match (files.config.or(inner), options.n_layer) {
             (Some(mut json), n_layer) => {
+                if let Some(path) = json.get(TOKENIZER_PATH).and_then(Value::as_str) {
+                    let directory = files.config_path.parent().unwrap_or(Path::new(""));
+                    tokenizer_files = tokenizer_files.or_at(directory, path)?;
+                }
                 if let Some(n_layer) = n_layer {
                     json.map.insert(N_LAYER.to_owned(), n_layer.into());
                 }
@@ -295,11 +302,10 @@ impl Model {
                 Err(error) => notes.push(format!("{error}; it is not used")),
             }
         }
-        let tokenizer = files.tokenizer.load(config.vocab_size, || {
+        let tokenizer = tokenizer_files.load(config.vocab_size, || {
             let (map, path) = &vocabulary;
             characters::tokenizer(map, path, config.vocab_size)
         })?;
-        notes.extend(tokenizer.note);
         config.bos_token_id = generation.bos_token_id.or(config.bos_token_id).or(tokenizer.bos_token_id);
         if let Some(ids) = &generation.eos_token_id {
             config.eos_token_ids.clone_from(ids);
@@ -321,7 +327,7 @@ impl Model {
             rope: rope.unwrap_or_default(),
             source,
             tokenizer: tokenizer.tokenizer,
-            tokenizer_files: files.tokenizer,
+            tokenizer_files,
         })
     }
 }
@@ -337,6 +343,9 @@ fn named_rope(given: Option<Rope>, config: Option<&JsonFile>) -> Result<Option<R
         None => Ok(config.map(named).transpose()?.flatten()),
     }
 }
+
+/// The configuration's key that says where the tokenizer is.
+const TOKENIZER_PATH: &str = "tokenizer_path";
 
 /// The one size that no tensor tells.
 const N_LAYER: &str = "n_layer";

@@ -6,12 +6,17 @@ use serde_json::{Map, Value};
 
 use super::error::ModelError;
 use super::json::JsonFile;
-use super::storage::Storage;
+use super::storage::{Storage, open_regular};
+use super::tokenizer_parts::{self, Parts};
 use crate::tokenizer::Tokenizer;
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 /// A folder beside the weights that may hold them.
 const FOLDER: &str = "tokenizer";
+/// The class whose tokens are bytes after three others.
+const BYT5: &str = "ByT5Tokenizer";
+/// Files that make up a tokenizer without being one.
+const OTHER_PARTS: [&str; 4] = ["vocab.json", "merges.txt", "vocab.txt", TOKENIZER_CONFIG];
 /// Ids that can be bytes.
 const BYTES: usize = 256;
 pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
@@ -24,6 +29,8 @@ const SPECIAL: [&str; 7] = ["bos_token", "eos_token", "unk_token", "pad_token", 
 pub(super) struct TokenizerFiles {
     json: Option<(PathBuf, Storage)>,
     config: Option<(PathBuf, Map<String, Value>)>,
+    /// What there is that cannot be read.
+    unreadable: Option<String>,
 }
 
 /// A tokenizer and the tokens that its files declare for the ends of a text.
@@ -31,28 +38,64 @@ pub(super) struct LoadedTokenizer {
     pub(super) tokenizer: Tokenizer,
     pub(super) bos_token_id: Option<u32>,
     pub(super) eos_token_id: Option<u32>,
-    /// What a user may want to know about it.
-    pub(super) note: Option<String>,
 }
 
 impl TokenizerFiles {
     /// Opens `given`, a tokenizer.json or its folder, or else what a model directory holds.
     pub(super) fn open(directory: &Path, given: Option<&Path>) -> Result<Self, ModelError> {
-        let Some(given) = given else {
-            let files = Self::open_folder(directory)?;
-            let inner = directory.join(FOLDER);
-            // Some libraries save a tokenizer in a folder of its own.
-            return if files.json.is_none() && inner.is_dir() { Self::open_folder(&inner) } else { Ok(files) };
-        };
-        if !given.is_dir() {
-            let folder = given.parent().unwrap_or(Path::new(""));
-            let json = Some((given.to_owned(), Storage::read(given)?));
-            return Ok(Self { json, ..Self::open_folder(folder)? });
+        if let Some(given) = given {
+            return Self::open_at(given);
         }
-        let files = Self::open_folder(given)?;
-        match files.json {
-            Some(_) => Ok(files),
-            None => Err(ModelError::NotFound { path: given.join(TOKENIZER) }),
+        let files = Self::open_folder(directory)?;
+        let inner = directory.join(FOLDER);
+        if files.is_usable() || !inner.is_dir() {
+            return Ok(files);
+        }
+        // Some libraries save a tokenizer in a folder of its own.
+        let inside = Self::open_folder(&inner)?;
+        Ok(if inside.is_usable() || files.unreadable.is_none() { inside } else { files })
+    }
+
+    /// Opens the tokenizer that a configuration's `tokenizer_path` names, where none has been found so far.
+    pub(super) fn or_at(self, directory: &Path, path: &str) -> Result<Self, ModelError> {
+        let named = directory.join(path);
+        if self.is_usable() || path.is_empty() {
+            return Ok(self);
+        }
+        if !named.exists() {
+            let unreadable = Some(format!("the configuration's tokenizer_path, {path:?}, is not there"));
+            return Ok(Self { unreadable, ..self });
+        }
+        Self::open_at(&named)
+    }
+
+    /// Opens a tokenizer.json, or the folder that holds a tokenizer.
+    fn open_at(path: &Path) -> Result<Self, ModelError> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let refuse = |found: String| {
+            let expected = format!("{TOKENIZER}, or vocab.json and merges.txt, or vocab.txt");
+            Err(ModelError::Malformed { path: path.to_owned(), found, expected })
+        };
+        let is_folder = path.is_dir();
+        let is_part = OTHER_PARTS.contains(&name) || name.ends_with(".model");
+        if !is_folder && !is_part {
+            let json = Some((path.to_owned(), Storage::read(path)?));
+            let config = JsonFile::read(folder.join(TOKENIZER_CONFIG))?.map(|file| (file.path, file.map));
+            return Ok(Self { json, config, unreadable: None });
+        }
+        if !is_folder {
+            // Says so where the file is not there.
+            open_regular(path)?;
+        }
+        let files = Self::open_folder(if is_folder { path } else { folder })?;
+        match (files.is_usable(), files.unreadable) {
+            (true, unreadable) => Ok(Self { unreadable, ..files }),
+            (false, Some(what)) => refuse(format!("no tokenizer that can be read: {what}")),
+            (false, None) => refuse("no tokenizer in this folder".to_owned()),
         }
     }
 
@@ -64,7 +107,26 @@ impl TokenizerFiles {
             Err(error) => return Err(error),
         };
         let config = JsonFile::read(directory.join(TOKENIZER_CONFIG))?.map(|file| (file.path, file.map));
-        Ok(Self { json, config })
+        let mut files = Self { json, config, unreadable: None };
+        if files.is_usable() {
+            return Ok(files);
+        }
+        match tokenizer_parts::find(directory, files.config.as_ref().map(|(_, map)| map))? {
+            Parts::Nothing => {}
+            Parts::Json(json) => files.json = Some((directory.to_owned(), Storage::Owned(json.into()))),
+            Parts::Unreadable(what) => files.unreadable = Some(what),
+        }
+        Ok(files)
+    }
+
+    /// Whether texts can be read with them.
+    fn is_usable(&self) -> bool {
+        self.json.is_some() || self.class() == BYT5
+    }
+
+    fn class(&self) -> &str {
+        let config = self.config.as_ref().map(|(_, map)| map);
+        config.and_then(|map| map.get("tokenizer_class")).and_then(Value::as_str).unwrap_or_default()
     }
 
     /// The tokenizer for a model of `vocab_size` tokens: that of tokenizer.json, else `characters`, else ByT5's bytes
@@ -76,25 +138,24 @@ impl TokenizerFiles {
     ) -> Result<LoadedTokenizer, ModelError> {
         let others = if self.json.is_none() { characters()? } else { None };
         if let Some(tokenizer) = others {
-            return Ok(LoadedTokenizer { tokenizer, bos_token_id: None, eos_token_id: None, note: None });
+            return Ok(LoadedTokenizer { tokenizer, bos_token_id: None, eos_token_id: None });
         }
         let config = self.config.as_ref().map(|(_, map)| map);
-        let class = config.and_then(|map| map.get("tokenizer_class")).and_then(Value::as_str).unwrap_or_default();
-        let mut tokenizer = match (&self.json, class) {
+        let mut tokenizer = match (&self.json, self.class()) {
             (Some((path, storage)), _) => Tokenizer::from_json(storage.bytes(), vocab_size)
                 .map_err(|source| ModelError::Tokenizer { path: path.clone(), source })?,
-            (None, "ByT5Tokenizer") => {
+            (None, BYT5) => {
                 let tokenizer = Tokenizer::byt5(vocab_size);
                 let eos_token_id = tokenizer.special_id("</s>");
-                return Ok(LoadedTokenizer { tokenizer, bos_token_id: None, eos_token_id, note: None });
+                return Ok(LoadedTokenizer { tokenizer, bos_token_id: None, eos_token_id });
             }
-            (None, _) if vocab_size > BYTES => {
-                let note = format!(
-                    "the model has {vocab_size} tokens and no tokenizer: token ids work, text does not; \
-                     --tokenizer names one"
-                );
-                let tokenizer = Tokenizer::unknown(vocab_size);
-                return Ok(LoadedTokenizer { tokenizer, bos_token_id: None, eos_token_id: None, note: Some(note) });
+            (None, _) if self.unreadable.is_some() || vocab_size > BYTES => {
+                let why = match &self.unreadable {
+                    Some(what) => format!("no tokenizer that can be read ({what})"),
+                    None => "no tokenizer".to_owned(),
+                };
+                let tokenizer = Tokenizer::absent(vocab_size, &why);
+                return Ok(LoadedTokenizer { tokenizer, bos_token_id: None, eos_token_id: None });
             }
             (None, _) => Tokenizer::bytes(vocab_size),
         };
@@ -107,7 +168,7 @@ impl TokenizerFiles {
         tokenizer.add_special(special.filter_map(token_text));
         let id = |key| token(key).and_then(|text| tokenizer.special_id(text));
         let (bos_token_id, eos_token_id) = (id("bos_token"), id("eos_token"));
-        Ok(LoadedTokenizer { tokenizer, bos_token_id, eos_token_id, note: None })
+        Ok(LoadedTokenizer { tokenizer, bos_token_id, eos_token_id })
     }
 
     /// Names and contents of the files there are.

@@ -28,6 +28,6 @@ pub use options::SamplingOptions;
 pub use params::{
     COUNT_MASK, EOS_BIT, FLAG_GREEDY, FLAG_TOP_K, FLAG_TOP_P, NO_TOKEN, PROMPT_BIT, SamplerParams, SamplerState,
 };
-pub use philox::{draw_word, philox4x32_10};
+pub use philox::{draw_word, philox4x32_10, sequence_seed};
 pub use pipeline::{SampleOutcome, Sampler, Status, WEIGHT_ONE, sample, weight_of_exponent};
 pub use tables::{TABLE_LEN, tables};

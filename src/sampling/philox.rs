@@ -19,6 +19,14 @@ pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
+/// The stream that seeds of sequences come from.
+const SEEDS: u32 = 1;
+
+/// The seed of a request's sequence, with which the sequence is drawn alone: the request's own for the first one.
+pub fn sequence_seed(seed: u64, sequence: u32) -> u64 {
+    if sequence == 0 { seed } else { draw_word(seed, 0, sequence, SEEDS) }
+}
+
 /// The 64 random bits behind one drawn token.
 ///
 /// `step` is the number of tokens generated before it and `sequence` the index of the returned

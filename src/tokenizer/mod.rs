@@ -7,7 +7,8 @@
 //! | `guard` | panics of the crate that reads tokenizer.json, caught |
 //! | `json` | the tokens of a tokenizer.json (feature `tokenizers`) |
 //!
-//! Special tokens print nothing.
+//! Special tokens print nothing. Text that continues other text is a slice of the whole: it has the space
+//! before its first word that the whole has, and no other.
 
 mod bytes;
 mod characters;
@@ -18,6 +19,7 @@ mod json;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use self::bytes::ByteStream;
 use self::characters::Characters;
@@ -58,18 +60,20 @@ pub enum EncodeError {
         /// Characters that have a token.
         count: usize,
     },
-    /// Nothing says which text a token stands for.
+    /// The tokenizer itself gave up.
+    #[error("the model's tokenizer cannot read this text: {0}")]
+    Failed(String),
+    /// There is no tokenizer, and tokens are not bytes.
     #[error(
-        "this model has {vocab} tokens and no tokenizer, and its tokens are not bytes; put tokenizer.json beside its \
-         weights, name one with --tokenizer, or give token ids"
+        "the model has {vocab} tokens and {why}, so that text cannot be turned into tokens or back; give its tokenizer \
+         (--tokenizer PATH, a tokenizer.json or its folder), or use token ids"
     )]
     NoTokenizer {
         /// V.
         vocab: usize,
+        /// What was found in its place.
+        why: String,
     },
-    /// The tokenizer itself gave up.
-    #[error("the model's tokenizer cannot read this text: {0}")]
-    Failed(String),
     /// The tokenizer gave an id that the model does not have.
     #[error("the model's tokenizer gave token {token}, but the model's vocabulary has {vocab} ids")]
     TokenOutOfRange {
@@ -116,8 +120,8 @@ enum Kind {
         offset: u32,
     },
     Characters(Characters),
-    /// Tokens whose texts are not known.
-    Unknown,
+    /// Token ids only, and why.
+    Absent(Arc<str>),
     #[cfg(feature = "tokenizers")]
     Json(json::JsonTokenizer),
 }
@@ -149,9 +153,20 @@ impl Tokenizer {
         }
     }
 
-    /// Tokens whose texts are not known: ids work, texts have no tokens, and tokens print nothing.
-    pub fn unknown(vocab_size: usize) -> Self {
-        Self { kind: Kind::Unknown, vocab: vocab_size }
+    /// None: token ids work and text does not. `why` says what there is instead, as in "no tokenizer".
+    pub fn absent(vocab_size: usize, why: &str) -> Self {
+        Self { kind: Kind::Absent(why.into()), vocab: vocab_size }
+    }
+
+    /// Checks that there are texts at all.
+    ///
+    /// # Errors
+    /// [`EncodeError::NoTokenizer`] for [`Tokenizer::absent`].
+    pub fn check(&self) -> Result<(), EncodeError> {
+        match &self.kind {
+            Kind::Absent(why) => Err(EncodeError::NoTokenizer { vocab: self.vocab, why: why.to_string() }),
+            _ => Ok(()),
+        }
     }
 
     /// The contents of a tokenizer.json for a model of `vocab_size` tokens.
@@ -173,7 +188,7 @@ impl Tokenizer {
     /// and tokenizers of bytes are left alone.
     pub fn add_special<'a>(&mut self, tokens: impl IntoIterator<Item = &'a str>) {
         match &mut self.kind {
-            Kind::Bytes { .. } | Kind::Characters(_) | Kind::Unknown => drop(tokens),
+            Kind::Bytes { .. } | Kind::Characters(_) | Kind::Absent(_) => drop(tokens),
             #[cfg(feature = "tokenizers")]
             Kind::Json(json) => json.add_special(tokens),
         }
@@ -182,7 +197,7 @@ impl Tokenizer {
     /// Id of a special token by its text.
     pub fn special_id(&self, token: &str) -> Option<u32> {
         match &self.kind {
-            Kind::Bytes { offset: 0 } | Kind::Unknown => None,
+            Kind::Bytes { offset: 0 } | Kind::Absent(_) => None,
             Kind::Characters(characters) => characters.special_id(token),
             Kind::Bytes { .. } => {
                 let id = ["<pad>", "</s>", "<unk>"].iter().position(|&special| special == token)?;
@@ -197,7 +212,7 @@ impl Tokenizer {
     pub fn byte(&self, token: u32) -> Option<u8> {
         match &self.kind {
             Kind::Bytes { offset } => token.checked_sub(*offset)?.try_into().ok(),
-            Kind::Characters(_) | Kind::Unknown => None,
+            Kind::Characters(_) | Kind::Absent(_) => None,
             #[cfg(feature = "tokenizers")]
             Kind::Json(_) => None,
         }
@@ -211,23 +226,29 @@ impl Tokenizer {
         match &self.kind {
             &Kind::Bytes { offset } => bytes::encode(text, self.vocab, offset),
             Kind::Characters(characters) => characters.encode(text),
-            Kind::Unknown if text.is_empty() => Ok(Vec::new()),
-            Kind::Unknown => Err(EncodeError::NoTokenizer { vocab: self.vocab }),
+            Kind::Absent(_) if text.is_empty() => Ok(Vec::new()),
+            Kind::Absent(_) => self.check().map(|()| Vec::new()),
             #[cfg(feature = "tokenizers")]
             Kind::Json(json) => json.encode(text, self.vocab),
+        }
+    }
+
+    /// Token ids of a text that goes on with the one `before`: no space is put before it that it does not begin with.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_after(&self, before: &TextStream, text: &[u8]) -> Result<Vec<u32>, EncodeError> {
+        match (&self.kind, &before.0) {
+            #[cfg(feature = "tokenizers")]
+            (Kind::Json(json), Stream::Json(before)) => json.encode_after(before, text, self.vocab),
+            _ => self.encode(text),
         }
     }
 
     /// The text of a whole sequence of tokens. Bytes that can never become part of valid UTF-8 are shown as
     /// `\xNN` by the tokenizers of bytes and as U+FFFD by others.
     pub fn decode(&self, tokens: &[u32]) -> String {
-        let mut text = String::with_capacity(tokens.len());
-        let mut stream = self.stream();
-        for &token in tokens {
-            stream.push(token, &mut text);
-        }
-        stream.finish(&mut text);
-        text
+        self.stream().text(tokens)
     }
 
     /// Starts to turn tokens into text as they come.
@@ -235,7 +256,7 @@ impl Tokenizer {
         TextStream(match &self.kind {
             &Kind::Bytes { offset } => Stream::Bytes { bytes: ByteStream::default(), offset },
             Kind::Characters(characters) => Stream::Characters(characters.clone()),
-            Kind::Unknown => Stream::Unknown,
+            Kind::Absent(_) => Stream::Absent,
             #[cfg(feature = "tokenizers")]
             Kind::Json(json) => Stream::Json(json.stream()),
         })
@@ -248,7 +269,7 @@ impl fmt::Display for Tokenizer {
             Kind::Bytes { offset: 0 } => f.pad("raw bytes"),
             Kind::Bytes { offset } => f.pad(&format!("ByT5: bytes, ids from {offset}")),
             Kind::Characters(characters) => f.pad(&characters.to_string()),
-            Kind::Unknown => f.pad("none: token ids only"),
+            Kind::Absent(why) => f.pad(&format!("none: token ids only ({why})")),
             #[cfg(feature = "tokenizers")]
             Kind::Json(json) => f.pad(&json.to_string()),
         }
@@ -275,7 +296,8 @@ enum Stream {
         offset: u32,
     },
     Characters(Characters),
-    Unknown,
+    /// Tokens without texts.
+    Absent,
     #[cfg(feature = "tokenizers")]
     Json(json::JsonStream),
 }
@@ -296,17 +318,60 @@ impl TextStream {
                 }
             }
             Stream::Characters(characters) => characters.push(token, text),
-            Stream::Unknown => {}
+            Stream::Absent => {}
             #[cfg(feature = "tokenizers")]
             Stream::Json(json) => json.push(token, text),
         }
+    }
+
+    /// Takes tokens whose text is known already. A character that they end in the midst of is held back as ever.
+    pub fn skip(&mut self, tokens: &[u32]) {
+        #[cfg(feature = "tokenizers")]
+        if let Stream::Json(json) = &mut self.0 {
+            return json.skip(tokens);
+        }
+        let mut known = String::new();
+        for &token in tokens {
+            self.push(token, &mut known);
+            known.clear();
+        }
+    }
+
+    /// Takes the tokens of a prompt and returns its text: as it was `given`, or as far as its tokens make characters. A
+    /// character that ends after them is part of what follows.
+    pub fn begin(&mut self, tokens: &[u32], given: Option<&str>) -> String {
+        let Some(given) = given else { return self.take(tokens) };
+        self.skip(tokens);
+        self.settle();
+        given.to_owned()
+    }
+
+    /// Gives up an incomplete character: its text is known already, or of no interest.
+    pub fn settle(&mut self) {
+        self.finish(&mut String::new());
+    }
+
+    /// The text of tokens after which no more will come.
+    pub fn text(mut self, tokens: &[u32]) -> String {
+        let mut text = self.take(tokens);
+        self.finish(&mut text);
+        text
+    }
+
+    /// Takes tokens and returns what can be shown of them by now.
+    pub fn take(&mut self, tokens: &[u32]) -> String {
+        let mut text = String::with_capacity(tokens.len());
+        for &token in tokens {
+            self.push(token, &mut text);
+        }
+        text
     }
 
     /// Whether a character is incomplete.
     pub fn is_holding(&self) -> bool {
         match &self.0 {
             Stream::Bytes { bytes, .. } => bytes.is_holding(),
-            Stream::Characters(_) | Stream::Unknown => false,
+            Stream::Characters(_) | Stream::Absent => false,
             #[cfg(feature = "tokenizers")]
             Stream::Json(json) => json.is_holding(),
         }
@@ -316,7 +381,7 @@ impl TextStream {
     pub fn finish(&mut self, text: &mut String) {
         match &mut self.0 {
             Stream::Bytes { bytes, .. } => bytes.finish(text),
-            Stream::Characters(_) | Stream::Unknown => {}
+            Stream::Characters(_) | Stream::Absent => {}
             #[cfg(feature = "tokenizers")]
             Stream::Json(json) => json.finish(text),
         }

@@ -1,6 +1,6 @@
 //! Several texts: for several prompts, several for one prompt, or those that beam search finds.
 
-use super::results::{Results, Text};
+use super::results::{Layout, Results, Text};
 use crate::cli::failure::{self, Failure};
 use crate::cli::input::Prompts;
 use crate::cli::interrupt::Writing;
@@ -80,14 +80,15 @@ struct Order<'a> {
 /// A text that waits for its turn.
 struct Finished {
     tokens: Vec<u32>,
+    tail: String,
     finish_reason: FinishReason,
     seed: Option<u64>,
     score: Option<f64>,
 }
 
 impl From<Generated> for Finished {
-    fn from(Generated { tokens, finish_reason, seed }: Generated) -> Self {
-        Self { tokens, finish_reason, seed: Some(seed), score: None }
+    fn from(Generated { tokens, tail, finish_reason, seed }: Generated) -> Self {
+        Self { tokens, tail, finish_reason, seed: Some(seed), score: None }
     }
 }
 
@@ -97,7 +98,8 @@ impl Order<'_> {
         let seed = self.job.settings.options.seed.filter(|_| !self.job.settings.uses_beams());
         for number in 0..self.job.texts() {
             let finish_reason = FinishReason::Length;
-            self.take(number, Ok(Finished { tokens: Vec::new(), finish_reason, seed, score: None }))?;
+            let (tokens, tail) = (Vec::new(), String::new());
+            self.take(number, Ok(Finished { tokens, tail, finish_reason, seed, score: None }))?;
         }
         Ok(true)
     }
@@ -182,14 +184,27 @@ impl Order<'_> {
     }
 
     fn write(&mut self, prompt: usize, index: usize, text: &Finished) -> Result<(), Failure> {
-        let Finished { tokens, finish_reason, seed, score } = text;
-        let prompt = &self.job.prompts.tokens[prompt];
-        let text = Text { prompt, index, tokens, finish_reason: *finish_reason, seed: *seed, score: *score };
+        let &Finished { ref tokens, ref tail, finish_reason, seed, score } = text;
+        let prompts = self.job.prompts;
+        if let Some(seed) = seed.filter(|_| index == 0 && self.reports_seeds()) {
+            let name = prompts.name(prompt);
+            let notice = format!("{name}: seed {seed} (--seed {seed} repeats its text)");
+            self.bar.suspend(|| self.job.notices.say(notice));
+        }
+        let mut stream = self.job.bdh.text_stream();
+        let prompt = &stream.begin(&prompts.tokens[prompt], prompts.texts[prompt].as_deref());
+        let text = Text { prompt, stream: &stream, index, tokens, tail, finish_reason, seed, score };
         if self.results.target.is_terminal() {
             self.bar.suspend(|| self.results.write(&text))
         } else {
             self.results.write(&text)
         }
+    }
+
+    /// Whether every prompt has a seed of its own, and nothing else tells it.
+    fn reports_seeds(&self) -> bool {
+        let options = &self.job.settings.options;
+        options.seed.is_none() && !options.sampling.is_greedy() && self.results.layout != Layout::Jsonl
     }
 
     /// Takes tokens off the bar that will not come.
@@ -203,5 +218,5 @@ impl Order<'_> {
 /// A text that beam search found.
 fn hypothesis(text: Hypothesis, eos_token_ids: &[u32]) -> Finished {
     let finish_reason = text.finish_reason(eos_token_ids);
-    Finished { tokens: text.tokens, finish_reason, seed: None, score: Some(text.score) }
+    Finished { tokens: text.tokens, tail: text.tail, finish_reason, seed: None, score: Some(text.score) }
 }

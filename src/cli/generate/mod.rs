@@ -11,7 +11,7 @@ mod results;
 mod single;
 
 use self::many::Job;
-use self::results::{Layout, Results, Target, Text};
+use self::results::{Layout, Results, Target};
 use self::single::{Event, Outcome, Run, TextWriter};
 use super::args::{self, CheckArgs, ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::Failure;
@@ -162,7 +162,10 @@ impl Generate {
         }
         let model = self.model.load(&self.notices)?;
         let (mut settings, sequences, forgetting) = self.settings_for(&model)?;
-        let prompts = self.prompt.read(&model)?;
+        if self.output.format == Format::Text || !settings.options.stop.is_empty() {
+            self.check_text(&model)?;
+        }
+        let mut prompts = self.prompt.read(&model)?;
         if let Some(path) = &self.state.save_state {
             // Better now than after the text.
             drop(PendingFile::create(path).map_err(|error| unwritable_state(path, &error))?);
@@ -173,7 +176,11 @@ impl Generate {
         } else {
             None
         };
-        if settings.options.seed.is_none() && !settings.uses_beams() {
+        if let (Some(session), Some(text)) = (&session, prompts.texts.first().and_then(Option::as_ref)) {
+            // A text that goes on with a state's is not read as the first of its kind.
+            prompts.tokens[0] = session.encode(text.as_bytes())?;
+        }
+        if settings.options.seed.is_none() && !settings.uses_beams() && prompts.tokens.len() < 2 {
             // 32 bits are short to type, and exact in every JSON reader.
             let seed = rand::random::<u32>();
             settings.options.seed = Some(seed.into());
@@ -191,9 +198,17 @@ impl Generate {
         };
         self.check.run(&bdh, &start, &self.notices)?;
         match session {
-            Some(session) => self.one(&bdh, session, &prompts.tokens[0], &settings, sequences),
+            Some(session) => self.one(&bdh, session, &prompts, &settings, sequences),
             None => self.many(&bdh, &prompts, &settings, sequences, forgetting),
         }
+    }
+
+    /// Refuses to write texts for a model that has none.
+    fn check_text(&self, model: &Model) -> Result<(), Failure> {
+        model.tokenizer.check().map_err(|error| {
+            let jsonl = if self.output.format == Format::Text { " with --tokens and --format jsonl" } else { "" };
+            Failure::Usage(format!("{error}{jsonl}"))
+        })
     }
 
     /// What the options mean for a model: the settings, the texts for each prompt, and how much of the past counts.
@@ -255,13 +270,17 @@ impl Generate {
         &self,
         bdh: &Bdh,
         mut session: Session,
-        prompt: &[u32],
+        prompts: &Prompts,
         settings: &Settings,
         sequences: usize,
     ) -> Result<(), Failure> {
+        let prompt = &prompts.tokens[0];
+        let mut stream = session.text_stream();
+        let shown = stream.begin(prompt, prompts.texts[0].as_deref());
         let advice = session.forgetting() == Forgetting::Full && self.context.context.is_none();
         let notices = &self.notices;
-        let mut run = Run { prompt, settings, sequences, notices, advice: advice.then_some(ADVICE), discreet: false };
+        let advice = advice.then_some(ADVICE);
+        let mut run = Run { prompt, shown, stream, settings, sequences, notices, advice, discreet: false };
         // An output file that has been started is tidied up after a Ctrl-C.
         let writing = if self.output.output.is_some() { Writing::begin() } else { Writing::hold() };
         let mut results = self.results(sequences, bdh)?;
@@ -322,9 +341,7 @@ impl Generate {
     }
 
     fn write_nothing(&self, run: &Run<'_>, results: &mut Results) -> Result<(), Failure> {
-        let finish_reason = FinishReason::Length;
-        let (prompt, seed) = (run.prompt, run.settings.options.seed);
-        results.write(&Text { prompt, index: 0, tokens: &[], finish_reason, seed, score: None })
+        results.write(&run.text(&[], "", FinishReason::Length))
     }
 
     /// Writes several texts, each when it is complete.
@@ -368,7 +385,7 @@ impl Generate {
             Format::Text => Layout::Plain,
         };
         let target = Target::open(self.output.output.as_deref())?;
-        Ok(Results { target, layout, echo: !self.output.no_echo, tokenizer: bdh.model().tokenizer.clone(), written: 0 })
+        Ok(Results { target, layout, echo: !self.output.no_echo, has_text: bdh.check_text().is_ok(), written: 0 })
     }
 
     /// Says what is left to say after a text.
@@ -410,19 +427,19 @@ fn write_text(
     results: &mut Results,
     live: bool,
 ) -> Result<Outcome, Failure> {
-    let echo = if results.echo { run.prompt } else { &[] };
-    let mut writer = TextWriter::new(&mut results.target, results.tokenizer.stream(), live);
+    let echo = if results.echo { &run.shown[..] } else { "" };
+    let mut writer = TextWriter::new(&mut results.target, run.stream.clone(), live);
     let mut begun = false;
     let outcome = run.generate(session, writing, written, |event| match event {
         Event::PromptRead => {
             begun = true;
-            writer.push(echo)
+            writer.begin(echo)
         }
         Event::Tokens(tokens) => writer.push(tokens),
     });
     if begun && !matches!(outcome, Err(Failure::ClosedPipe)) {
         // What there is of the text comes out, also after an interrupt or a failure.
-        writer.finish()?;
+        writer.finish(outcome.as_ref().map_or("", |outcome| &outcome.tail))?;
     }
     outcome
 }
@@ -442,8 +459,8 @@ fn write_object(
     });
     if begun {
         let finish_reason = outcome.as_ref().map_or(FinishReason::Error, |outcome| outcome.finish_reason);
-        let (prompt, seed) = (run.prompt, run.settings.options.seed);
-        results.write(&Text { prompt, index: 0, tokens: written, finish_reason, seed, score: None })?;
+        let tail = outcome.as_ref().map_or("", |outcome| &outcome.tail);
+        results.write(&run.text(written, tail, finish_reason))?;
     }
     outcome
 }
@@ -451,16 +468,15 @@ fn write_object(
 impl PromptArgs {
     /// The prompts; an empty one stands for a start from nothing, or for going on where a state stopped.
     fn read(&self, model: &Model) -> Result<Prompts, Failure> {
-        let prompt = match self {
-            Self { prompts: Some(path), .. } => return Prompts::read(path, model),
-            Self { prompt: Some(text), .. } => input::encode(text.as_encoded_bytes(), model)?,
+        match self {
+            Self { prompts: Some(path), .. } => Prompts::read(path, model),
+            Self { prompt: Some(text), .. } => Prompts::of_text(text.as_encoded_bytes(), model),
             Self { prompt_file: Some(path), .. } => {
-                input::encode(input::without_mark(&input::read_file(path)?), model)?
+                Prompts::of_text(input::without_mark(&input::read_file(path)?), model)
             }
-            Self { tokens: Some(source), .. } => source.read(&model.config)?,
-            _ => Vec::new(),
-        };
-        Ok(Prompts::one(prompt))
+            Self { tokens: Some(source), .. } => Ok(Prompts::of_tokens(source.read(&model.config)?)),
+            _ => Ok(Prompts::of_tokens(Vec::new())),
+        }
     }
 
     fn is_given(&self) -> bool {

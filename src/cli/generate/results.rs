@@ -4,7 +4,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use bdh_gpu::files::PendingFile;
 use bdh_gpu::generation::FinishReason;
-use bdh_gpu::tokenizer::Tokenizer;
+use bdh_gpu::tokenizer::TextStream;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -22,12 +22,16 @@ pub enum Layout {
 /// A finished text.
 #[derive(Clone, Debug)]
 pub struct Text<'a> {
-    /// The prompt's tokens.
-    pub prompt: &'a [u32],
+    /// The prompt's text.
+    pub prompt: &'a str,
+    /// What turns the new tokens into text.
+    pub stream: &'a TextStream,
     /// Index among the prompt's texts.
     pub index: usize,
     /// The new tokens.
     pub tokens: &'a [u32],
+    /// Text after them: what a token has before the stop text within it.
+    pub tail: &'a str,
     /// Why there are no more.
     pub finish_reason: FinishReason,
     /// The seed it was drawn with, if it was drawn.
@@ -88,8 +92,8 @@ pub struct Results {
     pub layout: Layout,
     /// Whether texts begin with their prompts.
     pub echo: bool,
-    /// What turns tokens into text.
-    pub tokenizer: Tokenizer,
+    /// Whether the model has texts, and not token ids alone.
+    pub has_text: bool,
     /// How many texts have been written.
     pub written: usize,
 }
@@ -98,34 +102,46 @@ impl Results {
     /// Writes the next text.
     pub fn write(&mut self, text: &Text<'_>) -> Result<(), Failure> {
         let shown = match self.layout {
-            Layout::Plain => self.body(text) + "\n",
+            Layout::Plain => self.body(&text.split()) + "\n",
             Layout::Blocks => {
                 let gap = if self.written > 0 { "\n" } else { "" };
-                format!("{gap}Prompt: {}\nGenerated: {}\n", self.tokenizer.decode(text.prompt), self.body(text))
+                let split = text.split();
+                format!("{gap}Prompt: {}\nGenerated: {}\n", split.0, self.body(&split))
             }
-            Layout::Jsonl => format!("{}\n", object(&self.tokenizer, text)),
+            Layout::Jsonl => format!("{}\n", self.object(text)),
         };
         self.written += 1;
         self.target.write(&shown)
     }
 
-    fn body(&self, text: &Text<'_>) -> String {
-        if self.echo {
-            self.tokenizer.decode(&[text.prompt, text.tokens].concat())
-        } else {
-            self.tokenizer.decode(text.tokens)
-        }
+    /// A prompt and what follows it, as the text format shows them.
+    fn body(&self, (prompt, text): &(String, String)) -> String {
+        if self.echo { format!("{prompt}{text}") } else { text.clone() }
+    }
+
+    fn object(&self, text: &Text<'_>) -> serde_json::Value {
+        let (prompt, new) = if self.has_text { text.split() } else { Default::default() };
+        let shown = |text: String| self.has_text.then_some(text);
+        serde_json::json!({
+            "prompt": shown(prompt),
+            "index": text.index,
+            "text": shown(new),
+            "tokens": text.tokens,
+            "finish_reason": text.finish_reason.to_string(),
+            "seed": text.seed,
+            "score": text.score,
+        })
     }
 }
 
-fn object(tokenizer: &Tokenizer, text: &Text<'_>) -> serde_json::Value {
-    serde_json::json!({
-        "prompt": tokenizer.decode(text.prompt),
-        "index": text.index,
-        "text": tokenizer.decode(text.tokens),
-        "tokens": text.tokens,
-        "finish_reason": text.finish_reason.to_string(),
-        "seed": text.seed,
-        "score": text.score,
-    })
+impl Text<'_> {
+    /// The prompt and what follows it: two parts of one text.
+    fn split(&self) -> (String, String) {
+        let text = self.stream.clone().text(self.tokens) + self.tail;
+        if self.tokens.is_empty() && self.tail.is_empty() {
+            // A character that the prompt ends in the midst of stays with it.
+            return (self.prompt.to_owned() + &text, String::new());
+        }
+        (self.prompt.to_owned(), text)
+    }
 }

@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 /// One generation.
 pub struct Run<'a> {
     pub prompt: &'a [u32],
+    /// The prompt's text.
+    pub shown: String,
+    /// What turns the tokens after the prompt into text.
+    pub stream: TextStream,
     pub settings: &'a Settings,
     /// Texts of a beam search.
     pub sequences: usize,
@@ -36,6 +40,8 @@ pub enum Event<'a> {
 pub struct Outcome {
     pub finish_reason: FinishReason,
     pub interrupted: bool,
+    /// Text after the last token: what the next one has before the stop text within it.
+    pub tail: String,
     /// Number of new tokens.
     pub tokens: usize,
     pub reading: Duration,
@@ -81,6 +87,7 @@ impl Run<'_> {
         Ok(Outcome {
             finish_reason: generated.finish_reason,
             interrupted: generated.finish_reason == FinishReason::Stop && writing.interrupted(),
+            tail: generated.tail,
             tokens: generated.tokens.len(),
             reading,
             writing: start.elapsed(),
@@ -101,6 +108,7 @@ impl Run<'_> {
         let mut outcome = Outcome {
             finish_reason: FinishReason::Length,
             interrupted: writing.interrupted(),
+            tail: String::new(),
             tokens: 0,
             reading,
             writing: start.elapsed(),
@@ -108,14 +116,21 @@ impl Run<'_> {
         };
         for (index, text) in found.iter().enumerate() {
             let finish_reason = text.finish_reason(&beam.eos_token_ids);
-            let (prompt, tokens, score) = (self.prompt, &text.tokens[..], Some(text.score));
-            results.write(&Text { prompt, index, tokens, finish_reason, seed: None, score })?;
+            let (tokens, tail, score) = (&text.tokens[..], &text.tail[..], Some(text.score));
+            let (prompt, stream) = (&self.shown[..], &self.stream);
+            results.write(&Text { prompt, stream, index, tokens, tail, finish_reason, seed: None, score })?;
             if index == 0 {
                 (outcome.finish_reason, outcome.tokens) = (finish_reason, tokens.len());
                 session.feed(tokens, |_| ControlFlow::Continue(()))?;
             }
         }
         Ok(outcome)
+    }
+
+    /// The text that was drawn.
+    pub fn text<'a>(&'a self, tokens: &'a [u32], tail: &'a str, finish_reason: FinishReason) -> Text<'a> {
+        let seed = self.settings.options.seed.filter(|_| !self.settings.uses_beams());
+        Text { prompt: &self.shown, stream: &self.stream, index: 0, tokens, tail, finish_reason, seed, score: None }
     }
 
     /// Reads the prompt.
@@ -148,15 +163,20 @@ impl<'a> TextWriter<'a> {
     }
 
     pub fn push(&mut self, tokens: &[u32]) -> Result<(), Failure> {
-        for &token in tokens {
-            self.stream.push(token, &mut self.text);
-        }
+        self.text += &self.stream.take(tokens);
         if self.live { self.flush() } else { Ok(()) }
     }
 
-    /// Ends the text with a line end.
-    pub fn finish(&mut self) -> Result<(), Failure> {
+    /// Writes text that comes before every token.
+    pub fn begin(&mut self, text: &str) -> Result<(), Failure> {
+        self.text.push_str(text);
+        self.push(&[])
+    }
+
+    /// Ends the text with what follows its last token and a line end.
+    pub fn finish(&mut self, tail: &str) -> Result<(), Failure> {
         self.stream.finish(&mut self.text);
+        self.text.push_str(tail);
         self.text.push('\n');
         self.flush()
     }

@@ -6,6 +6,7 @@ use crate::cli::interrupt::Writing;
 use bdh_gpu::generation::Settings;
 use bdh_gpu::generation::{Bdh, FinishReason, Snapshot};
 use bdh_gpu::model::forgetting::Forgetting;
+use bdh_gpu::tokenizer::TextStream;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -77,6 +78,19 @@ impl Conversation {
         self.seat.news.take()
     }
 
+    /// Token ids of a text that the conversation goes on with.
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, Failure> {
+        Ok(self.seat.session.encode(text)?)
+    }
+
+    /// What turns the tokens after a prompt into text.
+    pub fn continuation(&self, prompt: &[u32]) -> TextStream {
+        let mut stream = self.seat.session.text_stream();
+        stream.skip(prompt);
+        stream.settle();
+        stream
+    }
+
     /// Tokens so far.
     pub fn position(&self) -> u64 {
         self.now.position()
@@ -99,19 +113,19 @@ impl Conversation {
         (self.turns.len(), self.turns.iter().map(|turn| turn.before.bytes()).sum())
     }
 
-    /// Reads what was typed and goes on with it; `sink` receives the new tokens.
+    /// Reads what was typed and goes on with it; `sink` receives the new tokens, and the text that may follow them.
     pub fn turn(
         &mut self,
         prompt: Vec<u32>,
         settings: &Settings,
         seed: u64,
         writing: &Writing,
-        sink: &mut dyn FnMut(&[u32]) -> Result<(), Failure>,
+        sink: &mut dyn FnMut(&[u32], &str) -> Result<(), Failure>,
     ) -> Result<Ended, Failure> {
         let mut tokens = prompt.clone();
-        let ended = self.write(&prompt, settings, seed, writing, &mut |new| {
+        let ended = self.write(&prompt, settings, seed, writing, &mut |new, tail| {
             tokens.extend_from_slice(new);
-            sink(new)
+            sink(new, tail)
         });
         if let Ok(Ended::Complete | Ended::Stopped) = ended {
             let now = self.seat.snapshot(&self.now, &tokens)?;
@@ -142,7 +156,7 @@ impl Conversation {
         settings: &Settings,
         seed: u64,
         writing: &Writing,
-        sink: &mut dyn FnMut(&[u32]) -> Result<(), Failure>,
+        sink: &mut dyn FnMut(&[u32], &str) -> Result<(), Failure>,
     ) -> Result<Ended, Failure> {
         let flow = || if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         self.seat.session.feed(prompt, |_| flow())?;
@@ -153,9 +167,9 @@ impl Conversation {
         let count = if settings.uses_beams() {
             let beam = settings.beam_options(1);
             let found = self.seat.session.beam_search(&settings.options.sampling, &beam, |_| flow())?;
-            let tokens = found.into_iter().next().map(|text| text.tokens).unwrap_or_default();
+            let (tokens, tail) = found.into_iter().next().map(|text| (text.tokens, text.tail)).unwrap_or_default();
             self.seat.session.feed(&tokens, |_| ControlFlow::Continue(()))?;
-            sink(&tokens)?;
+            sink(&tokens, &tail)?;
             tokens.len()
         } else {
             let mut options = settings.options.clone();
@@ -163,11 +177,14 @@ impl Conversation {
             let mut sunk = Ok(());
             let generated = self.seat.session.generate(&options, |tokens| {
                 if sunk.is_ok() {
-                    sunk = sink(tokens);
+                    sunk = sink(tokens, "");
                 }
                 if sunk.is_err() { ControlFlow::Break(()) } else { flow() }
             })?;
             sunk?;
+            if !generated.tail.is_empty() {
+                sink(&[], &generated.tail)?;
+            }
             let stopped = generated.finish_reason == FinishReason::Stop && writing.interrupted();
             self.account(prompt.len(), generated.tokens.len(), start, Some(seed));
             return Ok(if stopped { Ended::Stopped } else { Ended::Complete });

@@ -23,8 +23,8 @@ use super::format;
 use super::interrupt::Writing;
 use super::output::{Notices, Output};
 use super::settings::SettingsArgs;
-use bdh_gpu::generation::Bdh;
 use bdh_gpu::generation::Settings;
+use bdh_gpu::generation::{Bdh, GenerationError};
 use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::verify::Start;
@@ -69,6 +69,7 @@ impl Interactive {
     pub fn run(&self) -> Result<(), Failure> {
         let model = self.model.load(&self.notices)?;
         let (mut settings, forgetting) = self.settings_for(&model)?;
+        model.tokenizer.check().map_err(GenerationError::from)?;
         settings.options.seed.get_or_insert_with(|| rand::random::<u32>().into());
         let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
         let bdh = if terminal {
@@ -186,7 +187,7 @@ impl Loop {
         match commands::parse(&text) {
             Line::Blank => {}
             Line::Text(_) => {
-                let prompt = self.conversation.bdh().encode(line)?;
+                let prompt = self.conversation.encode(line)?;
                 let seed = self.seed();
                 self.turn(prompt, seed)?;
             }
@@ -264,15 +265,10 @@ impl Loop {
     /// Goes on with what was typed.
     fn turn(&mut self, prompt: Vec<u32>, seed: u64) -> Result<(), Failure> {
         self.writing.restart();
-        let (mut stream, mut text) = (self.conversation.bdh().text_stream(), String::new());
+        let (mut stream, mut text) = (self.conversation.continuation(&prompt), String::new());
         let output = &mut self.output;
-        let ended = self.conversation.turn(prompt, &self.settings, seed, &self.writing, &mut |tokens| {
-            for &token in tokens {
-                stream.push(token, &mut text);
-            }
-            let written = output.write(&text);
-            text.clear();
-            written
+        let ended = self.conversation.turn(prompt, &self.settings, seed, &self.writing, &mut |tokens, tail| {
+            output.write(&(stream.take(tokens) + tail))
         });
         if !self.terminal {
             // At rest, a Ctrl-C ends a program that reads from a pipe.

@@ -44,6 +44,8 @@ pub enum Step {
 pub struct Hypothesis {
     /// The new tokens, an end-of-sequence token included, a stop text left out.
     pub tokens: Vec<u32>,
+    /// Text after those tokens: what the token that a stop text begins within has before it. Mostly empty.
+    pub tail: String,
     /// Summed log-probabilities over length^length_penalty, those of a stop text included.
     pub score: f64,
     /// Whether an end-of-sequence token or a stop text ended it.
@@ -212,7 +214,11 @@ impl BeamSearch {
             cut.into_iter().for_each(|text| self.offer(text));
         }
         let best = self.done.iter().take(self.options.num_return_sequences);
-        best.map(|&Done { score, node, ended }| Hypothesis { tokens: self.text(node), score, ended }).collect()
+        best.map(|&Done { score, node, ended }| {
+            let (tokens, tail) = self.text(node);
+            Hypothesis { tokens, tail, score, ended }
+        })
+        .collect()
     }
 
     /// Whether a live text of this score, the best there is, may still displace one that is done.
@@ -259,14 +265,14 @@ impl BeamSearch {
         }
     }
 
-    /// The tokens up to a node, those of a stop text left out.
-    fn text(&self, last: Option<usize>) -> Vec<u32> {
+    /// The tokens up to a node, those of a stop text left out, and the text between them and that.
+    fn text(&self, last: Option<usize>) -> (Vec<u32>, String) {
         let mut scan = StopScan::new(&self.options.stop, self.stream.clone());
         let mut kept = Vec::new();
         if !scan.push(&self.path(last), &mut kept) {
             scan.finish(&mut kept);
         }
-        kept
+        (kept, scan.take_tail())
     }
 
     /// The tokens up to a node.

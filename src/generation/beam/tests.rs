@@ -146,7 +146,7 @@ fn an_end_beyond_the_first_num_beams_is_dropped() {
     assert_eq!(search.scores(), [-1.0, -3.0]);
     let texts = search.finish();
     // Cut short here, so that a live beam counts; it comes after the text that is as good.
-    let text = |tokens: &[u32], ended| Hypothesis { tokens: tokens.to_vec(), score: -0.5, ended };
+    let text = |tokens: &[u32], ended| Hypothesis { tokens: tokens.to_vec(), tail: String::new(), score: -0.5, ended };
     assert_eq!(texts, [text(&[1, 0], true), text(&[1, 2], false)]);
 }
 
@@ -173,7 +173,7 @@ fn impossible_candidates_leave_places_without_a_text() {
         search.advance(&[candidate(-1.0, 0, 0), candidate(NO_TEXT, 1, 1), candidate(NO_TEXT, 1, 2)]),
         Step::Over
     );
-    assert_eq!(search.finish(), [Hypothesis { tokens: vec![1, 0], score: -0.5, ended: true }]);
+    assert_eq!(search.finish(), [Hypothesis { tokens: vec![1, 0], tail: String::new(), score: -0.5, ended: true }]);
 }
 
 #[test]
@@ -186,11 +186,11 @@ fn places_without_a_text_stay_out_of_the_result() {
     // A single token, and even fewer candidates than places.
     let alone = |_: &[u32]| vec![0.0];
     let found = run(&alone, &[0], &BeamOptions { max_new_tokens: 3, ..options.clone() }, &GREEDY);
-    assert_eq!(found, [Hypothesis { tokens: vec![0; 3], score: 0.0, ended: false }]);
+    assert_eq!(found, [Hypothesis { tokens: vec![0; 3], tail: String::new(), score: 0.0, ended: false }]);
     // Tokens that are impossible do not count either.
     let certain = |_: &[u32]| vec![f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY];
     let found = run(&certain, &[0], &BeamOptions { max_new_tokens: 3, ..options.clone() }, &GREEDY);
-    assert_eq!(found, [Hypothesis { tokens: vec![1; 3], score: 0.0, ended: false }]);
+    assert_eq!(found, [Hypothesis { tokens: vec![1; 3], tail: String::new(), score: 0.0, ended: false }]);
     // Every token ends the text.
     let both = BeamOptions { max_new_tokens: 9, eos_token_ids: vec![0, 1], ..options };
     let found = run(&halves, &[0], &both, &GREEDY);
@@ -200,7 +200,7 @@ fn places_without_a_text_stay_out_of_the_result() {
 #[test]
 fn no_new_tokens_are_one_empty_text() {
     let found = run(&markov, &[1], &two_beams(0), &GREEDY);
-    assert_eq!(found, [Hypothesis { tokens: Vec::new(), score: 0.0, ended: false }]);
+    assert_eq!(found, [Hypothesis { tokens: Vec::new(), tail: String::new(), score: 0.0, ended: false }]);
     let unstarted = BeamSearch::new(two_beams(3)).unwrap().finish();
     assert_eq!(unstarted, found);
 }
