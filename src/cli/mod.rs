@@ -64,7 +64,8 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.";
     after_help = EXAMPLES,
     max_term_width = 100,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    args_override_self = true
 )]
 struct Cli {
     #[command(subcommand)]

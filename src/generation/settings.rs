@@ -4,6 +4,9 @@ use super::{BeamOptions, GenerationError, GenerationOptions};
 use crate::model::forgetting::{Forgetting, default_tau};
 use crate::model::{Config, EarlyStopping, Model};
 
+/// The option that draws nothing.
+const GREEDY: &str = "greedy";
+
 /// The options in effect, those of a beam search included.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -80,9 +83,9 @@ impl Settings {
         let asks_for_drawing = request.asks_for_drawing();
         if let Some(num_beams) = request.num_beams {
             settings.num_beams = num_beams;
-            // Beam search is greedy too: it takes the likeliest.
-            let drawing = asks_for_drawing.filter(|option| *option != "greedy");
-            if let (true, Some(option)) = (num_beams > 1, drawing) {
+            // Beam search draws nothing, as greedy asks.
+            let contradiction = asks_for_drawing.filter(|&option| option != GREEDY);
+            if let (true, Some(option)) = (num_beams > 1, contradiction) {
                 return Err(GenerationError::DrawingInBeamSearch { option });
             }
         } else if asks_for_drawing.is_some() {
@@ -179,8 +182,8 @@ impl Request {
             ("top-k", self.top_k.is_some()),
             ("top-p", self.top_p.is_some()),
             ("min-p", self.min_p.is_some()),
-            ("greedy", self.do_sample == Some(false)),
             ("do-sample", self.do_sample == Some(true)),
+            (GREEDY, self.do_sample == Some(false)),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }

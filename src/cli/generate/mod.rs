@@ -123,7 +123,8 @@ struct OutputArgs {
     /// text, or one JSON object per line, printed when the text is complete
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     format: Format,
-    /// Write to this file instead, which keeps its old content until everything is complete
+    /// Write to this file instead, which keeps its old content until everything is complete; - is
+    /// standard output
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "stream")]
     output: Option<PathBuf>,
 }
@@ -282,7 +283,7 @@ impl Generate {
         let advice = advice.then_some(ADVICE);
         let mut run = Run { prompt, shown, stream, settings, sequences, notices, advice, discreet: false };
         // An output file that has been started is tidied up after a Ctrl-C.
-        let writing = if self.output.output.is_some() { Writing::begin() } else { Writing::hold() };
+        let writing = if self.output.file().is_some() { Writing::begin() } else { Writing::hold() };
         let mut results = self.results(sequences, bdh)?;
         let mut written = Vec::new();
         let outcome = if settings.options.max_new_tokens == 0 {
@@ -301,7 +302,7 @@ impl Generate {
             write_text(&run, &mut session, &writing, &mut written, &mut results, live).map(Some)
         };
         if let Err(failure @ Failure::Device(_)) = outcome {
-            if self.output.output.is_some() {
+            if self.output.file().is_some() {
                 notices.say(format_args!("failed after {} tokens{}", written.len(), self.unchanged()));
             }
             writing.end();
@@ -384,7 +385,7 @@ impl Generate {
             Format::Text if self.prompt.prompts.is_some() || sequences > 1 => Layout::Blocks,
             Format::Text => Layout::Plain,
         };
-        let target = Target::open(self.output.output.as_deref())?;
+        let target = Target::open(self.output.file())?;
         Ok(Results { target, layout, echo: !self.output.no_echo, has_text: bdh.check_text().is_ok(), written: 0 })
     }
 
@@ -404,7 +405,7 @@ impl Generate {
             outcome.finish_reason
         ));
         if outcome.interrupted {
-            if self.output.output.is_some() {
+            if self.output.file().is_some() {
                 self.notices.say(format_args!("interrupted after {tokens} tokens{}", self.unchanged()));
             }
             return Err(Failure::Interrupted);
@@ -414,7 +415,7 @@ impl Generate {
 
     /// What to say of an output file after an interruption.
     fn unchanged(&self) -> String {
-        self.output.output.as_ref().map_or(String::new(), |path| format!("; {} is as it was", path.display()))
+        self.output.file().map_or(String::new(), |path| format!("; {} is as it was", path.display()))
     }
 }
 
@@ -463,6 +464,13 @@ fn write_object(
         results.write(&run.text(written, tail, finish_reason))?;
     }
     outcome
+}
+
+impl OutputArgs {
+    /// The file to write to, if it is not standard output.
+    fn file(&self) -> Option<&Path> {
+        self.output.as_deref().filter(|path| *path != Path::new("-"))
+    }
 }
 
 impl PromptArgs {

@@ -5,11 +5,13 @@
 //! | `commands` | the commands' names and help, and what a line asks for |
 //! | `conversation` | the state on the device, and the turns that can be taken back |
 //! | `seat` | the device that it runs on, and the CPU once that has failed |
+//! | `file_names` | names of files as they are typed |
 //! | `lines` | where lines come from: a terminal or a pipe |
 //! | `values` | settings: shown, and changed |
 
 pub(super) mod commands;
 mod conversation;
+mod file_names;
 mod lines;
 mod seat;
 pub(super) mod values;
@@ -222,14 +224,17 @@ impl Loop {
                 Err(Failure::Usage(format!("/{name} needs the name of a file, as in /{name} talk.state")))
             }
             "save" => {
-                self.conversation.save(Path::new(argument))?;
-                self.say(&format!("Saved to {argument} at position {}", self.conversation.position()))
+                let path = file_names::read(argument);
+                self.conversation.save(&path)?;
+                self.say(&format!("Saved to {} at position {}", path.display(), self.conversation.position()))
             }
             "load" => {
-                if let Some(seed) = self.conversation.load(Path::new(argument))? {
+                let typed = Path::new(argument);
+                let path = if typed.exists() { typed.to_owned() } else { file_names::read(argument) };
+                if let Some(seed) = self.conversation.load(&path)? {
                     self.settings.options.seed = Some(seed);
                 }
-                self.say(&format!("Loaded {argument}; at position {}", self.conversation.position()))
+                self.say(&format!("Loaded {}; at position {}", path.display(), self.conversation.position()))
             }
             _ if argument.is_empty() => {
                 let value = values::show(name, &self.settings, self.conversation.forgetting());
