@@ -38,7 +38,7 @@ pub struct Bench {
         long,
         value_name = "L,D,H,M,V",
         value_parser = sizes,
-        conflicts_with = "model",
+        conflicts_with_all = ["model", "rope", "tokenizer"],
         help_heading = "Model and device"
     )]
     synthetic: Option<Sizes>,

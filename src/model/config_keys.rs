@@ -80,7 +80,7 @@ const OTHER_MODELS: [&str; 8] = ["bdhgpu", "deltanet", "gla", "gpt", "gpt2", "ma
 const BASES: [&str; 4] = ["rope_base", "rope_theta", "rotary_base", "theta"];
 
 /// Keys that change the computation, with their values that do not.
-const COMPUTING: [(&str, &[Off]); 55] = [
+const COMPUTING: [(&str, &[Off]); 54] = [
     ("activation", &[Text("relu")]),
     ("activation_function", &[Text("relu")]),
     ("activation_history_mix", &[Number(0.0)]),
@@ -94,7 +94,6 @@ const COMPUTING: [(&str, &[Off]); 55] = [
     ("bitnet", &[Is(false)]),
     ("compute_ticks", &[Number(1.0)]),
     ("contextual_memory", &[Is(false)]),
-    ("decay", &[Is(false), Number(1.0)]),
     ("differential_attention", &[Is(false)]),
     ("fast_weights", &[Is(false)]),
     ("forget_gate", &[Is(false)]),
@@ -139,23 +138,30 @@ const COMPUTING: [(&str, &[Off]); 55] = [
 ];
 
 /// Switches of training and of the machine, among the `use_…` that otherwise change the computation.
-const HARMLESS_SWITCHES: [&str; 17] = [
+const HARMLESS_SWITCHES: [&str; 24] = [
+    "use_8bit_adam",
     "use_amp",
     "use_autocast",
     "use_bf16",
+    "use_bfloat16",
     "use_cache",
     "use_checkpointing",
     "use_compile",
     "use_cuda",
     "use_ddp",
     "use_ema",
+    "use_flash_attention",
     "use_fp16",
     "use_fused_adamw",
     "use_gradient_checkpointing",
     "use_mixed_precision",
     "use_mlflow",
+    "use_mps",
+    "use_return_dict",
+    "use_safetensors",
     "use_tensorboard",
     "use_tf32",
+    "use_triton",
     "use_wandb",
 ];
 
@@ -355,7 +361,13 @@ pub(super) fn check(json: &JsonFile, rope: Option<Rope>) -> Result<Option<String
     let (mut in_effect, mut unknown) = (Vec::new(), Vec::new());
     for (key, value) in json.map.iter().filter(|(_, value)| !value.is_null()) {
         let changes = match meaning(key) {
-            Meaning::Read | Meaning::Harmless => false,
+            Meaning::Harmless => false,
+            Meaning::Read => {
+                if is_opaque(value) {
+                    unknown.push(key);
+                }
+                false
+            }
             Meaning::Computing(off) => !off.iter().any(|off| off.is(value)),
             Meaning::Base => !Number(f64::from(base)).is(value),
             Meaning::Class => match class(value) {
@@ -436,13 +448,17 @@ fn plain_name(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// What stands for an object of a pickle.
+/// The only key of what stands for an object of a pickle.
+const OPAQUE: &str = "an object";
+
+/// What stands for an object of a pickle: no value of a key that is read, and in effect where a key computes.
 pub(super) fn opaque() -> Value {
-    Value::Object(serde_json::Map::new())
+    Value::Object(serde_json::Map::from_iter([(OPAQUE.to_owned(), Value::Null)]))
 }
 
-fn is_opaque(value: &Value) -> bool {
-    value.as_object().is_some_and(serde_json::Map::is_empty)
+/// Whether a value is [`opaque`].
+pub(super) fn is_opaque(value: &Value) -> bool {
+    value.as_object().is_some_and(|map| map.len() == 1 && map.get(OPAQUE) == Some(&Value::Null))
 }
 
 #[cfg(test)]
@@ -553,9 +569,14 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named_once() {
-        let note = checked(json!({ "frobnicate": 1, "seed": 5, "wandb_run": "x", "color": {"a": 1}, "o": {} }));
+        let note = checked(
+            json!({ "frobnicate": 1, "seed": 5, "wandb_run": "x", "color": {"a": 1}, "o": opaque(), "n_layer": opaque() }),
+        );
         let note = note.unwrap().unwrap();
-        assert!(note.starts_with("config.json: not known and not used: \"frobnicate\", \"color\"; "), "{note}");
+        assert!(
+            note.starts_with("config.json: not known and not used: \"frobnicate\", \"color\", \"n_layer\"; "),
+            "{note}"
+        );
         let many: serde_json::Map<String, Value> = (0..20).map(|i| (format!("key {i}"), json!(1))).collect();
         assert!(checked(Value::from(many)).unwrap().unwrap().contains("\"key 11\" and 8 more; "));
     }

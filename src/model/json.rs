@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::config_keys::is_opaque;
 use super::error::{ModelError, clip};
 use super::storage::open_regular;
 
@@ -49,9 +50,9 @@ impl JsonFile {
         }
     }
 
-    /// The value of a key; null is the same as no key.
+    /// The value of a key; null is the same as no key, and so is what a pickle's object stands for.
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
-        self.map.get(key).filter(|value| !value.is_null())
+        self.map.get(key).filter(|value| !value.is_null() && !is_opaque(value))
     }
 
     pub(crate) fn integer(&self, key: &'static str, range: RangeInclusive<u64>) -> Result<Option<u64>, ModelError> {

@@ -387,7 +387,13 @@ impl ModelFiles {
 fn only_weights(directory: &Path) -> Result<PathBuf, ModelError> {
     const MOST: usize = 5;
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    // What training libraries write beside the weights.
+    const OTHERS: [&str; 5] = ["optimizer", "scheduler", "scaler", "training_args", "rng_state"];
     let is_weights = |path: &PathBuf| {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        if OTHERS.iter().any(|other| stem.starts_with(other)) {
+            return false;
+        }
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         WEIGHTS_EXTENSIONS.contains(&extension) && path.is_file()
     };

@@ -136,8 +136,13 @@ impl TokenizerFiles {
         vocab_size: usize,
         characters: impl FnOnce() -> Result<Option<Tokenizer>, ModelError>,
     ) -> Result<LoadedTokenizer, ModelError> {
-        let others = if self.json.is_none() { characters()? } else { None };
-        if let Some(tokenizer) = others {
+        let other = match &self.json {
+            Some(_) => None,
+            None => characters().transpose(),
+        };
+        if let Some(tokenizer) = other {
+            let absent = |error| Tokenizer::absent(vocab_size, &format!("no vocabulary that can be read ({error})"));
+            let tokenizer = tokenizer.unwrap_or_else(absent);
             return Ok(LoadedTokenizer { tokenizer, bos_token_id: None, eos_token_id: None });
         }
         let config = self.config.as_ref().map(|(_, map)| map);

@@ -124,6 +124,13 @@ fn keys_that_change_the_computation_are_refused() {
 }
 
 #[test]
+fn a_vocabulary_that_is_none_leaves_ids() {
+    let model = Small::new().config("\"vocab_size\": 5", "\"vocab_size\": 5, \"chars\": \"abcdefg\"").load().unwrap();
+    let message = model.tokenizer.encode(b"a").unwrap_err().to_string();
+    assert!(message.contains("\"chars\" is 5 for \"f\"") && message.contains("--tokenizer"), "{message}");
+}
+
+#[test]
 fn special_tokens_come_from_either_file() {
     let config = "\"vocab_size\": 5, \"eos_token_id\": [1, 2], \"bos_token_id\": 3";
     let small = Small::new().config("\"vocab_size\": 5", config);

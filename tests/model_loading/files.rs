@@ -24,6 +24,59 @@ fn missing_files_are_named() {
 }
 
 #[test]
+fn the_only_weights_file_of_a_directory_is_the_model() {
+    let small = Small::new();
+    small.load().unwrap();
+    let path = |name: &str| small.path().join(name);
+    fs::rename(path("model.safetensors"), path("mine.safetensors")).unwrap();
+    fs::write(path("optimizer.pt"), "").unwrap();
+    assert!(Model::from_path(small.path()).unwrap().notes.is_empty());
+    fs::write(path("other.pt"), "").unwrap();
+    let message = Model::from_path(small.path()).unwrap_err().to_string();
+    assert!(
+        message.ends_with(
+            ": holds mine.safetensors, other.pt, expected model.safetensors, model.pt or model.npz in this directory; give \
+             the path of the file itself"
+        ),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_index_of_parts_is_checked() {
+    let small = Small::new();
+    small.load().unwrap();
+    let index = small.path().join("model.safetensors.index.json");
+    fs::rename(small.path().join("model.safetensors"), small.path().join("part.safetensors")).unwrap();
+    let refusal = |text: &str| {
+        fs::write(&index, text).unwrap();
+        Model::from_path(small.path()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(refusal(r#"{"weight_map": {"encoder": "part.safetensors"}}"#), Ok(()));
+    for (text, expected) in [
+        ("", "the file is empty, expected a JSON object"),
+        ("{}", "no \"weight_map\", expected an index that says which tensor is in which file"),
+        (r#"{"weight_map": {}}"#, "an empty \"weight_map\", expected the names of the parts"),
+        (
+            r#"{"weight_map": {"encoder": "../part.safetensors"}}"#,
+            "tensor \"encoder\" lies in \"../part.safetensors\", expected the name of a file beside the index",
+        ),
+        (r#"{"weight_map": {"encoder": 7}}"#, "tensor \"encoder\" lies in 7, expected"),
+        (
+            r#"{"weight_map": {"other": "part.safetensors"}}"#,
+            "tensor \"other\" is not in \"part.safetensors\", where the index has it, expected every part of the same model",
+        ),
+        (r#"{"weight_map": {"encoder": "other"}}"#, "the part \"other\", which \"model.safetensors.index.json\" names"),
+    ] {
+        let message = refusal(text).unwrap_err();
+        assert!(message.contains(expected) && !message.contains('\n'), "{message}");
+    }
+    fs::copy(small.path().join("part.safetensors"), small.path().join("twice.safetensors")).unwrap();
+    let twice = r#"{"weight_map": {"encoder": "part.safetensors", "decoder": "twice.safetensors"}}"#;
+    assert!(refusal(twice).unwrap_err().contains("tensor \"decoder\" is in two of its parts, expected it in one"));
+}
+
+#[test]
 fn directories_in_place_of_files_are_refused() {
     let directory = TempDir::new().unwrap();
     fs::create_dir(directory.path().join("model.safetensors")).unwrap();

@@ -19,9 +19,7 @@ fn hugging_face_models_load() {
         assert_eq!(model.weights.encoder_v.shape(), [2, 32, 96]);
         assert_eq!(model.weights.decoder.shape(), [192, 32]);
         assert_eq!(model.weights.lm_head.shape(), [32, vocab]);
-        assert!(!model.stored_freqs);
-        // More ids than bytes and no tokenizer.
-        assert_eq!(model.notes.len(), usize::from(vocab > 256), "{:?}", model.notes);
+        assert!(!model.stored_freqs && model.notes.is_empty());
         assert_eq!(model.weights.freqs, bdh_gpu::model::rotary::default_freqs(96));
 
         // The output is a transpose: of a tensor of its own, or of the embedding.

@@ -103,7 +103,6 @@ fn notes_say_what_was_assumed_and_left_out() {
         assert!(joined.contains(left_out), "{joined}");
     }
     assert!(notes("kubotadaichi").join("\n").contains("the paper's names: "));
-    assert!(notes("d3vmeh-bpe8k").join("\n").contains("300 tokens and no tokenizer"));
     for (name, frequencies) in [
         ("5bridge-f16", "by formula; stored rounded to f16"),
         ("bfloat16", "by formula; stored rounded to bf16"),

@@ -141,7 +141,7 @@ impl<'a> Pickle<'a> {
     }
 
     /// The attributes of an object, or the entries of a dict. Plain are numbers, texts and short lists of them;
-    /// every other value is an empty object.
+    /// every other value is [`opaque`].
     pub(crate) fn attributes(&self, id: Id) -> Map<String, Value> {
         let mut map = Map::new();
         let state = match self.node(id) {
