@@ -136,6 +136,25 @@ fn the_command_line_converts() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("which is being read; choose another directory"));
 }
 
+#[test]
+fn the_context_and_the_rotary_embedding_can_be_named() {
+    let directory = TempDir::new().unwrap();
+    let to = directory.path().join("new");
+    let convert = |more: &[&str]| {
+        let mut program = program();
+        program.args(["convert", "--n-layer", "2", "--force", "--from"]);
+        program.arg(fixture("kinds/kubotadaichi-unsaid")).arg("--to").arg(&to).args(more);
+        program
+    };
+    let refused = convert(&[]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("--rope") && !to.exists());
+    convert(&["--rope", "half-split:10000", "--context", "128"]).assert().success();
+    let model = Model::from_path(&to).unwrap();
+    assert_eq!((model.config.trained_context, model.rope.to_string()), (Some(128), "interleaved:65536".to_owned()));
+    assert!(model.stored_freqs && model.notes.is_empty());
+}
+
 // --- merge ---
 
 /// Logits of a few of a golden's tokens, in f64.

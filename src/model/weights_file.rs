@@ -62,7 +62,7 @@ pub(super) enum Entry {
 
 /// Recognises a file's format and reads its tensors, under their bare names.
 pub(super) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
-    if path.to_str().is_some_and(|name| name.ends_with(shards::INDEX)) {
+    if path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(shards::INDEX)) {
         return strip_prefixes(shards::read(storage, path)?);
     }
     strip_prefixes(read_file(storage, path)?)
@@ -87,14 +87,12 @@ pub(super) fn read_file(storage: &Storage, path: &Path) -> Result<NamedTensors, 
         [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::read(storage, path),
         [b'P', b'K', 3 | 5, 4 | 6, ..] if extension == "npz" => npz::read(storage, path),
         [b'P', b'K', 3 | 5, 4 | 6, ..] => torch::read(storage, path),
-        [0x80, 1..=5, ..] => {
-            return malformed(
-                "a legacy PyTorch checkpoint (a pickle that is not in a zip)",
-                "the format of PyTorch 1.6 and later; save it again with torch.save(torch.load(path), new_path)",
-            );
-        }
-        [b'G', b'G', b'U', b'F', ..] => return unsupported("a GGUF file"),
-        [b'\x89', b'H', b'D', b'F', ..] => return unsupported("an HDF5 file"),
+        [0x80, 1..=5, ..] => malformed(
+            "a legacy PyTorch checkpoint (a pickle that is not in a zip)",
+            "the format of PyTorch 1.6 and later; save it again with torch.save(torch.load(path), new_path)",
+        ),
+        [b'G', b'G', b'U', b'F', ..] => unsupported("a GGUF file"),
+        [b'\x89', b'H', b'D', b'F', ..] => unsupported("an HDF5 file"),
         _ => safetensors::read(storage, path),
     }
 }
