@@ -157,9 +157,12 @@ fn a_stop_text_ends_and_is_left_out() {
             assert_eq!((object["text"].as_str(), object["finish_reason"].as_str()), (Some("the world"), Some("stop")));
         }
     }
-    for object in objects(&generate(&[&batch[..], &["--num-beams", "3"]].concat()).ok()) {
+    // Beams take the likeliest: --greedy says nothing new.
+    let beams = |more: &[&str]| generate(&[&batch[..], &["--num-beams", "3"], more].concat()).ok();
+    for object in objects(&beams(&[])) {
         assert!(!object["text"].as_str().expect("a text").contains(" of"), "{object}");
     }
+    assert_eq!(beams(&["--greedy"]), beams(&[]));
 }
 
 #[test]

@@ -353,6 +353,11 @@ fn meaning(key: &str) -> Meaning {
     }
 }
 
+/// Whether a checkpoint's own entry says something about the computation: a key of a configuration, with a plain value.
+pub(super) fn declares(key: &str, value: &Value) -> bool {
+    matches!(meaning(key), Meaning::Computing(_) | Meaning::Class | Meaning::Base) && !is_opaque(value)
+}
+
 /// Refuses a configuration in which a computing key is in effect; a note names the unknown keys. `rope` is the kind
 /// that the model is loaded with, where one was given.
 pub(super) fn check(json: &JsonFile, rope: Option<Rope>) -> Result<Option<String>, ModelError> {

@@ -251,6 +251,7 @@ impl Model {
             rope = named_rope(rope, Some(inner))?;
             notes.extend(config_keys::check(inner, rope)?);
         }
+        notes.extend(config_keys::check(&weights_file.take_declared(), rope)?);
         weights_file.check_layers()?;
         if let (Some(inner), Some(outer)) = (&inner, &files.config)
             && let (Some(inside), Some(beside)) = (inner.get(N_LAYER), outer.get(N_LAYER))

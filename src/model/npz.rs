@@ -36,6 +36,7 @@ pub(super) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         format: Format::NumPy,
         entries,
         config: None,
+        declared: Map::new(),
         vocabulary: Map::new(),
         notes: Vec::new(),
     })

@@ -103,6 +103,7 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         format: Format::Safetensors,
         entries,
         config: None,
+        declared: Map::new(),
         vocabulary: Map::new(),
         notes: Vec::new(),
     })

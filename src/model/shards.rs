@@ -48,6 +48,7 @@ pub(super) fn read(index: &Storage, path: &Path) -> Result<NamedTensors, ModelEr
             continue;
         };
         whole.notes.extend(tensors.notes);
+        whole.declared.extend(tensors.declared);
         for (name, entry) in tensors.entries {
             let shown = clip(&name);
             if whole.entries.insert(name, entry).is_some() {

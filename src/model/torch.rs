@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::archive::{Archive, Contents};
 use super::characters::VOCABULARY;
 use super::config::SIZE_KEYS;
+use super::config_keys::declares;
 use super::error::{ModelError, clip};
 use super::json::JsonFile;
 use super::pickle::{self, ElementType, Id, Node, Pickle, PickleError, TensorView};
@@ -99,7 +100,8 @@ impl<'a> Checkpoint<'a> {
         }
         let path = self.archive.path.clone();
         let (config, vocabulary) = (self.config(), self.vocabulary());
-        Ok(NamedTensors { path, format: Format::PyTorch, entries, config, vocabulary, notes })
+        let declared = pickle.attributes(root).into_iter().filter(|(key, value)| declares(key, value)).collect();
+        Ok(NamedTensors { path, format: Format::PyTorch, entries, config, declared, vocabulary, notes })
     }
 
     /// The dict of tensors: inside a training checkpoint, or all there is.

@@ -45,6 +45,8 @@ pub(super) struct NamedTensors {
     pub(super) entries: BTreeMap<String, Entry>,
     /// The configuration that a training checkpoint carries.
     pub(super) config: Option<JsonFile>,
+    /// What it says about the computation outside of that.
+    pub(super) declared: Map<String, Value>,
     /// What the checkpoint says about its characters: `chars`, `stoi` or `itos`.
     pub(super) vocabulary: Map<String, Value>,
     /// What was left out.

@@ -220,7 +220,7 @@ def main():
     container = {"model": state_dict(with_freqs(w)), "config": sizes(300), "step": 30000}
     kind("d3vmeh-bpe8k", right(w, 300) | {"text": "To be", "ids": None}, model__pt=pt(container))
     twin = {"transformer.wte.weight": weights(3)["embed.weight"], "transformer.h.0.attn.c_attn.weight": np.zeros((24, 8), np.float32)}
-    container = {"model": state_dict(twin), "config": sizes(arch="gpt"), "step": 1}
+    container = {"model": state_dict(twin), "config": sizes(), "arch": "gpt", "step": 1}
     kind("d3vmeh-gpt-twin", {"refused": '"arch" is "gpt"'}, model__pt=pt(container))
     w = weights(4)
     prefixed = {"model." + name: value for name, value in with_freqs(w).items()}

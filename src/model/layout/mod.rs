@@ -95,6 +95,11 @@ impl WeightsFile {
         self.tensors.config.take()
     }
 
+    /// What the file says about the computation outside of that.
+    pub(super) fn take_declared(&mut self) -> JsonFile {
+        JsonFile { path: self.tensors.path.clone(), map: std::mem::take(&mut self.tensors.declared) }
+    }
+
     /// The characters that the file describes, if it does.
     pub(super) fn take_vocabulary(&mut self) -> Map<String, Value> {
         std::mem::take(&mut self.tensors.vocabulary)
