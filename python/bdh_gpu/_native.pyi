@@ -50,6 +50,7 @@ class BDH:
         path: Union[str, PathLike[str]],
         device: Union[str, int] = "auto",
         weights: Literal["auto", "f32", "f16"] = "auto",
+        tokenizer: Union[str, PathLike[str], None] = None,
     ) -> BDH: ...
     @classmethod
     def embedded(
@@ -101,6 +102,16 @@ class TextStream(Iterator[str]):
 
 @final
 class Completion:
+    def __new__(
+        cls,
+        prompt: str,
+        index: int,
+        text: str,
+        tokens: list[int],
+        finish_reason: str,
+        seed: Optional[int] = None,
+        score: Optional[float] = None,
+    ) -> Completion: ...
     @property
     def prompt(self) -> str: ...
     @property
@@ -118,6 +129,15 @@ class Completion:
 
 @final
 class Score:
+    def __new__(
+        cls,
+        tokens: list[int],
+        logprobs: list[Optional[float]],
+        total: float,
+        mean_loss: float,
+        perplexity: float,
+        bits_per_byte: Optional[float],
+    ) -> Score: ...
     @property
     def tokens(self) -> list[int]: ...
     @property

@@ -10,6 +10,7 @@ use crate::session::Session;
 use crate::signals::detached;
 use crate::stream::{Search, Source, TextStream};
 use bdh_gpu::generation::Snapshot;
+use bdh_gpu::model::LoadOptions;
 use bdh_gpu::{Bdh, DeviceChoice, WeightChoice};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -104,17 +105,23 @@ fn prompts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
 impl Model {
     /// Loads a model directory or a weights file. device: "auto" (the best graphics card, else the CPU), "gpu",
     /// "cpu", an index, or a part of an adapter's name. weights: "auto" (f16 where that changes none), "f32", "f16".
+    /// tokenizer: a tokenizer.json or its folder, in place of the one beside the model.
     #[classmethod]
-    #[pyo3(signature = (path, device=None, weights="auto"), text_signature = "(path, device='auto', weights='auto')")]
+    #[pyo3(
+        signature = (path, device=None, weights="auto", tokenizer=None),
+        text_signature = "(path, device='auto', weights='auto', tokenizer=None)"
+    )]
     fn from_pretrained(
         class: &Bound<'_, PyType>,
         path: PathBuf,
         device: Option<&Bound<'_, PyAny>>,
         weights: &str,
+        tokenizer: Option<PathBuf>,
     ) -> PyResult<Self> {
         let py = class.py();
         let auto = PyString::new(py, "auto").into_any();
-        Self::open(py, device.unwrap_or(&auto), weights, || bdh_gpu::Model::from_path(path))
+        let options = LoadOptions { tokenizer, ..LoadOptions::default() };
+        Self::open(py, device.unwrap_or(&auto), weights, || bdh_gpu::Model::from_path_with(path, &options))
     }
 
     /// The small model that comes with the package, on a device as for from_pretrained.
