@@ -311,6 +311,120 @@ fn an_interrupt_stops_the_text_and_keeps_it() {
     assert!(text.starts_with("KING:\n") && text.ends_with('\n'), "{text:?}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_program_that_is_ended_leaves_no_half_written_files() {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let state = path(&directory.path().join("state")).to_string();
+    let output = path(&directory.path().join("texts")).to_string();
+    let entries = || std::fs::read_dir(directory.path()).expect("a directory").count();
+    for (signal, code) in [("TERM", 143), ("HUP", 129)] {
+        for more in [&["-p", "KING:", "-o", &output][..], &["-p", "KING:", "-o", &output, "--save-state", &state]] {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_bdh-gpu"))
+                .args(["generate", "-q", "--device", "cpu", "-n", "1000000000"])
+                .args(more)
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("the program starts");
+            let start = Instant::now();
+            while entries() == 0 && start.elapsed() < Duration::from_secs(20) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            assert_eq!(entries(), 1, "the output has begun");
+            let kill = format!("kill -{signal} {}", child.id());
+            assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh").success());
+            assert_eq!(child.wait().expect("the program ends").code(), Some(code), "{signal}");
+            assert_eq!(entries(), 0, "{signal} {more:?}");
+        }
+    }
+    // As nohup starts it.
+    #[cfg(target_os = "linux")]
+    {
+        let line = format!(
+            "trap '' HUP; {} generate -q --device cpu -p KING: -n 2000 -o {output} & \
+             child=$!; sleep 0.5; kill -HUP $child; wait $child",
+            env!("CARGO_BIN_EXE_bdh-gpu")
+        );
+        assert!(Command::new("sh").args(["-c", &line]).status().expect("sh").success());
+        assert_eq!(entries(), 1, "the text is complete");
+    }
+}
+
+#[test]
+fn the_last_of_a_repeated_option_counts() {
+    let expected = generate(&["-p", "KING:", "-n", "4", "--seed", "1"]).ok();
+    let twice =
+        ["-n", "20", "--seed", "2", "-p", "a", "--top-k", "1", "--no-echo", "--no-echo", "-n", "4", "--seed", "1"];
+    assert_eq!(generate(&[&twice[..], &["-p", "KING:", "--top-k", "0"]].concat()).ok(), expected[5..]);
+    // Those that collect go on collecting.
+    let stopped =
+        generate(&["-p", "KING:", "--greedy", "-n", "40", "--no-echo", "--stop", "\u{1}", "--stop", "\n"]).ok();
+    assert_eq!(stopped.matches('\n').count(), 1, "{stopped:?}");
+}
+
+#[test]
+fn a_dash_is_standard_output() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let given = ["generate", "-q", "--device", "cpu", "--seed", "1", "-n", "4", "-p", "KING:"];
+    let expected = run(&given).ok();
+    let mut command = program();
+    let found = run_command(command.args(given).args(["-o", "-"]).current_dir(directory.path()));
+    assert_eq!(found.ok(), expected);
+    assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0);
+}
+
+#[test]
+fn a_text_may_be_as_long_as_there_are_positions() {
+    for count in ["4294967295", "4294967296", "18446744073709551615"] {
+        let stopped = ["-q", "--seed", "1", "-n", count, "-p", "KING:", "--stop", "hon"];
+        let text = generate(&stopped).ok();
+        assert!(text.len() > 6 && !text.contains("hon"), "{text:?}");
+        let object = generate(&[&stopped[..], &["--format", "jsonl"]].concat()).json();
+        assert_eq!(object["finish_reason"], "stop");
+        let beams = ["-q", "-n", count, "-p", "KING:", "--stop", "\n", "--num-beams", "2", "--early-stopping"];
+        generate(&beams).ok();
+        let pair = generate(&[&stopped[..], &["--num-return-sequences", "2", "--format", "jsonl"]].concat()).ok();
+        assert_eq!(pair.matches("\"finish_reason\":\"stop\"").count(), 2, "{pair}");
+    }
+}
+
+#[test]
+fn greedy_may_stand_beside_beams() {
+    let beams = ["-q", "-p", "KING:", "-n", "8", "--num-beams", "4"];
+    assert_eq!(generate(&[&beams[..], &["--greedy"]].concat()).ok(), generate(&beams).ok());
+    assert!(generate(&[&beams[..], &["--greedy", "--top-k", "2"]].concat()).error(2).contains("--top-k has no place"));
+}
+
+#[test]
+fn every_text_has_a_seed_that_gives_it_alone() {
+    let (_directory, prompts) = file_with(b"KING:\nKING:\nQUEEN:\n");
+    let objects = |more: &[&str]| -> Vec<Value> {
+        let given = ["-q", "-n", "16", "--temperature", "1", "--format", "jsonl"];
+        let text = generate(&[&given[..], more].concat()).ok();
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let prompts = ["--prompts", path(&prompts), "--num-return-sequences", "3"];
+    let own = objects(&prompts);
+    let given = objects(&[&prompts[..], &["--seed", "7"]].concat());
+    for object in own.iter().chain(&given) {
+        let seed = object["seed"].to_string();
+        let alone = objects(&["-p", object["prompt"].as_str().expect("a prompt"), "--seed", &seed]);
+        assert_eq!(alone[0]["tokens"], object["tokens"], "{object}");
+    }
+    let texts: std::collections::BTreeSet<String> = own.iter().map(|object| object["text"].to_string()).collect();
+    assert_eq!(texts.len(), 9, "equal prompts give different texts");
+    assert_eq!(
+        given[..3].iter().map(|o| &o["text"]).collect::<Vec<_>>(),
+        given[3..6].iter().map(|o| &o["text"]).collect::<Vec<_>>()
+    );
+    assert!([0, 3, 6].iter().all(|&first| given[first]["seed"] == 7) && given[1]["seed"] != given[2]["seed"]);
+    // As text, the seeds are told on standard error.
+    let run = generate(&[&["-n", "3", "--temperature", "1"], &prompts[..2]].concat());
+    assert_eq!(run.stderr.matches("seed ").count(), 2 * 3, "{run:?}");
+}
+
 #[test]
 fn help_teaches() {
     insta::assert_snapshot!("help", run(&["--help"]).ok());

@@ -278,3 +278,24 @@ mod terminal {
         }
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn file_names_are_read_as_tab_and_shells_write_them() {
+    let home = TempDir::new().expect("a directory");
+    let mut command = program();
+    command.env("HOME", home.path()).current_dir(home.path());
+    let lines = "To be or \n/save ~/a.state\n/save \"b c.state\"\n/save d\\ e.state\n/save f g.state\n/reset\n\
+        /load a.state\n/load b\\ c.state\n/load 'd e.state'\n/load f\\ g.state\n/load ~/f g.state\n of\n";
+    command.args(["interactive", "--device", "cpu", "--quiet"]).args(GREEDY).write_stdin(lines);
+    let run = run_command(&mut command);
+    assert_eq!(run.stderr, "");
+    assert!(run.ok().starts_with("the world\n"));
+    let mut names: Vec<String> = std::fs::read_dir(home.path())
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .filter(|name| name.ends_with(".state"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["a.state", "b c.state", "d e.state", "f g.state"]);
+}
