@@ -355,8 +355,7 @@ fn a_program_that_is_ended_leaves_no_half_written_files() {
 #[test]
 fn the_last_of_a_repeated_option_counts() {
     let expected = generate(&["-p", "KING:", "-n", "4", "--seed", "1"]).ok();
-    let twice =
-        ["-n", "20", "--seed", "2", "-p", "a", "--top-k", "1", "--no-echo", "--no-echo", "-n", "4", "--seed", "1"];
+    let twice = ["-n", "20", "--seed", "2", "--top-k", "1", "--no-echo", "--no-echo", "-n", "4", "--seed", "1"];
     assert_eq!(generate(&[&twice[..], &["-p", "KING:", "--top-k", "0"]].concat()).ok(), expected[5..]);
     // Those that collect go on collecting.
     let stopped =

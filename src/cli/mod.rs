@@ -64,8 +64,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.";
     after_help = EXAMPLES,
     max_term_width = 100,
     subcommand_required = true,
-    arg_required_else_help = true,
-    args_override_self = true
+    arg_required_else_help = true
 )]
 struct Cli {
     #[command(subcommand)]
@@ -129,7 +128,11 @@ fn quieten_vulkan() {
     }
 }
 
-/// The parser, which knows every long option with underscores too.
+/// Options that say what to work on: two of one kind are a mistake, as two of different kinds are.
+const INPUTS: [&str; 6] = ["prompt", "prompt_file", "prompts", "tokens", "text", "file"];
+
+/// The parser, which knows every long option with underscores too. Of an option that is given twice the last one counts,
+/// so that an alias of the shell can be overridden; those that collect values collect.
 fn parser() -> clap::Command {
     let spell_both_ways = |arg: clap::Arg| match arg.get_long().filter(|long| long.contains('-')) {
         Some(long) => {
@@ -138,7 +141,15 @@ fn parser() -> clap::Command {
         }
         None => arg,
     };
-    Cli::command().mut_subcommands(|command| command.mut_args(spell_both_ways))
+    let last_one_counts = |arg: clap::Arg| {
+        let collects = matches!(arg.get_action(), clap::ArgAction::Append | clap::ArgAction::Count);
+        if collects || arg.is_positional() || INPUTS.contains(&arg.get_id().as_str()) {
+            return arg;
+        }
+        let id = arg.get_id().clone();
+        arg.overrides_with(id)
+    };
+    Cli::command().mut_subcommands(|command| command.mut_args(spell_both_ways).mut_args(last_one_counts))
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ enum Work {
         first: usize,
         slots: Vec<usize>,
     },
-    Drawing(Running),
+    Drawing(Box<Running>),
 }
 
 impl Bdh {
@@ -254,7 +254,7 @@ impl<'a> Scheduler<'a> {
                 let limit = self.batch.draw(slot, &params, &counts, self.options.max_new_tokens, 0)?;
                 let scan = StopScan::new(&self.options.stop, self.bdh.continuation(&self.prompts[prompt]));
                 let running = Running { prompt, index, drawn: 0, limit, seed, scan, tokens: Vec::new() };
-                self.work[slot] = Work::Drawing(running);
+                self.work[slot] = Work::Drawing(Box::new(running));
             }
         }
         Ok(())

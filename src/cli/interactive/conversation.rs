@@ -17,6 +17,9 @@ const UNDO_BYTES: u64 = 512 << 20;
 /// Turns that can be taken back at most.
 const UNDO_TURNS: usize = 64;
 
+/// Receives new tokens, and the text that may follow them.
+type Sink<'a> = dyn FnMut(&[u32], &str) -> Result<(), Failure> + 'a;
+
 /// A conversation in progress.
 pub struct Conversation {
     seat: Seat,
@@ -113,14 +116,14 @@ impl Conversation {
         (self.turns.len(), self.turns.iter().map(|turn| turn.before.bytes()).sum())
     }
 
-    /// Reads what was typed and goes on with it; `sink` receives the new tokens, and the text that may follow them.
+    /// Reads what was typed and goes on with it; `sink` hears of what is new.
     pub fn turn(
         &mut self,
         prompt: Vec<u32>,
         settings: &Settings,
         seed: u64,
         writing: &Writing,
-        sink: &mut dyn FnMut(&[u32], &str) -> Result<(), Failure>,
+        sink: &mut Sink<'_>,
     ) -> Result<Ended, Failure> {
         let mut tokens = prompt.clone();
         let ended = self.write(&prompt, settings, seed, writing, &mut |new, tail| {
@@ -156,7 +159,7 @@ impl Conversation {
         settings: &Settings,
         seed: u64,
         writing: &Writing,
-        sink: &mut dyn FnMut(&[u32], &str) -> Result<(), Failure>,
+        sink: &mut Sink<'_>,
     ) -> Result<Ended, Failure> {
         let flow = || if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         self.seat.session.feed(prompt, |_| flow())?;
