@@ -499,10 +499,19 @@ fn a_tokenizer_is_found_where_it_may_be() {
         map["tokenizer_path"] = target.into();
         std::fs::write(&config, map.to_string()).unwrap();
         works(&named, &[]);
-        map["tokenizer_path"] = "nowhere".into();
-        std::fs::write(&config, map.to_string()).unwrap();
-        let error = generate(&["--model", path(named.path()), "--prompt", "Hello"]).error(2);
-        assert!(error.contains("tokenizer_path, \"nowhere\", is not there"), "{error}");
+        for (target, expected) in [
+            ("nowhere", "tokenizer_path, \"nowhere\", is not there"),
+            (".", "no tokenizer in this folder"),
+            ("/dev/null", "is a device, expected a regular file"),
+        ] {
+            map["tokenizer_path"] = target.into();
+            std::fs::write(&config, map.to_string()).unwrap();
+            let error = generate(&["--model", path(named.path()), "--prompt", "Hello"]).error(2);
+            assert!(error.contains(expected), "{error}");
+            let ids = ["-q", "--greedy", "-n", "1", "--tokens", "0", "--format", "jsonl"];
+            let object = generate(&[&ids[..], &["--model", path(named.path())]].concat()).json();
+            assert_eq!(object["tokens"], json!([1]));
+        }
     }
     let empty = TempDir::new().unwrap();
     let model = bare();

@@ -66,7 +66,10 @@ impl TokenizerFiles {
             let unreadable = Some(format!("the configuration's tokenizer_path, {path:?}, is not there"));
             return Ok(Self { unreadable, ..self });
         }
-        Self::open_at(&named)
+        Self::open_at(&named).or_else(|error| {
+            let unreadable = Some(format!("the configuration's tokenizer_path: {error}"));
+            Ok(Self { unreadable, ..self })
+        })
     }
 
     /// Opens a tokenizer.json, or the folder that holds a tokenizer.
