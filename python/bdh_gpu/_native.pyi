@@ -51,6 +51,7 @@ class BDH:
         device: Union[str, int] = "auto",
         weights: Literal["auto", "f32", "f16"] = "auto",
         tokenizer: Union[str, PathLike[str], None] = None,
+        rope: Optional[str] = None,
     ) -> BDH: ...
     @classmethod
     def embedded(

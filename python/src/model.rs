@@ -10,7 +10,7 @@ use crate::session::Session;
 use crate::signals::detached;
 use crate::stream::{Search, Source, TextStream};
 use bdh_gpu::generation::Snapshot;
-use bdh_gpu::model::LoadOptions;
+use bdh_gpu::model::{LoadOptions, Rope};
 use bdh_gpu::{Bdh, DeviceChoice, WeightChoice};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -105,11 +105,12 @@ fn prompts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
 impl Model {
     /// Loads a model directory or a weights file. device: "auto" (the best graphics card, else the CPU), "gpu",
     /// "cpu", an index, or a part of an adapter's name. weights: "auto" (f16 where that changes none), "f32", "f16".
-    /// tokenizer: a tokenizer.json or its folder, in place of the one beside the model.
+    /// tokenizer: a tokenizer.json or its folder, in place of the one beside the model. rope: the kind of rotary
+    /// embedding, "interleaved:65536" or "half-split:10000", for checkpoints that do not say it.
     #[classmethod]
     #[pyo3(
-        signature = (path, device=None, weights="auto", tokenizer=None),
-        text_signature = "(path, device='auto', weights='auto', tokenizer=None)"
+        signature = (path, device=None, weights="auto", tokenizer=None, rope=None),
+        text_signature = "(path, device='auto', weights='auto', tokenizer=None, rope=None)"
     )]
     fn from_pretrained(
         class: &Bound<'_, PyType>,
@@ -117,10 +118,15 @@ impl Model {
         device: Option<&Bound<'_, PyAny>>,
         weights: &str,
         tokenizer: Option<PathBuf>,
+        rope: Option<&str>,
     ) -> PyResult<Self> {
         let py = class.py();
         let auto = PyString::new(py, "auto").into_any();
-        let options = LoadOptions { tokenizer, ..LoadOptions::default() };
+        let parse = |text: &str| {
+            let parsed: Result<Rope, _> = text.parse();
+            parsed.map_err(|error| PyValueError::new_err(format!("rope is {text:?}: {error}")))
+        };
+        let options = LoadOptions { tokenizer, rope: rope.map(parse).transpose()?, ..LoadOptions::default() };
         Self::open(py, device.unwrap_or(&auto), weights, || bdh_gpu::Model::from_path_with(path, &options))
     }
 

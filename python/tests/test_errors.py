@@ -110,3 +110,20 @@ def test_devices_that_are_not_there():
         BDH.embedded(weights="f8")
     with pytest.raises(TypeError, match="device must be str or int"):
         BDH.embedded(device=1.5)
+
+
+def test_the_kind_of_rotary_embedding_can_be_named(root, tmp_path):
+    # The paper's names say nothing of it, and the number of layers is in no tensor.
+    kind = root / "tests" / "checkpoints" / "kinds" / "kubotadaichi-unsaid" / "model_epoch_3.pt"
+    weights = tmp_path / "model.pt"
+    weights.write_bytes(kind.read_bytes())
+    (tmp_path / "config.json").write_text('{"n_layer": 2}')
+    with pytest.raises(ValueError, match="rope"):
+        BDH.from_pretrained(weights, device="cpu")
+    with pytest.raises(ValueError, match="rope is 'sideways'|rope is \"sideways\""):
+        BDH.from_pretrained(weights, device="cpu", rope="sideways")
+    texts = [
+        BDH.from_pretrained(weights, device="cpu", rope=rope).score([1, 2, 3, 4]).total
+        for rope in ("interleaved:65536", "half-split:10000")
+    ]
+    assert texts[0] != texts[1]
