@@ -10,7 +10,11 @@ pub fn read(argument: &str) -> PathBuf {
         if let Some(inner) = argument.strip_prefix(quote) {
             // The completion leaves the last quote to the typist, who may leave it out.
             let inner = inner.strip_suffix(quote).unwrap_or(inner);
-            return if quote == '"' && ESCAPES { unescape(inner, |c| c == '"' || c == '\\') } else { inner.into() };
+            return if quote == '"' && ESCAPES {
+                unescape(inner, |c| matches!(c, '"' | '\\' | '$' | '`'))
+            } else {
+                inner.into()
+            };
         }
     }
     let home = if argument == "~" { Some("") } else { argument.strip_prefix("~/") };
