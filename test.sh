@@ -8,9 +8,10 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# Background jobs of a script inherit an ignored SIGINT. Some tests send it: restore the default.
-if [ -z "${BDH_GPU_SIGNALS:-}" ] && env --default-signal=INT true 2>/dev/null; then
-    BDH_GPU_SIGNALS=default exec env --default-signal=INT bash ./test.sh "$@"
+# Background jobs inherit an ignored SIGINT, and programs under nohup an ignored SIGHUP. Some tests
+# send them: restore the defaults.
+if [ -z "${BDH_GPU_SIGNALS:-}" ] && env --default-signal=INT,HUP true 2>/dev/null; then
+    BDH_GPU_SIGNALS=default exec env --default-signal=INT,HUP bash ./test.sh "$@"
 fi
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}

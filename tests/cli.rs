@@ -320,9 +320,18 @@ fn a_program_that_is_ended_leaves_no_half_written_files() {
     let state = path(&directory.path().join("state")).to_string();
     let output = path(&directory.path().join("texts")).to_string();
     let entries = || std::fs::read_dir(directory.path()).expect("a directory").count();
+    // A program inherits ignored signals, as from nohup: these tests may run under it.
+    let program = || match cfg!(target_os = "linux") {
+        true => {
+            let mut program = Command::new("env");
+            program.args(["--default-signal=HUP,TERM", env!("CARGO_BIN_EXE_bdh-gpu")]);
+            program
+        }
+        false => Command::new(env!("CARGO_BIN_EXE_bdh-gpu")),
+    };
     for (signal, code) in [("TERM", 143), ("HUP", 129)] {
         for more in [&["-p", "KING:", "-o", &output][..], &["-p", "KING:", "-o", &output, "--save-state", &state]] {
-            let mut child = Command::new(env!("CARGO_BIN_EXE_bdh-gpu"))
+            let mut child = program()
                 .args(["generate", "-q", "--device", "cpu", "-n", "1000000000"])
                 .args(more)
                 .stdout(Stdio::null())
