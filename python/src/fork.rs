@@ -1,4 +1,4 @@
-//! What a forked process inherits and cannot use: a device, and the threads that run it.
+//! A forked process inherits a device and cannot use it: the threads that run it stay behind.
 
 use crate::errors::BDHError;
 use pyo3::prelude::*;

@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-/// What a model reads.
+/// Input of a model.
 pub enum Input {
     Text(String),
     /// Token ids, each below the vocabulary's size.

@@ -61,7 +61,7 @@ impl Session {
         })
     }
 
-    /// What comes after what there is.
+    /// The next piece of the text.
     fn next(
         &self,
         py: Python<'_>,
