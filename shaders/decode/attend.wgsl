@@ -126,7 +126,10 @@ fn meet_pairs(i: u32, slot: u32, u_at: u32, block: u32, base: u32, recent: u32, 
                 prefetch_pair(base, own_pair);
             }
             // Past the last pair q is zero and adds nothing.
-            let own_q = select(vec2(0.0), rotated[own], k + i < pairs);
+            var own_q = vec2(0.0);
+            if (k + i < pairs) {
+                own_q = rotated[own];
+            }
             for (var four = 0u; four < min(W, pairs - k); four += PAIRS_AT_ONCE) {
                 var pair: array<u32, PAIRS_AT_ONCE>;
                 var q: array<vec2<f32>, PAIRS_AT_ONCE>;
@@ -251,12 +254,17 @@ fn attend(i: u32, base: u32, recent: u32, pairs: u32, slot: u32, block: u32) {
     let y_at = slot * SLOT_NEURONS + BLOCKS * (BLOCK / 4u) + block * ROW4;
     let position = steps[slot].position;
     if (team < ROW_TEAMS) {
-        for (var first = lane; first < ROW4; first += ROW_COLUMNS * ROW_TEAM) {
+        for (var left = 0u; left < ROW4; left += ROW_COLUMNS * ROW_TEAM) {
+            let first = left + lane;
+            if (ROW4 % ROW_TEAM != 0u && first >= ROW4) {
+                continue;
+            }
             var y: array<vec4<f32>, ROW_COLUMNS>;
             for (var c = 0u; c < ROW_COLUMNS; c++) {
                 y[c] = vec4(0.0);
             }
-            for (var k = team; k < pairs; k += PAIRS_AT_ONCE * ROW_TEAMS) {
+            for (var round = 0u; round < pairs; round += PAIRS_AT_ONCE * ROW_TEAMS) {
+                let k = round + team;
                 var q: array<vec2<f32>, PAIRS_AT_ONCE>;
                 var first_rows: array<array<vec4<f32>, ROW_COLUMNS>, PAIRS_AT_ONCE>;
                 var second_rows: array<array<vec4<f32>, ROW_COLUMNS>, PAIRS_AT_ONCE>;
@@ -280,7 +288,11 @@ fn attend(i: u32, base: u32, recent: u32, pairs: u32, slot: u32, block: u32) {
                     }
                 }
             }
-            for (var w = team; w < WINDOW; w += ROW_TEAMS) {
+            for (var older = 0u; older < WINDOW; older += ROW_TEAMS) {
+                let w = older + team;
+                if (WINDOW % ROW_TEAMS != 0u && w >= WINDOW) {
+                    continue;
+                }
                 let score = scores[w / 4u][w % 4u];
                 let at = recent + recent_row(w, position) * ROW4;
                 for (var c = 0u; c < ROW_COLUMNS; c++) {

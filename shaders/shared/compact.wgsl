@@ -150,8 +150,8 @@ fn list_flagged(i: u32, items: u32) -> u32 {
 // Flagged items in the words before this one.
 fn flagged_before(word: u32) -> u32 {
     var count = 0u;
-    for (var k = 0u; k < word; k++) {
-        count += countOneBits(atomicLoad(&mask[k]));
+    for (var k = 0u; k < MASK_WORDS; k++) {
+        count += select(0u, countOneBits(atomicLoad(&mask[k])), k < word);
     }
     return count;
 }

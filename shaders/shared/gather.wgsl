@@ -33,7 +33,8 @@ fn gather(i: u32, base: u32, count: u32) -> array<vec4<f32>, OWN_COLUMNS> {
         let team = i / ROW_TEAM;
         if (team < ROW_TEAMS) {
             var sum = vec4(0.0);
-            for (var k = team; k < count; k += VECTORS_AT_ONCE * ROW_TEAMS) {
+            for (var round = 0u; round < count; round += VECTORS_AT_ONCE * ROW_TEAMS) {
+                let k = round + team;
                 var vectors: array<vec4<f32>, VECTORS_AT_ONCE>;
                 for (var j = 0u; j < VECTORS_AT_ONCE; j++) {
                     vectors[j] = load_partials(base + min(k + j * ROW_TEAMS, count - 1u) * ROW4 + lane);

@@ -78,12 +78,20 @@ fn settle_rows(i: u32, at: u32, entries: u32, recent: u32, position: u32) {
     let lane = i % ROW_TEAM;
     let team = i / ROW_TEAM;
     if (team < ROW_TEAMS) {
-        for (var c = lane; c < ROW4; c += ROW_TEAM) {
+        for (var left = 0u; left < ROW4; left += ROW_TEAM) {
+            let c = left + lane;
+            if (ROW4 % ROW_TEAM != 0u && c >= ROW4) {
+                continue;
+            }
             var x: array<vec4<f32>, WINDOW>;
             for (var w = 0u; w < WINDOW; w++) {
                 x[w] = load_state(recent + recent_row(w, position) * ROW4 + c);
             }
-            for (var k = team; k < SETTLING_PAIRS; k += ROW_TEAMS) {
+            for (var round = 0u; round < SETTLING_PAIRS; round += ROW_TEAMS) {
+                let k = round + team;
+                if (SETTLING_PAIRS % ROW_TEAMS != 0u && k >= SETTLING_PAIRS) {
+                    continue;
+                }
                 let row = at + WINDOW * k * 2u * ROW4 + c;
                 let q = entries + k * WINDOW * PAIR_ENTRIES;
                 var first_row = load_state(row);
