@@ -18,8 +18,7 @@
 // Packed vectors in a row of weights, and vec4 of y per packed vector.
 const ROW_VECTORS: u32 = ROW4 * 4u / PER_VECTOR;
 const FOURS: u32 = PER_VECTOR / 4u;
-// Neurons per invocation: lane, lane + LANES, ...
-const NEURONS: u32 = 4u * COLUMNS;
+// Invocations that share a block: each takes the neurons lane, lane + LANES, ...
 const LANES: u32 = BLOCK / NEURONS;
 // Whether all invocations of a workgroup have the same tile of tokens and each load one token's
 // vectors.

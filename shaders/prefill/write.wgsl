@@ -21,7 +21,7 @@
 // Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
 const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
 // Neurons per invocation, in fours.
-const FOURS: u32 = TILE / 4u;
+const FOURS: u32 = WRITTEN / 4u;
 // Tokens that are added at once.
 const STEP: u32 = 4u;
 // Whether all invocations of a workgroup have the same tile of neurons and each load one vector of

@@ -29,6 +29,9 @@ const CHUNK: u32 = 128u;
 // The register tile of an invocation: tokens, and vec4 of outputs per token (an even number).
 const TILE: u32 = 8u;
 const COLUMNS: u32 = 2u;
+// Neurons whose gates an invocation computes, and neurons whose rows of the state it writes.
+const NEURONS: u32 = 4u;
+const WRITTEN: u32 = 4u;
 // Blocks of neurons per part of an update, and parts of all blocks.
 const PART_BLOCKS: u32 = 4u;
 const PARTS: u32 = 32u;

@@ -116,12 +116,19 @@ fn dense_product(i: u32, tile: u32) {
                     store_product(s, first + share_offset(c), low[s][c], high[s][c]);
                 }
             } else {
-                // LINE <= W here: one round.
+                // LINE <= W here: one round. Selected, not indexed by s: compilers do not unroll this
+                // loop, because of its barriers, and would keep the sums in memory.
+                var own_low = low[0][0];
+                var own_high = high[0][0];
+                for (var t = 1u; t < SLOT_TILE; t++) {
+                    own_low = select(own_low, low[t][0], t == s);
+                    own_high = select(own_high, high[t][0], t == s);
+                }
                 if (F16) {
-                    pool[(split * LINE + first) * 2u] = low[s][0];
-                    pool[(split * LINE + first) * 2u + 1u] = high[s][0];
+                    pool[(split * LINE + first) * 2u] = own_low;
+                    pool[(split * LINE + first) * 2u + 1u] = own_high;
                 } else {
-                    pool[split * LINE + first] = low[s][0];
+                    pool[split * LINE + first] = own_low;
                 }
                 workgroupBarrier();
                 for (var p = i; p < BLOCK / 4u; p += W) {

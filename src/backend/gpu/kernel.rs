@@ -37,7 +37,7 @@ pub(super) struct Kernel {
 }
 
 /// A small, plausible fault: `verify` must notice the kernel that has it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Canary {
     /// Part of the kernel's text.
     pub right: &'static str,
@@ -123,6 +123,8 @@ impl Kernel {
             ("CHUNK", chunk.tokens),
             ("TILE", chunk.tile),
             ("COLUMNS", chunk.columns),
+            ("NEURONS", chunk.gate_neurons),
+            ("WRITTEN", chunk.written_neurons),
             ("PART_BLOCKS", chunk.part_blocks),
             ("PARTS", chunk.all_parts()),
         ];

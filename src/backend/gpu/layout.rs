@@ -37,8 +37,10 @@ const AMPLE_MEMORY: u64 = 32 << 10;
 const SOFTWARE_VOCAB: usize = 4096;
 /// Rows of residuals in a window: two for every token (see `shaders/shared/memory.wgsl`).
 pub(super) const RECENT_ROWS: usize = 2 * WINDOW;
-/// Sequences that share one pass over a tile of weights in a batch.
-const SLOT_TILE: usize = 4;
+/// Most sequences that share one pass over a tile of weights in a batch.
+const SLOT_TILE: usize = 8;
+/// The same on a software adapter: its registers hold no more sums.
+const SOFTWARE_SLOT_TILE: usize = 4;
 
 /// The layout of a model on an adapter.
 #[derive(Clone, Debug)]
@@ -195,7 +197,8 @@ impl Layout {
             memory(&self.geometry, self.vocab_block, self.workgroup, self.team_rows, tile)
                 <= self.allowance.workgroup_memory
         };
-        [SLOT_TILE, 2, 1].into_iter().find(|&tile| tile < 2 * slots && fits(tile)).unwrap_or(1)
+        let most = if self.allowance.software { SOFTWARE_SLOT_TILE } else { SLOT_TILE };
+        [8, 4, 2, 1].into_iter().find(|&tile| tile <= most && tile < 2 * slots && fits(tile)).unwrap_or(1)
     }
 
     /// Bytes per slot of activations and partial attention outputs.

@@ -40,6 +40,6 @@ pub fn bind<'a>(
 
 /// One invocation per tile of tokens and its neurons of a block.
 pub fn dispatch(shape: Shape, groups: &[GroupId]) -> Bound {
-    let invocations = shape.tiles() * shape.layout.geometry.block / (4 * shape.layout.chunk.columns);
+    let invocations = shape.tiles() * shape.layout.geometry.block / shape.layout.chunk.gate_neurons;
     shape.blocks(&KERNEL, groups, invocations)
 }

@@ -25,6 +25,10 @@ pub(in crate::backend::gpu) struct PrefillLayout {
     pub tile: usize,
     /// vec4 of outputs per token that one invocation computes.
     pub columns: usize,
+    /// Neurons whose gates one invocation computes for a tile of tokens.
+    pub gate_neurons: usize,
+    /// Neurons whose rows of the state one invocation writes, a multiple of four.
+    pub written_neurons: usize,
     /// Blocks in a part.
     pub part_blocks: usize,
     /// Parts of each segment, numbered through all segments.
@@ -34,8 +38,10 @@ pub(in crate::backend::gpu) struct PrefillLayout {
 impl PrefillLayout {
     /// Lays out the longest chunks that pay off and fit.
     pub fn new(g: &Geometry, segments: &[Range<usize>], padded_vocab: usize, allowance: &Allowance) -> Self {
-        // The sums fit a processor's vector registers, or the registers of a hardware invocation.
-        let (most, columns) = if allowance.software { (64, 4) } else { (128, 2) };
+        // The sums fit a processor's vector registers, or the registers of a hardware invocation:
+        // with twice as many gates or rows, compilers for Intel and Apple spill.
+        let (most, columns, gate_neurons, written_neurons) =
+            if allowance.software { (64, 4, 16, 8) } else { (128, 2, 4, 4) };
         let part_blocks = (g.blocks() / PARTS).clamp(1, (PART_NEURONS / g.block).max(1));
         let mut parts = Vec::with_capacity(segments.len());
         for segment in segments {
@@ -58,7 +64,7 @@ impl PrefillLayout {
             4 * largest * tokens as u64 <= allowance.max_binding
         };
         let tokens = (1..=most / TILE).rev().map(|tiles| tiles * TILE).find(|&tokens| fits(tokens)).unwrap_or(0);
-        Self { tokens, tile: TILE, columns, part_blocks, parts }
+        Self { tokens, tile: TILE, columns, gate_neurons, written_neurons, part_blocks, parts }
     }
 
     /// Parts of all segments.

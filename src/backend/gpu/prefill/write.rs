@@ -40,6 +40,6 @@ pub fn bind<'a>(
 
 /// One invocation per tile of neurons and its columns of a row.
 pub fn dispatch(shape: Shape, groups: &[GroupId]) -> Bound {
-    let tiles = shape.layout.geometry.block / shape.layout.chunk.tile;
+    let tiles = shape.layout.geometry.block / shape.layout.chunk.written_neurons;
     shape.blocks(&KERNEL, groups, tiles * shape.row_share())
 }
