@@ -1,6 +1,7 @@
 //! Runs decode steps and reads their results back.
 
 use crate::backend::gpu::activations::{READBACK, floats};
+use crate::backend::gpu::compiling::Compiling;
 use crate::backend::gpu::decode::step::{MAX_STEPS, ring_stride};
 use crate::backend::gpu::profile::Stopwatch;
 use crate::backend::gpu::recording::Op;
@@ -9,9 +10,13 @@ use crate::backend::gpu::submission;
 use crate::backend::profile::Profile;
 use crate::backend::{BackendError, Input, Output, Plan, RunOutput, SlotStep};
 use crate::sampling::{NO_TOKEN, SamplerState};
+use std::ops::Range;
 
 /// Most bytes of traced logits in one submission.
 const TRACE_BYTES: u64 = 32 << 20;
+/// Steps that are recorded while the device has nothing to do; every further piece has twice as
+/// many, and is recorded while the device runs the one before.
+const FIRST_PIECE: usize = 4;
 
 impl GpuSlots {
     /// Bytes of the logits of all slots.
@@ -27,7 +32,7 @@ impl GpuSlots {
         }
     }
 
-    /// Runs `steps` in one submission.
+    /// Runs `steps`, at most [`GpuSlots::submission_steps`], and waits for them once.
     pub fn submit(&mut self, steps: &[Vec<SlotStep>], trace: bool, output: &mut RunOutput) -> Result<(), BackendError> {
         self.write_steps(steps)?;
         if trace && self.trace.is_none() {
@@ -35,12 +40,8 @@ impl GpuSlots {
             let buffer = self.shared.gpu.buffer("traced logits", bytes, READBACK)?;
             self.trace = Some((self.groups.buffer(&buffer), buffer));
         }
-        let ops = self.record(steps, trace);
-        let _compiling = self.groups.enter_first_runs(&ops);
+        let (submission, _compiling) = self.submit_pieces(steps, trace);
         let gpu = &self.shared.gpu;
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        submission::encode(&self.groups, &ops, &mut encoder);
-        let submission = gpu.queue.submit([encoder.finish()]);
         let count = self.activations.count;
         let ring_bytes = ring_stride(count) * steps.len() as u64;
         let bytes = ring_bytes + (count * size_of::<SamplerState>()) as u64;
@@ -64,15 +65,36 @@ impl GpuSlots {
         Ok(())
     }
 
-    /// The operations of a submission.
-    fn record(&self, steps: &[Vec<SlotStep>], trace: bool) -> Vec<Op> {
+    /// Submits `steps` in pieces, and then the copies for the host. Returns the last submission, and
+    /// guards to hold until it is done.
+    fn submit_pieces(&self, steps: &[Vec<SlotStep>], trace: bool) -> (wgpu::SubmissionIndex, Vec<Compiling>) {
+        let mut compiling = Vec::new();
+        let (mut first, mut piece) = (0, FIRST_PIECE);
+        loop {
+            let last = (first + piece).min(steps.len());
+            let mut ops = self.record(steps, first..last, trace);
+            if last == steps.len() {
+                ops.extend(self.decode.readback(steps.len()));
+            }
+            compiling.extend(self.groups.enter_first_runs(&ops));
+            let mut encoder = self.shared.gpu.device.create_command_encoder(&Default::default());
+            submission::encode(&self.groups, &ops, &mut encoder);
+            let submission = self.shared.gpu.queue.submit([encoder.finish()]);
+            if last == steps.len() {
+                return (submission, compiling);
+            }
+            (first, piece) = (last, 2 * piece);
+        }
+    }
+
+    /// The operations of some steps.
+    fn record(&self, steps: &[Vec<SlotStep>], range: Range<usize>, trace: bool) -> Vec<Op> {
         let mut ops = Vec::new();
-        for (index, step) in steps.iter().enumerate() {
-            ops.extend(self.decode.step(index, step));
+        for index in range {
+            ops.extend(self.decode.step(index, &steps[index]));
             let trace = self.trace.as_ref().filter(|_| trace);
             ops.extend(trace.map(|(id, _)| self.decode.trace(*id, index, self.logits_bytes())));
         }
-        ops.extend(self.decode.readback(steps.len()));
         ops
     }
 
