@@ -254,9 +254,10 @@ fn a_gpus_profiles_of_prompts_and_beams_have_their_kernels() {
     let bdh = Bdh::new(model(0.3), &DeviceChoice::Gpu, WeightChoice::F16)
         .expect("an adapter to test on; install mesa-vulkan-drivers");
     let options = BenchOptions { new_tokens: 5, prompt_tokens: 200, depths: vec![100], ..Default::default() };
-    for (profiled, phase, others) in
-        [(Profiled::Prefill, Phase::Prefill, vec![]), (Profiled::Beam, Phase::Beam, vec!["project", "logits"])]
-    {
+    for (profiled, phase, others) in [
+        (Profiled::Prefill, Phase::Prefill, vec![]),
+        (Profiled::Beam, Phase::Beam, vec!["finish", "collect", "project_collected", "logits"]),
+    ] {
         let profiles = match bench::profile(&bdh, &options, profiled) {
             Err(BenchError::Backend(BackendError::NoTimestamps { .. })) => return,
             profiles => profiles.expect("a profile"),

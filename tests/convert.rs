@@ -218,6 +218,7 @@ fn merged_activations_lie_side_by_side() {
             steps: vec![SlotStep { input: Input::Token(token), ..SlotStep::IDLE }],
             residual: vec![0.0; config.n_embd],
             update: vec![0.0; config.n_embd],
+            finished: None,
             memory: Memory::zeros(1, config.n_head, config.neurons_per_head, config.n_embd),
         });
         encoded.unwrap().activations

@@ -189,6 +189,7 @@ fn every_layer_matches_the_reference() {
                         steps: vec![SlotStep { input, position: t as u32, ..SlotStep::IDLE }],
                         residual,
                         update,
+                        finished: None,
                         memory: std::mem::take(memory),
                     })
                     .unwrap();
@@ -197,8 +198,10 @@ fn every_layer_matches_the_reference() {
                 u[at * n..][..n].copy_from_slice(&encoded.activations);
                 y[at * config.n_head * d..][..config.n_head * d].copy_from_slice(&encoded.attention);
                 let activations = encoded.activations.clone();
-                let projected =
-                    backend.stages().project(&ProjectInput { activations, attention: encoded.attention }).unwrap();
+                let projected = backend
+                    .stages()
+                    .project(&ProjectInput { activations, attention: encoded.attention, collected: None })
+                    .unwrap();
                 mlp[at * d..][..d].copy_from_slice(&projected.update);
                 let gates = projected.gates.expect("the CPU keeps its gates");
                 for ((z, g), u) in z[at * n..][..n].iter_mut().zip(gates).zip(&encoded.activations) {

@@ -102,8 +102,11 @@ fn a_corrupted_kernel_fails_alone() {
 /// same.
 type Broken = (&'static str, usize, &'static [&'static str]);
 
+/// The checks of a whole model that run one sequence.
+const ALONE: &[&str] = &["prompt", "greedy", "chunks", "sampled", "repeat", "forgetting", "forgetting"];
+
 /// Kernels whose fault hides from more checks than most.
-const BROKEN: [Broken; 4] = [
+const BROKEN: [Broken; 10] = [
     // It runs only between steps.
     ("settle", 16, &["prompt", "greedy", "chunks", "sampled", "repeat", "forgetting", "forgetting", "batch"]),
     // It runs only once something is forgotten: 200 tokens pass one renormalisation of the state.
@@ -112,6 +115,14 @@ const BROKEN: [Broken; 4] = [
     ("prefill/write", 16, &["prompt", "greedy", "sampled", "repeat", "forgetting", "batch"]),
     // The logits are right, and the fault is the same every time.
     ("sample", 16, &["prompt", "repeat", "batch"]),
+    // They run only alone, so a batch's texts differ.
+    ("encode", 16, &["repeat"]),
+    ("project", 16, &["repeat"]),
+    // They run only in a batch.
+    ("finish", 16, ALONE),
+    ("encode_finished", 16, ALONE),
+    ("collect", 16, ALONE),
+    ("project_collected", 16, ALONE),
 ];
 
 #[test]

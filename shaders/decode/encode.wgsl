@@ -1,4 +1,5 @@
-// Every layer but the first: a block of neurons fires and attends to its past.
+// Every layer but the first, of a single sequence: a block of neurons fires and attends to its
+// past. In a batch, `decode/finish.wgsl` and `decode/encode_finished.wgsl` run instead.
 //
 //   x <- LN(x + LN(update))                                redundantly in every workgroup
 //   u, q, y, state and window as in `decode/attend.wgsl`
@@ -12,6 +13,7 @@
 // The blocks' updates of the previous layer, [slots][BLOCKS][ROW4].
 #store(3, read) partials: vec4<f32>
 
-fn start_layer(i: u32, slot: u32, at: u32) {
+fn start_layer(i: u32, slot: u32, at: u32, local_block: u32) {
     finish_residual(i, slot, at, 1u - params.parity);
+    keep_residual(i, slot, at, local_block);
 }

@@ -1,7 +1,7 @@
 // A block of neurons of one head fires: the part of a layer that `decode/encode.wgsl` and
 // `beam/encode.wgsl` share.
 //
-//   x <- the layer's residual stream     `start_layer`, redundantly in every workgroup
+//   x <- the layer's residual stream     `start_layer`, in every workgroup
 //   u <- x . encoder                     in `products`, before relu
 //   the block attends to its past        `meet_past`, for every active slot
 //
@@ -13,7 +13,7 @@
 #import shared::vectors
 #import shared::dense
 
-#needs fn start_layer(i: u32, slot: u32, at: u32) {}
+#needs fn start_layer(i: u32, slot: u32, at: u32, local_block: u32) {}
 #needs fn meet_past(i: u32, slot: u32, s: u32, block: u32, local_block: u32) {}
 
 // Bounds of an encoding kernel's dispatch.
@@ -27,7 +27,7 @@ struct EncodeParams {
     block_begin: u32,
     // Stride between slots' memories in the page, in vec4.
     slot_stride: u32,
-    // Half of `residual` that this layer writes; it reads the other.
+    // Half of `residual` that holds this layer's x; the other one holds the previous layer's.
     parity: u32,
     // Offset of the window's residuals in a slot's memory, in vec4.
     recent_begin: u32,
@@ -52,8 +52,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let slot = params.slot_begin + group.x * SLOT_TILE + s;
         if (slot < params.slot_end && is_active(slot)) {
             any = true;
-            start_layer(i, slot, s * ROW4);
-            keep_residual(i, slot, s * ROW4, group.y);
+            start_layer(i, slot, s * ROW4, group.y);
         } else {
             clear_row(i, s * ROW4);
         }

@@ -3,11 +3,13 @@
 #import shared::slots
 #import shared::norm
 
+#needs fn keep_residual(i: u32, slot: u32, at: u32, local_block: u32) {}
+
 // The embedding's rows.
 @group(0) @binding(3) var<storage, read> embedding: array<vec4<u32>>;
 
 // rows[at..] <- LN(embedding of the slot's token)
-fn start_layer(i: u32, slot: u32, at: u32) {
+fn start_layer(i: u32, slot: u32, at: u32, local_block: u32) {
     var token = steps[slot].input;
     if (token == INPUT_PREVIOUS) {
         token = samplers[slot].token;
@@ -22,4 +24,5 @@ fn start_layer(i: u32, slot: u32, at: u32) {
         }
     }
     store_columns(i, at, normalized(i, load_columns(i, at)));
+    keep_residual(i, slot, at, local_block);
 }

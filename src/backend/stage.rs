@@ -7,7 +7,7 @@ use super::memory::Memory;
 use super::{BackendError, SlotStep};
 use crate::sampling::{SamplerParams, SamplerState};
 
-/// Input of the stages `embed` and `encode`.
+/// Input of the stages `embed`, `encode` and `encode_finished`.
 #[derive(Clone, Debug)]
 pub struct EncodeInput {
     /// The step of each sequence, `[S]`. An idle sequence keeps its memory, and its other outputs
@@ -18,11 +18,13 @@ pub struct EncodeInput {
     pub residual: Vec<f32>,
     /// The previous layer's decoder output before its layer norm, `[S, D]`.
     pub update: Vec<f32>,
+    /// Output of `finish` for them, `[S, D]`: the kernels of a batch start from it.
+    pub finished: Option<Vec<f32>>,
     /// One layer's memory.
     pub memory: Memory,
 }
 
-/// Output of the stages `embed` and `encode`.
+/// Output of the stages `embed`, `encode` and `encode_finished`.
 #[derive(Clone, Debug)]
 pub struct EncodeOutput {
     /// Residual stream that enters the layer, `[S, D]`.
@@ -35,16 +37,18 @@ pub struct EncodeOutput {
     pub memory: Memory,
 }
 
-/// Input of the stage `project`.
+/// Input of the stages `project` and `project_collected`.
 #[derive(Clone, Debug)]
 pub struct ProjectInput {
     /// Activations u, `[S, H, N]`.
     pub activations: Vec<f32>,
     /// Attention output y before its layer norm, `[S, H, D]`.
     pub attention: Vec<f32>,
+    /// Output of `collect` for it, `[S, H, D]`: the kernels of a batch start from it.
+    pub collected: Option<Vec<f32>>,
 }
 
-/// Output of the stage `project`.
+/// Output of the stages `project` and `project_collected`.
 #[derive(Clone, Debug)]
 pub struct ProjectOutput {
     /// Decoder output before its layer norm, `[S, D]`.
@@ -89,6 +93,10 @@ pub trait Stages {
     /// Embeds a token or finishes the previous layer, then encodes and attends, and updates the
     /// memory.
     fn encode(&self, input: &EncodeInput) -> Result<EncodeOutput, BackendError>;
+    /// Finishes the previous layer: residual stream and update `[S, D]` to residual stream.
+    fn finish(&self, residual: &[f32], update: &[f32]) -> Result<Vec<f32>, BackendError>;
+    /// Normalizes every head's attention output, `[S, H, D]`.
+    fn collect(&self, attention: &[f32]) -> Result<Vec<f32>, BackendError>;
     /// Computes gates from the attention output, and the decoder output from the gates.
     fn project(&self, input: &ProjectInput) -> Result<ProjectOutput, BackendError>;
     /// Finishes the last layer and multiplies by the LM head: `[S, V]`.

@@ -199,7 +199,7 @@ impl Bench {
             update.extend(last);
         }
         let memory = self.memory(&steps.iter().map(|step| step.position).collect::<Vec<_>>());
-        EncodeInput { steps, residual, update, memory }
+        EncodeInput { steps, residual, update, finished: None, memory }
     }
 
     /// Residual stream and update `[D]` that a layer leaves where the next has a density.
@@ -248,7 +248,7 @@ impl Bench {
             let size = [1.0, 1e-3, 1e4, 30.0][(turn + slot) % 4];
             attention.extend(self.random.normals(heads * width, size));
         }
-        ProjectInput { activations, attention }
+        ProjectInput { activations, attention, collected: None }
     }
 
     /// Input of the kernel `logits`.

@@ -5,7 +5,7 @@ use super::compare::{Comparison, KERNEL, size_of};
 use super::report::CaseReport;
 use super::sampling;
 use crate::backend::memory::{Memory, WINDOW};
-use crate::backend::stage::{EncodeInput, EncodeOutput, SampleInput, Stages};
+use crate::backend::stage::{EncodeInput, EncodeOutput, LogitsInput, SampleInput, Stages};
 use crate::backend::{BackendError, Input};
 
 /// Most draws in one call of the kernel `sample`, over which the cases of a suite are spread.
@@ -21,14 +21,18 @@ pub(super) fn check(
     let suite = bench.suite.clone();
     each(settle(bench, device, twin)?);
     each(rescale(bench, device, twin)?);
-    for tokens in [true, false] {
+    for kernel in ["embed", "encode", "encode_finished"] {
         for (turns, label) in turns(&suite) {
-            each(encode(bench, tokens, &turns, &label, device, twin)?);
+            each(encode(bench, kernel, &turns, &label, device, twin)?);
         }
     }
-    for (turns, label) in turns(&suite) {
-        each(project(bench, &turns, &label, device, twin)?);
+    for kernel in ["project", "project_collected"] {
+        for (turns, label) in turns(&suite) {
+            each(project(bench, kernel, &turns, &label, device, twin)?);
+        }
     }
+    each(finish(bench, device, twin)?);
+    each(collect(bench, device, twin)?);
     each(logits(bench, device, twin)?);
     each(sample(bench, device, twin)?);
     Ok(())
@@ -71,7 +75,7 @@ impl Measured {
 
 fn encode(
     bench: &mut Bench,
-    tokens: bool,
+    kernel: &str,
     turns: &[Vec<f64>],
     shape: &str,
     device: &dyn Stages,
@@ -83,12 +87,14 @@ fn encode(
         // With several sequences one rests, another one each time; of two, every other time.
         let slots = densities.len();
         let idle = (slots > 2 || slots == 2 && turn % 2 == 1).then_some((turn + 1) % slots);
-        let input = bench.encode_input(densities, idle, turn, tokens);
+        let mut input = bench.encode_input(densities, idle, turn, kernel == "embed");
+        if kernel == "encode_finished" {
+            input.finished = Some(twin.finish(&input.residual, &input.update)?);
+        }
         let expected = twin.encode(&input)?;
         let got = device.encode(&input)?;
         compare_encode(&bench.suite, &input, &got, &expected, &mut comparison, &mut measured);
     }
-    let kernel = if tokens { "embed" } else { "encode" };
     Ok(comparison.report(kernel, shape.to_string(), measured.detail(), false))
 }
 
@@ -181,6 +187,7 @@ fn first_changed(got: &[f32], before: &[f32]) -> Option<usize> {
 
 fn project(
     bench: &mut Bench,
+    kernel: &str,
     turns: &[Vec<f64>],
     shape: &str,
     device: &dyn Stages,
@@ -190,7 +197,10 @@ fn project(
     let mut measured = Measured::default();
     let decoder = size_of(&bench.model.weights.decoder.to_vec());
     for (turn, densities) in turns.iter().enumerate() {
-        let input = bench.project_input(densities, turn);
+        let mut input = bench.project_input(densities, turn);
+        if kernel == "project_collected" {
+            input.collected = Some(twin.collect(&input.attention)?);
+        }
         let expected = twin.project(&input)?.update;
         let got = device.project(&input)?.update;
         let (width, per_slot) = (bench.suite.width, bench.suite.heads * bench.suite.neurons);
@@ -208,7 +218,27 @@ fn project(
         }
     }
     let nothing = measured.nothing();
-    Ok(comparison.report("project", shape.to_string(), measured.detail(), nothing))
+    Ok(comparison.report(kernel, shape.to_string(), measured.detail(), nothing))
+}
+
+fn finish(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+    let mut comparison = Comparison::within(KERNEL);
+    for _ in 0..3 {
+        let LogitsInput { residual, update } = bench.logits_input();
+        let (got, expected) = (device.finish(&residual, &update)?, twin.finish(&residual, &update)?);
+        comparison.numbers("residual", &got, &expected, 1.0);
+    }
+    Ok(comparison.report("finish", bench.suite.to_string(), "3 inputs".into(), false))
+}
+
+fn collect(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+    let mut comparison = Comparison::within(KERNEL);
+    for turn in 0..3 {
+        let input = bench.project_input(&vec![0.25; bench.suite.slots], turn);
+        let (got, expected) = (device.collect(&input.attention)?, twin.collect(&input.attention)?);
+        comparison.numbers("attention", &got, &expected, 1.0);
+    }
+    Ok(comparison.report("collect", bench.suite.to_string(), "3 inputs".into(), false))
 }
 
 fn logits(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {

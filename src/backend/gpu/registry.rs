@@ -9,6 +9,10 @@ pub(super) static KERNELS: &[&Kernel] = &[
     &decode::embed::KERNEL,
     &decode::encode::KERNEL,
     &decode::project::KERNEL,
+    &decode::finish::KERNEL,
+    &decode::encode_finished::KERNEL,
+    &decode::collect::KERNEL,
+    &decode::project_collected::KERNEL,
     &decode::logits::KERNEL,
     &decode::sample::KERNEL,
     &beam::fold::KERNEL,
@@ -36,8 +40,8 @@ pub(super) fn find(name: &str) -> Option<&'static Kernel> {
     KERNELS.iter().copied().find(|kernel| kernel.name == name)
 }
 
-/// Names of a phase's kernels, in the order in which it runs them. Beam search also runs decode's
-/// `project` and `logits`.
+/// Names of a phase's kernels, in the order in which it runs them. Beam search also runs
+/// decode's `finish`, `collect`, `project_collected` and `logits`.
 pub fn kernel_names(phase: Phase) -> Vec<&'static str> {
     KERNELS.iter().filter(|kernel| kernel.phase == phase).map(|kernel| kernel.name).collect()
 }

@@ -187,6 +187,8 @@ fn every_kernel_is_valid_in_every_layout() {
         assert_bindings(&shader, &assembled.text);
         assert_structures(&shader);
         assert_limits(&shader);
+        let right = assembled.kernel.canary.right;
+        assert!(assembled.text.wgsl.contains(right), "{}: there is no {right:?} to corrupt", shader.name);
         if let Some(folder) = &folder {
             let path = folder.join(&assembled.layout).join(assembled.kernel.shader).with_extension("wgsl");
             std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder can be made");

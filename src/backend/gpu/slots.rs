@@ -35,8 +35,14 @@ pub(super) struct GpuSlots {
 }
 
 impl GpuSlots {
-    /// Allocates `count` empty sequences for a schedule of layers.
-    pub fn new(shared: Arc<Shared>, count: usize, schedule: &[ScheduledLayer]) -> Result<Self, BackendError> {
+    /// Allocates `count` empty sequences for a schedule of layers. `batch` chooses the kernels; both
+    /// kinds give the same numbers.
+    pub fn new(
+        shared: Arc<Shared>,
+        count: usize,
+        schedule: &[ScheduledLayer],
+        batch: bool,
+    ) -> Result<Self, BackendError> {
         let (gpu, layout) = (&shared.gpu, &shared.layout);
         layout.check_slots(count)?;
         let slots = count as u64;
@@ -60,7 +66,7 @@ impl GpuSlots {
         let mut binder = Binder::new(&shared, activations.slot_tile, &groups);
         let sampler = SamplerBuffers { params: &params, counts: &counts, ring: &ring };
         let bound = Buffers { activations: &activations, states: &states, sampler };
-        let decode = Decode::bind(&mut binder, &shared, schedule, bound, readback)?;
+        let decode = Decode::bind(&mut binder, &shared, schedule, batch, bound, readback)?;
         binder.finish(&mut groups)?;
         Ok(Self {
             window_empty: vec![true; count],

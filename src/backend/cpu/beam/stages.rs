@@ -57,7 +57,8 @@ impl CpuBackend {
         };
         let steps = input.tokens.iter().map(step).collect();
         let (x, update) = (input.residual.clone(), input.update.clone());
-        residual.residual(weights, &EncodeInput { steps, residual: x, update, memory: Memory::default() });
+        residual
+            .residual(weights, &EncodeInput { steps, residual: x, update, finished: None, memory: Memory::default() });
         let (mut bench, exchange) = self.beam_bench(slots);
         bench.worker = residual.worker;
         (0..slots).for_each(|node| bench.nodes.make_room(node));

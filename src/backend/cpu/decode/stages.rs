@@ -4,6 +4,7 @@ use super::embed::Embed;
 use super::rescale::rescale;
 use super::sample::SlotSampler;
 use crate::backend::cpu::exchange::{Exchange, Job};
+use crate::backend::cpu::norm::LayerNorm;
 use crate::backend::cpu::share::{LayerMemory, OwnMemory, share_out};
 use crate::backend::cpu::weights::{Weight, Weights, on_weights};
 use crate::backend::cpu::worker::Worker;
@@ -51,6 +52,14 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// `[S, D]` numbers as padded rows.
+    fn padded(&self, values: &[f32]) -> Vec<f32> {
+        let g = &self.backend.shared.model.geometry;
+        let mut rows = vec![0.0; values.len() / g.width * g.row];
+        self.pad(values, &mut rows);
+        rows
+    }
+
     /// Copies `[S, D]` numbers out of padded rows.
     fn trim(&self, values: &[f32]) -> Vec<f32> {
         let g = &self.backend.shared.model.geometry;
@@ -60,10 +69,7 @@ impl<'a> Bench<'a> {
     /// Computes the residual stream and the phases.
     pub fn residual<E: Weight>(&mut self, weights: &Weights<E>, input: &EncodeInput) {
         let g = &self.backend.shared.model.geometry;
-        let (mut x, mut update) = (vec![0.0; self.slots * g.row], vec![0.0; self.slots * g.row]);
-        self.pad(&input.residual, &mut x);
-        self.pad(&input.update, &mut update);
-        (self.worker.x, self.worker.update) = (x, update);
+        (self.worker.x, self.worker.update) = (self.padded(&input.residual), self.padded(&input.update));
         let level = self.backend.shared.level;
         self.worker.active.retain(|&slot| input.steps[slot].input == Input::Previous);
         self.with(&[], |worker, job| worker.finish_gathered(job));
@@ -150,7 +156,10 @@ impl CpuBackend {
         let step = SlotStep { input: Input::Previous, output: Output::Logits, ..SlotStep::IDLE };
         let steps = vec![step; slots];
         let (residual, update) = (input.residual.clone(), input.update.clone());
-        bench.residual(weights, &EncodeInput { steps: steps.clone(), residual, update, memory: Memory::default() });
+        bench.residual(
+            weights,
+            &EncodeInput { steps: steps.clone(), residual, update, finished: None, memory: Memory::default() },
+        );
         let logits: Vec<Mutex<Vec<f32>>> = (0..slots).map(|_| Mutex::new(vec![0.0; g.vocab])).collect();
         bench.with(&logits, |worker, job| worker.logits(job, weights, &steps));
         logits.into_iter().flat_map(|logits| lock(&logits).clone()).collect()
@@ -160,6 +169,24 @@ impl CpuBackend {
 impl Stages for CpuBackend {
     fn encode(&self, input: &EncodeInput) -> Result<EncodeOutput, BackendError> {
         Ok(on_weights!(&self.shared.model.weights, weights => self.encode_typed(weights, input)))
+    }
+
+    fn finish(&self, residual: &[f32], update: &[f32]) -> Result<Vec<f32>, BackendError> {
+        let mut bench = Bench::new(self, residual.len() / self.shared.model.geometry.width);
+        let [x, update] = [residual, update].map(|rows| bench.padded(rows));
+        (bench.worker.x, bench.worker.update) = (x, update);
+        bench.with(&[], |worker, job| worker.finish_gathered(job));
+        Ok(bench.trim(&bench.worker.x))
+    }
+
+    fn collect(&self, attention: &[f32]) -> Result<Vec<f32>, BackendError> {
+        let g = &self.shared.model.geometry;
+        let bench = Bench::new(self, 1);
+        let mut rows = bench.padded(attention);
+        for v in rows.chunks_exact_mut(g.row) {
+            self.shared.level.run(LayerNorm { v, width: g.width });
+        }
+        Ok(bench.trim(&rows))
     }
 
     fn project(&self, input: &ProjectInput) -> Result<ProjectOutput, BackendError> {

@@ -36,7 +36,7 @@ impl GpuBeams {
         let layout = &shared.layout;
         layout.check_slots(count)?;
         layout.check_beams(count, 1)?;
-        let base = GpuSlots::new(shared.clone(), 1, schedule)?;
+        let base = GpuSlots::new(shared.clone(), 1, schedule, false)?;
         let activations = Activations::new(&shared.gpu, layout, count, STEPS)?;
         let mut buffers = BeamBuffers::new(&shared, count, base.states.len())?;
         buffers.make_room(&shared, 2 * count, 2 * count, 2 * count)?;

@@ -30,5 +30,5 @@ pub fn bind<'a>(
     activations: &'a Activations,
     layer: Layer<'a>,
 ) -> Result<Bound, BackendError> {
-    encode::bind_to(binder, &KERNEL, ("embedding", Resource::whole(&weights.embed)), weights, activations, layer)
+    encode::bind_to(binder, &KERNEL, Some(("embedding", Resource::whole(&weights.embed))), weights, activations, layer)
 }

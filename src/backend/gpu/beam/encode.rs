@@ -34,22 +34,22 @@ pub struct Layer<'a> {
     pub nodes: &'a wgpu::Buffer,
 }
 
-/// Binds the kernel, which finishes the previous layer.
+/// Binds the kernel, which starts from the residual stream that decode's `finish` left.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
     weights: &'a Weights,
     activations: &'a Activations,
     layer: Layer<'a>,
 ) -> Result<Bound, BackendError> {
-    bind_to(binder, &KERNEL, ("partials", activations.updates.resource()), weights, activations, layer)
+    bind_to(binder, &KERNEL, None, weights, activations, layer)
 }
 
-/// Binds an encoding kernel, `beam/embed` or `beam/encode`, whose residual stream starts from
-/// `source`.
+/// Binds an encoding kernel, `beam/embed` or `beam/encode`. `source` is what its residual stream
+/// starts from, besides `residual`.
 pub fn bind_to<'a>(
     binder: &mut Binder<'a>,
     kernel: &'static Kernel,
-    source: (&'static str, Resource<'a>),
+    source: Option<(&'static str, Resource<'a>)>,
     weights: &'a Weights,
     activations: &'a Activations,
     Layer { layout, index, nodes }: Layer<'a>,
@@ -62,16 +62,16 @@ pub fn bind_to<'a>(
             parity: index as u32 % 2,
             ..EncodeParams::default()
         };
-        let resources = [
+        let mut resources = vec![
             ("steps", activations.step()),
             ("samplers", Resource::whole(&activations.samplers)),
-            source,
             ("residual", Resource::whole(&activations.residual)),
             ("dense_weights", weights.encoder[segment_index].resource()),
             ("turns", Resource::whole(&weights.turns)),
             ("nodes", Resource::whole(nodes)),
             ("neurons", activations.neurons.resource()),
         ];
+        resources.extend(source);
         let group = binder.with_params(kernel, params, &resources)?;
         Ok(Part { group, workgroups: [activations.tiles(count), segment.len() as u32, 1] })
     };

@@ -77,7 +77,10 @@ impl BeamStages for GpuBackend {
         };
         let steps = [true, false].map(|first| input.tokens.iter().enumerate().map(|at| entry(at, first)).collect());
         bench.activations.write_steps(gpu, &steps)?;
-        bench.execute(&[bench.search.encode(0, 0), bench.search.encode(1, 1)])?;
+        let mut ops = vec![bench.search.encode(0, 0)];
+        ops.extend(bench.search.finish(1, 1));
+        ops.push(bench.search.encode(1, 1));
+        bench.execute(&ops)?;
         let neurons = floats(&bench.activations.neurons.download(gpu, 0, bench.activations.neurons.size())?);
         let size = self.shared.layout.node_size();
         let nodes = floats(&gpu.download(&bench.buffers.nodes[0], 0, (4 * size * input.tokens.len()) as u64)?);

@@ -5,7 +5,8 @@ use crate::backend::gpu::activations::Activations;
 use crate::backend::gpu::beam::buffers::BeamBuffers;
 use crate::backend::gpu::beam::encode::Layer;
 use crate::backend::gpu::beam::{attend, counts, embed, encode, fold, merge, select};
-use crate::backend::gpu::decode::{logits, project};
+use crate::backend::gpu::decode::step::Once;
+use crate::backend::gpu::decode::{logits, project_collected};
 use crate::backend::gpu::groups::{ALIGNMENT, Binder, Groups};
 use crate::backend::gpu::pages::Page;
 use crate::backend::gpu::recording::{Bound, BufferId, Offsets, Op};
@@ -22,6 +23,7 @@ pub struct Search {
     /// By layer of states.
     attend: Vec<Bound>,
     fold: Vec<Bound>,
+    once: Once,
     project: Bound,
     logits: Bound,
     /// By the side of the counts, before a reordering or now.
@@ -61,14 +63,29 @@ impl Search {
             attend.push(attend::bind(binder, activations, buffers, nodes, pages)?);
             fold.push(fold::bind(binder, buffers, nodes, pages)?);
         }
-        let project = project::bind(binder, layout, weights, activations)?;
+        let once = Once::bind(binder, layout, activations, schedule)?;
+        let project = project_collected::bind(binder, layout, weights, activations)?;
         let logits = logits::bind(binder, layout, weights, activations, schedule.len())?;
         let counts = [counts::bind(binder, layout, buffers, 0)?, counts::bind(binder, layout, buffers, 1)?];
         let select = [select::bind(binder, activations, buffers, 0)?, select::bind(binder, activations, buffers, 1)?];
         let merge = [merge::bind(binder, activations, buffers, 0)?, merge::bind(binder, activations, buffers, 1)?];
         own.finish(&mut groups)?;
         let beams = activations.count;
-        Ok(Self { groups, beams, layers, attend, fold, project, logits, counts, select, merge, selected, staging })
+        Ok(Self {
+            groups,
+            beams,
+            layers,
+            attend,
+            fold,
+            once,
+            project,
+            logits,
+            counts,
+            select,
+            merge,
+            selected,
+            staging,
+        })
     }
 
     /// The operations of a step that starts with `folds` groups of folds. Token counts are on
@@ -83,7 +100,9 @@ impl Search {
             side
         };
         for (layer, &(_, state)) in self.layers.iter().enumerate() {
-            ops.extend([self.encode(layer, 0), self.attend(state), self.project.run(Offsets::one(0))]);
+            ops.extend(self.finish(layer, 0));
+            ops.extend([self.encode(layer, 0), self.attend(state)]);
+            ops.extend([self.once.collect(Offsets::one(0)), self.project.run(Offsets::one(0))]);
         }
         ops.push(self.logits.run(Offsets::one(0)));
         ops.extend(self.select(side, bytes));
@@ -101,7 +120,16 @@ impl Search {
 
     /// The encoding kernel of a layer of the schedule, for step `index` of the table.
     pub fn encode(&self, layer: usize, index: usize) -> Op {
-        self.layers[layer].0.run(Offsets::one((index as u64 * steps::stride(self.beams)) as u32))
+        self.layers[layer].0.run(self.step_offset(index))
+    }
+
+    /// The residual stream in front of a layer that is not the first.
+    pub fn finish(&self, layer: usize, index: usize) -> Option<Op> {
+        self.once.finish(layer, self.step_offset(index))
+    }
+
+    fn step_offset(&self, index: usize) -> Offsets {
+        Offsets::one((index as u64 * steps::stride(self.beams)) as u32)
     }
 
     /// The attention kernel of a layer of states.
@@ -124,6 +152,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::gpu::decode::{collect, finish};
     use crate::backend::gpu::kernel::Kernel;
     use crate::backend::gpu::recording::{GroupId, Part, names};
 
@@ -140,7 +169,8 @@ mod tests {
             layers: vec![(bound(&embed::KERNEL, 0), 0), (bound(&encode::KERNEL, 0), 1)],
             attend: vec![bound(&attend::KERNEL, 0), bound(&attend::KERNEL, 1)],
             fold: vec![bound(&fold::KERNEL, 0), bound(&fold::KERNEL, 1)],
-            project: bound(&project::KERNEL, 0),
+            once: Once::new(vec![None, Some(bound(&finish::KERNEL, 0))], bound(&collect::KERNEL, 0)),
+            project: bound(&project_collected::KERNEL, 0),
             logits: bound(&logits::KERNEL, 0),
             counts: both(&counts::KERNEL),
             select: both(&select::KERNEL),
@@ -152,7 +182,8 @@ mod tests {
 
     #[test]
     fn a_step_folds_reorders_runs_every_layer_and_selects() {
-        let layers = [["beam/embed", "beam/attend", "project"], ["beam/encode", "beam/attend", "project"]].concat();
+        let rest = ["beam/attend", "collect", "project_collected"];
+        let layers = [&["beam/embed"], &rest[..], &["finish", "beam/encode"], &rest].concat();
         let selection = ["logits", "beam/select", "beam/merge"];
         let first = search().step(0, false, 0, 64);
         assert_eq!(names(&first), [&layers[..], &selection].concat());

@@ -20,8 +20,8 @@ pub static KERNEL: Kernel = Kernel {
     tiled: true,
     dynamic: &["steps"],
     canary: Canary {
-        right: "load_columns(i, at)));\n}",
-        wrong: "load_columns(i, at)));\n    for (var c = i; c < ROW4; c += W) {\n        rows[at + c] *= 1.01;\n    }\n}",
+        right: "load_columns(i, at)));\n",
+        wrong: "load_columns(i, at)));\n    for (var c = i; c < ROW4; c += W) {\n        rows[at + c] *= 1.01;\n    }\n",
     },
 };
 
@@ -32,5 +32,5 @@ pub fn bind<'a>(
     activations: &'a Activations,
     layer: Layer<'a>,
 ) -> Result<Bound, BackendError> {
-    encode::bind_to(binder, &KERNEL, ("embedding", Resource::whole(&weights.embed)), weights, activations, layer)
+    encode::bind_to(binder, &KERNEL, Some(("embedding", Resource::whole(&weights.embed))), weights, activations, layer)
 }

@@ -1,4 +1,4 @@
-//! Host side of `shaders/decode/encode.wgsl`: every layer but the first.
+//! Host side of `shaders/decode/encode.wgsl`: every layer but the first, of a single sequence.
 //!
 //! Experiments: `docs/performance/decode.md#decodeencode`.
 
@@ -42,14 +42,14 @@ pub fn bind<'a>(
     activations: &'a Activations,
     layer: Layer<'a>,
 ) -> Result<Bound, BackendError> {
-    bind_to(binder, &KERNEL, ("partials", activations.updates.resource()), weights, activations, layer)
+    bind_to(binder, &KERNEL, Some(("partials", activations.updates.resource())), weights, activations, layer)
 }
 
-/// Binds an encoding kernel, `embed` or `encode`, whose residual stream starts from `source`.
+/// Binds an encoding kernel. `source` is what its residual stream starts from, besides `residual`.
 pub fn bind_to<'a>(
     binder: &mut Binder<'a>,
     kernel: &'static Kernel,
-    source: (&'static str, Resource<'a>),
+    source: Option<(&'static str, Resource<'a>)>,
     weights: &'a Weights,
     activations: &'a Activations,
     Layer { layout, index, pages }: Layer<'a>,
@@ -63,16 +63,16 @@ pub fn bind_to<'a>(
             parity: index as u32 % 2,
             recent_begin: page.recent_begin(layout),
         };
-        let resources = [
+        let mut resources = vec![
             ("steps", activations.step()),
             ("samplers", Resource::whole(&activations.samplers)),
-            source,
             ("residual", Resource::whole(&activations.residual)),
             ("dense_weights", weights.encoder[page.index].resource()),
             ("turns", Resource::whole(&weights.turns)),
             ("state", page.store.resource()),
             ("neurons", activations.neurons.resource()),
         ];
+        resources.extend(source);
         let group = binder.with_params(kernel, params, &resources)?;
         Ok(Part { group, workgroups: [activations.tiles(page.slots.len()), page.segment.len() as u32, 1] })
     };

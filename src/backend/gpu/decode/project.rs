@@ -1,4 +1,5 @@
-//! Host side of `shaders/decode/project.wgsl`. Beam search runs it too.
+//! Host side of `shaders/decode/project.wgsl`: attention output to decoder output of a single
+//! sequence.
 //!
 //! Experiments: `docs/performance/decode.md#decodeproject`.
 
@@ -26,9 +27,20 @@ pub static KERNEL: Kernel = Kernel {
     canary: Canary { right: "relu(vec4(sum)).x", wrong: "vec4(sum).x" },
 };
 
-/// Binds the kernel: attention output to decoder output, one part per segment.
+/// Binds the kernel.
 pub fn bind<'a>(
     binder: &mut Binder<'a>,
+    layout: &Layout,
+    weights: &'a Weights,
+    activations: &'a Activations,
+) -> Result<Bound, BackendError> {
+    bind_to(binder, &KERNEL, layout, weights, activations)
+}
+
+/// Binds a projecting kernel, `project` or `project_collected`, one part per segment.
+pub fn bind_to<'a>(
+    binder: &mut Binder<'a>,
+    kernel: &'static Kernel,
     layout: &Layout,
     weights: &'a Weights,
     activations: &'a Activations,
@@ -43,9 +55,9 @@ pub fn bind<'a>(
             ("decoder_rows", weights.decoder[index].resource()),
             ("updates", activations.updates.resource()),
         ];
-        let group = binder.with_params(&KERNEL, params, &resources)?;
+        let group = binder.with_params(kernel, params, &resources)?;
         Ok(Part { group, workgroups: [activations.count as u32, segment.len() as u32, 1] })
     };
     let parts = layout.segments.iter().enumerate().map(part);
-    Ok(Bound { kernel: &KERNEL, parts: parts.collect::<Result<_, BackendError>>()? })
+    Ok(Bound { kernel, parts: parts.collect::<Result<_, BackendError>>()? })
 }

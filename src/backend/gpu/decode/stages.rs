@@ -12,8 +12,9 @@ use crate::backend::{BackendError, Input, Output, SlotStep};
 use crate::sampling::SamplerState;
 
 impl GpuBackend {
-    fn bench(&self, slots: usize) -> Result<GpuSlots, BackendError> {
-        GpuSlots::new(self.shared.clone(), slots, &BOTH)
+    /// Slots with the kernels of a batch, or of a single sequence.
+    fn bench(&self, slots: usize, batch: bool) -> Result<GpuSlots, BackendError> {
+        GpuSlots::new(self.shared.clone(), slots, &BOTH, batch)
     }
 
     /// Writes every slot's memory.
@@ -48,8 +49,11 @@ impl Stages for GpuBackend {
         let g = &self.shared.layout.geometry;
         let gpu = &self.shared.gpu;
         let slots = input.steps.len();
-        let bench = self.bench(slots)?;
-        self.write_residual(&bench.activations, &input.residual, &input.update)?;
+        let bench = self.bench(slots, input.finished.is_some())?;
+        match &input.finished {
+            Some(x) => self.write_finished(&bench.activations, x)?,
+            None => self.write_residual(&bench.activations, &input.residual, &input.update)?,
+        }
         self.write_memories(&bench, &input.memory)?;
         // One step for the slots that start from a token, one for those that continue.
         let only = |wanted: fn(&Input) -> bool| -> Vec<SlotStep> {
@@ -89,25 +93,50 @@ impl Stages for GpuBackend {
         Ok(output)
     }
 
+    fn finish(&self, residual: &[f32], update: &[f32]) -> Result<Vec<f32>, BackendError> {
+        let g = &self.shared.layout.geometry;
+        let bench = self.bench(residual.len() / g.width, true)?;
+        self.write_residual(&bench.activations, residual, update)?;
+        let slots = bench.activations.count;
+        bench.write_steps(&[vec![SlotStep { input: Input::Previous, ..SlotStep::IDLE }; slots]])?;
+        bench.execute(&Vec::from_iter(bench.decode.finish(0, 1)))?;
+        let residual = self.shared.gpu.download(&bench.activations.residual, 0, bench.activations.residual.size())?;
+        let rows = floats(&residual);
+        // The second half of each slot belongs to the second layer.
+        Ok(rows.chunks_exact(g.row).skip(1).step_by(2).flat_map(|row| &row[..g.width]).copied().collect())
+    }
+
+    fn collect(&self, attention: &[f32]) -> Result<Vec<f32>, BackendError> {
+        let g = &self.shared.layout.geometry;
+        let slots = attention.len() / (g.heads * g.width);
+        let bench = self.bench(slots, true)?;
+        let activations = vec![0.0; slots * g.heads * g.neurons];
+        self.write_activations(&bench.activations, &activations, attention, |slot| slot % g.blocks_per_head)?;
+        bench.write_steps(&[vec![SlotStep { input: Input::Previous, ..SlotStep::IDLE }; slots]])?;
+        bench.execute(&Vec::from_iter(bench.decode.collect(0)))?;
+        let store = &bench.activations.neurons;
+        let neurons = floats(&store.download(&self.shared.gpu, 0, store.size())?);
+        let mut collected = Vec::with_capacity(attention.len());
+        for slot in neurons.chunks_exact(self.slot_neurons()).take(slots) {
+            for head in slot[g.all_neurons()..].chunks_exact(g.blocks_per_head * g.row) {
+                collected.extend_from_slice(&head[..g.width]);
+            }
+        }
+        Ok(collected)
+    }
+
     fn project(&self, input: &ProjectInput) -> Result<ProjectOutput, BackendError> {
         let g = &self.shared.layout.geometry;
         let gpu = &self.shared.gpu;
         let slots = input.attention.len() / (g.heads * g.width);
-        let bench = self.bench(slots)?;
-        let mut neurons = vec![0f32; slots * self.slot_neurons()];
-        for slot in 0..slots {
-            let (u, y) = neurons[slot * self.slot_neurons()..][..self.slot_neurons()].split_at_mut(g.all_neurons());
-            let from = &input.activations[slot * g.heads * g.neurons..][..g.heads * g.neurons];
-            for (head, from) in u.chunks_exact_mut(g.padded_neurons()).zip(from.chunks_exact(g.neurons)) {
-                head[..g.neurons].copy_from_slice(from);
-            }
-            let from = &input.attention[slot * g.heads * g.width..][..g.heads * g.width];
-            for (head, from) in y.chunks_exact_mut(g.blocks_per_head * g.row).zip(from.chunks_exact(g.width)) {
-                let block = slot % g.blocks_per_head;
-                head[block * g.row..][..g.width].copy_from_slice(from);
+        let bench = self.bench(slots, input.collected.is_some())?;
+        match &input.collected {
+            Some(y) => self.write_activations(&bench.activations, &input.activations, y, |_| 0)?,
+            None => {
+                let block = |slot| slot % g.blocks_per_head;
+                self.write_activations(&bench.activations, &input.activations, &input.attention, block)?;
             }
         }
-        bench.activations.neurons.upload(gpu, 0, bytemuck::cast_slice(&neurons))?;
         bench.write_steps(&[vec![SlotStep { input: Input::Previous, ..SlotStep::IDLE }; slots]])?;
         bench.execute(&[bench.decode.project(0)])?;
         let updates = floats(&bench.activations.updates.download(gpu, 0, bench.activations.updates.size())?);
@@ -123,7 +152,7 @@ impl Stages for GpuBackend {
         let layout = &self.shared.layout;
         let slots = input.residual.len() / layout.geometry.width;
         // A schedule of one layer reads the residual where `write_residual` puts it.
-        let bench = GpuSlots::new(self.shared.clone(), slots, &BOTH[..1])?;
+        let bench = GpuSlots::new(self.shared.clone(), slots, &BOTH[..1], false)?;
         self.write_residual(&bench.activations, &input.residual, &input.update)?;
         let step = SlotStep { input: Input::Previous, output: Output::Logits, ..SlotStep::IDLE };
         bench.write_steps(&[vec![step; slots]])?;
@@ -138,7 +167,7 @@ impl Stages for GpuBackend {
         let layout = &self.shared.layout;
         let (gpu, vocab) = (&self.shared.gpu, layout.geometry.vocab);
         let slots = input.params.len();
-        let bench = self.bench(slots)?;
+        let bench = self.bench(slots, false)?;
         let mut logits = vec![0f32; slots * layout.padded_vocab()];
         for (to, from) in logits.chunks_exact_mut(layout.padded_vocab()).zip(input.logits.chunks_exact(vocab)) {
             to[..vocab].copy_from_slice(from);
@@ -162,7 +191,7 @@ impl Stages for GpuBackend {
     }
 
     fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError> {
-        let bench = self.bench(factors.len())?;
+        let bench = self.bench(factors.len(), false)?;
         self.write_memories(&bench, memory)?;
         let step = |&factor: &f32| SlotStep { input: Input::Previous, rescale: Some(factor), ..SlotStep::IDLE };
         bench.write_steps(&[factors.iter().map(step).collect()])?;
@@ -171,7 +200,7 @@ impl Stages for GpuBackend {
     }
 
     fn settle(&self, memory: &Memory, sequence: usize, sequences: usize) -> Result<Memory, BackendError> {
-        let bench = self.bench(sequences)?;
+        let bench = self.bench(sequences, false)?;
         self.write_memories(&bench, memory)?;
         bench.settle(sequence)?;
         self.read_memories(&bench)

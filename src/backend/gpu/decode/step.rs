@@ -3,8 +3,11 @@
 use crate::backend::gpu::activations::Activations;
 use crate::backend::gpu::decode::encode::Layer;
 use crate::backend::gpu::decode::sample::SamplerBuffers;
-use crate::backend::gpu::decode::{embed, encode, logits, project, rescale, sample, settle};
+use crate::backend::gpu::decode::{
+    collect, embed, encode, encode_finished, finish, logits, project, project_collected, rescale, sample, settle,
+};
 use crate::backend::gpu::groups::{ALIGNMENT, Binder};
+use crate::backend::gpu::layout::Layout;
 use crate::backend::gpu::pages::Page;
 use crate::backend::gpu::recording::{Bound, BufferId, Offsets, Op};
 use crate::backend::gpu::schedule::ScheduledLayer;
@@ -33,14 +36,55 @@ pub struct Buffers<'a> {
 /// Decode's kernels, bound to the buffers of a set of slots.
 pub struct Decode {
     slots: usize,
-    /// `embed` or `encode`, by layer of the schedule.
+    /// By layer of the schedule: `embed` for the first one, otherwise `encode` or `encode_finished`.
     encode: Vec<Bound>,
+    /// `project` or `project_collected`.
     project: Bound,
+    once: Option<Once>,
     logits: Bound,
     sample: Bound,
     rescale: Bound,
     settle: Bound,
     readback: Readback,
+}
+
+/// Kernels that compute once per slot what every workgroup of a single sequence computes by itself:
+/// between two layers, and for each head. Beam search runs them too.
+pub struct Once {
+    /// By layer of the schedule; the first layer has none.
+    finish: Vec<Option<Bound>>,
+    collect: Bound,
+}
+
+impl Once {
+    #[cfg(test)]
+    pub fn new(finish: Vec<Option<Bound>>, collect: Bound) -> Self {
+        Self { finish, collect }
+    }
+
+    /// Binds the kernels for a schedule of layers.
+    pub fn bind<'a>(
+        binder: &mut Binder<'a>,
+        layout: &Layout,
+        activations: &'a Activations,
+        schedule: &[ScheduledLayer],
+    ) -> Result<Self, BackendError> {
+        let mut finish = |(index, layer): (usize, &ScheduledLayer)| {
+            (!layer.first).then(|| finish::bind(binder, activations, index)).transpose()
+        };
+        let finish = schedule.iter().enumerate().map(&mut finish).collect::<Result<_, _>>()?;
+        Ok(Self { finish, collect: collect::bind(binder, layout, activations)? })
+    }
+
+    /// The residual stream in front of a layer, unless it is the first.
+    pub fn finish(&self, layer: usize, step_offset: Offsets) -> Option<Op> {
+        self.finish[layer].as_ref().map(|finish| finish.run(step_offset))
+    }
+
+    /// Every head's attention output.
+    pub fn collect(&self, step_offset: Offsets) -> Op {
+        self.collect.run(step_offset)
+    }
 }
 
 /// Buffers that a submission copies from or to.
@@ -54,11 +98,12 @@ pub struct Readback {
 }
 
 impl Decode {
-    /// Binds the kernels for a schedule of layers.
+    /// Binds the kernels for a schedule of layers: those of a batch, or of a single sequence.
     pub fn bind<'a>(
         binder: &mut Binder<'a>,
         shared: &'a Shared,
         schedule: &[ScheduledLayer],
+        batch: bool,
         Buffers { activations, states, sampler }: Buffers<'a>,
         readback: Readback,
     ) -> Result<Self, BackendError> {
@@ -67,15 +112,22 @@ impl Decode {
             let bound = Layer { layout, index, pages: &states[layer.state] };
             match layer.first {
                 true => embed::bind(binder, weights, activations, bound),
+                false if batch => encode_finished::bind(binder, weights, activations, bound),
                 false => encode::bind(binder, weights, activations, bound),
             }
         });
         let encode = encode.collect::<Result<_, _>>()?;
+        let project = match batch {
+            true => project_collected::bind(binder, layout, weights, activations)?,
+            false => project::bind(binder, layout, weights, activations)?,
+        };
+        let once = batch.then(|| Once::bind(binder, layout, activations, schedule)).transpose()?;
         let pages = || states.iter().flatten();
         Ok(Self {
             slots: activations.count,
             encode,
-            project: project::bind(binder, layout, weights, activations)?,
+            project,
+            once,
             logits: logits::bind(binder, layout, weights, activations, schedule.len())?,
             sample: sample::bind(binder, weights, activations, sampler)?,
             rescale: rescale::bind(binder, layout, activations, pages())?,
@@ -86,12 +138,15 @@ impl Decode {
 
     /// The operations of step `index` of a submission, through the whole model.
     pub fn step(&self, index: usize, plan: &[SlotStep]) -> Vec<Op> {
-        let mut ops = Vec::with_capacity(2 * self.encode.len() + 3);
+        let mut ops = Vec::with_capacity(4 * self.encode.len() + 3);
         if plan.iter().any(|slot| slot.rescale.is_some()) {
             ops.push(self.rescale(index));
         }
         for layer in 0..self.encode.len() {
-            ops.extend([self.encode(index, layer), self.project(index)]);
+            ops.extend(self.finish(index, layer));
+            ops.push(self.encode(index, layer));
+            ops.extend(self.collect(index));
+            ops.push(self.project(index));
         }
         if plan.iter().any(|slot| slot.output >= Output::Logits) {
             ops.push(self.logits(index));
@@ -105,6 +160,16 @@ impl Decode {
     /// A layer of the schedule: residual stream, activations and attention.
     pub fn encode(&self, index: usize, layer: usize) -> Op {
         self.encode[layer].run(self.step_offset(index))
+    }
+
+    /// A batch's residual stream in front of a layer that is not the first.
+    pub fn finish(&self, index: usize, layer: usize) -> Option<Op> {
+        self.once.as_ref()?.finish(layer, self.step_offset(index))
+    }
+
+    /// A batch's attention output.
+    pub fn collect(&self, index: usize) -> Option<Op> {
+        Some(self.once.as_ref()?.collect(self.step_offset(index)))
     }
 
     /// Attention output to decoder output.
@@ -172,6 +237,7 @@ mod tests {
             slots: 100,
             encode: [&embed::KERNEL, &encode::KERNEL, &encode::KERNEL].map(bound).into(),
             project: bound(&project::KERNEL),
+            once: None,
             logits: bound(&logits::KERNEL),
             sample: bound(&sample::KERNEL),
             rescale: bound(&rescale::KERNEL),
@@ -192,6 +258,19 @@ mod tests {
         assert_eq!(step(&[slot(Output::Logits, None)]), [&layers[..], &["logits"]].concat());
         let all = step(&[slot(Output::State, Some(0.5)), slot(Output::Token, None)]);
         assert_eq!(all, [&["rescale"], &layers[..], &["logits", "sample"]].concat());
+    }
+
+    #[test]
+    fn a_batch_finishes_and_collects_once_per_slot() {
+        let decode = Decode {
+            encode: [&embed::KERNEL, &encode_finished::KERNEL].map(bound).into(),
+            project: bound(&project_collected::KERNEL),
+            once: Some(Once::new(vec![None, Some(bound(&finish::KERNEL))], bound(&collect::KERNEL))),
+            ..decode()
+        };
+        let layers =
+            ["embed", "collect", "project_collected", "finish", "encode_finished", "collect", "project_collected"];
+        assert_eq!(names(&decode.step(0, &[slot(Output::State, None); 2])), layers);
     }
 
     #[test]

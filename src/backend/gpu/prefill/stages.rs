@@ -19,7 +19,7 @@ fn tokens(count: usize) -> Vec<ChunkToken> {
 impl GpuBackend {
     /// One slot with a started chunk.
     fn chunk_bench(&self, tokens: Vec<ChunkToken>, position: u32) -> Result<GpuSlots, BackendError> {
-        let mut bench = GpuSlots::new(self.shared.clone(), 1, &BOTH[..1])?;
+        let mut bench = GpuSlots::new(self.shared.clone(), 1, &BOTH[..1], false)?;
         bench.prefill_of(0)?.start(&Chunk { position, rescale: None, tokens, logits: false })?;
         Ok(bench)
     }

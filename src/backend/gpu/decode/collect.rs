@@ -1,0 +1,35 @@
+//! Host side of `shaders/decode/collect.wgsl`: every head's attention output in a batch. Beam search
+//! runs it too.
+//!
+//! Experiments: `docs/performance/decode.md#decodecollect`.
+
+use crate::backend::BackendError;
+use crate::backend::gpu::activations::Activations;
+use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::groups::Binder;
+use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block, usual_workgroup};
+use crate::backend::gpu::layout::Layout;
+use crate::backend::gpu::recording::{Bound, Part};
+
+pub static KERNEL: Kernel = Kernel {
+    name: "collect",
+    phase: Phase::Decode,
+    shader: "decode/collect",
+    workgroup: usual_workgroup,
+    block: neuron_block,
+    tiled: false,
+    dynamic: &["steps"],
+    canary: Canary { right: "k * W, y[k])", wrong: "k * W, 1.01 * y[k])" },
+};
+
+/// Binds the kernel.
+pub fn bind<'a>(binder: &mut Binder<'a>, layout: &Layout, activations: &'a Activations) -> Result<Bound, BackendError> {
+    let resources = [
+        ("steps", activations.step()),
+        ("samplers", Resource::whole(&activations.samplers)),
+        ("partials", activations.neurons.resource()),
+    ];
+    let group = binder.bind(&KERNEL, &resources)?;
+    let part = Part { group, workgroups: [activations.count as u32, layout.geometry.heads as u32, 1] };
+    Ok(Bound { kernel: &KERNEL, parts: [part].into() })
+}

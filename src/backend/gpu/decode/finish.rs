@@ -1,0 +1,39 @@
+//! Host side of `shaders/decode/finish.wgsl`: the residual stream between two layers of a batch.
+//! Beam search runs it too.
+//!
+//! Experiments: `docs/performance/decode.md#decodefinish`.
+
+use crate::backend::BackendError;
+use crate::backend::gpu::activations::Activations;
+use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::groups::Binder;
+use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block, usual_workgroup};
+use crate::backend::gpu::recording::{Bound, Part};
+use crate::host_struct::host_struct;
+
+host_struct!("FinishParams");
+
+pub static KERNEL: Kernel = Kernel {
+    name: "finish",
+    phase: Phase::Decode,
+    shader: "decode/finish",
+    workgroup: usual_workgroup,
+    block: neuron_block,
+    tiled: false,
+    dynamic: &["steps"],
+    canary: Canary { right: "* ROW4 + c] = rows[c];", wrong: "* ROW4 + c] = 1.01 * rows[c];" },
+};
+
+/// Binds the kernel in front of layer `index` of the schedule.
+pub fn bind<'a>(binder: &mut Binder<'a>, activations: &'a Activations, index: usize) -> Result<Bound, BackendError> {
+    let params = FinishParams { parity: index as u32 % 2 };
+    let resources = [
+        ("steps", activations.step()),
+        ("samplers", Resource::whole(&activations.samplers)),
+        ("partials", activations.updates.resource()),
+        ("residual", Resource::whole(&activations.residual)),
+    ];
+    let group = binder.with_params(&KERNEL, params, &resources)?;
+    let part = Part { group, workgroups: [activations.count as u32, 1, 1] };
+    Ok(Bound { kernel: &KERNEL, parts: [part].into() })
+}
