@@ -256,7 +256,7 @@ fn a_gpus_profiles_of_prompts_and_beams_have_their_kernels() {
     let options = BenchOptions { new_tokens: 5, prompt_tokens: 200, depths: vec![100], ..Default::default() };
     for (profiled, phase, others) in [
         (Profiled::Prefill, Phase::Prefill, vec![]),
-        (Profiled::Beam, Phase::Beam, vec!["finish", "collect", "project_collected", "logits"]),
+        (Profiled::Beam, Phase::Beam, vec!["finish", "project", "logits"]),
     ] {
         let profiles = match bench::profile(&bdh, &options, profiled) {
             Err(BenchError::Backend(BackendError::NoTimestamps { .. })) => return,

@@ -1,4 +1,5 @@
-// A head's attention output in a batch, once per slot: no projecting workgroup repeats the sum.
+// A head's attention output, once per slot: in a batch on hardware, no projecting workgroup repeats
+// the sum.
 //
 //   y <- LN(sum of the head's partial attention outputs)   in place of the first block's share
 //

@@ -1,5 +1,5 @@
-// Every layer but the first, of a single sequence: a block of neurons fires and attends to its
-// past. In a batch, `decode/finish.wgsl` and `decode/encode_finished.wgsl` run instead.
+// Every layer but the first: a block of neurons fires and attends to its past. In a batch on
+// hardware, `decode/finish.wgsl` and `decode/encode_finished.wgsl` run instead.
 //
 //   x <- LN(x + LN(update))                                redundantly in every workgroup
 //   u, q, y, state and window as in `decode/attend.wgsl`

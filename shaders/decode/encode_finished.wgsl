@@ -1,4 +1,5 @@
-// Every layer but the first, in a batch: a block of neurons fires and attends to its past.
+// Every layer but the first, in a batch on hardware: a block of neurons fires and attends to its
+// past.
 //
 //   x                                                      as `decode/finish.wgsl` left it
 //   u, q, y, state and window as in `decode/attend.wgsl`

@@ -1,5 +1,5 @@
-// The residual stream between two layers of a batch, once per slot: no encoding workgroup repeats
-// the sums.
+// The residual stream between two layers, once per slot: in a batch on hardware, and in beam
+// search, no encoding workgroup repeats the sums.
 //
 //   x <- LN(x + LN(update))
 //

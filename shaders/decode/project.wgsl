@@ -1,5 +1,5 @@
-// Attention output through the gated neurons of a block, back to the residual width, for a single
-// sequence. In a batch, `decode/collect.wgsl` and `decode/project_collected.wgsl` run instead.
+// Attention output through the gated neurons of a block, back to the residual width. In a batch on
+// hardware, `decode/collect.wgsl` and `decode/project_collected.wgsl` run instead.
 //
 //   y <- LN(sum of the head's partial attention outputs)  redundantly in every workgroup of a head
 //   z, g and update as in `decode/gated.wgsl`

@@ -1,4 +1,5 @@
-// Attention output through the gated neurons of a block, back to the residual width, in a batch.
+// Attention output through the gated neurons of a block, back to the residual width, in a
+// batch on hardware.
 //
 //   y                                                      as `decode/collect.wgsl` left it
 //   z, g and update as in `decode/gated.wgsl`

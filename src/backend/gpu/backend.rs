@@ -147,7 +147,8 @@ impl Backend for GpuBackend {
 
     fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
         let layers = self.shared.layout.geometry.layers;
-        Ok(Box::new(GpuSlots::new(self.shared.clone(), count, &schedule::layers(layers), count > 1)?))
+        let once = self.shared.layout.sums_once(count);
+        Ok(Box::new(GpuSlots::new(self.shared.clone(), count, &schedule::layers(layers), once)?))
     }
 
     fn create_beams(&self, count: usize) -> Result<Box<dyn Beams>, BackendError> {

@@ -201,6 +201,12 @@ impl Layout {
         [8, 4, 2, 1].into_iter().find(|&tile| tile <= most && tile < 2 * slots && fits(tile)).unwrap_or(1)
     }
 
+    /// Whether what all workgroups of a slot need is summed once per slot, at the price of two more
+    /// dispatches per layer, instead of in every workgroup. A software adapter has few workgroups.
+    pub fn sums_once(&self, slots: usize) -> bool {
+        !self.allowance.software && slots > 1
+    }
+
     /// Bytes per slot of activations and partial attention outputs.
     pub fn slot_neuron_bytes(&self) -> u64 {
         let g = &self.geometry;

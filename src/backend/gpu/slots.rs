@@ -35,13 +35,13 @@ pub(super) struct GpuSlots {
 }
 
 impl GpuSlots {
-    /// Allocates `count` empty sequences for a schedule of layers. `batch` chooses the kernels; both
-    /// kinds give the same numbers.
+    /// Allocates `count` empty sequences for a schedule of layers, with kernels that sum `once`
+    /// per slot or in every workgroup. Both kinds give the same numbers.
     pub fn new(
         shared: Arc<Shared>,
         count: usize,
         schedule: &[ScheduledLayer],
-        batch: bool,
+        once: bool,
     ) -> Result<Self, BackendError> {
         let (gpu, layout) = (&shared.gpu, &shared.layout);
         layout.check_slots(count)?;
@@ -66,7 +66,7 @@ impl GpuSlots {
         let mut binder = Binder::new(&shared, activations.slot_tile, &groups);
         let sampler = SamplerBuffers { params: &params, counts: &counts, ring: &ring };
         let bound = Buffers { activations: &activations, states: &states, sampler };
-        let decode = Decode::bind(&mut binder, &shared, schedule, batch, bound, readback)?;
+        let decode = Decode::bind(&mut binder, &shared, schedule, once, bound, readback)?;
         binder.finish(&mut groups)?;
         Ok(Self {
             window_empty: vec![true; count],

@@ -6,7 +6,7 @@ use crate::backend::gpu::beam::buffers::BeamBuffers;
 use crate::backend::gpu::beam::encode::Layer;
 use crate::backend::gpu::beam::{attend, counts, embed, encode, fold, merge, select};
 use crate::backend::gpu::decode::step::Once;
-use crate::backend::gpu::decode::{logits, project_collected};
+use crate::backend::gpu::decode::{logits, project, project_collected};
 use crate::backend::gpu::groups::{ALIGNMENT, Binder, Groups};
 use crate::backend::gpu::pages::Page;
 use crate::backend::gpu::recording::{Bound, BufferId, Offsets, Op};
@@ -24,6 +24,8 @@ pub struct Search {
     attend: Vec<Bound>,
     fold: Vec<Bound>,
     once: Once,
+    /// Whether `once` collects the attention output, or `project` sums it.
+    collects: bool,
     project: Bound,
     logits: Bound,
     /// By the side of the counts, before a reordering or now.
@@ -64,7 +66,11 @@ impl Search {
             fold.push(fold::bind(binder, buffers, nodes, pages)?);
         }
         let once = Once::bind(binder, layout, activations, schedule)?;
-        let project = project_collected::bind(binder, layout, weights, activations)?;
+        let collects = layout.sums_once(activations.count);
+        let project = match collects {
+            true => project_collected::bind(binder, layout, weights, activations)?,
+            false => project::bind(binder, layout, weights, activations)?,
+        };
         let logits = logits::bind(binder, layout, weights, activations, schedule.len())?;
         let counts = [counts::bind(binder, layout, buffers, 0)?, counts::bind(binder, layout, buffers, 1)?];
         let select = [select::bind(binder, activations, buffers, 0)?, select::bind(binder, activations, buffers, 1)?];
@@ -78,6 +84,7 @@ impl Search {
             attend,
             fold,
             once,
+            collects,
             project,
             logits,
             counts,
@@ -102,7 +109,8 @@ impl Search {
         for (layer, &(_, state)) in self.layers.iter().enumerate() {
             ops.extend(self.finish(layer, 0));
             ops.extend([self.encode(layer, 0), self.attend(state)]);
-            ops.extend([self.once.collect(Offsets::one(0)), self.project.run(Offsets::one(0))]);
+            ops.extend(self.collects.then(|| self.once.collect(Offsets::one(0))));
+            ops.push(self.project.run(Offsets::one(0)));
         }
         ops.push(self.logits.run(Offsets::one(0)));
         ops.extend(self.select(side, bytes));
@@ -170,6 +178,7 @@ mod tests {
             attend: vec![bound(&attend::KERNEL, 0), bound(&attend::KERNEL, 1)],
             fold: vec![bound(&fold::KERNEL, 0), bound(&fold::KERNEL, 1)],
             once: Once::new(vec![None, Some(bound(&finish::KERNEL, 0))], bound(&collect::KERNEL, 0)),
+            collects: true,
             project: bound(&project_collected::KERNEL, 0),
             logits: bound(&logits::KERNEL, 0),
             counts: both(&counts::KERNEL),

@@ -1,5 +1,5 @@
-//! Host side of `shaders/decode/collect.wgsl`: every head's attention output in a batch. Beam search
-//! runs it too.
+//! Host side of `shaders/decode/collect.wgsl`: every head's attention output, once per slot. Beam
+//! search runs it too.
 //!
 //! Experiments: `docs/performance/decode.md#decodecollect`.
 

@@ -1,4 +1,4 @@
-//! Host side of `shaders/decode/encode.wgsl`: every layer but the first, of a single sequence.
+//! Host side of `shaders/decode/encode.wgsl`: every layer but the first.
 //!
 //! Experiments: `docs/performance/decode.md#decodeencode`.
 

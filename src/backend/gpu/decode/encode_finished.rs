@@ -1,4 +1,5 @@
-//! Host side of `shaders/decode/encode_finished.wgsl`: every layer but the first, in a batch.
+//! Host side of `shaders/decode/encode_finished.wgsl`: every layer but the first, in a
+//! batch on hardware.
 //!
 //! Experiments: `docs/performance/decode.md#decodefinish`.
 

@@ -1,5 +1,5 @@
-//! Host side of `shaders/decode/finish.wgsl`: the residual stream between two layers of a batch.
-//! Beam search runs it too.
+//! Host side of `shaders/decode/finish.wgsl`: the residual stream between two layers, once per
+//! slot. Beam search runs it too.
 //!
 //! Experiments: `docs/performance/decode.md#decodefinish`.
 

@@ -1,5 +1,4 @@
-//! Host side of `shaders/decode/project.wgsl`: attention output to decoder output of a single
-//! sequence.
+//! Host side of `shaders/decode/project.wgsl`: attention output to decoder output.
 //!
 //! Experiments: `docs/performance/decode.md#decodeproject`.
 

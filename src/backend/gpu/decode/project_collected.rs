@@ -1,5 +1,5 @@
 //! Host side of `shaders/decode/project_collected.wgsl`: attention output to decoder output, in a
-//! batch. Beam search runs it too.
+//! batch on hardware. Beam search runs it too.
 //!
 //! Experiments: `docs/performance/decode.md#decodecollect`.
 

@@ -48,8 +48,8 @@ pub struct Decode {
     readback: Readback,
 }
 
-/// Kernels that compute once per slot what every workgroup of a single sequence computes by itself:
-/// between two layers, and for each head. Beam search runs them too.
+/// Kernels that sum once per slot what otherwise every workgroup sums: between two layers, and for
+/// each head. Beam search runs them too.
 pub struct Once {
     /// By layer of the schedule; the first layer has none.
     finish: Vec<Option<Bound>>,
@@ -98,12 +98,13 @@ pub struct Readback {
 }
 
 impl Decode {
-    /// Binds the kernels for a schedule of layers: those of a batch, or of a single sequence.
+    /// Binds the kernels for a schedule of layers: those that sum `once` per slot, or in every
+    /// workgroup.
     pub fn bind<'a>(
         binder: &mut Binder<'a>,
         shared: &'a Shared,
         schedule: &[ScheduledLayer],
-        batch: bool,
+        once: bool,
         Buffers { activations, states, sampler }: Buffers<'a>,
         readback: Readback,
     ) -> Result<Self, BackendError> {
@@ -112,16 +113,16 @@ impl Decode {
             let bound = Layer { layout, index, pages: &states[layer.state] };
             match layer.first {
                 true => embed::bind(binder, weights, activations, bound),
-                false if batch => encode_finished::bind(binder, weights, activations, bound),
+                false if once => encode_finished::bind(binder, weights, activations, bound),
                 false => encode::bind(binder, weights, activations, bound),
             }
         });
         let encode = encode.collect::<Result<_, _>>()?;
-        let project = match batch {
+        let project = match once {
             true => project_collected::bind(binder, layout, weights, activations)?,
             false => project::bind(binder, layout, weights, activations)?,
         };
-        let once = batch.then(|| Once::bind(binder, layout, activations, schedule)).transpose()?;
+        let once = once.then(|| Once::bind(binder, layout, activations, schedule)).transpose()?;
         let pages = || states.iter().flatten();
         Ok(Self {
             slots: activations.count,
@@ -162,12 +163,12 @@ impl Decode {
         self.encode[layer].run(self.step_offset(index))
     }
 
-    /// A batch's residual stream in front of a layer that is not the first.
+    /// The residual stream in front of a layer, unless that layer sums it.
     pub fn finish(&self, index: usize, layer: usize) -> Option<Op> {
         self.once.as_ref()?.finish(layer, self.step_offset(index))
     }
 
-    /// A batch's attention output.
+    /// Every head's attention output, unless `project` sums it.
     pub fn collect(&self, index: usize) -> Option<Op> {
         Some(self.once.as_ref()?.collect(self.step_offset(index)))
     }
