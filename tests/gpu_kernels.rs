@@ -75,7 +75,12 @@ fn kernels_with_bounds_checks_agree_with_their_twins() {
 #[test]
 fn kernels_laid_out_for_hardware_agree_with_their_twins() {
     let suites: Vec<Suite> = suites().into_iter().skip(1).step_by(2).collect();
-    assert_passed(&check_kernels(&suites, GpuOptions { hardware_layout: true, ..GpuOptions::default() }));
+    let options = GpuOptions { hardware_layout: true, ..GpuOptions::default() };
+    assert_passed(&check_kernels(&suites, options.clone()));
+    // A batch runs other kernels than a single sequence, and its texts are the same.
+    let model = common::model("shakespeare");
+    let device = gpu::backend(&model, WeightType::F16, options);
+    verify::check_model(&model, &device, 32, &mut |row| assert!(row.passed, "{row:?}")).unwrap();
 }
 
 /// A software adapter's workgroups are one subgroup where it has subgroups of their size. Where it has others, or none,

@@ -7,8 +7,8 @@
 
 #needs fn load_partials(at: u32) -> vec4<f32> { return vec4(f32(at)); }
 
-// Vectors that an invocation of a team has in flight.
-const VECTORS_AT_ONCE: u32 = 4u;
+// Vectors that an invocation of a team has in flight: few rounds, because each waits for a cache.
+const VECTORS_AT_ONCE: u32 = 8u;
 
 // The sum of `count` adjacent vectors from `base` on, in vec4.
 fn gather(i: u32, base: u32, count: u32) -> array<vec4<f32>, OWN_COLUMNS> {
