@@ -105,7 +105,8 @@ fn wave(count: usize) -> Vec<f32> {
 fn project(bencher: Bencher, model: &str) {
     let Some(bdh) = open((model, "cpu")) else { return };
     let config = &bdh.model().config;
-    let input = ProjectInput { activations: quarter(config.neurons()), attention: wave(config.n_head * config.n_embd) };
+    let (activations, attention) = (quarter(config.neurons()), wave(config.n_head * config.n_embd));
+    let input = ProjectInput { activations, attention, collected: None };
     bencher.bench(|| bdh.backend().stages().project(&input));
 }
 

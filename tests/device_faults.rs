@@ -9,7 +9,7 @@ mod gpu;
 #[path = "common/program.rs"]
 mod program;
 
-use bdh_gpu::backend::BackendError;
+use bdh_gpu::backend::{BackendError, DeviceKind};
 use bdh_gpu::generation::{Bdh, BeamOptions, DeviceChoice, Session, WeightChoice};
 use bdh_gpu::{Forgetting, GenerationError, GenerationOptions, Model};
 use faults::{Driver, change_plan, run_apart};
@@ -83,60 +83,49 @@ fn losses_from(middle: u64) -> [(String, &'static str); 3] {
     ]
 }
 
+/// The note that a run has lost its device and gone on.
+#[track_caller]
+fn assert_moved(run: &Run, plan: &str, message: &str) {
+    let notes: Vec<&str> = run.stderr.lines().filter(|line| line.contains("goes on on CPU (")).collect();
+    assert!(notes.len() == 1 && notes[0].starts_with("note: ") && notes[0].contains(message), "{plan}: {run:?}");
+    assert!(!run.stderr.contains("error: ") && !run.stderr.contains("panicked"), "{plan}: {run:?}");
+}
+
 #[test]
-fn a_lost_device_leaves_the_text_so_far_and_its_state() {
+fn a_text_and_its_state_outlive_the_device() {
     let whole = whole_text(&["-n", TOKENS]);
     for (plan, message) in losses() {
         let folder = TempDir::new().unwrap();
         let state = folder.path().join("text.state");
-        let driver = Driver::new(&plan);
-        let run = generate(&driver, &["-n", TOKENS, "--save-state", path(&state)]);
-        let error = last_error(&run);
-        assert!(error.contains(message) && error.ends_with("use --device cpu"), "{plan}: {error}");
-        assert!(run.stderr.contains("state saved at position"), "{plan}: {run:?}");
-        let text = run.stdout.strip_suffix('\n').expect("a line end");
-        assert!(text.len() > "KING:".len() + 3 && whole.starts_with(text), "{plan}: {text:?}");
-        // The tokens are bytes.
-        let rest = whole.len() - 1 - text.len();
-        assert!(rest > 100, "{plan}: the text came to its end");
-        let more = program::run(&[
-            "generate",
-            "--device",
-            "cpu",
-            "--load-state",
-            path(&state),
-            "-n",
-            &rest.to_string(),
-            "--no-echo",
-        ]);
-        assert_eq!(format!("{text}{}", more.ok()), whole, "{plan}: the state is that of the text so far");
+        let run = generate(&Driver::new(&plan), &["-n", TOKENS, "--save-state", path(&state)]);
+        assert_moved(&run, &plan, message);
+        assert_eq!(run.ok(), whole, "{plan}");
+        let go_on = ["generate", "--device", "cpu", "--load-state", path(&state), "-n", "50", "--no-echo"];
+        let more = program::run(&go_on).ok();
+        let length = (TOKENS.parse::<usize>().unwrap() + 50).to_string();
+        assert_eq!(format!("{}{more}", whole.strip_suffix('\n').unwrap()), whole_text(&["-n", &length]), "{plan}");
     }
 }
 
 #[test]
-fn a_state_that_was_loaded_is_where_a_lost_text_is_rebuilt_from() {
+fn a_text_that_goes_on_from_a_state_outlives_the_device() {
     let folder = TempDir::new().unwrap();
-    let (start, end) = (folder.path().join("start.state"), folder.path().join("end.state"));
+    let start = folder.path().join("start.state");
     generate(&Driver::new(""), &["-n", "30", "--save-state", path(&start)]).ok();
-    let (plan, _) = &losses()[1];
+    let (plan, message) = &losses()[1];
     let device = device();
-    let run = run_on(
-        &Driver::new(plan),
-        &["generate", "--device", &device, "--load-state", path(&start), "-n", TOKENS, "--save-state", path(&end)],
-    );
-    last_error(&run);
-    let text = run.stdout.strip_suffix('\n').expect("a line end");
-    let more = program::run(&["generate", "--device", "cpu", "--load-state", path(&end), "-n", "20", "--no-echo"]).ok();
-    let length = 30 + text.len() + 20;
-    assert_eq!(
-        format!("{text}{more}"),
-        whole_text(&["-n", &length.to_string()])["KING:".len() + 30..],
-        "{text:?} goes on"
-    );
+    // A stop text makes the session take snapshots of its own.
+    for stop in [&[][..], &["--stop", "no such text"]] {
+        let arguments = ["generate", "--device", &device, "--load-state", path(&start), "-n", TOKENS];
+        let run = run_on(&Driver::new(plan), &[&arguments, stop].concat());
+        assert_moved(&run, plan, message);
+        let length = (TOKENS.parse::<usize>().unwrap() + 30).to_string();
+        assert_eq!(run.ok(), whole_text(&["-n", &length])["KING:".len() + 30..]);
+    }
 }
 
 #[test]
-fn a_prompt_that_was_not_read_to_its_end_is_saved_whole() {
+fn a_prompt_is_read_again_from_its_beginning() {
     let folder = TempDir::new().unwrap();
     let state = folder.path().join("prompt.state");
     let (_folder, prompt) = file_with(&b"All: Speak, speak. ".repeat(200));
@@ -145,7 +134,7 @@ fn a_prompt_that_was_not_read_to_its_end_is_saved_whole() {
     let plan = format!("vkWait -4 from {}", submissions_to_first_token());
     let arguments = ["--prompt-file", path(&prompt), "--save-state", path(&state), "-n", "0"];
     let run = run_on(&Driver::new(&plan), &[&["generate", "--device", &device], &arguments[..]].concat());
-    last_error(&run);
+    assert_moved(&run, &plan, "the device was lost");
     assert!(run.stderr.contains("state saved at position 3,800") || run.stderr.contains("position 3800"), "{run:?}");
     let go_on = ["generate", "--device", "cpu", "--load-state", path(&state), "--greedy", "-n", "40", "--no-echo"];
     let whole = ["generate", "--device", "cpu", "--prompt-file", path(&prompt), "--greedy", "-n", "40", "--no-echo"];
@@ -153,32 +142,39 @@ fn a_prompt_that_was_not_read_to_its_end_is_saved_whole() {
 }
 
 #[test]
-fn a_lost_device_leaves_an_object_of_the_text_so_far() {
-    let (plan, _) = &losses()[1];
+fn an_object_and_a_search_outlive_the_device() {
+    let (plan, message) = &losses()[1];
     let run = generate(&Driver::new(plan), &["-n", TOKENS, "--format", "jsonl"]);
-    last_error(&run);
-    let object: Value = serde_json::from_str(&run.stdout).expect("one object");
-    assert_eq!(object["finish_reason"], "error");
-    let text = object["text"].as_str().unwrap();
-    assert!(text.len() > 3 && whole_text(&["-n", TOKENS, "--no-echo"]).starts_with(text), "{text:?}");
+    assert_moved(&run, plan, message);
+    let object: Value = serde_json::from_str(&run.ok()).expect("one object");
+    assert_eq!(object["finish_reason"], "length");
+    assert_eq!(format!("{}\n", object["text"].as_str().unwrap()), whole_text(&["-n", TOKENS, "--no-echo"]));
+    let search = ["--num-beams", "3", "-n", "40"];
+    let folder = TempDir::new().unwrap();
+    let state = folder.path().join("search.state");
+    // From a state, or towards one, a search runs in a session.
+    let run = generate(&Driver::new(plan), &[&search[..], &["--save-state", path(&state)]].concat());
+    assert_moved(&run, plan, message);
+    assert_eq!(run.ok(), whole_text(&search));
 }
 
 #[test]
-fn a_lost_device_leaves_the_output_file_as_it_was() {
+fn a_lost_device_leaves_the_output_file_of_a_batch_as_it_was() {
     let (_folder, output) = file_with(b"before");
     let (_prompts_folder, prompts) = file_with(b"KING:\nQUEEN:\nROMEO:\n");
-    let (plan, _) = &losses()[1];
+    let (plan, message) = &losses()[1];
     let driver = Driver::new(plan);
     let device = device();
     let many = ["generate", "--device", &device, "--prompts", path(&prompts), "-n", TOKENS, "--output", path(&output)];
-    let one = ["generate", "--device", &device, "--prompt", "KING:", "-n", TOKENS, "--output", path(&output)];
-    for (arguments, said) in [(&many[..], "failed after 0 of 3 texts; "), (&one, " tokens; ")] {
-        let run = run_on(&driver, arguments);
-        last_error(&run);
-        assert!(run.stderr.contains(said) && run.stderr.contains("is as it was"), "{run:?}");
-        assert_eq!(std::fs::read(&output).unwrap(), b"before");
-        assert_eq!(output.parent().unwrap().read_dir().unwrap().count(), 1, "nothing is left beside it");
-    }
+    let run = run_on(&driver, &many);
+    last_error(&run);
+    assert!(run.stderr.contains("failed after 0 of 3 texts; ") && run.stderr.contains("is as it was"), "{run:?}");
+    assert_eq!(std::fs::read(&output).unwrap(), b"before");
+    assert_eq!(output.parent().unwrap().read_dir().unwrap().count(), 1, "nothing is left beside it");
+    let one =
+        ["generate", "--device", &device, "--prompt", "KING:", "--seed", "1", "-n", TOKENS, "--output", path(&output)];
+    assert_moved(&run_on(&driver, &one), plan, message);
+    assert_eq!(std::fs::read_to_string(&output).unwrap(), whole_text(&["-n", TOKENS]));
 }
 
 #[test]
@@ -188,21 +184,25 @@ fn the_prompt_loop_goes_on_on_the_cpu() {
     let device = device();
     let lines = format!("KING:\nQUEEN:\n/undo\n/retry\n/stats\n/save {}\n", path(&state));
     let idle = Driver::new("");
+    let talk = |driver: &Driver, device: &str| {
+        let mut command = program();
+        command.envs(driver.environment()).args(["interactive", "--seed", "1", "--device", device]);
+        run_command(command.args(["-n", TOKENS]).write_stdin(lines.as_str()).timeout(WATCHDOG))
+    };
     run_on(&idle, &["interactive", "--device", &device]).ok();
+    let texts = |run: Run| {
+        let output = run.ok();
+        let (texts, stats) = output.split_once("position").expect("/stats");
+        assert!(stats.contains(" on CPU ("), "{stats}");
+        texts.to_string()
+    };
+    let expected = texts(talk(&Driver::new(""), "cpu"));
+    std::fs::remove_file(&state).unwrap();
     // The prompt, and a few bursts.
     for (plan, message) in losses_from(idle.submissions() + 6) {
-        let driver = Driver::new(&plan);
-        let mut command = program();
-        command.envs(driver.environment()).args(["interactive", "--quiet", "--seed", "1", "--device", &device]);
-        let run = run_command(command.args(["-n", TOKENS]).write_stdin(lines.as_str()).timeout(WATCHDOG));
-        assert_eq!(run.code, 1, "{plan}: {run:?}");
-        let errors: Vec<&str> = run.stderr.lines().collect();
-        let [lost, nothing, ..] = errors[..] else { panic!("{plan}: {run:?}") };
-        assert!(lost.contains(message) && lost.contains("goes on on CPU"), "{plan}: {lost}");
-        assert!(lost.ends_with("without this turn"), "{plan}: {lost}");
-        // The first turn has been taken back: only the second was left to undo.
-        assert!(nothing.contains("no turn to take back") && errors.len() == 2, "{plan}: {run:?}");
-        assert!(run.stdout.contains(" on CPU ("), "{plan}: {run:?}");
+        let run = talk(&Driver::new(&plan), &device);
+        assert_moved(&run, &plan, message);
+        assert_eq!(texts(run), expected, "{plan}");
         program::run(&["generate", "--device", "cpu", "--load-state", path(&state), "-n", "5"]).ok();
         std::fs::remove_file(&state).unwrap();
     }
@@ -361,18 +361,19 @@ fn lost_apart() {
         let expected = text(&mut session(&bdh)).unwrap();
         let mut conversation = session(&bdh);
         change_plan(plan);
-        let lost = |result: Result<(), GenerationError>| match result.expect_err("the device is lost") {
+        // The conversation goes on on the CPU, and says so once.
+        assert_eq!(text(&mut conversation).unwrap(), expected, "{plan}");
+        let failover = conversation.take_failover().expect("the device is lost");
+        assert!(matches!(failover.error, BackendError::Lost { .. }), "{plan}: {}", failover.error);
+        assert_eq!(failover.device.kind, DeviceKind::Cpu);
+        assert_eq!((conversation.device(), conversation.position()), (&failover.device, 35));
+        assert!(conversation.take_failover().is_none() && conversation.snapshot().is_ok());
+        change_plan("");
+        match bdh.session(Forgetting::Full).map(drop).expect_err("the device is lost") {
             GenerationError::Backend(BackendError::Lost { .. }) => {}
             other => panic!("{plan}: {other}"),
         };
-        lost(text(&mut conversation).map(drop));
-        change_plan("");
-        lost(text(&mut conversation).map(drop));
-        lost(conversation.snapshot().map(drop));
-        lost(bdh.session(Forgetting::Full).map(drop));
         let cpu = bdh.on_cpu().unwrap();
-        let prompt = bdh.encode(b"KING:").unwrap();
-        assert_eq!(conversation.rebuild(&cpu, None, &prompt).unwrap().position(), 5);
         assert_eq!(text(&mut session(&cpu)).unwrap(), expected);
     }
 }

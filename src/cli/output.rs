@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use bdh_gpu::backend::gpu;
+use bdh_gpu::generation::Failover;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, StdoutLock, Write};
@@ -166,4 +167,9 @@ mod tests {
         wait_until_long(busy, Duration::from_millis(1));
         assert_eq!(looks.get(), 50);
     }
+}
+
+/// What to say of a device that has failed in the midst of a text.
+pub fn failover_note(failover: &Failover) -> String {
+    format!("note: {}; the text goes on on {}", failover.error.cause(), failover.device)
 }

@@ -6,6 +6,7 @@ pub mod beam;
 mod beams;
 pub(crate) mod chunks;
 mod error;
+mod failover;
 mod lineage;
 mod options;
 mod requests;
@@ -21,6 +22,7 @@ mod stream;
 pub use beam::{BeamError, BeamOptions, Hypothesis};
 pub use beams::BeamProgress;
 pub use error::{ChoiceError, GenerationError, OpenError};
+pub use failover::Failover;
 pub use options::{FinishReason, Generated, GenerationOptions};
 pub use requests::{BatchEvent, BatchOptions, Completion};
 pub use score::Score;
@@ -37,7 +39,7 @@ use crate::backend::{Backend, BackendError, DeviceInfo, WeightType};
 use crate::model::Model;
 use crate::model::forgetting::Forgetting;
 use crate::tokenizer::TextStream;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Which device to run on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,6 +121,8 @@ pub struct Bdh {
     backend: Arc<dyn Backend>,
     fingerprint: Arc<OnceLock<[u8; 32]>>,
     fallback: Option<Arc<BackendError>>,
+    /// The CPU's copy of the weights, for conversations whose device has failed; made once.
+    cpu: Arc<Mutex<Option<Arc<dyn Backend>>>>,
 }
 
 impl Bdh {
@@ -158,7 +162,7 @@ impl Bdh {
     /// Lets go of the model's own copy of the weights where the backend's can be read.
     fn assemble(mut model: Model, backend: Arc<dyn Backend>) -> Self {
         model.weights = backend.host_weights(&model.weights);
-        Self { model: Arc::new(model), backend, fingerprint: Arc::default(), fallback: None }
+        Self { model: Arc::new(model), backend, fingerprint: Arc::default(), fallback: None, cpu: Arc::default() }
     }
 
     /// Why the CPU runs although there is a hardware adapter, where [`DeviceChoice::Auto`] came to that.
@@ -171,7 +175,15 @@ impl Bdh {
     /// # Errors
     /// [`BackendError`] where the threads cannot be started.
     pub fn on_cpu(&self) -> Result<Self, BackendError> {
-        let backend = Arc::new(CpuBackend::new(&self.model, self.backend.weight_type(), None)?);
+        let mut cpu = self.cpu.lock().unwrap_or_else(PoisonError::into_inner);
+        let backend = match &*cpu {
+            Some(backend) => backend.clone(),
+            None => {
+                let backend: Arc<dyn Backend> =
+                    Arc::new(CpuBackend::new(&self.model, self.backend.weight_type(), None)?);
+                cpu.insert(backend).clone()
+            }
+        };
         Ok(Self { backend, fallback: None, ..self.clone() })
     }
 

@@ -2,21 +2,24 @@
 
 use super::batch::Batch;
 use super::beam::BeamSearch;
+use super::failover::{self, Failover, History};
 use super::snapshot::Snapshot;
 use super::stop::StopScan;
 use super::{
     Bdh, BeamOptions, BeamProgress, FinishReason, Generated, GenerationError, GenerationOptions, Hypothesis,
     SessionPieces, beams,
 };
+use crate::backend::{BackendError, DeviceInfo, DeviceKind};
 use crate::model::forgetting::Forgetting;
 use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT, SamplerParams, SamplingOptions};
 use crate::tokenizer::TextStream;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// With stop texts, the state is kept every so many tokens: what lies between is read again after a stop.
 const CHECKPOINT_TOKENS: usize = 512;
 
-/// A conversation whose state stays on the device from turn to turn.
+/// A conversation whose state stays on the device from turn to turn. If the device fails, it goes on on the CPU.
 pub struct Session {
     bdh: Bdh,
     batch: Batch,
@@ -31,13 +34,18 @@ pub struct Session {
     seed: Option<u64>,
     /// The conversation's text so far, as far as the text that follows depends on it.
     text: TextStream,
+    /// On a device that may fail: what to read again on the CPU.
+    history: Option<History>,
+    failover: Option<Failover>,
 }
 
 impl Session {
     pub(super) fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, GenerationError> {
         let batch = Batch::new(bdh.backend(), &bdh.model().config, 1, forgetting)?;
         let counts = vec![0; bdh.model().config.vocab_size];
-        Ok(Self { counts, batch, drawn: 0, generated: 0, seed: None, text: bdh.text_stream(), bdh })
+        let history = (bdh.device().kind != DeviceKind::Cpu).then(|| History::new(forgetting));
+        let text = bdh.text_stream();
+        Ok(Self { counts, batch, drawn: 0, generated: 0, seed: None, text, history, failover: None, bdh })
     }
 
     /// Tokens read and generated so far.
@@ -55,10 +63,23 @@ impl Session {
         self.batch.clock(0).forgetting()
     }
 
+    /// The device that it runs on.
+    pub fn device(&self) -> &DeviceInfo {
+        self.bdh.device()
+    }
+
+    /// That the device has failed since this was asked last, and where the conversation goes on.
+    pub fn take_failover(&mut self) -> Option<Failover> {
+        self.failover.take()
+    }
+
     /// Changes how much of the past counts, from the next token on. What has been forgotten stays so, and
     /// what has not keeps its weight of the moment.
     pub fn set_forgetting(&mut self, forgetting: Forgetting) {
         self.batch.set_forgetting(0, forgetting);
+        if let Some(history) = &mut self.history {
+            history.change(forgetting);
+        }
     }
 
     /// Limits the number of tokens per submission to the device. Results do not depend on it.
@@ -71,11 +92,12 @@ impl Session {
     /// # Errors
     /// Where the device fails.
     pub fn reset(&mut self) -> Result<(), GenerationError> {
-        self.batch.clear(0)?;
         self.counts.fill(0);
         (self.drawn, self.generated, self.seed) = (0, 0, None);
         self.text = self.bdh.text_stream();
-        Ok(())
+        self.history = self.history.take().map(|_| History::new(self.forgetting()));
+        let cleared = self.batch.clear(0);
+        self.survive(cleared)
     }
 
     /// Token ids of a text that the conversation goes on with: it is added exactly as it is, without a space that some
@@ -98,15 +120,25 @@ impl Session {
     /// # Errors
     /// Where the device fails.
     pub fn snapshot(&mut self) -> Result<Snapshot, GenerationError> {
-        Ok(Snapshot {
+        let memory = match self.batch.snapshot(0) {
+            // No memory for the copy: the conversation itself is still there.
+            Err(error) if !matches!(error, GenerationError::Backend(BackendError::OutOfMemory { .. })) => {
+                self.survive(Err(error))?;
+                self.batch.snapshot(0)?
+            }
+            memory => memory?,
+        };
+        let snapshot = Snapshot {
             clock: self.batch.clock(0),
             unread: self.batch.unread(0),
             counts: self.counts.clone(),
             drawn: self.drawn,
             generated: self.generated,
             seed: self.seed,
-            memory: self.batch.snapshot(0)?,
-        })
+            memory: Arc::new(memory),
+        };
+        self.history = self.history.take().map(|_| History::of(&snapshot));
+        Ok(snapshot)
     }
 
     /// Replaces the conversation by the one of a snapshot of the same model. On the device that it was taken
@@ -118,7 +150,9 @@ impl Session {
         if !snapshot.fits(&self.bdh.model().config) {
             return Err(GenerationError::ForeignSnapshot);
         }
-        self.batch.restore(0, snapshot.clock, &snapshot.unread, &snapshot.memory)?;
+        self.history = self.history.take().map(|_| History::of(snapshot));
+        let restored = self.batch.restore(0, snapshot.clock, &snapshot.unread, &snapshot.memory);
+        self.survive(restored)?;
         self.counts.clone_from(&snapshot.counts);
         (self.drawn, self.generated, self.seed) = (snapshot.drawn, snapshot.generated, snapshot.seed);
         self.text = self.bdh.text_stream();
@@ -136,24 +170,6 @@ impl Session {
         fork.restore(&snapshot)?;
         fork.text = self.text.clone();
         Ok(fork)
-    }
-
-    /// The same conversation on another device, where this one's has failed: it is read again from `base` (a
-    /// snapshot, or the beginning where there is none) with `tokens`, all that were read and generated since, in
-    /// their order. The new state agrees with the old one to rounding; random numbers, penalties and forgetting go on.
-    ///
-    /// # Errors
-    /// As [`Session::restore`] and [`Session::feed`].
-    pub fn rebuild(&self, bdh: &Bdh, base: Option<&Snapshot>, tokens: &[u32]) -> Result<Self, GenerationError> {
-        let mut session = bdh.session(base.map_or(self.forgetting(), Snapshot::forgetting))?;
-        if let Some(base) = base {
-            session.restore(base)?;
-            session.set_forgetting(self.forgetting());
-        }
-        session.feed(tokens, |_| ControlFlow::Continue(()))?;
-        session.counts.clone_from(&self.counts);
-        (session.drawn, session.generated, session.seed) = (self.drawn, self.generated, self.seed);
-        Ok(session)
     }
 
     /// Reads tokens; `progress` hears how many of them have been read so far, and may end the reading.
@@ -174,9 +190,16 @@ impl Session {
             self.generated = 0;
         }
         self.text.skip(tokens);
+        self.remember(tokens);
         let mut read = 0;
         while self.batch.is_reading(0) {
-            read += self.batch.advance()?.remove(0).read;
+            match self.batch.advance() {
+                Ok(mut progress) => read += progress.remove(0).read,
+                Err(error) => {
+                    self.survive(Err(error))?;
+                    read = tokens.len();
+                }
+            }
             if progress(read).is_break() {
                 break;
             }
@@ -222,14 +245,22 @@ impl Session {
         while drawn < limit {
             let progress = match self.batch.advance() {
                 Ok(mut progress) => progress.remove(0),
-                Err(error) => {
-                    release(&mut scan, &mut tokens, &mut each);
-                    self.text.skip(&tokens);
-                    return Err(error);
-                }
+                Err(error) => match self.survive(Err(error)) {
+                    Ok(()) => {
+                        let counts = mark_eos(self.counts.clone(), &options.eos_token_ids);
+                        self.batch.draw(0, &params, &counts, limit - drawn, self.drawn)?;
+                        continue;
+                    }
+                    Err(error) => {
+                        release(&mut scan, &mut tokens, &mut each);
+                        self.text.skip(&tokens);
+                        return Err(error);
+                    }
+                },
             };
             drawn += progress.drawn.len();
             self.count(&progress.drawn);
+            self.remember(&progress.drawn);
             let known = tokens.len();
             let stopped = scan.push(&progress.drawn, &mut tokens);
             let flow = if tokens.len() > known { each(&tokens[known..]) } else { ControlFlow::Continue(()) };
@@ -306,7 +337,7 @@ impl Session {
         &mut self,
         sampling: &SamplingOptions,
         beam: &BeamOptions,
-        progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
+        mut progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
     ) -> Result<Vec<Hypothesis>, GenerationError> {
         sampling.validate()?;
         let mut beam = beam.clone();
@@ -319,8 +350,26 @@ impl Session {
             return Ok(search.finish());
         }
         while self.batch.is_reading(0) {
-            self.batch.advance()?;
+            let advanced = self.batch.advance().map(drop);
+            self.survive(advanced)?;
         }
+        match self.run_beams(sampling, &beam, search.clone(), &mut progress) {
+            Err(GenerationError::Backend(error)) if !matches!(error, BackendError::OutOfMemory { .. }) => {
+                self.survive(Err(error.into()))?;
+                self.run_beams(sampling, &beam, search, &mut progress)
+            }
+            found => found,
+        }
+    }
+
+    /// A search from where the conversation is.
+    fn run_beams(
+        &mut self,
+        sampling: &SamplingOptions,
+        beam: &BeamOptions,
+        search: BeamSearch,
+        progress: &mut dyn FnMut(BeamProgress) -> ControlFlow<()>,
+    ) -> Result<Vec<Hypothesis>, GenerationError> {
         let mut beams = self.bdh.backend().create_beams(beam.num_beams)?;
         beams.base()?.restore(0, &self.batch.snapshot(0)?)?;
         let counts = mark_eos(self.occurred(), &beam.eos_token_ids);
@@ -363,8 +412,33 @@ impl Session {
     /// generation.
     fn rewind(&mut self, snapshot: &Snapshot, tokens: &[u32]) -> Result<(), GenerationError> {
         self.restore(snapshot)?;
-        self.batch.replay(0, tokens)?;
+        self.remember(tokens);
         self.count(tokens);
+        let replayed = self.batch.replay(0, tokens);
+        self.survive(replayed)
+    }
+
+    /// Notes tokens that the conversation now has.
+    fn remember(&mut self, tokens: &[u32]) {
+        if let Some(history) = &mut self.history {
+            history.push(tokens);
+        }
+    }
+
+    /// Goes on on the CPU if the device has failed: the conversation is read again from its last
+    /// snapshot. The new state agrees with the old one to rounding; random numbers, penalties and
+    /// forgetting go on.
+    fn survive(&mut self, result: Result<(), GenerationError>) -> Result<(), GenerationError> {
+        let error = match (result, &self.history) {
+            (Err(GenerationError::Backend(error)), Some(_)) if failover::gives_up(&error) => error,
+            (result, _) => return result,
+        };
+        let cpu = self.bdh.on_cpu()?;
+        if let Some(history) = self.history.take() {
+            self.batch = history.replay(&cpu)?;
+        }
+        self.failover = Some(Failover { error, device: cpu.device().clone() });
+        self.bdh = cpu;
         Ok(())
     }
 

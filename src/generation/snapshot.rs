@@ -5,6 +5,7 @@ use crate::backend::snapshot_len;
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::model::{Config, Model, Tensor};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A conversation's state at one moment, on the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +22,8 @@ pub struct Snapshot {
     pub(super) generated: u32,
     /// The seed of the last generation.
     pub(super) seed: Option<u64>,
-    /// What the device remembers, [`snapshot_len`] numbers.
-    pub(super) memory: Vec<f32>,
+    /// What the device remembers, [`snapshot_len`] numbers. Shared: a copy of the snapshot takes no more memory.
+    pub(super) memory: Arc<Vec<f32>>,
 }
 
 impl Snapshot {

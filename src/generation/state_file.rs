@@ -10,6 +10,7 @@ use crate::sampling::EOS_BIT;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const MAGIC: [u8; 8] = *b"BDHSTATE";
 /// Version of the format that is written, and the only one that is read.
@@ -111,7 +112,7 @@ pub(super) fn save(snapshot: &Snapshot, bdh: &Bdh, path: &Path) -> Result<(), St
         file.write(&header(snapshot, bdh))?;
         file.write_words(&snapshot.unread)?;
         file.write_words(&snapshot.counts)?;
-        file.write_words(bytemuck::cast_slice(&snapshot.memory))?;
+        file.write_words(bytemuck::cast_slice(&snapshot.memory[..]))?;
         let checksum = file.hasher.finalize();
         file.file.write_all(checksum.as_bytes())?;
         file.file.commit()
@@ -294,7 +295,7 @@ pub(super) fn load(bdh: &Bdh, path: &Path) -> Result<Snapshot, StateError> {
     // The lengths add up to the file's, so they fit in memory.
     let unread = lists.words(header.unread as usize);
     let counts = lists.words(model.config.vocab_size);
-    let memory = bytemuck::cast_vec(lists.words(header.numbers as usize));
+    let memory = Arc::new(bytemuck::cast_vec(lists.words(header.numbers as usize)));
     let vocab = model.config.vocab_size as u32;
     if unread.iter().any(|&token| token >= vocab) || counts.iter().any(|count| count & EOS_BIT != 0) {
         return Err(inconsistent("tokens that the model does not have"));

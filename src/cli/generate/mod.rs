@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::format;
 use super::input::{self, Prompts, TokenSource};
 use super::interrupt::Writing;
-use super::output::Notices;
+use super::output::{Notices, failover_note};
 use super::settings::SettingsArgs;
 use bdh_gpu::files::PendingFile;
 use bdh_gpu::generation::Settings;
@@ -306,7 +306,10 @@ impl Generate {
                 notices.say(format_args!("failed after {} tokens{}", written.len(), self.unchanged()));
             }
             writing.end();
-            return Err(self.rescue(bdh, &session, prompt, &written, failure));
+            return Err(failure);
+        }
+        if let Some(failover) = session.take_failover() {
+            notices.say(failover_note(&failover));
         }
         let outcome = outcome?;
         if let Some(path) = &self.state.save_state {
@@ -314,31 +317,6 @@ impl Generate {
             notices.say(format_args!("{}: state saved at position {}", path.display(), session.position()));
         }
         self.conclude(outcome, results)
-    }
-
-    /// Saves the state of a text whose device has failed, if that was asked for: the CPU reads all of it again.
-    fn rescue(&self, bdh: &Bdh, session: &Session, prompt: &[u32], written: &[u32], failure: Failure) -> Failure {
-        let Some(path) = &self.state.save_state else { return failure };
-        let save = || -> Result<u64, Failure> {
-            let cpu = bdh.on_cpu()?;
-            let base = self.state.load_state.as_ref().map(|path| Snapshot::load(&cpu, path)).transpose()?;
-            let begun = !prompt.is_empty() || base.as_ref().is_some_and(|base| base.position() > 0);
-            let prompt = if begun { prompt.to_vec() } else { cpu.default_prompt()? };
-            let mut session = session.rebuild(&cpu, base.as_ref(), &[&prompt, written].concat())?;
-            session.snapshot()?.save(&cpu, path)?;
-            Ok(session.position())
-        };
-        match save() {
-            Ok(position) => {
-                let path = path.display();
-                self.notices.say(format_args!("{path}: state saved at position {position}, as the CPU computes it"));
-                failure
-            }
-            Err(second) => {
-                failure.report();
-                second
-            }
-        }
     }
 
     fn write_nothing(&self, run: &Run<'_>, results: &mut Results) -> Result<(), Failure> {

@@ -1,10 +1,10 @@
 //! The conversation: its state on the device, and the turns that can be taken back.
 
-use super::seat::Seat;
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Writing;
+use bdh_gpu::backend::DeviceInfo;
 use bdh_gpu::generation::Settings;
-use bdh_gpu::generation::{Bdh, FinishReason, Snapshot};
+use bdh_gpu::generation::{Bdh, Failover, FinishReason, Session, Snapshot};
 use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::tokenizer::TextStream;
 use std::collections::VecDeque;
@@ -22,7 +22,8 @@ type Sink<'a> = dyn FnMut(&[u32], &str) -> Result<(), Failure> + 'a;
 
 /// A conversation in progress.
 pub struct Conversation {
-    seat: Seat,
+    bdh: Bdh,
+    session: Session,
     /// The conversation as it is between turns, on the host: where to go on from when a turn or a device fails.
     now: Snapshot,
     /// The last turns, the oldest first.
@@ -67,28 +68,32 @@ impl Conversation {
     pub fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, Failure> {
         let mut session = bdh.session(forgetting)?;
         let now = session.snapshot()?;
-        let seat = Seat { bdh, session, news: None };
-        Ok(Self { seat, now, turns: VecDeque::new(), older: false, stats: Stats::default() })
+        Ok(Self { bdh, session, now, turns: VecDeque::new(), older: false, stats: Stats::default() })
     }
 
-    /// The model on the device that runs it at present.
+    /// The model.
     pub fn bdh(&self) -> &Bdh {
-        &self.seat.bdh
+        &self.bdh
     }
 
-    /// What has become of the device since this was asked last, if it has failed.
-    pub fn take_news(&mut self) -> Option<String> {
-        self.seat.news.take()
+    /// The device that runs it at present.
+    pub fn device(&self) -> &DeviceInfo {
+        self.session.device()
+    }
+
+    /// That the device has failed since this was asked last.
+    pub fn take_failover(&mut self) -> Option<Failover> {
+        self.session.take_failover()
     }
 
     /// Token ids of a text that the conversation goes on with.
     pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, Failure> {
-        Ok(self.seat.session.encode(text)?)
+        Ok(self.session.encode(text)?)
     }
 
     /// What turns the tokens after a prompt into text.
     pub fn continuation(&self, prompt: &[u32]) -> TextStream {
-        let mut stream = self.seat.session.text_stream();
+        let mut stream = self.session.text_stream();
         stream.skip(prompt);
         stream.settle();
         stream
@@ -101,13 +106,13 @@ impl Conversation {
 
     /// How much of the past counts.
     pub fn forgetting(&self) -> Forgetting {
-        self.seat.session.forgetting()
+        self.session.forgetting()
     }
 
     /// Changes how much of the past counts.
     pub fn set_forgetting(&mut self, forgetting: Forgetting) -> Result<(), Failure> {
-        self.seat.session.set_forgetting(forgetting);
-        self.now = self.seat.snapshot(&self.now, &[])?;
+        self.session.set_forgetting(forgetting);
+        self.now = self.session.snapshot()?;
         Ok(())
     }
 
@@ -125,23 +130,16 @@ impl Conversation {
         writing: &Writing,
         sink: &mut Sink<'_>,
     ) -> Result<Ended, Failure> {
-        let mut tokens = prompt.clone();
-        let ended = self.write(&prompt, settings, seed, writing, &mut |new, tail| {
-            tokens.extend_from_slice(new);
-            sink(new, tail)
-        });
+        let ended = self.write(&prompt, settings, seed, writing, sink);
         if let Ok(Ended::Complete | Ended::Stopped) = ended {
-            let now = self.seat.snapshot(&self.now, &tokens)?;
+            let now = self.session.snapshot()?;
             let before = std::mem::replace(&mut self.now, now);
             self.remember(Turn { before, prompt, seed });
             return ended;
         }
         // A text that failed, or never began, leaves the conversation as it was.
-        self.seat.restore(&self.now)?;
-        match self.seat.news.take() {
-            Some(news) => Err(Failure::Device(format!("{news}, without this turn"))),
-            None => ended,
-        }
+        self.session.restore(&self.now)?;
+        ended
     }
 
     fn remember(&mut self, turn: Turn) {
@@ -162,23 +160,23 @@ impl Conversation {
         sink: &mut Sink<'_>,
     ) -> Result<Ended, Failure> {
         let flow = || if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        self.seat.session.feed(prompt, |_| flow())?;
+        self.session.feed(prompt, |_| flow())?;
         if writing.interrupted() {
             return Ok(Ended::TakenBack);
         }
         let start = Instant::now();
         let count = if settings.uses_beams() {
             let beam = settings.beam_options(1);
-            let found = self.seat.session.beam_search(&settings.options.sampling, &beam, |_| flow())?;
+            let found = self.session.beam_search(&settings.options.sampling, &beam, |_| flow())?;
             let (tokens, tail) = found.into_iter().next().map(|text| (text.tokens, text.tail)).unwrap_or_default();
-            self.seat.session.feed(&tokens, |_| ControlFlow::Continue(()))?;
+            self.session.feed(&tokens, |_| ControlFlow::Continue(()))?;
             sink(&tokens, &tail)?;
             tokens.len()
         } else {
             let mut options = settings.options.clone();
             options.seed = Some(seed);
             let mut sunk = Ok(());
-            let generated = self.seat.session.generate(&options, |tokens| {
+            let generated = self.session.generate(&options, |tokens| {
                 if sunk.is_ok() {
                     sunk = sink(tokens, "");
                 }
@@ -213,14 +211,15 @@ impl Conversation {
             };
             return Err(Failure::Usage(message.to_string()));
         };
-        self.seat.restore(&turn.before)?;
+        self.session.restore(&turn.before)?;
         self.now = turn.before;
         Ok((turn.prompt, turn.seed))
     }
 
     /// Forgets everything.
     pub fn reset(&mut self) -> Result<(), Failure> {
-        self.now = self.seat.reset()?;
+        self.session.reset()?;
+        self.now = self.session.snapshot()?;
         self.turns.clear();
         self.older = false;
         Ok(())
@@ -228,13 +227,13 @@ impl Conversation {
 
     /// Writes the state to a file.
     pub fn save(&self, path: &Path) -> Result<(), Failure> {
-        Ok(self.now.save(&self.seat.bdh, path)?)
+        Ok(self.now.save(&self.bdh, path)?)
     }
 
     /// Goes on from a file, and returns the seed it was written with.
     pub fn load(&mut self, path: &Path) -> Result<Option<u64>, Failure> {
-        let snapshot = Snapshot::load(&self.seat.bdh, path)?;
-        self.seat.restore(&snapshot)?;
+        let snapshot = Snapshot::load(&self.bdh, path)?;
+        self.session.restore(&snapshot)?;
         self.turns.clear();
         self.older = snapshot.position() > 0;
         self.now = snapshot;

@@ -4,7 +4,6 @@
 //! | --- | --- |
 //! | `commands` | the commands' names and help, and what a line asks for |
 //! | `conversation` | the state on the device, and the turns that can be taken back |
-//! | `seat` | the device that it runs on, and the CPU once that has failed |
 //! | `file_names` | names of files as they are typed |
 //! | `lines` | where lines come from: a terminal or a pipe |
 //! | `values` | settings: shown, and changed |
@@ -13,7 +12,6 @@ pub(super) mod commands;
 mod conversation;
 mod file_names;
 mod lines;
-mod seat;
 pub(super) mod values;
 
 use self::commands::Line;
@@ -23,7 +21,7 @@ use super::args::{CheckArgs, ContextArgs, DeviceArgs, ModelArgs, state_bytes};
 use super::failure::{self, Failure};
 use super::format;
 use super::interrupt::Writing;
-use super::output::{Notices, Output};
+use super::output::{Notices, Output, failover_note};
 use super::settings::SettingsArgs;
 use bdh_gpu::generation::Settings;
 use bdh_gpu::generation::{Bdh, GenerationError};
@@ -99,7 +97,8 @@ impl Interactive {
         };
         let conversation = Conversation::new(bdh, forgetting)?;
         let writing = Writing::hold();
-        Loop { conversation, settings, output, terminal, writing, device_failed: false }.run(lines)
+        let notices = self.notices;
+        Loop { conversation, settings, output, notices, terminal, writing, device_failed: false }.run(lines)
     }
 }
 
@@ -125,10 +124,11 @@ struct Loop {
     conversation: Conversation,
     settings: Settings,
     output: Output,
+    notices: Notices,
     /// Whether a person sits at the other end.
     terminal: bool,
     writing: Writing,
-    /// Whether a device has failed: that shows in the exit code, although the conversation went on.
+    /// Whether a turn was lost to the device: that shows in the exit code.
     device_failed: bool,
 }
 
@@ -173,9 +173,8 @@ impl Loop {
                 }
                 Err(failure) => return Err(failure),
             }
-            if let Some(news) = self.conversation.take_news() {
-                self.device_failed = true;
-                failure::complain(&news);
+            if let Some(failover) = self.conversation.take_failover() {
+                self.notices.say(failover_note(&failover));
             }
         }
     }
@@ -307,7 +306,7 @@ impl Loop {
             ("position", format::thousands(self.conversation.position())),
             ("tokens", format!("{} read, {} generated", stats.read, stats.generated)),
             ("last turn", last),
-            ("state", format!("{} on {}", format::bytes(state_bytes(&bdh.model().config)), bdh.device())),
+            ("state", format!("{} on {}", format::bytes(state_bytes(&bdh.model().config)), self.conversation.device())),
             ("undo", format!("{turns} turns kept, {}", format::bytes(bytes))),
         ]))
     }
