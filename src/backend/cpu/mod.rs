@@ -2,16 +2,17 @@
 //!
 //! Every shader has a twin here with the same name, over the same blocks of neurons: `decode`,
 //! `prefill` and `beam` follow the folders of `shaders`, and the files beside them follow
-//! `shaders/shared`. A fixed team of threads divides the blocks. Partial sums are added in block
-//! order, so results do not depend on the number of threads.
+//! `shaders/shared`. A team of threads divides the blocks. Partial sums are added in block order, so
+//! results do not depend on the number of threads, nor on which of them computes a block.
 
-mod barrier;
 mod beam;
+mod bell;
 mod decode;
 mod dense;
 mod exchange;
 mod gather;
 mod norm;
+mod padded;
 mod pages;
 mod prefill;
 mod probe;
@@ -20,6 +21,9 @@ mod rows;
 mod share;
 pub mod simd;
 mod slots;
+mod stream;
+mod team;
+mod time_slice;
 mod unpack;
 mod weights;
 mod worker;

@@ -41,8 +41,8 @@ pub struct Probe {
     since: Instant,
     times: [Duration; NAMES.len()],
     activity: Activity,
-    /// Bits of each of the thread's neurons, by layer and sequence.
-    touched: BTreeMap<(usize, usize), Vec<u8>>,
+    /// Bits of each neuron of a block, by layer, block and sequence.
+    touched: BTreeMap<[usize; 3], Vec<u8>>,
 }
 
 impl Probe {
@@ -70,8 +70,8 @@ impl Probe {
         self.activity.logits += u64::from(logits);
     }
 
-    /// Counts a layer's activations of the sequences `active` in `[S][stride]`.
-    pub fn neurons(&mut self, layer: usize, u: &[f32], stride: usize, active: &[usize]) {
+    /// Counts the activations of the sequences `active` in `[S][block]`, of a layer and block.
+    pub fn neurons(&mut self, at: [usize; 2], u: &[f32], stride: usize, active: &[usize]) {
         let (neurons, shared) = count(u, stride, active);
         self.activity.neurons += neurons;
         self.activity.shared_neurons += shared;
@@ -79,38 +79,30 @@ impl Probe {
             let (pairs, _) = u[slot * stride..][..stride].as_chunks::<2>();
             self.activity.pairs += pairs.iter().filter(|pair| pair.iter().any(|&u| u != 0.0)).count() as u64;
         }
-        self.touch(layer, u, stride, active, FIRED);
+        self.touch(at, u, stride, active, FIRED);
         self.since = Instant::now();
     }
 
     /// [`Probe::neurons`] for gates.
-    pub fn gates(&mut self, layer: usize, g: &[f32], stride: usize, active: &[usize]) {
+    pub fn gates(&mut self, at: [usize; 2], g: &[f32], stride: usize, active: &[usize]) {
         let (gates, shared) = count(g, stride, active);
         self.activity.gates += gates;
         self.activity.shared_gates += shared;
-        self.touch(layer, g, stride, active, OPENED);
+        self.touch(at, g, stride, active, OPENED);
         self.since = Instant::now();
     }
 
     /// Sets `bit` of the neurons whose numbers are not zero.
-    fn touch(&mut self, layer: usize, numbers: &[f32], stride: usize, active: &[usize], bit: u8) {
+    fn touch(&mut self, [layer, block]: [usize; 2], numbers: &[f32], stride: usize, active: &[usize], bit: u8) {
         for &slot in active {
-            let touched = self.touched.entry((layer, slot)).or_insert_with(|| vec![0; stride]);
+            let touched = self.touched.entry([layer, block, slot]).or_insert_with(|| vec![0; stride]);
             for (touched, &number) in touched.iter_mut().zip(&numbers[slot * stride..]) {
                 *touched |= u8::from(number != 0.0) * bit;
             }
         }
     }
 
-    /// Neurons with `bit` set, and pairs with such a neuron.
-    fn touched(&self, bit: u8) -> [u64; 2] {
-        let all = || self.touched.values().flat_map(|neurons| neurons.as_chunks::<2>().0);
-        let neurons = all().flatten().filter(|&&neuron| neuron & bit != 0).count();
-        let pairs = all().filter(|[first, second]| (first | second) & bit != 0).count();
-        [neurons as u64, pairs as u64]
-    }
-
-    /// Counts a layer's pairs that settle at `position`: those with tokens in the window.
+    /// Counts a block's pairs that settle at `position`: those with tokens in the window.
     pub fn settled(&mut self, memory: &LayerMemory<&mut [f32]>, position: u32) {
         let pairs = memory.rotated.chunks_exact(2 * WINDOW).skip(position as usize % WINDOW).step_by(WINDOW);
         self.activity.settled += pairs.filter(|window| window.iter().any(|&q| q != 0.0)).count() as u64;
@@ -125,10 +117,8 @@ impl Probe {
             ProfilePart { name, dispatches: None, time }
         };
         let sum = |of: fn(&Activity) -> u64| probes.iter().map(|probe| of(&probe.activity)).sum();
-        let touched = |bit| {
-            let counts = probes.iter().map(|probe| probe.touched(bit));
-            counts.fold([0; 2], |sum, [neurons, pairs]| [sum[0] + neurons, sum[1] + pairs])
-        };
+        let all = touched_by_any(probes);
+        let touched = |bit| touched(&all, bit);
         let ([touched_neurons, touched_pairs], [touched_gates, _]) = (touched(FIRED), touched(OPENED));
         let activity = Activity {
             steps: sum(|a| a.steps),
@@ -146,6 +136,24 @@ impl Probe {
         };
         Profile { parts: NAMES.iter().enumerate().map(part).collect(), activity: Some(activity) }
     }
+}
+
+/// The neurons that any thread has touched: blocks do not always run on the same thread.
+fn touched_by_any(probes: &[Probe]) -> BTreeMap<[usize; 3], Vec<u8>> {
+    let mut all = BTreeMap::<_, Vec<u8>>::new();
+    for (&at, neurons) in probes.iter().flat_map(|probe| &probe.touched) {
+        let touched = all.entry(at).or_insert_with(|| vec![0; neurons.len()]);
+        touched.iter_mut().zip(neurons).for_each(|(touched, bits)| *touched |= bits);
+    }
+    all
+}
+
+/// Neurons with `bit` set, and pairs with such a neuron.
+fn touched(all: &BTreeMap<[usize; 3], Vec<u8>>, bit: u8) -> [u64; 2] {
+    let pairs = || all.values().flat_map(|neurons| neurons.as_chunks::<2>().0);
+    let neurons = pairs().flatten().filter(|&&neuron| neuron & bit != 0).count();
+    let pairs = pairs().filter(|[first, second]| (first | second) & bit != 0).count();
+    [neurons as u64, pairs as u64]
 }
 
 /// Nonzero numbers in the rows `active` of `[S][stride]`, and columns with such a number.

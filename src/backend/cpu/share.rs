@@ -1,5 +1,5 @@
 //! How threads divide a model: ranges of neuron blocks and of the LM head's tiles, and the parts of
-//! every sequence's memory that belong to the blocks.
+//! every sequence's memory that belong to the blocks. A thread takes its own share first.
 
 use super::pages::Pages;
 use super::weights::TILE;
@@ -10,8 +10,6 @@ use std::ops::Range;
 /// A thread's share of the blocks and of the LM head's tiles.
 #[derive(Clone, Debug)]
 pub struct Share {
-    /// Index of the thread.
-    pub index: usize,
     /// The thread's blocks.
     pub blocks: Range<usize>,
     /// The thread's tiles of the LM head.
@@ -22,12 +20,11 @@ pub struct Share {
 pub fn share_out(g: &Geometry, threads: usize) -> Vec<Share> {
     let part = |total: usize, i: usize| total * i / threads..total * (i + 1) / threads;
     let tiles = g.vocab.div_ceil(TILE);
-    let share = |index| Share { index, blocks: part(g.blocks(), index), lm_head_tiles: part(tiles, index) };
+    let share = |index| Share { blocks: part(g.blocks(), index), lm_head_tiles: part(tiles, index) };
     (0..threads).map(share).collect()
 }
 
-/// One layer's memory of one sequence, except for the window's residuals: every thread has a copy
-/// of those.
+/// One layer's memory of one sequence, except for the window's residuals, which no block owns.
 #[derive(Debug, Default)]
 pub struct LayerMemory<S> {
     /// State, `[neurons][row]`.
@@ -36,10 +33,10 @@ pub struct LayerMemory<S> {
     pub rotated: S,
 }
 
-/// A thread's part of every memory: `[slots][layers]`.
+/// A part of every memory: `[slots][layers]`.
 pub type OwnMemory<'a> = Vec<Vec<LayerMemory<&'a mut [f32]>>>;
 
-/// Splits every memory by the threads' numbers of blocks: `[threads][slots][layers]`.
+/// Splits every memory by numbers of blocks: `[shares][slots][layers]`.
 pub fn split_memory<'a>(
     memory: &'a mut [Vec<LayerMemory<Pages<f32>>>],
     g: &Geometry,

@@ -1,14 +1,19 @@
 //! Sequences that decode together on the CPU.
 
 use super::decode::sample::SlotSampler;
-use super::exchange::{Exchange, Job};
+use super::exchange::{Exchange, Job, read};
 use super::pages::Pages;
 use super::prefill::Prefill;
 use super::probe::Probe;
 use super::share::{LayerMemory, OwnMemory, share_out, split_memory};
-use super::worker::Worker;
+use super::stream::Stream;
+use super::team::{OnePhase, Task};
+use super::weights::on_weights;
+use super::worker::Run;
+use super::worker::kernels::settle;
 use super::{CACHED_STATES, Shared, lock};
 use crate::backend::memory::{self, Memory, WINDOW};
+use crate::backend::pack::Geometry;
 use crate::backend::profile::Profile;
 use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots};
 use crate::sampling::{SamplerParams, SamplerState};
@@ -23,8 +28,6 @@ pub(super) struct CpuSlots {
     samplers: Vec<Mutex<SlotSampler>>,
     /// `[slots]`, each `[V]`.
     logits: Vec<Mutex<Vec<f32>>>,
-    /// `[threads]`
-    workers: Vec<Mutex<Worker>>,
     exchange: Exchange,
     /// Created by the first prefill.
     prefill: Option<Prefill>,
@@ -49,13 +52,11 @@ impl CpuSlots {
         drop(Pages::<f32>::zeroed(numbers, "the sequences' states")?);
         let memory = (0..count).map(|_| (0..g.layers).map(layer).collect()).collect::<Result<_, BackendError>>()?;
         let threads = shared.pool.current_num_threads();
-        let workers = share_out(g, threads);
-        let exchange = Exchange::new(g, &workers, count);
+        let exchange = Exchange::new(g, share_out(g, threads), count);
         Ok(Self {
             memory,
             samplers: (0..count).map(|_| Mutex::new(SlotSampler::new(g.vocab))).collect(),
             logits: (0..count).map(|_| Mutex::new(vec![0.0; g.vocab])).collect(),
-            workers: workers.into_iter().map(|share| Mutex::new(Worker::new(g, share, count))).collect(),
             exchange,
             prefill: None,
             shared,
@@ -73,7 +74,7 @@ impl Slots for CpuSlots {
             layer.state.fill(0.0);
             layer.rotated.fill(0.0);
         }
-        self.workers.iter().for_each(|own| lock(own).recent_of(slot).fill(0.0));
+        self.stream().recent_of(slot).fill(0.0);
         Ok(())
     }
 
@@ -86,11 +87,9 @@ impl Slots for CpuSlots {
             target.state.copy_from_slice(&source.state);
             target.rotated.copy_from_slice(&source.rotated);
         }
-        for own in &self.workers {
-            let mut own = lock(own);
-            let source = own.recent_of(from).to_vec();
-            own.recent_of(to).copy_from_slice(&source);
-        }
+        let stream = self.stream();
+        let source = stream.recent_of(from).to_vec();
+        stream.recent_of(to).copy_from_slice(&source);
         let source = lock(&self.logits[from]).clone();
         lock(&self.logits[to]).copy_from_slice(&source);
         let (source, mut target) = (lock(&self.samplers[from]), lock(&self.samplers[to]));
@@ -127,9 +126,10 @@ impl Slots for CpuSlots {
             logits: &self.logits,
             output: Mutex::new(RunOutput::default()),
         };
-        each_thread(&shared, &self.workers, &mut self.memory, |worker, memory| {
-            let _guard = self.exchange.barrier.guard();
-            worker.run(&job, memory);
+        let _running = lock(&shared.run_lock);
+        let memory = by_block(&mut self.memory, g);
+        on_weights!(&shared.model.weights, weights => {
+            self.exchange.team.run(&shared.pool, &Run::new(&job, weights, &memory));
         });
         let mut output = job.output.into_inner().unwrap_or_else(PoisonError::into_inner);
         output.samplers = self.samplers.iter().map(|sampler| lock(sampler).state).collect();
@@ -137,9 +137,11 @@ impl Slots for CpuSlots {
     }
 
     fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
-        self.workers.iter().for_each(|own| lock(own).probe = Some(Box::new(Probe::start())));
+        let scratch = &self.exchange.scratch;
+        scratch.iter().for_each(|own| lock(own).probe = Some(Box::new(Probe::start())));
         let run = self.run(plan);
-        let probes: Vec<Probe> = self.workers.iter().filter_map(|own| lock(own).probe.take()).map(|p| *p).collect();
+        let probes = self.exchange.scratch.iter().filter_map(|own| lock(own).probe.take());
+        let probes: Vec<Probe> = probes.map(|probe| *probe).collect();
         run.map(|_| Probe::merge(&probes))
     }
 
@@ -149,7 +151,7 @@ impl Slots for CpuSlots {
             Some(prefill) => prefill,
             none => none.insert(Prefill::new(&self.shared)?),
         };
-        let logits = prefill.run(&self.shared, &mut self.memory[slot], &self.exchange.barrier, chunk);
+        let logits = prefill.run(&self.shared, &mut self.memory[slot], &self.exchange.team, chunk);
         if let Some(last) = logits.chunks_exact(self.shared.model.geometry.vocab).next_back() {
             lock(&self.logits[slot]).copy_from_slice(last);
         }
@@ -204,8 +206,7 @@ impl CpuSlots {
     fn read_memory(&mut self, slot: usize, layer: usize) -> Memory {
         let g = &self.shared.model.geometry;
         let LayerMemory { state, rotated } = &self.memory[slot][layer];
-        let size = WINDOW * g.row;
-        let recent = lock(&self.workers[0]).recent_of(slot)[layer * size..][..size].to_vec();
+        let recent = read(&self.exchange.stream).window(g, slot, layer).to_vec();
         Memory {
             state: g.unpad(state, g.row, g.width),
             rotated: g.unpad(rotated, WINDOW, WINDOW),
@@ -220,34 +221,40 @@ impl CpuSlots {
         g.pad(&memory.state, g.width, state, g.row);
         g.pad(&memory.rotated, WINDOW, rotated, WINDOW);
         let size = WINDOW * g.row;
-        for own in &self.workers {
-            let mut own = lock(own);
-            let rows = own.recent_of(slot)[layer * size..][..size].chunks_exact_mut(g.row);
-            for (row, from) in rows.zip(memory.recent.chunks_exact(g.width)) {
-                row[..g.width].copy_from_slice(from);
-            }
+        let stream = self.exchange.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let rows = stream.recent_of(slot)[layer * size..][..size].chunks_exact_mut(g.row);
+        for (row, from) in rows.zip(memory.recent.chunks_exact(g.width)) {
+            row[..g.width].copy_from_slice(from);
         }
+    }
+
+    /// Makes a thread pause in every task.
+    #[cfg(test)]
+    pub fn slow_down(&mut self, thread: Option<usize>) {
+        self.exchange.team.slow_thread = thread;
+    }
+
+    fn stream(&mut self) -> &mut Stream {
+        self.exchange.stream.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Settles a sequence: its window enters the state and is empty afterwards.
     pub fn settle(&mut self, slot: usize) {
         let shared = self.shared.clone();
-        each_thread(&shared, &self.workers, &mut self.memory, |worker, memory| {
-            worker.settle(shared.level, &shared.model.geometry, slot, &mut memory[slot]);
-        });
+        let g = &shared.model.geometry;
+        let _running = lock(&shared.run_lock);
+        let memory = by_block(&mut self.memory[slot..=slot], g);
+        let (exchange, stream) = (&self.exchange, &*read(&self.exchange.stream));
+        let blocks = |queue: usize| exchange.shares[queue].blocks.clone();
+        let perform = |task: Task| {
+            let memory = &mut lock(&memory[blocks(task.queue).start + task.index])[0];
+            settle(shared.level, g, stream, slot, memory);
+        };
+        exchange.team.run(&shared.pool, &OnePhase::new(|queue| blocks(queue).len(), perform));
     }
 }
 
-/// Calls `run` on every thread, with the thread's worker and its part of the memory.
-fn each_thread(
-    shared: &Shared,
-    workers: &[Mutex<Worker>],
-    memory: &mut [Vec<LayerMemory<Pages<f32>>>],
-    run: impl Fn(&mut Worker, &mut OwnMemory) + Sync,
-) {
-    let _running = lock(&shared.run_lock);
-    let shares: Vec<usize> = workers.iter().map(|own| lock(own).share.blocks.len()).collect();
-    let parts = split_memory(memory, &shared.model.geometry, &shares);
-    let parts: Vec<Mutex<OwnMemory>> = parts.into_iter().map(Mutex::new).collect();
-    shared.pool.broadcast(|thread| run(&mut lock(&workers[thread.index()]), &mut lock(&parts[thread.index()])));
+/// Every block's part of the memory.
+pub fn by_block<'a>(memory: &'a mut [Vec<LayerMemory<Pages<f32>>>], g: &Geometry) -> Vec<Mutex<OwnMemory<'a>>> {
+    split_memory(memory, g, &vec![1; g.blocks()]).into_iter().map(Mutex::new).collect()
 }

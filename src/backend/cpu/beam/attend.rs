@@ -1,23 +1,23 @@
 //! Twin of `shaders/beam/attend.wgsl`: attention of a block of neurons to the base state and a
 //! path.
 
-use super::nodes::OwnNodes;
+use super::nodes::Nodes;
 use crate::backend::beams::PathEntry;
 use crate::backend::cpu::rows::{RowList, weighted_sum};
 use crate::backend::cpu::simd::{Isa, Kernel, LANES};
 
 /// y ← read_scale q · state + Σ weight_a (q · q_a) x_a over a path, for the neurons of one block.
 pub struct Attend<'a> {
-    /// The thread's nodes.
-    pub nodes: &'a OwnNodes,
+    /// x of the nodes.
+    pub x: &'a Nodes,
+    /// q of the nodes, for the block's neurons.
+    pub q: &'a Nodes,
     /// Layer.
     pub layer: usize,
     /// The node that attends.
     pub node: usize,
     /// The path that it attends to.
     pub path: &'a [PathEntry],
-    /// Index of the block's first neuron among the thread's own.
-    pub first: usize,
     /// The block's rows of the base state, `[block][row]`.
     pub state: &'a [f32],
     /// Forgetting: factor on q · state.
@@ -33,11 +33,7 @@ impl Kernel for Attend<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let row = self.y.len();
-        let block = self.state.len() / row;
-        let (q, _) = self.nodes.get(self.node, self.layer);
-        let q = &q[self.first..][..block];
-        let (q, _) = q.as_chunks::<LANES>();
+        let (q, _) = self.q.get(self.node, self.layer).as_chunks::<LANES>();
         self.list.fill(isa, q.iter().map(|q| (*q, isa.nonzero(isa.load(q)))));
         let (lines, _) = self.state.as_chunks::<LANES>();
         self.y.fill(0.0);
@@ -47,14 +43,13 @@ impl Kernel for Attend<'_> {
             *y *= self.read_scale;
         }
         for entry in self.path {
-            let (other, x) = self.nodes.get(entry.node, self.layer);
-            let (other, _) = other[self.first..][..block].as_chunks::<LANES>();
+            let (other, _) = self.q.get(entry.node, self.layer).as_chunks::<LANES>();
             let mut sums = [isa.splat(0.0); 2];
             for (i, (q, other)) in q.iter().zip(other).enumerate() {
                 sums[i % 2] = isa.mul_add(isa.load(q), isa.load(other), sums[i % 2]);
             }
             let score = isa.splat(isa.sum(isa.add(sums[0], sums[1])) * entry.weight);
-            let (x, _) = x.as_chunks::<LANES>();
+            let (x, _) = self.x.get(entry.node, self.layer).as_chunks::<LANES>();
             for (y, x) in y.iter_mut().zip(x) {
                 isa.store(isa.mul_add(score, isa.load(x), isa.load(y)), y);
             }

@@ -1,6 +1,6 @@
 //! Beam search: the kernels that it adds to decode, and the threads that run them.
 //!
-//! All threads read one base state; each thread keeps its own part of the nodes.
+//! All threads read one base state and one set of nodes, which is kept by block.
 
 mod attend;
 mod counts;
@@ -13,8 +13,10 @@ mod stages;
 mod worker;
 
 use super::exchange::{Exchange, Job};
-use super::share::{share_out, split_memory};
-use super::slots::CpuSlots;
+use super::share::share_out;
+use super::slots::{CpuSlots, by_block};
+use super::team::{OnePhase, Task};
+use super::weights::on_weights;
 use super::{Shared, lock};
 use crate::backend::beams::{BeamFold, BeamSelection, BeamStep, Beams};
 use crate::backend::{BackendError, Plan, Slots};
@@ -23,14 +25,13 @@ use counts::reorder;
 use merge::merge;
 use select::{Best, select};
 use std::sync::{Arc, Mutex};
-use worker::BeamWorker;
+use worker::{Run, SearchNodes};
 
 /// See [`Beams`].
 pub(super) struct CpuBeams {
     shared: Arc<Shared>,
     base: CpuSlots,
-    /// `[threads]`
-    workers: Vec<Mutex<BeamWorker>>,
+    nodes: SearchNodes,
     exchange: Exchange,
     /// Options of all beams.
     params: SamplerParams,
@@ -50,11 +51,10 @@ impl CpuBeams {
     pub fn new(shared: Arc<Shared>, count: usize) -> Result<Self, BackendError> {
         let g = &shared.model.geometry;
         let shares = share_out(g, shared.pool.current_num_threads());
-        let exchange = Exchange::new(g, &shares, count);
-        let workers = shares.into_iter().map(|share| Mutex::new(BeamWorker::new(&shared, share, count))).collect();
+        let exchange = Exchange::new(g, shares, count);
         Ok(Self {
             base: CpuSlots::new(shared.clone(), 1)?,
-            workers,
+            nodes: SearchNodes::new(g),
             exchange,
             params: bytemuck::Zeroable::zeroed(),
             counts: vec![vec![0; g.vocab]; count],
@@ -85,15 +85,15 @@ impl Beams for CpuBeams {
     fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError> {
         let shared = self.shared.clone();
         let _running = lock(&shared.run_lock);
-        let shares: Vec<usize> = self.workers.iter().map(|own| lock(own).worker.share.blocks.len()).collect();
-        let parts = split_memory(&mut self.base.memory, &shared.model.geometry, &shares);
-        let parts: Vec<Mutex<_>> = parts.into_iter().map(Mutex::new).collect();
+        let memory = by_block(&mut self.base.memory, &shared.model.geometry);
         let plan = Plan::default();
         let job = Job::new(&shared, &plan, &self.exchange, &self.logits, true);
-        shared.pool.broadcast(|thread| {
-            let own = &mut *lock(&self.workers[thread.index()]);
-            own.fold(&job, folds, &mut lock(&parts[thread.index()])[0]);
-        });
+        let blocks = |queue: usize| self.exchange.shares[queue].blocks.clone();
+        let perform = |task: Task| {
+            let block = blocks(task.queue).start + task.index;
+            self.nodes.fold(&job, folds, block, &mut lock(&memory[block])[0]);
+        };
+        self.exchange.team.run(&shared.pool, &OnePhase::new(|queue| blocks(queue).len(), perform));
         Ok(())
     }
 
@@ -106,17 +106,16 @@ impl Beams for CpuBeams {
         }
         let plan = Plan::default();
         let job = Job::new(&shared, &plan, &self.exchange, &self.logits, true);
-        let threads = self.workers.len();
-        shared.pool.broadcast(|thread| {
-            let _guard = self.exchange.barrier.guard();
-            lock(&self.workers[thread.index()]).run(&job, step, &self.base.memory[0]);
-            self.exchange.barrier.wait();
-            for beam in (thread.index()..self.counts.len()).step_by(threads) {
-                let logits = lock(&self.logits[step.read_of(beam)]).clone();
-                let (counts, score) = (&self.counts[beam], step.scores[beam]);
-                let best = &mut lock(&self.best[beam]);
-                select(&logits, counts, &self.params, step.generated, score, step.candidates, best);
-            }
+        let select = |beam: usize| {
+            let logits = lock(&self.logits[step.read_of(beam)]).clone();
+            let (counts, score) = (&self.counts[beam], step.scores[beam]);
+            let best = &mut lock(&self.best[beam]);
+            select(&logits, counts, &self.params, step.generated, score, step.candidates, best);
+        };
+        let base = &self.base.memory[0];
+        on_weights!(&shared.model.weights, weights => {
+            let run = Run::new(&job, weights, step, &self.nodes, base, self.counts.len(), select);
+            self.exchange.team.run(&shared.pool, &run);
         });
         let best: Vec<_> = self.best.iter().map(lock).collect();
         Ok(BeamSelection {
@@ -127,6 +126,6 @@ impl Beams for CpuBeams {
 
     fn state_bytes(&self) -> u64 {
         let base: usize = self.base.memory.iter().flatten().map(|m| 4 * (m.state.len() + m.rotated.len())).sum();
-        base as u64 + self.workers.iter().map(|own| lock(own).nodes.bytes()).sum::<u64>()
+        base as u64 + self.nodes.bytes()
     }
 }

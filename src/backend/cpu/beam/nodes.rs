@@ -1,41 +1,39 @@
 //! Nodes of the beam search: tokens on the beams' paths.
 
-/// One thread's part of the nodes: in every layer, q of the thread's neurons, and x.
+/// Some numbers of every node in every layer: x, or q of one block's neurons.
 #[derive(Default)]
-pub struct OwnNodes {
-    neurons: usize,
-    row: usize,
+pub struct Nodes {
+    size: usize,
     layers: usize,
-    /// Each `[layers][neurons + row]`.
+    /// Each `[layers][size]`.
     nodes: Vec<Vec<f32>>,
 }
 
-impl OwnNodes {
-    /// No nodes, for a thread with `neurons` neurons.
-    pub fn new(layers: usize, neurons: usize, row: usize) -> Self {
-        Self { neurons, row, layers, nodes: Vec::new() }
+impl Nodes {
+    /// No nodes, with `size` numbers per node and layer.
+    pub fn new(layers: usize, size: usize) -> Self {
+        Self { size, layers, nodes: Vec::new() }
     }
 
     /// Allocates nodes up to `node`.
     pub fn make_room(&mut self, node: usize) {
         while self.nodes.len() <= node {
-            self.nodes.push(vec![0.0; self.layers * (self.neurons + self.row)]);
+            self.nodes.push(vec![0.0; self.layers * self.size]);
         }
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
-        4 * (self.nodes.len() * self.layers * (self.neurons + self.row)) as u64
+        4 * (self.nodes.len() * self.layers * self.size) as u64
     }
 
-    /// q `[neurons]` and x `[row]` of a node in a layer.
-    pub fn get(&self, node: usize, layer: usize) -> (&[f32], &[f32]) {
-        self.nodes[node][layer * (self.neurons + self.row)..][..self.neurons + self.row].split_at(self.neurons)
+    /// A node's numbers in a layer, `[size]`.
+    pub fn get(&self, node: usize, layer: usize) -> &[f32] {
+        &self.nodes[node][layer * self.size..][..self.size]
     }
 
-    /// [`OwnNodes::get`], mutable.
-    pub fn get_mut(&mut self, node: usize, layer: usize) -> (&mut [f32], &mut [f32]) {
-        let part = &mut self.nodes[node][layer * (self.neurons + self.row)..][..self.neurons + self.row];
-        part.split_at_mut(self.neurons)
+    /// [`Nodes::get`], mutable.
+    pub fn get_mut(&mut self, node: usize, layer: usize) -> &mut [f32] {
+        &mut self.nodes[node][layer * self.size..][..self.size]
     }
 }

@@ -1,41 +1,46 @@
 //! The beam search kernels one at a time, on one thread.
 
 use super::counts::reorder;
-use super::fold::Fold;
 use super::merge::merge;
 use super::select::{Best, select};
-use super::worker::BeamWorker;
+use super::worker::SearchNodes;
 use crate::backend::beams::{
     BeamAttendInput, BeamEncodeInput, BeamEncodeOutput, BeamFold, BeamSelectInput, BeamSelection, BeamStages, BeamStep,
     Nodes,
 };
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cpu::decode::stages::Bench;
-use crate::backend::cpu::exchange::{Exchange, Job};
-use crate::backend::cpu::share::share_out;
+use crate::backend::cpu::exchange::{Job, Scratch, read, write};
+use crate::backend::cpu::lock;
+use crate::backend::cpu::pages::Pages;
+use crate::backend::cpu::share::LayerMemory;
+use crate::backend::cpu::slots::by_block;
+use crate::backend::cpu::stream::StepPhases;
 use crate::backend::cpu::weights::{Weight, Weights, on_weights};
-use crate::backend::memory::Memory;
+use crate::backend::memory::{Memory, WINDOW};
 use crate::backend::stage::EncodeInput;
 use crate::backend::{BackendError, Input, Plan, SlotStep};
 
 impl CpuBackend {
-    /// One thread that owns all blocks, with its exchange.
-    fn beam_bench(&self, slots: usize) -> (BeamWorker, Exchange) {
-        let mut shares = share_out(&self.shared.model.geometry, 1);
-        let exchange = Exchange::new(&self.shared.model.geometry, &shares, slots);
-        (BeamWorker::new(&self.shared, shares.remove(0), slots), exchange)
-    }
-
     /// Writes nodes, starting from the first.
-    fn write_nodes(&self, bench: &mut BeamWorker, nodes: &Nodes) {
+    fn write_nodes(&self, nodes: &Nodes) -> SearchNodes {
         let g = &self.shared.model.geometry;
+        let written = SearchNodes::new(g);
+        let mut x = write(&written.x);
         let rotated = nodes.rotated.chunks_exact(g.heads * g.neurons);
+        let mut padded = vec![0.0; g.all_neurons()];
         for (node, (from_q, from_x)) in rotated.zip(nodes.residual.chunks_exact(g.width)).enumerate() {
-            bench.nodes.make_room(node);
-            let (q, x) = bench.nodes.get_mut(node, 0);
-            g.pad(from_q, 1, q, 1);
-            x[..g.width].copy_from_slice(from_x);
+            g.pad(from_q, 1, &mut padded, 1);
+            for (q, from) in written.q.iter().zip(padded.chunks_exact(g.block)) {
+                let mut q = lock(q);
+                q.make_room(node);
+                q.get_mut(node, 0).copy_from_slice(from);
+            }
+            x.make_room(node);
+            x.get_mut(node, 0)[..g.width].copy_from_slice(from_x);
         }
+        drop(x);
+        written
     }
 
     /// Pads a layer's state `[H, N, D]`.
@@ -49,7 +54,7 @@ impl CpuBackend {
     fn beam_encode_typed<E: Weight>(&self, weights: &Weights<E>, input: &BeamEncodeInput) -> BeamEncodeOutput {
         let g = &self.shared.model.geometry;
         let slots = input.tokens.len();
-        let mut residual = Bench::new(self, slots);
+        let mut bench = Bench::new(self, slots);
         let step = |token: &Option<u32>| SlotStep {
             input: token.map_or(Input::Previous, Input::Token),
             position: input.position,
@@ -57,19 +62,23 @@ impl CpuBackend {
         };
         let steps = input.tokens.iter().map(step).collect();
         let (x, update) = (input.residual.clone(), input.update.clone());
-        residual
-            .residual(weights, &EncodeInput { steps, residual: x, update, finished: None, memory: Memory::default() });
-        let (mut bench, exchange) = self.beam_bench(slots);
-        bench.worker = residual.worker;
-        (0..slots).for_each(|node| bench.nodes.make_room(node));
+        let memory = Memory::default();
+        bench.residual(weights, &EncodeInput { steps, residual: x, update, finished: None, memory });
+        let nodes = SearchNodes::new(g);
         let plan = Plan::default();
-        let nodes: Vec<usize> = (0..slots).collect();
-        bench.encode(&Job::new(&self.shared, &plan, &exchange, &[], true), weights, &nodes, 0);
-        let mut output = BeamEncodeOutput { activations: g.unpad(&bench.worker.u, 1, 1), nodes: Nodes::default() };
-        for node in nodes {
-            let (q, x) = bench.nodes.get(node, 0);
-            output.nodes.rotated.extend(g.unpad(q, 1, 1));
-            output.nodes.residual.extend_from_slice(&x[..g.width]);
+        let job = Job::new(&self.shared, &plan, &bench.exchange, &[], true);
+        let mut phases = StepPhases::new(g, slots);
+        nodes.store_x(g, &bench.stream, 0..slots, 0);
+        for block in 0..g.blocks() {
+            job.encode(weights, &bench.stream, block);
+            phases.prepare(&self.shared.model, self.shared.level, &bench.stream, block);
+            nodes.rotate(&job, &phases, 0..slots, 0, block);
+        }
+        let mut output = BeamEncodeOutput { activations: bench.activations(), nodes: Nodes::default() };
+        for node in 0..slots {
+            let q: Vec<f32> = nodes.q.iter().flat_map(|q| lock(q).get(node, 0).to_vec()).collect();
+            output.nodes.rotated.extend(g.unpad(&q, 1, 1));
+            output.nodes.residual.extend_from_slice(&read(&nodes.x).get(node, 0)[..g.width]);
         }
         output
     }
@@ -83,11 +92,8 @@ impl BeamStages for CpuBackend {
     fn beam_attend(&self, input: &BeamAttendInput) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
         let slots = input.reads.len();
-        let (mut bench, exchange) = self.beam_bench(slots);
-        self.write_nodes(&mut bench, &input.nodes);
-        bench.worker.active = (0..slots).collect();
-        let plan = Plan::default();
-        let job = Job::new(&self.shared, &plan, &exchange, &[], true);
+        let nodes = self.write_nodes(&input.nodes);
+        let mut bench = Bench::new(self, slots);
         let step = BeamStep {
             position: 0,
             read_scale: input.read_scale,
@@ -97,29 +103,29 @@ impl BeamStages for CpuBackend {
             generated: 0,
             candidates: 0,
         };
-        bench.attend(&job, &step, 0, &self.pad_state(&input.state));
-        bench.worker.gather_attention(&job);
-        let mut attention = Vec::new();
-        for slot in 0..slots {
-            for head in 0..g.heads {
-                attention.extend_from_slice(&bench.worker.attention[(head * slots + slot) * g.row..][..g.width]);
-            }
+        let state = self.pad_state(&input.state);
+        let plan = Plan::default();
+        let job = Job::new(&self.shared, &plan, &bench.exchange, &[], true);
+        let mut scratch = Scratch::new(g, slots);
+        for (block, state) in state.chunks_exact(g.block * g.row).enumerate() {
+            nodes.attend(&job, &step, 0, block, state, &mut scratch);
         }
-        Ok(attention)
+        Ok(bench.attention())
     }
 
     fn beam_fold(&self, state: &[f32], nodes: &Nodes, folds: &[BeamFold]) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
-        let (mut bench, _) = self.beam_bench(1);
-        self.write_nodes(&mut bench, nodes);
-        let mut padded = self.pad_state(state);
-        let mut scaled_x = vec![0.0; g.row];
-        for fold in folds {
-            let (q, x) = bench.nodes.get(fold.node, 0);
-            let (state, scaled_x) = (padded.as_mut_slice(), scaled_x.as_mut_slice());
-            self.shared.level.run(Fold { q, x, write_scale: fold.write_scale, state, scaled_x });
+        let nodes = self.write_nodes(nodes);
+        let padded = Pages::copied(&self.pad_state(state), "a state")?;
+        let rotated = Pages::zeroed(g.all_neurons() * WINDOW, "a window")?;
+        let mut memory = vec![vec![LayerMemory { state: padded, rotated }]];
+        let plan = Plan::default();
+        let bench = Bench::new(self, 1);
+        let job = Job::new(&self.shared, &plan, &bench.exchange, &[], true);
+        for (block, memory) in by_block(&mut memory, g).iter().enumerate() {
+            nodes.fold(&job, folds, block, &mut lock(memory)[0]);
         }
-        Ok(g.unpad(&padded, g.row, g.width))
+        Ok(g.unpad(&memory[0][0].state, g.row, g.width))
     }
 
     fn beam_select(&self, input: &BeamSelectInput) -> Result<BeamSelection, BackendError> {

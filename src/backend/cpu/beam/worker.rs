@@ -1,137 +1,234 @@
-//! One thread's share of a beam search step.
+//! A step of a beam search, phase by phase: its layers, the logits, and each beam's selection.
 
 use super::attend::Attend;
 use super::encode::RotateAll;
 use super::fold::Fold;
-use super::nodes::OwnNodes;
+use super::nodes::Nodes;
 use crate::backend::beams::{BeamFold, BeamStep};
-use crate::backend::cpu::Shared;
-use crate::backend::cpu::decode::embed::Embed;
-use crate::backend::cpu::decode::encode::activate;
 use crate::backend::cpu::decode::rescale::rescale;
-use crate::backend::cpu::dense::{Tile, block_tiles};
-use crate::backend::cpu::exchange::{Job, write};
+use crate::backend::cpu::exchange::{Exchange, Job, LayerTask, Scratch, read, write};
+use crate::backend::cpu::lock;
 use crate::backend::cpu::pages::Pages;
-use crate::backend::cpu::share::{LayerMemory, Share};
-use crate::backend::cpu::weights::{Weight, Weights, on_weights};
-use crate::backend::cpu::worker::Worker;
-use crate::backend::{Output, SlotStep};
+use crate::backend::cpu::share::LayerMemory;
+use crate::backend::cpu::stream::{StepPhases, Stream};
+use crate::backend::cpu::team::{Claims, Task, Work};
+use crate::backend::cpu::weights::{Weight, Weights};
+use crate::backend::pack::Geometry;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, RwLock};
 
-/// One thread's share of the blocks and of the nodes.
-pub struct BeamWorker {
-    /// The thread's share of the blocks.
-    pub worker: Worker,
-    /// The thread's part of the nodes.
-    pub nodes: OwnNodes,
-    /// Scratch, `[row]`.
-    scaled_x: Vec<f32>,
+/// The nodes of a search.
+pub struct SearchNodes {
+    /// x of every node.
+    pub x: RwLock<Nodes>,
+    /// q of every node, by block.
+    pub q: Vec<Mutex<Nodes>>,
 }
 
-impl BeamWorker {
-    /// A worker for `count` beams, without nodes.
-    pub(in crate::backend::cpu) fn new(shared: &Shared, share: Share, count: usize) -> Self {
-        let g = &shared.model.geometry;
-        let nodes = OwnNodes::new(g.layers, share.blocks.len() * g.block, g.row);
-        Self { worker: Worker::new(g, share, count), nodes, scaled_x: vec![0.0; g.row] }
-    }
-
-    /// Runs this thread's share of a step up to the logits.
-    pub fn run(&mut self, job: &Job, step: &BeamStep, base: &[LayerMemory<Pages<f32>>]) {
-        on_weights!(&job.model.weights, weights => self.run_typed(job, weights, step, base));
-    }
-
-    fn run_typed<E: Weight>(
-        &mut self,
-        job: &Job,
-        weights: &Weights<E>,
-        step: &BeamStep,
-        base: &[LayerMemory<Pages<f32>>],
-    ) {
-        let g = &job.model.geometry;
-        self.worker.active = (0..step.reads.len()).collect();
-        for (slot, read) in step.reads.iter().enumerate() {
-            self.nodes.make_room(read.node);
-            let embedding = &weights.embed[read.token as usize * g.row..][..g.row];
-            let x = &mut self.worker.x[slot * g.row..][..g.row];
-            job.level.run(Embed { embedding, width: g.width, x });
-            self.worker.rotate(job, slot, step.position);
-        }
-        let nodes: Vec<usize> = step.reads.iter().map(|read| read.node).collect();
-        for (layer, memory) in base.iter().enumerate() {
-            self.encode(job, weights, &nodes, layer);
-            self.attend(job, step, layer, &memory.state);
-            if job.exchange.heads_split() {
-                job.exchange.barrier.wait();
-            }
-            self.worker.project(job, weights, layer);
-            job.exchange.barrier.wait();
-            self.worker.finish(job, layer);
-        }
-        let slot_step = SlotStep { output: Output::Logits, ..SlotStep::IDLE };
-        self.worker.logits(job, weights, &vec![slot_step; step.reads.len()]);
-    }
-
-    /// Activations of the own blocks; stores q and x in a node for every active slot.
-    pub fn encode<E: Weight>(&mut self, job: &Job, weights: &Weights<E>, nodes: &[usize], layer: usize) {
-        let g = &job.model.geometry;
-        let Worker { share, active, x, u, cosines, sines, .. } = &mut self.worker;
-        let stride = share.blocks.len() * g.block;
-        for (own, block) in share.blocks.clone().enumerate() {
-            let tiles = Tile::range(&weights.encoder, g.width, block_tiles(g, block), job.exchange.threads());
-            let offset = own * g.block;
-            activate(job.level, tiles, x, g.row, active, u, stride, offset);
-            for &slot in active.iter() {
-                let phases = slot * g.padded_neurons() + block % g.blocks_per_head * g.block;
-                let (q, _) = self.nodes.get_mut(nodes[slot], layer);
-                job.level.run(RotateAll {
-                    u: &u[slot * stride + offset..][..g.block],
-                    cosines: &cosines[phases..][..g.block],
-                    sines: &sines[phases..][..g.block],
-                    q: &mut q[offset..][..g.block],
-                });
-            }
-        }
-        for &slot in active.iter() {
-            let (_, node_x) = self.nodes.get_mut(nodes[slot], layer);
-            node_x.copy_from_slice(&x[slot * g.row..][..g.row]);
+impl SearchNodes {
+    /// No nodes.
+    pub fn new(g: &Geometry) -> Self {
+        Self {
+            x: RwLock::new(Nodes::new(g.layers, g.row)),
+            q: (0..g.blocks()).map(|_| Mutex::new(Nodes::new(g.layers, g.block))).collect(),
         }
     }
 
-    /// Attention of the own blocks to the paths and to a layer's base state, `[neurons][row]` over
-    /// all blocks.
-    pub fn attend(&mut self, job: &Job, step: &BeamStep, layer: usize, state: &[f32]) {
-        let g = &job.model.geometry;
-        let worker = &mut self.worker;
-        let mut attention = write(&job.exchange.attention[worker.share.index]);
-        for (own, block) in worker.share.blocks.clone().enumerate() {
-            for (slot, read) in step.reads.iter().enumerate() {
-                job.level.run(Attend {
-                    nodes: &self.nodes,
-                    layer,
-                    node: read.node,
-                    path: &read.path,
-                    first: own * g.block,
-                    state: &state[block * g.block * g.row..][..g.block * g.row],
-                    read_scale: step.read_scale,
-                    y: &mut attention[(own * worker.slots + slot) * g.row..][..g.row],
-                    list: &mut worker.list,
-                });
-            }
-        }
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        read(&self.x).bytes() + self.q.iter().map(|q| lock(q).bytes()).sum::<u64>()
     }
 
-    /// Folds nodes into this thread's rows of the base state, `[layers]`, whose window is empty.
-    pub fn fold(&mut self, job: &Job, folds: &[BeamFold], memory: &mut [LayerMemory<&mut [f32]>]) {
+    /// Folds nodes into a block's rows of the base state, `[layers]`, whose window is empty.
+    pub fn fold(&self, job: &Job, folds: &[BeamFold], block: usize, memory: &mut [LayerMemory<&mut [f32]>]) {
+        let (x, q) = (read(&self.x), lock(&self.q[block]));
+        let mut scaled_x = vec![0.0; job.model.geometry.row];
         for (layer, memory) in memory.iter_mut().enumerate() {
             for fold in folds {
                 if let Some(factor) = fold.rescale {
                     rescale(memory.state, factor);
                 }
-                let (q, x) = self.nodes.get(fold.node, layer);
-                let (write_scale, scaled_x) = (fold.write_scale, self.scaled_x.as_mut_slice());
-                let state = &mut *memory.state;
-                job.level.run(Fold { q, x, write_scale, state, scaled_x });
+                let (q, x) = (q.get(fold.node, layer), x.get(fold.node, layer));
+                let (write_scale, state) = (fold.write_scale, &mut *memory.state);
+                job.level.run(Fold { q, x, write_scale, state, scaled_x: &mut scaled_x });
             }
+        }
+    }
+
+    /// Stores the residual streams of the active slots in their nodes.
+    pub fn store_x(&self, g: &Geometry, stream: &Stream, nodes: impl Iterator<Item = usize>, layer: usize) {
+        let mut x = write(&self.x);
+        for (slot, node) in nodes.enumerate() {
+            x.make_room(node);
+            x.get_mut(node, layer).copy_from_slice(&stream.x[slot * g.row..][..g.row]);
+        }
+    }
+
+    /// Rotates a block's activations for every slot's node.
+    pub fn rotate(
+        &self,
+        job: &Job,
+        phases: &StepPhases,
+        nodes: impl Iterator<Item = usize>,
+        layer: usize,
+        block: usize,
+    ) {
+        let g = &job.model.geometry;
+        let (u, mut q) = (lock(&job.exchange.blocks[block].u), lock(&self.q[block]));
+        for (slot, node) in nodes.enumerate() {
+            let [cosines, sines] = phases.of(g, slot, block);
+            q.make_room(node);
+            let (u, q) = (&u[slot * g.block..][..g.block], q.get_mut(node, layer));
+            job.level.run(RotateAll { u, cosines, sines, q });
+        }
+    }
+
+    /// Attention of a block to the paths and to its rows of a layer's base state.
+    pub fn attend(&self, job: &Job, step: &BeamStep, layer: usize, block: usize, state: &[f32], scratch: &mut Scratch) {
+        let g = &job.model.geometry;
+        let (x, q) = (&*read(&self.x), &*lock(&self.q[block]));
+        let mut attention = write(&job.exchange.blocks[block].attention);
+        for (slot, entry) in step.reads.iter().enumerate() {
+            let (node, path) = (entry.node, entry.path.as_slice());
+            let (read_scale, list) = (step.read_scale, &mut scratch.list);
+            let y = &mut attention[slot * g.row..][..g.row];
+            job.level.run(Attend { x, q, layer, node, path, state, read_scale, y, list });
+        }
+    }
+}
+
+/// A step's run.
+pub struct Run<'a, E, F> {
+    job: &'a Job<'a>,
+    weights: &'a Weights<E>,
+    step: &'a BeamStep,
+    nodes: &'a SearchNodes,
+    /// The base state, `[layers]`.
+    base: &'a [LayerMemory<Pages<f32>>],
+    /// Number of beams.
+    beams: usize,
+    /// Selects a beam's continuations.
+    select: F,
+    /// Phases begun: the layers, the logits, the selection.
+    begun: AtomicUsize,
+}
+
+/// A phase of a step.
+enum Stage {
+    Layer(usize),
+    Logits,
+    Select,
+}
+
+impl<'a, E: Weight, F: Fn(usize) + Sync> Run<'a, E, F> {
+    /// A run that has not begun.
+    pub fn new(
+        job: &'a Job<'a>,
+        weights: &'a Weights<E>,
+        step: &'a BeamStep,
+        nodes: &'a SearchNodes,
+        base: &'a [LayerMemory<Pages<f32>>],
+        beams: usize,
+        select: F,
+    ) -> Self {
+        Self { job, weights, step, nodes, base, beams, select, begun: AtomicUsize::new(0) }
+    }
+
+    fn exchange(&self) -> &'a Exchange {
+        self.job.exchange
+    }
+
+    fn stage(&self) -> Stage {
+        let index = self.begun.load(Ordering::Relaxed).saturating_sub(1);
+        match index.checked_sub(self.base.len()) {
+            None => Stage::Layer(index),
+            Some(0) => Stage::Logits,
+            Some(_) => Stage::Select,
+        }
+    }
+
+    /// The step's embeddings.
+    fn embed(&self, stream: &mut Stream) {
+        let (model, level) = (self.job.model, self.job.level);
+        let slots = self.step.reads.len();
+        stream.step += 1;
+        stream.active = (0..slots).collect();
+        stream.with_logits = (0..slots).collect();
+        for (slot, read) in self.step.reads.iter().enumerate() {
+            stream.embed(&model.geometry, level, self.weights, slot, read.token);
+            stream.positions[slot] = self.step.position;
+        }
+    }
+
+    fn step_nodes(&self) -> impl Iterator<Item = usize> {
+        self.step.reads.iter().map(|read| read.node)
+    }
+
+    fn attend(&self, stream: &Stream, layer: usize, block: usize, scratch: &mut Scratch) {
+        let g = &self.job.model.geometry;
+        self.job.encode(self.weights, stream, block);
+        scratch.phases.prepare(self.job.model, self.job.level, stream, block);
+        self.nodes.rotate(self.job, &scratch.phases, self.step_nodes(), layer, block);
+        let size = g.block * g.row;
+        let state = &self.base[layer].state[block * size..][..size];
+        self.nodes.attend(self.job, self.step, layer, block, state, scratch);
+        self.exchange().has_attended(block);
+    }
+}
+
+impl<E: Weight, F: Fn(usize) + Sync> Work for Run<'_, E, F> {
+    fn next_phase(&self, _: usize) -> bool {
+        let stream = &mut *write(&self.exchange().stream);
+        let g = &self.job.model.geometry;
+        match self.begun.fetch_add(1, Ordering::Relaxed) {
+            0 => self.embed(stream),
+            begun if begun <= self.base.len() => {
+                self.job.gather_update(stream);
+                stream.finish(g, self.job.level);
+            }
+            begun if begun == self.base.len() + 1 => {}
+            _ => return false,
+        }
+        if let Stage::Layer(layer) = self.stage() {
+            self.exchange().start_layer();
+            self.nodes.store_x(g, stream, self.step_nodes(), layer);
+        }
+        true
+    }
+
+    fn tasks(&self, queue: usize) -> usize {
+        match self.stage() {
+            Stage::Layer(_) => self.exchange().layer_tasks(queue),
+            Stage::Logits => self.exchange().shares[queue].lm_head_tiles.len(),
+            Stage::Select => (queue..self.beams).step_by(self.exchange().threads()).count(),
+        }
+    }
+
+    fn ready(&self, task: Task) -> bool {
+        // A thread may still see an earlier phase; its claim fails.
+        !matches!(self.stage(), Stage::Layer(_)) || self.exchange().layer_ready(task)
+    }
+
+    fn perform(&self, thread: usize, first: Task, claims: &mut Claims<Self>) {
+        let scratch = &mut *lock(&self.exchange().scratch[thread]);
+        let stream = &*read(&self.exchange().stream);
+        let (stage, mut gathered) = (self.stage(), None);
+        let mut next = Some(first);
+        while let Some(task) = next {
+            match stage {
+                Stage::Layer(layer) => match self.exchange().layer_task(task) {
+                    LayerTask::Attend(block) => self.attend(stream, layer, block, scratch),
+                    LayerTask::Project(block) => {
+                        self.job.project(self.weights, &stream.active, block, scratch, &mut gathered);
+                    }
+                },
+                Stage::Logits => {
+                    let tile = self.exchange().shares[task.queue].lm_head_tiles.start + task.index;
+                    self.job.logits(self.weights, stream, tile);
+                }
+                Stage::Select => (self.select)(task.queue + task.index * self.exchange().threads()),
+            }
+            next = claims.next();
         }
     }
 }

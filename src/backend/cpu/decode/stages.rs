@@ -1,13 +1,13 @@
 //! The decode kernels one at a time, on one thread.
 
-use super::embed::Embed;
 use super::rescale::rescale;
 use super::sample::SlotSampler;
-use crate::backend::cpu::exchange::{Exchange, Job};
+use crate::backend::cpu::exchange::{Exchange, Job, Scratch};
 use crate::backend::cpu::norm::LayerNorm;
 use crate::backend::cpu::share::{LayerMemory, OwnMemory, share_out};
-use crate::backend::cpu::weights::{Weight, Weights, on_weights};
-use crate::backend::cpu::worker::Worker;
+use crate::backend::cpu::stream::Stream;
+use crate::backend::cpu::weights::{TILE, Weight, Weights, on_weights};
+use crate::backend::cpu::worker::kernels::settle;
 use crate::backend::cpu::{CpuBackend, lock};
 use crate::backend::memory::{Memory, WINDOW};
 use crate::backend::pack::Geometry;
@@ -21,9 +21,11 @@ use std::sync::Mutex;
 /// A test bench for single kernels: one thread that owns all blocks.
 pub struct Bench<'a> {
     backend: &'a CpuBackend,
-    exchange: Exchange,
-    /// The thread.
-    pub worker: Worker,
+    /// The blocks' results.
+    pub exchange: Exchange,
+    /// The sequences.
+    pub stream: Stream,
+    scratch: Scratch,
     slots: usize,
 }
 
@@ -31,17 +33,44 @@ impl<'a> Bench<'a> {
     /// A bench for `slots` sequences, all active.
     pub fn new(backend: &'a CpuBackend, slots: usize) -> Self {
         let g = &backend.shared.model.geometry;
-        let mut shares = share_out(g, 1);
-        let exchange = Exchange::new(g, &shares, slots);
-        let mut worker = Worker::new(g, shares.remove(0), slots);
-        worker.active = (0..slots).collect();
-        Self { backend, exchange, worker, slots }
+        let mut stream = Stream::new(g, slots);
+        stream.active = (0..slots).collect();
+        let exchange = Exchange::new(g, share_out(g, 1), slots);
+        Self { backend, exchange, stream, scratch: Scratch::new(g, slots), slots }
     }
 
-    /// Calls `run` with the worker and a job without a plan.
-    fn with<R>(&mut self, logits: &[Mutex<Vec<f32>>], run: impl FnOnce(&mut Worker, &Job) -> R) -> R {
+    /// Calls `run` with a job without a plan.
+    fn with<R>(&mut self, logits: &[Mutex<Vec<f32>>], run: impl FnOnce(&mut Stream, &mut Scratch, &Job) -> R) -> R {
         let plan = Plan::default();
-        run(&mut self.worker, &Job::new(&self.backend.shared, &plan, &self.exchange, logits, false))
+        let job = Job::new(&self.backend.shared, &plan, &self.exchange, logits, false);
+        run(&mut self.stream, &mut self.scratch, &job)
+    }
+
+    /// Attention outputs before the layer norm, `[S, H, D]`.
+    pub fn attention(&mut self) -> Vec<f32> {
+        let g = &self.backend.shared.model.geometry;
+        let mut y = vec![0.0; self.slots * g.row];
+        let mut attention = vec![0.0; self.slots * g.heads * g.width];
+        for head in 0..g.heads {
+            self.with(&[], |stream, _, job| job.gather_attention(&stream.active, head, &mut y));
+            for (slot, y) in y.chunks_exact(g.row).enumerate() {
+                attention[(slot * g.heads + head) * g.width..][..g.width].copy_from_slice(&y[..g.width]);
+            }
+        }
+        attention
+    }
+
+    /// Activations or gates, `[S, H, N]`.
+    pub fn activations(&self) -> Vec<f32> {
+        let g = &self.backend.shared.model.geometry;
+        let blocks: Vec<_> = self.exchange.blocks.iter().map(|block| lock(&block.u)).collect();
+        let slots = 0..self.slots;
+        slots
+            .flat_map(|slot| {
+                let padded = blocks.iter().flat_map(|u| &u[slot * g.block..][..g.block]).copied().collect::<Vec<_>>();
+                g.unpad(&padded, 1, 1)
+            })
+            .collect()
     }
 
     /// Copies `[S, D]` numbers into padded rows.
@@ -66,21 +95,19 @@ impl<'a> Bench<'a> {
         values.chunks_exact(g.row).flat_map(|row| &row[..g.width]).copied().collect()
     }
 
-    /// Computes the residual stream and the phases.
+    /// Computes the residual stream.
     pub fn residual<E: Weight>(&mut self, weights: &Weights<E>, input: &EncodeInput) {
         let g = &self.backend.shared.model.geometry;
-        (self.worker.x, self.worker.update) = (self.padded(&input.residual), self.padded(&input.update));
+        (self.stream.x, self.stream.update) = (self.padded(&input.residual), self.padded(&input.update));
         let level = self.backend.shared.level;
-        self.worker.active.retain(|&slot| input.steps[slot].input == Input::Previous);
-        self.with(&[], |worker, job| worker.finish_gathered(job));
-        self.worker.active = (0..self.slots).filter(|&slot| input.steps[slot].input != Input::Idle).collect();
+        self.stream.active.retain(|&slot| input.steps[slot].input == Input::Previous);
+        self.stream.finish(g, level);
+        self.stream.active = (0..self.slots).filter(|&slot| input.steps[slot].input != Input::Idle).collect();
         for (slot, step) in input.steps.iter().enumerate() {
             if let Input::Token(token) = step.input {
-                let embedding = &weights.embed[token as usize * g.row..][..g.row];
-                let x = &mut self.worker.x[slot * g.row..][..g.row];
-                level.run(Embed { embedding, width: g.width, x });
+                self.stream.embed(g, level, weights, slot, token);
             }
-            self.with(&[], |worker, job| worker.rotate(job, slot, step.position));
+            self.stream.positions[slot] = step.position;
         }
     }
 }
@@ -99,29 +126,33 @@ impl CpuBackend {
         bench.pad(&input.memory.recent, &mut memory.recent);
         let size = WINDOW * g.row;
         for (slot, recent) in memory.recent.chunks_exact(size).enumerate() {
-            bench.worker.recent_of(slot)[..size].copy_from_slice(recent);
+            bench.stream.recent_of(slot)[..size].copy_from_slice(recent);
         }
         let states = memory.state.chunks_exact_mut(g.layer_state());
         let windows = memory.rotated.chunks_exact_mut(g.all_neurons() * WINDOW);
-        let mut own: OwnMemory =
-            states.zip(windows).map(|(state, rotated)| vec![LayerMemory { state, rotated }]).collect();
-        bench.with(&[], |worker, job| {
-            worker.encode(job, weights, &input.steps, 0, &mut own);
-            worker.gather_attention(job);
-        });
-        for (slot, _) in input.steps.iter().enumerate().filter(|(_, step)| step.input == Input::Idle) {
-            bench.worker.x[slot * g.row..][..g.row].fill(0.0);
-        }
-        let mut attention = Vec::new();
-        for slot in 0..slots {
-            for head in 0..g.heads {
-                attention.extend_from_slice(&bench.worker.attention[(head * slots + slot) * g.row..][..g.width]);
+        let mut blocks: Vec<OwnMemory> = (0..g.blocks()).map(|_| Vec::new()).collect();
+        for (state, rotated) in states.zip(windows) {
+            let parts = state.chunks_exact_mut(g.block * g.row).zip(rotated.chunks_exact_mut(g.block * WINDOW));
+            for (block, (state, rotated)) in blocks.iter_mut().zip(parts) {
+                block.push(vec![LayerMemory { state, rotated }]);
             }
         }
-        let recent: Vec<f32> = (0..slots).flat_map(|slot| bench.worker.recent_of(slot)[..size].to_vec()).collect();
+        bench.with(&[], |stream, scratch, job| {
+            for (block, memory) in blocks.iter_mut().enumerate() {
+                scratch.phases.prepare(job.model, job.level, stream, block);
+                job.encode(weights, stream, block);
+                job.attend(stream, &input.steps, 0, block, memory, scratch);
+            }
+            stream.enter_window(g, &input.steps, 0);
+        });
+        for (slot, _) in input.steps.iter().enumerate().filter(|(_, step)| step.input == Input::Idle) {
+            bench.stream.x[slot * g.row..][..g.row].fill(0.0);
+        }
+        let attention = bench.attention();
+        let recent: Vec<f32> = (0..slots).flat_map(|slot| bench.stream.recent_of(slot)[..size].to_vec()).collect();
         EncodeOutput {
-            residual: bench.trim(&bench.worker.x),
-            activations: all.unpad(&bench.worker.u, 1, 1),
+            residual: bench.trim(&bench.stream.x),
+            activations: bench.activations(),
             attention,
             memory: Memory {
                 state: all.unpad(&memory.state, g.row, g.width),
@@ -136,17 +167,25 @@ impl CpuBackend {
         let slots = input.attention.len() / (g.heads * g.width);
         let mut bench = Bench::new(self, slots);
         let all = Geometry { heads: slots * g.heads, ..g.clone() };
-        all.pad(&input.activations, 1, &mut bench.worker.u, 1);
-        for (i, from) in input.attention.chunks_exact(g.width).enumerate() {
-            let (slot, head) = (i / g.heads, i % g.heads);
-            bench.worker.attention[(head * slots + slot) * g.row..][..g.width].copy_from_slice(from);
+        let mut u = vec![0.0; slots * g.all_neurons()];
+        all.pad(&input.activations, 1, &mut u, 1);
+        for (at, from) in u.chunks_exact(g.block).enumerate() {
+            let (slot, block) = (at / g.blocks(), at % g.blocks());
+            lock(&bench.exchange.blocks[block].u)[slot * g.block..][..g.block].copy_from_slice(from);
         }
-        bench.with(&[], |worker, job| {
-            worker.project_gathered(job, weights, 0);
-            worker.gather_update(job, 0);
+        bench.with(&[], |stream, scratch, job| {
+            for block in 0..g.blocks() {
+                let head = block / g.blocks_per_head;
+                let outputs = input.attention.chunks_exact(g.width).skip(head).step_by(g.heads);
+                for (y, from) in scratch.y.chunks_exact_mut(g.row).zip(outputs) {
+                    y[..g.width].copy_from_slice(from);
+                }
+                job.norm_attention(&stream.active, &mut scratch.y);
+                job.project_gathered(weights, &stream.active, block, scratch);
+            }
+            job.gather_update(stream);
         });
-        let gates = all.unpad(&bench.worker.u, 1, 1);
-        ProjectOutput { update: bench.trim(&bench.worker.update), gates: Some(gates) }
+        ProjectOutput { update: bench.trim(&bench.stream.update), gates: Some(bench.activations()) }
     }
 
     fn logits_typed<E: Weight>(&self, weights: &Weights<E>, input: &LogitsInput) -> Vec<f32> {
@@ -156,12 +195,13 @@ impl CpuBackend {
         let step = SlotStep { input: Input::Previous, output: Output::Logits, ..SlotStep::IDLE };
         let steps = vec![step; slots];
         let (residual, update) = (input.residual.clone(), input.update.clone());
-        bench.residual(
-            weights,
-            &EncodeInput { steps: steps.clone(), residual, update, finished: None, memory: Memory::default() },
-        );
+        let memory = Memory::default();
+        bench.residual(weights, &EncodeInput { steps, residual, update, finished: None, memory });
         let logits: Vec<Mutex<Vec<f32>>> = (0..slots).map(|_| Mutex::new(vec![0.0; g.vocab])).collect();
-        bench.with(&logits, |worker, job| worker.logits(job, weights, &steps));
+        bench.stream.with_logits = (0..slots).collect();
+        bench.with(&logits, |stream, _, job| {
+            (0..g.vocab.div_ceil(TILE)).for_each(|tile| job.logits(weights, stream, tile));
+        });
         logits.into_iter().flat_map(|logits| lock(&logits).clone()).collect()
     }
 }
@@ -172,11 +212,12 @@ impl Stages for CpuBackend {
     }
 
     fn finish(&self, residual: &[f32], update: &[f32]) -> Result<Vec<f32>, BackendError> {
-        let mut bench = Bench::new(self, residual.len() / self.shared.model.geometry.width);
+        let g = &self.shared.model.geometry;
+        let mut bench = Bench::new(self, residual.len() / g.width);
         let [x, update] = [residual, update].map(|rows| bench.padded(rows));
-        (bench.worker.x, bench.worker.update) = (x, update);
-        bench.with(&[], |worker, job| worker.finish_gathered(job));
-        Ok(bench.trim(&bench.worker.x))
+        (bench.stream.x, bench.stream.update) = (x, update);
+        bench.stream.finish(g, self.shared.level);
+        Ok(bench.trim(&bench.stream.x))
     }
 
     fn collect(&self, attention: &[f32]) -> Result<Vec<f32>, BackendError> {
@@ -233,10 +274,10 @@ impl Stages for CpuBackend {
         let recent = &memory.recent[sequence * WINDOW * g.width..][..WINDOW * g.width];
         let mut rows = vec![0.0; WINDOW * g.row];
         bench.pad(recent, &mut rows);
-        bench.worker.recent_of(0)[..rows.len()].copy_from_slice(&rows);
+        bench.stream.recent_of(0)[..rows.len()].copy_from_slice(&rows);
         let state = &mut padded.state[sequence * g.layer_state()..][..g.layer_state()];
         let rotated = &mut padded.rotated[sequence * g.all_neurons() * WINDOW..][..g.all_neurons() * WINDOW];
-        bench.worker.settle(self.shared.level, g, 0, &mut [LayerMemory { state, rotated }]);
+        settle(self.shared.level, g, &bench.stream, 0, &mut [LayerMemory { state, rotated }]);
         Ok(Memory {
             state: all.unpad(&padded.state, g.row, g.width),
             rotated: all.unpad(&padded.rotated, WINDOW, WINDOW),

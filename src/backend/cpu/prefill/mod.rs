@@ -5,8 +5,9 @@
 //! shaders, one function each; the other files are their fast counterparts.
 //!
 //! The blocks of neurons are divided into *units*, ranges whose number does not depend on the
-//! number of threads. In each layer every unit sums its own share of the attention and, after a
-//! barrier, of the decoder output; shares are added in the order of the units.
+//! number of threads. In each layer every unit sums its own share of the attention and, once all
+//! units of its head have done so, of the decoder output; shares are added in the order of the
+//! units, whichever threads have computed them.
 
 mod attend;
 mod layout;
@@ -19,10 +20,11 @@ mod run;
 mod scores;
 mod stages;
 
-use super::barrier::Barrier;
+use super::padded::Padded;
 use super::pages::Pages;
 use super::rows::Weighted;
 use super::share::{LayerMemory, split_layers};
+use super::team::Team;
 use super::weights::on_weights;
 use super::{Shared, lock};
 use crate::backend::pack::Geometry;
@@ -30,6 +32,7 @@ use crate::backend::{BackendError, Chunk};
 use layout::padded_tokens;
 use run::Run;
 use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 /// Most tokens in a chunk: more tokens load the state's rows less often, fewer fit the caches.
@@ -46,30 +49,43 @@ struct Unit {
 
 /// Results of a unit that other threads read.
 struct UnitOutput {
-    /// q · state, `[T][row]` in panels.
-    attention: Vec<f32>,
-    /// q · q of all pairs of tokens, `[T][T padded]`.
-    scores: Vec<f32>,
+    attention: RwLock<UnitAttention>,
     /// Decoder output, `[T][row]`.
-    update: Vec<f32>,
+    update: RwLock<Vec<f32>>,
 }
 
-/// Scratch memory of a thread.
-struct ThreadMemory {
+/// A unit's share of its head's attention.
+struct UnitAttention {
+    /// q · state, `[T][row]` in panels.
+    outputs: Vec<f32>,
+    /// q · q of all pairs of tokens, `[T][T padded]`.
+    scores: Vec<f32>,
+}
+
+/// What all units of a layer read; written between the phases.
+struct ChunkStream {
     /// Residual stream, `[T][row]`.
     x: Vec<f32>,
     /// The residual stream in groups; see [`GroupTokens`](product::GroupTokens).
     groups: Vec<f32>,
     /// The residual stream times each token's write scale, `[T][row]`.
     scaled_x: Vec<f32>,
-    /// A matrix `[T][row]` in panels; see [`CopyPanels`](layout::CopyPanels).
+    /// The same in panels; see [`CopyPanels`](layout::CopyPanels).
     panels: Vec<f32>,
-    /// Attention output of one head, `[T][row]`.
-    y: Vec<f32>,
     /// Decoder output of a layer, `[T][row]`.
     update: Vec<f32>,
     /// Cosines and sines of one head, `[T][padded N]`.
     phases: [Vec<f32>; 2],
+}
+
+/// Scratch memory of a thread.
+struct ThreadMemory {
+    /// Sum of a head's attention in panels, `[T][row]`.
+    panels: Vec<f32>,
+    /// Attention output of one head, `[T][row]`.
+    y: Vec<f32>,
+    /// The team's phase and the head to which `y` belongs.
+    y_of: Option<(u64, usize)>,
     read_write: read_write::Scratch,
     /// Scratch of [`Product`](product::Product): columns of a tile as f32.
     tile: Vec<f32>,
@@ -83,8 +99,11 @@ pub struct Prefill {
     units: Vec<Unit>,
     /// Activations of each unit, `[T][unit neurons]`.
     activations: Vec<Mutex<Pages<f32>>>,
-    outputs: Vec<RwLock<UnitOutput>>,
-    threads: Vec<Mutex<ThreadMemory>>,
+    outputs: Vec<UnitOutput>,
+    stream: RwLock<ChunkStream>,
+    threads: Vec<Padded<Mutex<ThreadMemory>>>,
+    /// Units of each head that have attended in the open phase.
+    attended: Vec<AtomicUsize>,
 }
 
 /// Divides every head into equally many units.
@@ -110,53 +129,58 @@ impl Prefill {
         let units = units(g);
         let rows = || vec![0.0; CHUNK_TOKENS * g.row];
         let thread = || ThreadMemory {
-            x: rows(),
-            groups: Vec::new(),
-            scaled_x: rows(),
             panels: rows(),
             y: rows(),
-            update: rows(),
-            phases: [0, 1].map(|_| vec![0.0; CHUNK_TOKENS * g.padded_neurons()]),
+            y_of: None,
             read_write: read_write::Scratch::default(),
             tile: Vec::new(),
             project: project::Scratch::default(),
             list: Vec::new(),
         };
-        let output = || UnitOutput {
-            attention: rows(),
-            scores: vec![0.0; CHUNK_TOKENS * padded_tokens(CHUNK_TOKENS)],
+        let stream = ChunkStream {
+            x: rows(),
+            groups: Vec::new(),
+            scaled_x: rows(),
+            panels: rows(),
             update: rows(),
+            phases: [0, 1].map(|_| vec![0.0; CHUNK_TOKENS * g.padded_neurons()]),
+        };
+        let output = || UnitOutput {
+            attention: RwLock::new(UnitAttention {
+                outputs: rows(),
+                scores: vec![0.0; CHUNK_TOKENS * padded_tokens(CHUNK_TOKENS)],
+            }),
+            update: RwLock::new(rows()),
         };
         let activations = |unit: &Unit| {
             Ok(Mutex::new(Pages::zeroed(CHUNK_TOKENS * unit.blocks.len() * g.block, "a chunk's activations")?))
         };
         Ok(Self {
             activations: units.iter().map(activations).collect::<Result<_, BackendError>>()?,
-            outputs: units.iter().map(|_| RwLock::new(output())).collect(),
-            threads: (0..shared.pool.current_num_threads()).map(|_| Mutex::new(thread())).collect(),
+            outputs: units.iter().map(|_| output()).collect(),
+            stream: RwLock::new(stream),
+            attended: (0..g.heads).map(|_| AtomicUsize::new(0)).collect(),
+            threads: (0..shared.pool.current_num_threads()).map(|_| Padded(Mutex::new(thread()))).collect(),
             units,
         })
     }
 
+    /// Units of each head.
+    fn units_per_head(&self) -> usize {
+        self.units.len() / self.attended.len()
+    }
+
     /// Runs a chunk on a sequence's memory, whose window is empty. Returns the logits `[T, V]` if
     /// the chunk asks for them.
-    pub fn run(
-        &self,
-        shared: &Shared,
-        memory: &mut [LayerMemory<Pages<f32>>],
-        barrier: &Barrier,
-        chunk: &Chunk,
-    ) -> Vec<f32> {
+    pub fn run(&self, shared: &Shared, memory: &mut [LayerMemory<Pages<f32>>], team: &Team, chunk: &Chunk) -> Vec<f32> {
         let _running = lock(&shared.run_lock);
         let shares: Vec<usize> = self.units.iter().map(|unit| unit.blocks.len()).collect();
         let g = &shared.model.geometry;
         let parts = split_layers(memory, g, &shares);
         let parts: Vec<Mutex<_>> = parts.into_iter().map(Mutex::new).collect();
         let logits = Mutex::new(vec![0.0; if chunk.logits { chunk.tokens.len() * g.vocab } else { 0 }]);
-        shared.pool.broadcast(|thread| {
-            let _guard = barrier.guard();
-            let run = Run { prefill: self, shared, chunk, parts: &parts, barrier, thread: thread.index() };
-            on_weights!(&shared.model.weights, weights => run.run(weights, &logits));
+        on_weights!(&shared.model.weights, weights => {
+            team.run(&shared.pool, &Run::new(self, shared, weights, chunk, &parts, team, &logits));
         });
         logits.into_inner().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,7 @@
-//! One thread's part of a chunk, layer by layer.
+//! A chunk, layer by layer.
+//!
+//! Every layer is a phase of two tasks per unit: *attend* and *project*. Between two phases one
+//! thread adds the shares up and prepares what all units of the next layer read.
 
 use super::attend::Attend;
 use super::layout::{CopyPanels, padded_tokens};
@@ -6,93 +9,114 @@ use super::product::{GroupTokens, Product};
 use super::project::Project;
 use super::read_write::ReadWrite;
 use super::rotate::Phases;
-use super::{Prefill, ThreadMemory, UnitOutput};
+use super::{ChunkStream, Prefill, ThreadMemory, UnitAttention};
 use crate::backend::Chunk;
-use crate::backend::cpu::barrier::Barrier;
 use crate::backend::cpu::decode::embed::{Embed, Finish};
 use crate::backend::cpu::decode::rescale::rescale;
+use crate::backend::cpu::exchange::{read, write};
 use crate::backend::cpu::gather::Accumulate;
 use crate::backend::cpu::norm::LayerNorm;
-use crate::backend::cpu::share::{LayerMemory, share_out};
+use crate::backend::cpu::share::LayerMemory;
+use crate::backend::cpu::team::{Claims, Task, Team, Work};
 use crate::backend::cpu::weights::{TILE, Weight, Weights};
 use crate::backend::cpu::{Shared, lock};
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// One thread's part of a chunk.
-pub(super) struct Run<'a> {
-    pub prefill: &'a Prefill,
-    pub shared: &'a Shared,
-    pub chunk: &'a Chunk,
+/// A chunk's run.
+pub(super) struct Run<'a, E> {
+    prefill: &'a Prefill,
+    shared: &'a Shared,
+    weights: &'a Weights<E>,
+    chunk: &'a Chunk,
     /// Each unit's part of the memory, `[units][layers]`.
-    pub parts: &'a [Mutex<Vec<LayerMemory<&'a mut [f32]>>>],
-    pub barrier: &'a Barrier,
-    /// Index of the thread.
-    pub thread: usize,
+    parts: &'a [Mutex<Vec<LayerMemory<&'a mut [f32]>>>],
+    team: &'a Team,
+    /// `[T][V]`
+    logits: &'a Mutex<Vec<f32>>,
+    /// Phases begun: the layers, then the logits.
+    begun: AtomicUsize,
 }
 
-impl Run<'_> {
-    /// This thread's units.
-    fn units(&self) -> Range<usize> {
-        let (units, threads) = (self.prefill.units.len(), self.prefill.threads.len());
-        units * self.thread / threads..units * (self.thread + 1) / threads
+impl<'a, E: Weight> Run<'a, E> {
+    /// A run that has not begun.
+    pub fn new(
+        prefill: &'a Prefill,
+        shared: &'a Shared,
+        weights: &'a Weights<E>,
+        chunk: &'a Chunk,
+        parts: &'a [Mutex<Vec<LayerMemory<&'a mut [f32]>>>],
+        team: &'a Team,
+        logits: &'a Mutex<Vec<f32>>,
+    ) -> Self {
+        Self { prefill, shared, weights, chunk, parts, team, logits, begun: AtomicUsize::new(0) }
     }
 
-    /// All layers, and the logits if the chunk asks for them.
-    pub fn run<E: Weight>(&self, weights: &Weights<E>, logits: &Mutex<Vec<f32>>) {
+    /// The layer in progress; none if it is the logits.
+    fn layer(&self) -> Option<usize> {
+        let layer = self.begun.load(Ordering::Relaxed).saturating_sub(1);
+        (layer < self.shared.model.geometry.layers).then_some(layer)
+    }
+
+    /// A queue's range of `total` units or tiles.
+    fn share(&self, queue: usize, total: usize) -> Range<usize> {
+        let threads = self.team.threads();
+        total * queue / threads..total * (queue + 1) / threads
+    }
+
+    /// A layer's task: its unit, and whether it projects.
+    fn unit(&self, task: Task) -> (usize, bool) {
+        let own = self.share(task.queue, self.prefill.units.len());
+        match task.index.checked_sub(own.len()) {
+            None => (own.start + task.index, false),
+            Some(index) => (own.start + index, true),
+        }
+    }
+
+    /// Tiles of the LM head.
+    fn tiles(&self) -> usize {
+        self.shared.model.geometry.vocab.div_ceil(TILE)
+    }
+
+    /// The chunk's embeddings and phases.
+    fn embed(&self, stream: &mut ChunkStream) {
         let (g, level, chunk) = (&self.shared.model.geometry, self.shared.level, self.chunk);
-        let tokens = chunk.tokens.len();
-        let own = &mut *lock(&self.prefill.threads[self.thread]);
-        for (token, x) in chunk.tokens.iter().zip(own.x.chunks_exact_mut(g.row)) {
-            let embedding = &weights.embed[token.token as usize * g.row..][..g.row];
+        for (token, x) in chunk.tokens.iter().zip(stream.x.chunks_exact_mut(g.row)) {
+            let embedding = &self.weights.embed[token.token as usize * g.row..][..g.row];
             level.run(Embed { embedding, width: g.width, x });
         }
-        let [cosines, sines] = &mut own.phases;
-        let size = tokens * g.padded_neurons();
+        let [cosines, sines] = &mut stream.phases;
+        let size = chunk.tokens.len() * g.padded_neurons();
         let tables = [&mut cosines[..size], &mut sines[..size]];
         level.run(Phases { turns: &self.shared.model.turns, position: chunk.position, tables });
-        for layer in 0..g.layers {
-            for (token, (x, to)) in
-                chunk.tokens.iter().zip(own.x.chunks_exact(g.row).zip(own.scaled_x.chunks_exact_mut(g.row)))
-            {
-                to.iter_mut().zip(x).for_each(|(to, x)| *to = x * token.write_scale);
-            }
-            self.group_tokens(own);
-            let (from, to) = (&own.scaled_x[..tokens * g.row], &mut own.panels[..tokens * g.row]);
-            level.run(CopyPanels { from, to, row: g.row, into_panels: true });
-            for unit in self.units() {
-                self.read_write(weights, own, unit, layer);
-            }
-            self.barrier.wait();
-            let mut head = None;
-            for unit in self.units() {
-                if head.replace(self.prefill.units[unit].head) != Some(self.prefill.units[unit].head) {
-                    self.attend(own, self.prefill.units[unit].head);
-                }
-                self.project(weights, own, unit);
-            }
-            self.barrier.wait();
-            self.finish(own);
-        }
-        if chunk.logits {
-            self.logits(weights, own, logits);
-        }
     }
 
-    /// Computes `own.groups` from `own.x`.
-    fn group_tokens(&self, own: &mut ThreadMemory) {
+    /// The residual stream in the orders that a layer's units read.
+    fn arrange(&self, stream: &mut ChunkStream) {
         let g = &self.shared.model.geometry;
-        let x = &own.x[..self.chunk.tokens.len() * g.row];
-        self.shared.level.run(GroupTokens { x, row: g.row, width: g.width, to: &mut own.groups });
+        let rows = stream.x.chunks_exact(g.row).zip(stream.scaled_x.chunks_exact_mut(g.row));
+        for (token, (x, to)) in self.chunk.tokens.iter().zip(rows) {
+            to.iter_mut().zip(x).for_each(|(to, x)| *to = x * token.write_scale);
+        }
+        let size = self.chunk.tokens.len() * g.row;
+        let (from, to) = (&stream.scaled_x[..size], &mut stream.panels[..size]);
+        self.shared.level.run(CopyPanels { from, to, row: g.row, into_panels: true });
+    }
+
+    /// Computes `stream.groups` from `stream.x`.
+    fn group_tokens(&self, stream: &mut ChunkStream) {
+        let g = &self.shared.model.geometry;
+        let x = &stream.x[..self.chunk.tokens.len() * g.row];
+        self.shared.level.run(GroupTokens { x, row: g.row, width: g.width, to: &mut stream.groups });
     }
 
     /// A unit's activations, its share of the attention, and its rows of the state.
-    fn read_write<E: Weight>(&self, weights: &Weights<E>, own: &mut ThreadMemory, index: usize, layer: usize) {
+    fn read_write(&self, stream: &ChunkStream, own: &mut ThreadMemory, index: usize, layer: usize) {
         let (g, level) = (&self.shared.model.geometry, self.shared.level);
         let tokens = self.chunk.tokens.len();
         let unit = &self.prefill.units[index];
-        let mut output = self.prefill.outputs[index].write().unwrap_or_else(PoisonError::into_inner);
-        let UnitOutput { attention, scores, .. } = &mut *output;
+        let UnitAttention { outputs: attention, scores } = &mut *write(&self.prefill.outputs[index].attention);
         let attention = &mut attention[..tokens * g.row];
         let scores = &mut scores[..tokens * padded_tokens(tokens)];
         attention.fill(0.0);
@@ -104,11 +128,11 @@ impl Run<'_> {
         }
         let stride = unit.blocks.len() * g.block;
         for (local, block) in unit.blocks.clone().enumerate() {
-            let tiles = &weights.encoder[block * g.block * g.width..][..g.block * g.width];
+            let tiles = &self.weights.encoder[block * g.block * g.width..][..g.block * g.width];
             for (tile_index, tile) in tiles.chunks_exact(g.width * TILE).enumerate() {
                 level.run(Product {
                     tile,
-                    x: &own.groups,
+                    x: &stream.groups,
                     tokens,
                     out: &mut u[local * g.block + tile_index * TILE..],
                     stride,
@@ -120,9 +144,9 @@ impl Run<'_> {
             level.run(ReadWrite {
                 u: &u[local * g.block..],
                 stride,
-                phases: [&own.phases[0][first..], &own.phases[1][first..]],
+                phases: [&stream.phases[0][first..], &stream.phases[1][first..]],
                 phase_stride: g.padded_neurons(),
-                scaled_x: &own.panels[..tokens * g.row],
+                scaled_x: &stream.panels[..tokens * g.row],
                 state: &mut part.state[local * g.block * g.row..][..g.block * g.row],
                 row: g.row,
                 attention,
@@ -133,18 +157,17 @@ impl Run<'_> {
     }
 
     /// A head's attention output after its layer norm, into `own.y`.
-    fn attend(&self, own: &mut ThreadMemory, head: usize) {
+    fn attend(&self, stream: &ChunkStream, own: &mut ThreadMemory, head: usize) {
         let (g, level) = (&self.shared.model.geometry, self.shared.level);
         let tokens = self.chunk.tokens.len();
-        // No unit of this layer needs the residuals in panels any more.
         let panels = &mut own.panels[..tokens * g.row];
         panels.fill(0.0);
         let mut scores = vec![0.0; tokens * padded_tokens(tokens)];
         for (unit, output) in self.prefill.units.iter().zip(&self.prefill.outputs).filter(|(unit, _)| unit.head == head)
         {
             debug_assert!(!unit.blocks.is_empty());
-            let output = output.read().unwrap_or_else(PoisonError::into_inner);
-            level.run(Accumulate { to: panels, from: &output.attention[..tokens * g.row] });
+            let output = read(&output.attention);
+            level.run(Accumulate { to: panels, from: &output.outputs[..tokens * g.row] });
             let size = scores.len();
             level.run(Accumulate { to: &mut scores, from: &output.scores[..size] });
         }
@@ -153,7 +176,7 @@ impl Run<'_> {
         let read_scales: Vec<f32> = self.chunk.tokens.iter().map(|token| token.read_scale).collect();
         level.run(Attend {
             scores: &scores,
-            scaled_x: &own.scaled_x,
+            scaled_x: &stream.scaled_x,
             read_scales: &read_scales,
             y,
             list: &mut own.list,
@@ -162,12 +185,11 @@ impl Run<'_> {
     }
 
     /// A unit's gates and its share of the decoder output.
-    fn project<E: Weight>(&self, weights: &Weights<E>, own: &mut ThreadMemory, index: usize) {
+    fn project(&self, own: &mut ThreadMemory, index: usize) {
         let (g, level) = (&self.shared.model.geometry, self.shared.level);
         let tokens = self.chunk.tokens.len();
         let unit = &self.prefill.units[index];
-        let mut output = self.prefill.outputs[index].write().unwrap_or_else(PoisonError::into_inner);
-        let update = &mut output.update[..tokens * g.row];
+        let update = &mut write(&self.prefill.outputs[index].update)[..tokens * g.row];
         update.fill(0.0);
         let u = lock(&self.prefill.activations[index]);
         for (local, block) in unit.blocks.clone().enumerate() {
@@ -177,8 +199,8 @@ impl Run<'_> {
                 stride: unit.blocks.len() * g.block,
                 y: &own.y[..tokens * g.row],
                 row: g.row,
-                encoder_v: &weights.encoder_v[rows.clone()],
-                decoder: &weights.decoder[rows],
+                encoder_v: &self.weights.encoder_v[rows.clone()],
+                decoder: &self.weights.decoder[rows],
                 update,
                 scratch: &mut own.project,
             });
@@ -186,36 +208,98 @@ impl Run<'_> {
     }
 
     /// Sums the units' decoder outputs, and then x ← LN(x + LN(update)).
-    fn finish(&self, own: &mut ThreadMemory) {
+    fn finish(&self, stream: &mut ChunkStream) {
         let (g, level) = (&self.shared.model.geometry, self.shared.level);
         let tokens = self.chunk.tokens.len();
-        let update = &mut own.update[..tokens * g.row];
+        let update = &mut stream.update[..tokens * g.row];
         update.fill(0.0);
         for output in &self.prefill.outputs {
-            let output = output.read().unwrap_or_else(PoisonError::into_inner);
-            level.run(Accumulate { to: update, from: &output.update[..tokens * g.row] });
+            level.run(Accumulate { to: update, from: &read(&output.update)[..tokens * g.row] });
         }
-        for (x, update) in own.x.chunks_exact_mut(g.row).zip(update.chunks_exact_mut(g.row)) {
+        for (x, update) in stream.x.chunks_exact_mut(g.row).zip(update.chunks_exact_mut(g.row)) {
             level.run(Finish { x, update, width: g.width });
         }
     }
 
-    /// Logits of this thread's tiles of the LM head.
-    fn logits<E: Weight>(&self, weights: &Weights<E>, own: &mut ThreadMemory, logits: &Mutex<Vec<f32>>) {
+    /// Logits of a tile of the LM head.
+    fn logits(&self, stream: &ChunkStream, own: &mut ThreadMemory, index: usize) {
         let (g, level) = (&self.shared.model.geometry, self.shared.level);
         let tokens = self.chunk.tokens.len();
-        let tiles = share_out(g, self.prefill.threads.len()).swap_remove(self.thread).lm_head_tiles;
         let mut out = vec![0.0; tokens * TILE];
-        self.group_tokens(own);
-        for index in tiles {
-            let tile = &weights.lm_head[index * TILE * g.width..][..TILE * g.width];
-            let (x, weights) = (&own.groups, &mut own.tile);
-            level.run(Product { tile, x, tokens, out: &mut out, stride: TILE, relu: false, weights });
-            let count = (g.vocab - index * TILE).min(TILE);
-            let mut logits = lock(logits);
-            for (to, from) in logits.chunks_exact_mut(g.vocab).zip(out.chunks_exact(TILE)) {
-                to[index * TILE..][..count].copy_from_slice(&from[..count]);
+        let tile = &self.weights.lm_head[index * TILE * g.width..][..TILE * g.width];
+        let (x, weights) = (&stream.groups, &mut own.tile);
+        level.run(Product { tile, x, tokens, out: &mut out, stride: TILE, relu: false, weights });
+        let count = (g.vocab - index * TILE).min(TILE);
+        let mut logits = lock(self.logits);
+        for (to, from) in logits.chunks_exact_mut(g.vocab).zip(out.chunks_exact(TILE)) {
+            to[index * TILE..][..count].copy_from_slice(&from[..count]);
+        }
+    }
+}
+
+impl<E: Weight> Work for Run<'_, E> {
+    fn next_phase(&self, _: usize) -> bool {
+        let stream = &mut *write(&self.prefill.stream);
+        match self.begun.fetch_add(1, Ordering::Relaxed) {
+            0 => self.embed(stream),
+            begun if begun <= self.shared.model.geometry.layers => self.finish(stream),
+            _ => return false,
+        }
+        if self.layer().is_some() {
+            self.prefill.attended.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+            self.arrange(stream);
+        } else if !self.chunk.logits {
+            return false;
+        }
+        self.group_tokens(stream);
+        true
+    }
+
+    fn tasks(&self, queue: usize) -> usize {
+        match self.layer() {
+            Some(_) => 2 * self.share(queue, self.prefill.units.len()).len(),
+            None => self.share(queue, self.tiles()).len(),
+        }
+    }
+
+    fn ready(&self, task: Task) -> bool {
+        // A thread may still see an earlier phase; its claim fails.
+        if self.layer().is_none() {
+            return true;
+        }
+        let (unit, projects) = self.unit(task);
+        let head = self.prefill.units.get(unit).map_or(0, |unit| unit.head);
+        !projects || self.prefill.attended[head].load(Ordering::Acquire) == self.prefill.units_per_head()
+    }
+
+    fn perform(&self, thread: usize, first: Task, claims: &mut Claims<Self>) {
+        let own = &mut *lock(&self.prefill.threads[thread]);
+        let stream = &*read(&self.prefill.stream);
+        let layer = self.layer();
+        let mut next = Some(first);
+        while let Some(task) = next {
+            match layer {
+                None => self.logits(stream, own, self.share(task.queue, self.tiles()).start + task.index),
+                Some(layer) => match self.unit(task) {
+                    (unit, false) => {
+                        self.read_write(stream, own, unit, layer);
+                        let head = self.prefill.units[unit].head;
+                        let before = self.prefill.attended[head].fetch_add(1, Ordering::AcqRel);
+                        if before + 1 == self.prefill.units_per_head() {
+                            self.team.ring();
+                        }
+                    }
+                    (unit, true) => {
+                        let of = Some((self.team.phase(), self.prefill.units[unit].head));
+                        if own.y_of != of {
+                            self.attend(stream, own, self.prefill.units[unit].head);
+                            own.y_of = of;
+                        }
+                        self.project(own, unit);
+                    }
+                },
             }
+            next = claims.next();
         }
     }
 }

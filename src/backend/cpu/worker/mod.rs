@@ -1,160 +1,97 @@
-//! One thread's share of a run.
+//! Decode runs: steps of several sequences, phase by phase.
 //!
-//! A thread owns a range of neuron blocks: their weights, their rows of every sequence's state and
-//! their activations. In each layer the threads exchange the blocks' partial attention outputs
-//! (only if a head is split between threads) and their partial decoder outputs, with a barrier
-//! after each.
+//! A step is a phase per layer, one for the logits, and one for sampling if more than one sequence
+//! draws a token. Between two phases one thread finishes the layer, or records the step and starts
+//! the next one.
 
-mod kernels;
+pub mod kernels;
+#[cfg(test)]
+mod tests;
 
-use super::decode::embed::Embed;
 use super::decode::rescale::rescale;
 use super::decode::sample::running;
-use super::exchange::Job;
+use super::exchange::{Exchange, Job, LayerTask, Scratch, read, write};
 use super::lock;
 use super::probe::{Phase, Probe};
-use super::rows::RowList;
-use super::share::{OwnMemory, Share};
-use super::weights::{Weight, Weights, on_weights};
-use crate::backend::memory::WINDOW;
-use crate::backend::pack::Geometry;
+use super::share::OwnMemory;
+use super::stream::Stream;
+use super::team::{Claims, Task, Work};
+use super::weights::{Weight, Weights};
 use crate::backend::{Input, Output, SlotStep};
 use crate::sampling::NO_TOKEN;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A thread's share and its scratch memory.
-pub struct Worker {
-    /// The thread's share.
-    pub share: Share,
-    /// Number of sequences.
-    pub slots: usize,
-    /// Residual stream, `[slots][row]`.
-    pub x: Vec<f32>,
-    /// Decoder output of a layer, `[slots][row]`.
-    pub update: Vec<f32>,
-    /// Activations of the own blocks, `[slots][own blocks * block]`; gates after `project`.
-    pub u: Vec<f32>,
-    /// Attention outputs, `[heads][slots][row]`.
-    pub attention: Vec<f32>,
-    /// Cosines of the rotary phases, `[slots][padded N]`.
-    pub cosines: Vec<f32>,
-    /// Sines of the rotary phases, `[slots][padded N]`.
-    pub sines: Vec<f32>,
-    /// Active neurons of the current block.
-    pub list: RowList,
-    /// The windows' residuals, `[slots][layers][WINDOW][row]`; every thread has the same copy.
-    pub recent: Vec<f32>,
-    /// Sequences that take part in the current step.
-    pub active: Vec<usize>,
-    /// The active sequences that draw a token.
-    drawing: Vec<usize>,
-    /// Measures the run if it is profiled.
-    pub probe: Option<Box<Probe>>,
+/// A run of a plan's steps.
+pub struct Run<'a, E> {
+    job: &'a Job<'a>,
+    weights: &'a Weights<E>,
+    /// Every block's part of the memory.
+    memory: &'a [Mutex<OwnMemory<'a>>],
+    /// The step in progress.
+    step: AtomicUsize,
+    /// The phase in progress; see [`Stage`].
+    stage: AtomicUsize,
 }
 
-impl Worker {
-    /// A worker with empty windows.
-    pub fn new(g: &Geometry, share: Share, slots: usize) -> Self {
-        Self {
-            slots,
-            x: vec![0.0; slots * g.row],
-            update: vec![0.0; slots * g.row],
-            u: vec![0.0; slots * share.blocks.len() * g.block],
-            attention: vec![0.0; g.heads * slots * g.row],
-            cosines: vec![0.0; slots * g.padded_neurons()],
-            sines: vec![0.0; slots * g.padded_neurons()],
-            list: RowList::default(),
-            recent: vec![0.0; slots * g.layers * WINDOW * g.row],
-            active: Vec::with_capacity(slots),
-            drawing: Vec::with_capacity(slots),
-            probe: None,
-            share,
+/// A phase of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Before the first layer.
+    Start,
+    Layer(usize),
+    Logits,
+    Sample,
+}
+
+impl<'a, E: Weight> Run<'a, E> {
+    /// A run over the blocks' memory.
+    pub fn new(job: &'a Job<'a>, weights: &'a Weights<E>, memory: &'a [Mutex<OwnMemory<'a>>]) -> Self {
+        Self { job, weights, memory, step: AtomicUsize::new(0), stage: AtomicUsize::new(0) }
+    }
+
+    fn exchange(&self) -> &'a Exchange {
+        self.job.exchange
+    }
+
+    fn layers(&self) -> usize {
+        self.job.model.geometry.layers
+    }
+
+    fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::Start,
+            stage if stage <= self.layers() => Stage::Layer(stage - 1),
+            stage if stage == self.layers() + 1 => Stage::Logits,
+            _ => Stage::Sample,
         }
     }
 
-    /// The windows' residuals of a sequence in all layers, `[layers][WINDOW][row]`.
-    pub fn recent_of(&mut self, slot: usize) -> &mut [f32] {
-        let size = self.recent.len() / self.slots;
-        &mut self.recent[slot * size..][..size]
+    fn set_stage(&self, stage: Stage) {
+        let number = match stage {
+            Stage::Start => 0,
+            Stage::Layer(layer) => layer + 1,
+            Stage::Logits => self.layers() + 1,
+            Stage::Sample => self.layers() + 2,
+        };
+        self.stage.store(number, Ordering::Relaxed);
     }
 
-    /// Runs this thread's share of every step. `memory` is the thread's part.
-    pub fn run(&mut self, job: &Job, memory: &mut OwnMemory) {
-        on_weights!(&job.model.weights, weights => self.run_typed(job, weights, memory));
+    /// The slots of the step in progress; none after the last step.
+    fn steps(&self) -> &'a [SlotStep] {
+        self.job.plan.steps.get(self.step.load(Ordering::Relaxed)).map_or(&[], Vec::as_slice)
     }
 
-    fn run_typed<E: Weight>(&mut self, job: &Job, weights: &Weights<E>, memory: &mut OwnMemory) {
-        self.lap(Phase::Wait);
-        for steps in &job.plan.steps {
-            self.start(job, weights, steps);
-            self.lap(Phase::Embed);
-            for (slot, step) in steps.iter().enumerate() {
-                if let Some(factor) = step.rescale.filter(|_| self.active.contains(&slot)) {
-                    memory[slot].iter_mut().for_each(|layer| rescale(layer.state, factor));
-                    rescale(self.recent_of(slot), factor);
-                }
-            }
-            for layer in 0..job.model.geometry.layers {
-                self.count_settled(steps, layer, memory);
-                self.encode(job, weights, steps, layer, memory);
-                self.lap(Phase::Attend);
-                self.count_neurons(Probe::neurons, layer);
-                if job.exchange.heads_split() {
-                    job.exchange.barrier.wait();
-                    self.lap(Phase::Wait);
-                }
-                self.project(job, weights, layer);
-                self.lap(Phase::Project);
-                self.count_neurons(Probe::gates, layer);
-                job.exchange.barrier.wait();
-                self.lap(Phase::Wait);
-                self.finish(job, layer);
-                self.lap(Phase::Finish);
-            }
-            if steps.iter().any(|step| step.output > Output::State) {
-                self.logits(job, weights, steps);
-                self.lap(Phase::Logits);
-                job.exchange.barrier.wait();
-                self.lap(Phase::Wait);
-                self.sample(job);
-                self.lap(Phase::Sample);
-                job.exchange.barrier.wait();
-                self.lap(Phase::Wait);
-            }
-            if self.share.index == 0 {
-                self.record(job, steps);
-            }
-        }
+    fn start_layer(&self, layer: usize) {
+        self.exchange().start_layer();
+        self.set_stage(Stage::Layer(layer));
     }
 
-    /// Charges the time since the last lap to `phase`, if the run is profiled.
-    fn lap(&mut self, phase: Phase) {
-        if let Some(probe) = &mut self.probe {
-            probe.lap(phase);
-        }
-    }
-
-    /// Counts a layer's activations or gates of the own blocks, if the run is profiled.
-    fn count_neurons(&mut self, count: fn(&mut Probe, usize, &[f32], usize, &[usize]), layer: usize) {
-        if let Some(probe) = &mut self.probe {
-            count(probe, layer, &self.u, self.u.len() / self.slots, &self.active);
-        }
-    }
-
-    /// Counts the step and the pairs that are about to settle, if the run is profiled.
-    fn count_settled(&mut self, steps: &[SlotStep], layer: usize, memory: &OwnMemory) {
-        if let Some(probe) = &mut self.probe {
-            if self.share.index == 0 && layer == 0 {
-                probe.step(self.active.len(), steps.iter().any(|step| step.output > Output::State));
-            }
-            self.active.iter().for_each(|&slot| probe.settled(&memory[slot][layer], steps[slot].position));
-        }
-    }
-
-    /// Lists the sequences that take part; computes their embeddings and phases.
-    fn start<E: Weight>(&mut self, job: &Job, weights: &Weights<E>, steps: &[SlotStep]) {
-        let g = &job.model.geometry;
-        self.active.clear();
-        self.drawing.clear();
+    /// Lists the sequences that take part; computes their embeddings.
+    fn start(&self, stream: &mut Stream, steps: &[SlotStep]) {
+        let job = self.job;
+        stream.step += 1;
+        [&mut stream.active, &mut stream.with_logits, &mut stream.drawing].into_iter().for_each(Vec::clear);
         for (slot, step) in steps.iter().enumerate() {
             let sampler = lock(&job.samplers[slot]).state;
             let token = match step.input {
@@ -163,41 +100,187 @@ impl Worker {
                 Input::Previous if running(&sampler) => sampler.token,
                 Input::Previous => continue,
             };
-            self.active.push(slot);
-            if step.output == Output::Token && running(&sampler) {
-                self.drawing.push(slot);
+            stream.active.push(slot);
+            if step.output >= Output::Logits {
+                stream.with_logits.push(slot);
             }
-            let embedding = &weights.embed[token as usize * g.row..][..g.row];
-            let x = &mut self.x[slot * g.row..][..g.row];
-            job.level.run(Embed { embedding, width: g.width, x });
-            self.rotate(job, slot, step.position);
+            if step.output == Output::Token && running(&sampler) {
+                stream.drawing.push(slot);
+            }
+            stream.embed(&job.model.geometry, job.level, self.weights, slot, token);
+            stream.positions[slot] = step.position;
+            if let Some(factor) = step.rescale {
+                rescale(stream.recent_of(slot), factor);
+            }
         }
     }
 
-    /// Draws the tokens of this thread's part of the sequences.
-    fn sample(&mut self, job: &Job) {
-        let threads = job.exchange.threads();
-        for &slot in self.drawing.iter().filter(|&slot| slot % threads == self.share.index) {
-            lock(&job.samplers[slot]).draw(&lock(&job.logits[slot]));
-        }
+    /// After a layer: its tokens enter the windows, and the residual stream takes its output.
+    fn finish(&self, stream: &mut Stream, layer: usize) {
+        let g = &self.job.model.geometry;
+        stream.enter_window(g, self.steps(), layer);
+        self.job.gather_update(stream);
+        stream.finish(g, self.job.level);
     }
 
-    /// Records a step's results. Other threads may already run the next step, but they cannot
-    /// change logits or samplers before this thread reaches the next barrier.
-    fn record(&self, job: &Job, steps: &[SlotStep]) {
+    /// Records a step's results.
+    fn record(&self, stream: &Stream) {
+        let job = self.job;
+        let slots = self.steps().len();
         let mut output = lock(&job.output);
-        let mut tokens = vec![NO_TOKEN; steps.len()];
-        for &slot in &self.drawing {
+        let mut tokens = vec![NO_TOKEN; slots];
+        for &slot in &stream.drawing {
             tokens[slot] = lock(&job.samplers[slot]).drawn();
         }
         output.tokens.push(tokens);
         if job.plan.trace_logits {
-            // `Worker::logits` has kept only sequences with logits active.
-            let mut logits = vec![Vec::new(); steps.len()];
-            for &slot in self.active.iter().filter(|&&slot| steps[slot].output > Output::State) {
+            let mut logits = vec![Vec::new(); slots];
+            for &slot in &stream.with_logits {
                 logits[slot] = lock(&job.logits[slot]).clone();
             }
             output.logits.push(logits);
         }
+        self.step.fetch_add(1, Ordering::Relaxed);
+        self.set_stage(Stage::Start);
     }
+
+    fn draw(&self, slot: usize) {
+        lock(&self.job.samplers[slot]).draw(&lock(&self.job.logits[slot]));
+    }
+
+    /// Activations and attention of a block.
+    fn attend(&self, stream: &Stream, layer: usize, block: usize, scratch: &mut Scratch) {
+        let (job, steps) = (self.job, self.steps());
+        let memory = &mut *lock(&self.memory[block]);
+        for &slot in &stream.active {
+            if let Some(factor) = steps[slot].rescale {
+                rescale(memory[slot][layer].state, factor);
+            }
+            if let Some(probe) = &mut scratch.probe {
+                probe.settled(&memory[slot][layer], steps[slot].position);
+            }
+        }
+        scratch.phases.prepare(job.model, job.level, stream, block);
+        job.encode(self.weights, stream, block);
+        scratch.lap(Phase::Encode);
+        job.attend(stream, steps, layer, block, memory, scratch);
+        self.exchange().has_attended(block);
+        scratch.lap(Phase::Attend);
+        self.count_neurons(stream, layer, block, scratch, Probe::neurons);
+    }
+
+    /// Counts a block's activations or gates, if the run is profiled.
+    fn count_neurons(
+        &self,
+        stream: &Stream,
+        layer: usize,
+        block: usize,
+        scratch: &mut Scratch,
+        count: fn(&mut Probe, [usize; 2], &[f32], usize, &[usize]),
+    ) {
+        if let Some(probe) = &mut scratch.probe {
+            let u = &lock(&self.exchange().blocks[block].u);
+            count(probe, [layer, block], u, self.job.model.geometry.block, &stream.active);
+        }
+    }
+}
+
+impl<E: Weight> Work for Run<'_, E> {
+    fn next_phase(&self, thread: usize) -> bool {
+        let stream = &mut *write(&self.exchange().stream);
+        let scratch = &mut *lock(&self.exchange().scratch[thread]);
+        scratch.lap(Phase::Wait);
+        match self.stage() {
+            Stage::Start => {}
+            Stage::Layer(layer) => {
+                self.finish(stream, layer);
+                scratch.lap(Phase::Finish);
+                if layer + 1 < self.layers() {
+                    self.start_layer(layer + 1);
+                    return true;
+                }
+                // Not of the active slots only: an idle batch still counts its step.
+                if self.steps().iter().any(|step| step.output > Output::State) {
+                    self.set_stage(Stage::Logits);
+                    return true;
+                }
+                self.record(stream);
+            }
+            Stage::Logits if stream.drawing.len() > 1 => {
+                self.set_stage(Stage::Sample);
+                return true;
+            }
+            Stage::Logits => {
+                stream.drawing.iter().for_each(|&slot| self.draw(slot));
+                scratch.lap(Phase::Sample);
+                self.record(stream);
+            }
+            Stage::Sample => self.record(stream),
+        }
+        let steps = self.steps();
+        if self.step.load(Ordering::Relaxed) == self.job.plan.steps.len() {
+            return false;
+        }
+        self.start(stream, steps);
+        if let Some(probe) = &mut scratch.probe {
+            probe.step(stream.active.len(), steps.iter().any(|step| step.output > Output::State));
+            probe.lap(Phase::Embed);
+        }
+        self.start_layer(0);
+        true
+    }
+
+    fn tasks(&self, queue: usize) -> usize {
+        match self.stage() {
+            Stage::Start => 0,
+            Stage::Layer(_) => self.exchange().layer_tasks(queue),
+            Stage::Logits => self.exchange().shares[queue].lm_head_tiles.len(),
+            Stage::Sample => drawing_of(&read(&self.exchange().stream), queue, self.exchange().threads()).count(),
+        }
+    }
+
+    fn ready(&self, task: Task) -> bool {
+        // A thread may still see the stage of an earlier phase; its claim fails.
+        !matches!(self.stage(), Stage::Layer(_)) || self.exchange().layer_ready(task)
+    }
+
+    fn perform(&self, thread: usize, first: Task, claims: &mut Claims<Self>) {
+        let scratch = &mut *lock(&self.exchange().scratch[thread]);
+        let stream = &*read(&self.exchange().stream);
+        let (stage, mut gathered) = (self.stage(), None);
+        scratch.lap(Phase::Wait);
+        let mut next = Some(first);
+        while let Some(task) = next {
+            match stage {
+                Stage::Start => unreachable!("the start has no tasks"),
+                Stage::Layer(layer) => match self.exchange().layer_task(task) {
+                    LayerTask::Attend(block) => self.attend(stream, layer, block, scratch),
+                    LayerTask::Project(block) => {
+                        self.job.project(self.weights, &stream.active, block, scratch, &mut gathered);
+                        scratch.lap(Phase::Project);
+                        self.count_neurons(stream, layer, block, scratch, Probe::gates);
+                    }
+                },
+                Stage::Logits => {
+                    self.job.logits(
+                        self.weights,
+                        stream,
+                        self.exchange().shares[task.queue].lm_head_tiles.start + task.index,
+                    );
+                    scratch.lap(Phase::Logits);
+                }
+                Stage::Sample => {
+                    let slot = drawing_of(stream, task.queue, self.exchange().threads()).nth(task.index);
+                    self.draw(slot.expect("as many tasks as sequences that draw"));
+                    scratch.lap(Phase::Sample);
+                }
+            }
+            next = claims.next();
+        }
+    }
+}
+
+/// The sequences whose tokens a queue draws.
+fn drawing_of(stream: &Stream, queue: usize, threads: usize) -> impl Iterator<Item = usize> {
+    stream.drawing.iter().copied().skip(queue).step_by(threads)
 }

@@ -1,0 +1,61 @@
+use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::slots::CpuSlots;
+use crate::backend::{Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots, WeightType};
+use crate::model::Model;
+use crate::model::synthetic::SyntheticSpec;
+
+/// Seven blocks in each of two heads, and five tiles of the vocabulary.
+fn model() -> Model {
+    Model::synthetic(&SyntheticSpec {
+        n_layer: 3,
+        n_embd: 24,
+        n_head: 2,
+        neurons_per_head: 1_700,
+        vocab_size: 300,
+        density: 0.3,
+        seed: 5,
+    })
+}
+
+/// Steps of three slots, one of them idle at times, with forgetting.
+fn plan() -> Plan {
+    let slot = |step: u32, slot: u32| match (step + slot) % 5 {
+        0 => SlotStep::IDLE,
+        _ => SlotStep {
+            input: Input::Token((7 * step + 31 * slot) % 300),
+            output: Output::Logits,
+            position: step,
+            read_scale: 0.9,
+            write_scale: 1.1,
+            rescale: (step % 6 == 4).then_some(0.5),
+        },
+    };
+    Plan { steps: (0..24).map(|step| (0..3).map(|i| slot(step, i)).collect()).collect(), trace_logits: true }
+}
+
+/// Logits and states of steps, a chunk, and steps again.
+fn results(model: &Model, threads: usize, slow_thread: Option<usize>) -> Vec<f32> {
+    let backend = CpuBackend::new(model, WeightType::F32, Some(threads)).unwrap();
+    let mut slots = CpuSlots::new(backend.shared.clone(), 3).unwrap();
+    slots.slow_down(slow_thread);
+    let token = |t: u32| ChunkToken { token: t * t % 300, read_scale: 0.9, write_scale: 1.1 };
+    let chunk = Chunk { position: 24, rescale: Some(0.5), tokens: (0..50).map(token).collect(), logits: true };
+    let mut results = Vec::new();
+    for _ in 0..2 {
+        results.extend(slots.run(&plan()).unwrap().logits.into_iter().flatten().flatten());
+        results.extend(slots.prefill(1, &chunk).unwrap());
+    }
+    (0..3).for_each(|slot| results.extend(slots.snapshot(slot).unwrap()));
+    results
+}
+
+#[test]
+fn results_do_not_depend_on_who_computes_them() {
+    let model = model();
+    let wanted = results(&model, 1, None);
+    for (threads, slow_thread) in [(2, None), (2, Some(0)), (2, Some(1)), (3, Some(1)), (7, None), (7, Some(3))] {
+        let got = results(&model, threads, slow_thread);
+        let same = got.len() == wanted.len() && got.iter().zip(&wanted).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "{threads} threads, of which {slow_thread:?} is slow");
+    }
+}
