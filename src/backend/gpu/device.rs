@@ -1,5 +1,6 @@
 //! Adapters, devices and the handling of their errors.
 
+use super::patience::{self, Patience};
 use super::texels::Use;
 use crate::backend::{BackendError, DeviceInfo, DeviceKind};
 use std::collections::HashMap;
@@ -19,8 +20,8 @@ const USEFUL: wgpu::Features =
 /// The same for adapters that run on the CPU, whose workgroups are small enough to be one subgroup.
 const USEFUL_IN_SOFTWARE: wgpu::Features = USEFUL.union(wgpu::Features::SUBGROUP);
 
-/// Longest wait for one submission. Submissions are sized to take a twentieth of a second.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest wait for another thread of this process that has found a submission complete.
+const HANDOVER: Duration = Duration::from_secs(3600);
 
 /// An adapter as `bdh-gpu devices` lists it.
 #[derive(Clone, Debug)]
@@ -248,13 +249,21 @@ impl Gpu {
     /// Waits for a submission, but not forever: a device that does not answer is lost.
     pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
         self.check()?;
-        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
-        // wgpu panics if the driver reports the loss of the device to the wait. By then wgpu has
-        // run the callback and holds no lock.
-        let waited = catch_unwind(AssertUnwindSafe(|| self.device.poll(poll)));
-        if matches!(waited, Ok(Err(wgpu::PollError::Timeout))) {
-            self.abandon(format!("no answer within {} s", PATIENCE.as_secs()));
-        }
+        let mut patience = Patience::new(self.info.kind == DeviceKind::SoftwareGpu);
+        let waited = loop {
+            let submission_index = Some(submission.clone());
+            let poll = wgpu::PollType::Wait { submission_index, timeout: Some(patience::PIECE) };
+            // wgpu panics if the driver reports the loss of the device to the wait. By then wgpu
+            // has run the callback and holds no lock.
+            let waited = catch_unwind(AssertUnwindSafe(|| self.device.poll(poll)));
+            if !matches!(waited, Ok(Err(wgpu::PollError::Timeout))) {
+                break waited;
+            }
+            if patience.is_over() {
+                self.abandon(format!("no answer within {} s", patience.longest().as_secs()));
+                break waited;
+            }
+        };
         self.check()?;
         let failed = |message| Err(BackendError::Driver { device: self.info.name.clone(), message });
         match waited {
@@ -353,7 +362,7 @@ impl Gpu {
         let failed = |message: String| BackendError::Driver { device: self.info.name.clone(), message };
         // Another waiting thread may have found the submission complete: the callback then runs on
         // that thread, possibly later.
-        match mapped.recv_timeout(PATIENCE) {
+        match mapped.recv_timeout(HANDOVER) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(failed(format!("cannot read results back: {error}"))),
             Err(_) => return Err(failed("results were never handed back".into())),

@@ -31,6 +31,7 @@ mod kernel;
 mod layout;
 mod memory;
 mod pages;
+mod patience;
 mod pipeline;
 mod prefill;
 mod profile;
