@@ -52,12 +52,14 @@ class BDH:
         weights: Literal["auto", "f32", "f16"] = "auto",
         tokenizer: Union[str, PathLike[str], None] = None,
         rope: Optional[str] = None,
+        threads: Optional[int] = None,
     ) -> BDH: ...
     @classmethod
     def embedded(
         cls,
         device: Union[str, int] = "auto",
         weights: Literal["auto", "f32", "f16"] = "auto",
+        threads: Optional[int] = None,
     ) -> BDH: ...
     def generate_text(
         self, prompt: str, max_new_tokens: Optional[int] = None, **options: Unpack[_One]

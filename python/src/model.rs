@@ -44,6 +44,7 @@ impl Model {
         py: Python<'_>,
         device: &Bound<'_, PyAny>,
         weights: &str,
+        threads: Option<usize>,
         load: impl FnOnce() -> Result<bdh_gpu::Model, bdh_gpu::model::ModelError> + Send,
     ) -> PyResult<Self> {
         let device = match device.extract::<usize>() {
@@ -57,9 +58,13 @@ impl Model {
             },
         };
         let weights: WeightChoice = choice("weights", weights)?;
+        if threads == Some(0) {
+            return Err(PyValueError::new_err("threads is 0: at least one thread is needed"));
+        }
         detached(py, |_| {
             let model = load().map_err(|error| errors::open(error.into()))?;
-            let bdh = Bdh::new(model, &device, weights).map_err(|error| errors::open(error.into()))?;
+            let bdh =
+                Bdh::with_threads(model, &device, weights, threads).map_err(|error| errors::open(error.into()))?;
             Ok(Self { bdh: Owned::new(bdh) })
         })
     }
@@ -105,12 +110,13 @@ fn prompts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
 impl Model {
     /// Loads a model directory or a weights file. device: "auto" (the best graphics card, else the CPU), "gpu",
     /// "cpu", an index, or a part of an adapter's name. weights: "auto" (f16 where that changes none), "f32", "f16".
+    /// threads: of the CPU, by default one per processor.
     /// tokenizer: a tokenizer.json or its folder, in place of the one beside the model. rope: the kind of rotary
     /// embedding, "interleaved:65536" or "half-split:10000", for checkpoints that do not say it.
     #[classmethod]
     #[pyo3(
-        signature = (path, device=None, weights="auto", tokenizer=None, rope=None),
-        text_signature = "(path, device='auto', weights='auto', tokenizer=None, rope=None)"
+        signature = (path, device=None, weights="auto", tokenizer=None, rope=None, threads=None),
+        text_signature = "(path, device='auto', weights='auto', tokenizer=None, rope=None, threads=None)"
     )]
     fn from_pretrained(
         class: &Bound<'_, PyType>,
@@ -119,6 +125,7 @@ impl Model {
         weights: &str,
         tokenizer: Option<PathBuf>,
         rope: Option<&str>,
+        threads: Option<usize>,
     ) -> PyResult<Self> {
         let py = class.py();
         let auto = PyString::new(py, "auto").into_any();
@@ -127,16 +134,24 @@ impl Model {
             parsed.map_err(|error| PyValueError::new_err(format!("rope is {text:?}: {error}")))
         };
         let options = LoadOptions { tokenizer, rope: rope.map(parse).transpose()?, ..LoadOptions::default() };
-        Self::open(py, device.unwrap_or(&auto), weights, || bdh_gpu::Model::from_path_with(path, &options))
+        Self::open(py, device.unwrap_or(&auto), weights, threads, || bdh_gpu::Model::from_path_with(path, &options))
     }
 
     /// The small model that comes with the package, on a device as for from_pretrained.
     #[classmethod]
-    #[pyo3(signature = (device=None, weights="auto"), text_signature = "(device='auto', weights='auto')")]
-    fn embedded(class: &Bound<'_, PyType>, device: Option<&Bound<'_, PyAny>>, weights: &str) -> PyResult<Self> {
+    #[pyo3(
+        signature = (device=None, weights="auto", threads=None),
+        text_signature = "(device='auto', weights='auto', threads=None)"
+    )]
+    fn embedded(
+        class: &Bound<'_, PyType>,
+        device: Option<&Bound<'_, PyAny>>,
+        weights: &str,
+        threads: Option<usize>,
+    ) -> PyResult<Self> {
         let py = class.py();
         let auto = PyString::new(py, "auto").into_any();
-        Self::open(py, device.unwrap_or(&auto), weights, bdh_gpu::Model::embedded)
+        Self::open(py, device.unwrap_or(&auto), weights, threads, bdh_gpu::Model::embedded)
     }
 
     /// Continues a text; the result begins with it.

@@ -111,6 +111,8 @@ def test_devices_that_are_not_there():
         BDH.embedded(weights="f8")
     with pytest.raises(TypeError, match="device must be str or int"):
         BDH.embedded(device=1.5)
+    with pytest.raises(ValueError, match="threads is 0: at least one thread is needed"):
+        BDH.embedded(device="cpu", threads=0)
 
 
 def test_the_kind_of_rotary_embedding_can_be_named(root, tmp_path):

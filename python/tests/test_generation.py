@@ -101,6 +101,14 @@ def test_a_stream_can_be_closed(model):
     next(model.generate_stream(PROMPT, max_new_tokens=10**9))
 
 
+def test_the_number_of_threads_changes_no_text(model):
+    whole = model.generate_text(PROMPT, 40, seed=3)
+    for threads in (1, 3):
+        other = BDH.embedded(device="cpu", threads=threads)
+        assert f"{threads} thread" in other.device
+        assert other.generate_text(PROMPT, 40, seed=3) == whole
+
+
 def test_a_model_says_what_it_is(model, root):
     assert model.name == "bdh-shakespeare"
     assert "CPU" in model.device

@@ -92,6 +92,24 @@ pub struct DeviceArgs {
     /// How to hold the weights; auto takes f16 where that changes no weight
     #[arg(long, value_name = "TYPE", value_enum, default_value_t, help_heading = "Model and device")]
     pub weights: Weights,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// How many threads to run on a CPU.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ThreadArgs {
+    /// Threads of the CPU, at least 1 [default: one per processor]
+    #[arg(long, value_name = "N", value_parser = threads, allow_hyphen_values = true,
+        help_heading = "Model and device")]
+    threads: Option<usize>,
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    match whole(text)? {
+        0 => Err("at least one thread is needed".to_string()),
+        threads => Ok(threads),
+    }
 }
 
 /// Whether to trust it.
@@ -141,7 +159,7 @@ impl DeviceArgs {
         if self.device != DeviceChoice::Cpu {
             notices.watch_compilation();
         }
-        let bdh = Bdh::new(model, &self.device, weights)?;
+        let bdh = Bdh::with_threads(model, &self.device, weights, self.threads.threads)?;
         if let Some(error) = bdh.fallback() {
             notices.say(format_args!("note: {}; the CPU runs instead", error.cause()));
         }

@@ -1,6 +1,6 @@
 //! `bdh-gpu bench`: how fast a model runs.
 
-use super::args::{self, DeviceArgs, ModelArgs, Weights};
+use super::args::{self, DeviceArgs, ModelArgs, ThreadArgs, Weights};
 use super::bench_report::{self, Format};
 use super::failure::Failure;
 use super::output::{Notices, Output};
@@ -58,6 +58,8 @@ pub struct Bench {
     /// How to hold the weights; auto takes f16 for random models, and where that changes no weight
     #[arg(long, value_name = "TYPE", value_enum, default_value_t, help_heading = "Model and device")]
     weights: Weights,
+    #[command(flatten)]
+    threads: ThreadArgs,
     #[command(flatten)]
     tests: TestArgs,
     /// How to print the result
@@ -138,7 +140,8 @@ impl Bench {
             None => self.model.load(&self.notices)?,
         };
         let open = |device: &DeviceChoice| {
-            DeviceArgs { device: device.clone(), weights: self.weights }.open(model.clone(), &self.notices)
+            let device = DeviceArgs { device: device.clone(), weights: self.weights, threads: self.threads };
+            device.open(model.clone(), &self.notices)
         };
         let devices = self.devices.iter().map(open).collect::<Result<Vec<Bdh>, Failure>>()?;
         // Devices hold the weights by now.

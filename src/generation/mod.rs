@@ -123,6 +123,8 @@ pub struct Bdh {
     fallback: Option<Arc<BackendError>>,
     /// The CPU's copy of the weights, for conversations whose device has failed; made once.
     cpu: Arc<Mutex<Option<Arc<dyn Backend>>>>,
+    /// Threads of the CPU backend; by default one per processor.
+    threads: Option<usize>,
 }
 
 impl Bdh {
@@ -132,9 +134,23 @@ impl Bdh {
     /// [`BackendError`] where the device cannot be found, opened, or hold the model. With
     /// [`DeviceChoice::Auto`] that is no error: the CPU takes over, and [`Bdh::fallback`] says why.
     pub fn new(model: Model, device: &DeviceChoice, weights: WeightChoice) -> Result<Self, BackendError> {
+        Self::with_threads(model, device, weights, None)
+    }
+
+    /// [`Bdh::new`] with `threads` threads where the CPU runs; by default one per processor. A
+    /// model has work for one thread per block of 64 to 512 neurons at most.
+    ///
+    /// # Errors
+    /// As [`Bdh::new`].
+    pub fn with_threads(
+        model: Model,
+        device: &DeviceChoice,
+        weights: WeightChoice,
+        threads: Option<usize>,
+    ) -> Result<Self, BackendError> {
         let weight_type = weights.resolve(&model);
         let gpu = |choice| GpuBackend::new(&model, weight_type, &choice).map(|gpu| Arc::new(gpu) as Arc<dyn Backend>);
-        let cpu = || CpuBackend::new(&model, weight_type, None).map(|cpu| Arc::new(cpu) as Arc<dyn Backend>);
+        let cpu = || CpuBackend::new(&model, weight_type, threads).map(|cpu| Arc::new(cpu) as Arc<dyn Backend>);
         let mut fallback = None;
         let backend = match device {
             DeviceChoice::Cpu => cpu()?,
@@ -151,7 +167,7 @@ impl Bdh {
                 }
             },
         };
-        Ok(Self { fallback, ..Self::assemble(model, backend) })
+        Ok(Self { fallback, threads, ..Self::assemble(model, backend) })
     }
 
     /// A model on a device that holds its weights already, one with options of its own for instance.
@@ -162,7 +178,8 @@ impl Bdh {
     /// Lets go of the model's own copy of the weights where the backend's can be read.
     fn assemble(mut model: Model, backend: Arc<dyn Backend>) -> Self {
         model.weights = backend.host_weights(&model.weights);
-        Self { model: Arc::new(model), backend, fingerprint: Arc::default(), fallback: None, cpu: Arc::default() }
+        let model = Arc::new(model);
+        Self { model, backend, fingerprint: Arc::default(), fallback: None, cpu: Arc::default(), threads: None }
     }
 
     /// Why the CPU runs although there is a hardware adapter, where [`DeviceChoice::Auto`] came to that.
@@ -180,7 +197,7 @@ impl Bdh {
             Some(backend) => backend.clone(),
             None => {
                 let backend: Arc<dyn Backend> =
-                    Arc::new(CpuBackend::new(&self.model, self.backend.weight_type(), None)?);
+                    Arc::new(CpuBackend::new(&self.model, self.backend.weight_type(), self.threads)?);
                 cpu.insert(backend).clone()
             }
         };
