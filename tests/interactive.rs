@@ -144,7 +144,7 @@ mod terminal {
     use std::path::Path;
 
     /// Long enough for a machine under load; nothing waits for it where the program answers.
-    const PATIENCE: u64 = 120_000;
+    const PATIENCE: u64 = 1_800_000;
 
     /// The loop on a terminal, with its state in `folder`.
     fn start(folder: &Path, arguments: &[&str], no_colour: bool) -> PtySession {
