@@ -6,6 +6,7 @@
 //! | `config_keys` | which keys of a configuration are harmless, and which change the computation |
 //! | `tensor` | weights, converted to f32 when read |
 //! | `generation_config` | default generation options |
+//! | `directory` | which of a directory's files are its weights |
 //! | `weights_file` | formats of weights files |
 //! | `safetensors`, `torch`, `npz` | the reader of each |
 //! | `shards` | weights split over several files |
@@ -27,6 +28,7 @@ mod archive;
 mod characters;
 pub mod config;
 mod config_keys;
+mod directory;
 mod embedded;
 pub mod error;
 pub mod forgetting;
@@ -64,7 +66,6 @@ pub use self::weights_file::Format;
 pub use crate::tokenizer::Tokenizer;
 
 use self::config::declared_context;
-use self::error::clip;
 use self::json::JsonFile;
 use self::layout::WeightsFile;
 use self::storage::Storage;
@@ -73,22 +74,6 @@ use self::tokenizer_files::TokenizerFiles;
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TRAINING_ARGS: &str = "training_args.json";
-const WEIGHTS_FILE: &str = "model.safetensors";
-/// Names of weights files, the preferred one first.
-const WEIGHTS: [&str; 9] = [
-    WEIGHTS_FILE,
-    "model.pt",
-    "model.npz",
-    "weights.npz",
-    "weights.safetensors",
-    "pytorch_model.bin",
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-    "ckpt.pt",
-];
-/// Extensions of weights files under other names.
-const WEIGHTS_EXTENSIONS: [&str; 6] = ["safetensors", "pt", "pth", "npz", "bin", "ckpt"];
-
 /// The weights that all layers share. Sizes as in [`Config`]: D `n_embd`, H `n_head`, N
 /// `neurons_per_head`, V `vocab_size`.
 #[derive(Clone, Debug)]
@@ -358,8 +343,7 @@ impl ModelFiles {
             _ => ModelError::Io { path: path.to_owned(), source },
         })?;
         let (directory, weights_path) = if metadata.is_dir() {
-            let weights = WEIGHTS.iter().map(|name| path.join(name)).find(|path| path.symlink_metadata().is_ok());
-            (path, weights.map_or_else(|| only_weights(path), Ok)?)
+            (path, directory::weights(path)?)
         } else {
             (path.parent().unwrap_or(Path::new("")), path.to_owned())
         };
@@ -382,33 +366,6 @@ impl ModelFiles {
             notes,
         })
     }
-}
-
-/// The one weights file of a directory that has none of the known names.
-fn only_weights(directory: &Path) -> Result<PathBuf, ModelError> {
-    const MOST: usize = 5;
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    // What training libraries write beside the weights.
-    const OTHERS: [&str; 5] = ["optimizer", "scheduler", "scaler", "training_args", "rng_state"];
-    let is_weights = |path: &PathBuf| {
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        if OTHERS.iter().any(|other| stem.starts_with(other)) {
-            return false;
-        }
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        WEIGHTS_EXTENSIONS.contains(&extension) && path.is_file()
-    };
-    let mut found: Vec<PathBuf> = entries.filter(is_weights).collect();
-    found.sort();
-    if let [only] = &found[..] {
-        return Ok(only.clone());
-    }
-    let several = !found.is_empty();
-    let name = |path: &PathBuf| clip(&path.file_name().unwrap_or_default().to_string_lossy());
-    let names: Vec<String> = found.iter().take(MOST).map(name).collect();
-    let more = if found.len() > MOST { ", …" } else { "" };
-    let found = if several { format!("{}{more}", names.join(", ")) } else { "no weights".to_owned() };
-    Err(ModelError::NoWeights { path: directory.to_owned(), found, several })
 }
 
 /// The last part of a directory's path, also where it is written as `.`, `..` or nothing.

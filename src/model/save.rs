@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
+use super::directory::WEIGHTS_FILE;
 use super::error::ModelError;
 use super::rotary::default_freqs;
 use super::tensor::{Dtype, Tensor};
-use super::{CONFIG, GENERATION_CONFIG, Model, TRAINING_ARGS, WEIGHTS_FILE};
+use super::{CONFIG, GENERATION_CONFIG, Model, TRAINING_ARGS};
 
 const README: &str = "README.md";
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::{ModelError, clip};
 use super::json::JsonFile;
@@ -19,27 +19,9 @@ const MAX_PARTS: usize = 1 << 10;
 /// Reads every part that an index names. The parts lie beside it.
 pub(super) fn read(index: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
     let json = JsonFile::parse(path, index.bytes())?;
-    let malformed = |found: String, expected: &str| ModelError::Malformed {
-        path: path.to_owned(),
-        found,
-        expected: expected.to_owned(),
-    };
-    let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
-        return Err(malformed("no \"weight_map\"".to_owned(), "an index that says which tensor is in which file"));
-    };
-    let mut parts = BTreeSet::new();
-    for (tensor, part) in map {
-        match part.as_str().filter(|name| is_plain_name(name)) {
-            Some(name) => drop(parts.insert(name)),
-            None => {
-                let found = format!("tensor {:?} lies in {}", clip(tensor), clip(&part.to_string()));
-                return Err(malformed(found, "the name of a file beside the index"));
-            }
-        }
-    }
-    if parts.len() > MAX_PARTS {
-        return Err(malformed(format!("{} parts", parts.len()), "at most 1024"));
-    }
+    let malformed = |found, expected: &str| malformed(path, found, expected);
+    let map = weight_map(&json)?;
+    let parts = parts(&json)?;
     let mut whole: Option<NamedTensors> = None;
     for part in parts {
         let tensors = read_part(path, part)?;
@@ -65,6 +47,34 @@ pub(super) fn read(index: &Storage, path: &Path) -> Result<NamedTensors, ModelEr
     }
     path.clone_into(&mut whole.path);
     Ok(whole)
+}
+
+/// The names of the parts.
+pub(super) fn parts(index: &JsonFile) -> Result<BTreeSet<&str>, ModelError> {
+    let mut parts = BTreeSet::new();
+    for (tensor, part) in weight_map(index)? {
+        match part.as_str().filter(|name| is_plain_name(name)) {
+            Some(name) => drop(parts.insert(name)),
+            None => {
+                let found = format!("tensor {:?} lies in {}", clip(tensor), clip(&part.to_string()));
+                return Err(malformed(&index.path, found, "the name of a file beside the index"));
+            }
+        }
+    }
+    if parts.len() > MAX_PARTS {
+        return Err(malformed(&index.path, format!("{} parts", parts.len()), "at most 1024"));
+    }
+    Ok(parts)
+}
+
+fn weight_map(index: &JsonFile) -> Result<&Map<String, Value>, ModelError> {
+    index.get("weight_map").and_then(Value::as_object).ok_or_else(|| {
+        malformed(&index.path, "no \"weight_map\"".to_owned(), "an index that says which tensor is in which file")
+    })
+}
+
+fn malformed(path: &Path, found: String, expected: &str) -> ModelError {
+    ModelError::Malformed { path: path.to_owned(), found, expected: expected.to_owned() }
 }
 
 fn read_part(index: &Path, part: &str) -> Result<NamedTensors, ModelError> {
