@@ -20,6 +20,15 @@ fn text_is_the_prompt_and_its_continuation() {
     assert_eq!(run.ok(), "the world\n");
 }
 
+#[cfg(not(feature = "hub"))]
+#[test]
+fn without_the_hub_a_name_says_how_to_get_it() {
+    let error = generate(&["--prompt", "x", "--model", "somebody/tiny-dragon"]).error(1);
+    let told = "somebody/tiny-dragon: no such file or directory; to load it by this name from the Hugging Face Hub, \
+                build with the feature hub";
+    assert!(error.contains(told), "{error}");
+}
+
 #[test]
 fn greedy_text_is_the_reference_implementations() {
     let golden = std::fs::read(repository().join("tests/golden/shakespeare/greedy.json")).expect("a golden file");

@@ -1,7 +1,7 @@
 //! Errors as Python's exceptions, in the words of the command line.
 
 use bdh_gpu::generation::{GenerationError, OpenError, StateError};
-use bdh_gpu::model::ModelError;
+use bdh_gpu::model::{HubError, ModelError};
 use pyo3::PyErr;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyFileNotFoundError, PyValueError};
@@ -14,10 +14,12 @@ pub fn generation(error: GenerationError) -> PyErr {
     if error.is_usage() { PyValueError::new_err(message) } else { BDHError::new_err(message) }
 }
 
-/// FileNotFoundError for what is not there, BDHError for the rest.
+/// FileNotFoundError for what is not there, ValueError for impossible names, BDHError for the rest.
 pub fn open(error: OpenError) -> PyErr {
     let message = error.to_string();
     match error {
+        OpenError::Model(ModelError::Hub(HubError::Name { .. })) => PyValueError::new_err(message),
+        OpenError::Model(ModelError::Hub(error)) if error.is_absence() => PyFileNotFoundError::new_err(message),
         OpenError::Model(ModelError::NotFound { .. } | ModelError::NoWeights { .. } | ModelError::NoConfig { .. }) => {
             PyFileNotFoundError::new_err(message)
         }

@@ -7,7 +7,7 @@ use crate::input;
 use crate::options::{Extra, Options};
 use crate::score::Score;
 use crate::session::Session;
-use crate::signals::detached;
+use crate::signals::{Signals, detached};
 use crate::stream::{Search, Source, TextStream};
 use bdh_gpu::generation::Snapshot;
 use bdh_gpu::model::{LoadOptions, Rope};
@@ -45,7 +45,7 @@ impl Model {
         device: &Bound<'_, PyAny>,
         weights: &str,
         threads: Option<usize>,
-        load: impl FnOnce() -> Result<bdh_gpu::Model, bdh_gpu::model::ModelError> + Send,
+        load: impl FnOnce(&mut Signals) -> Result<bdh_gpu::Model, bdh_gpu::model::ModelError> + Send,
     ) -> PyResult<Self> {
         let device = match device.extract::<usize>() {
             Ok(index) => DeviceChoice::Index(index),
@@ -61,8 +61,8 @@ impl Model {
         if threads == Some(0) {
             return Err(PyValueError::new_err("threads is 0: at least one thread is needed"));
         }
-        detached(py, |_| {
-            let model = load().map_err(|error| errors::open(error.into()))?;
+        detached(py, |signals| {
+            let model = load(signals).map_err(|error| errors::open(error.into()))?;
             let bdh =
                 Bdh::with_threads(model, &device, weights, threads).map_err(|error| errors::open(error.into()))?;
             Ok(Self { bdh: Owned::new(bdh) })
@@ -108,11 +108,13 @@ fn prompts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
 
 #[pymethods]
 impl Model {
-    /// Loads a model directory or a weights file. device: "auto" (the best graphics card, else the CPU), "gpu",
-    /// "cpu", an index, or a part of an adapter's name. weights: "auto" (f16 where that changes none), "f32", "f16".
-    /// threads: of the CPU, by default one per processor.
-    /// tokenizer: a tokenizer.json or its folder, in place of the one beside the model. rope: the kind of rotary
-    /// embedding, "interleaved:65536" or "half-split:10000", for checkpoints that do not say it.
+    /// Loads a model directory, a weights file, or a model of the Hugging Face Hub by its name,
+    /// "owner/name[@revision][:file]", which is downloaded into the Hub's cache. device: "auto" (the
+    /// best graphics card, else the CPU), "gpu", "cpu", an index, or a part of an adapter's name.
+    /// weights: "auto" (f16 where that changes none), "f32", "f16". threads: of the CPU, by default
+    /// one per processor. tokenizer: a tokenizer.json or its folder, in place of the one beside the
+    /// model. rope: the kind of rotary embedding, "interleaved:65536" or "half-split:10000", for
+    /// checkpoints that do not say it.
     #[classmethod]
     #[pyo3(
         signature = (path, device=None, weights="auto", tokenizer=None, rope=None, threads=None),
@@ -134,7 +136,9 @@ impl Model {
             parsed.map_err(|error| PyValueError::new_err(format!("rope is {text:?}: {error}")))
         };
         let options = LoadOptions { tokenizer, rope: rope.map(parse).transpose()?, ..LoadOptions::default() };
-        Self::open(py, device.unwrap_or(&auto), weights, threads, || bdh_gpu::Model::from_path_with(path, &options))
+        Self::open(py, device.unwrap_or(&auto), weights, threads, |signals| {
+            bdh_gpu::Model::from_pretrained(path, &options, &mut |_| signals.flow())
+        })
     }
 
     /// The small model that comes with the package, on a device as for from_pretrained.
@@ -151,7 +155,7 @@ impl Model {
     ) -> PyResult<Self> {
         let py = class.py();
         let auto = PyString::new(py, "auto").into_any();
-        Self::open(py, device.unwrap_or(&auto), weights, threads, bdh_gpu::Model::embedded)
+        Self::open(py, device.unwrap_or(&auto), weights, threads, |_| bdh_gpu::Model::embedded())
     }
 
     /// Continues a text; the result begins with it.

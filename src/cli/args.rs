@@ -1,5 +1,6 @@
 //! Options that commands share.
 
+use super::download_bar::DownloadBar;
 use super::failure::Failure;
 use super::format;
 use super::output::Notices;
@@ -14,9 +15,9 @@ use std::path::{Path, PathBuf};
 /// Which model.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// A model directory, or a weights file with config.json beside it [default: the model inside the
-    /// program]
-    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::AnyPath, help_heading = "Model and device")]
+    /// A model directory, a weights file with config.json beside it, or a model of the Hugging Face Hub
+    /// as owner/name[@revision][:file] [default: the model inside the program]
+    #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::AnyPath, help_heading = "Model and device")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
     load: LoadArgs,
@@ -36,13 +37,14 @@ pub struct LoadArgs {
 
 impl LoadArgs {
     /// What the options say.
-    pub fn options(&self, n_layer: Option<usize>) -> LoadOptions {
+    fn options(&self, n_layer: Option<usize>) -> LoadOptions {
         LoadOptions { n_layer, rope: self.rope, tokenizer: self.tokenizer.clone() }
     }
 
-    /// Loads a model from its path.
-    pub fn load(&self, path: &Path) -> Result<Model, Failure> {
-        Ok(Model::from_path_with(path, &self.options(None))?)
+    /// Loads a model by its path or by its name, with a bar if it is downloaded.
+    pub fn load(&self, model: &Path, n_layer: Option<usize>, notices: &Notices) -> Result<Model, Failure> {
+        let bar = DownloadBar::new(notices);
+        Ok(Model::from_pretrained(model, &self.options(n_layer), &mut |progress| bar.show(progress))?)
     }
 
     /// Refuses options that the model inside the program has no use for.
@@ -59,7 +61,7 @@ impl ModelArgs {
     /// Loads the model.
     pub fn load(&self, notices: &Notices) -> Result<Model, Failure> {
         let model = match &self.model {
-            Some(path) => self.load.load(path)?,
+            Some(model) => self.load.load(model, None, notices)?,
             None => {
                 self.load.none()?;
                 embedded()?

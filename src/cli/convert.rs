@@ -22,8 +22,8 @@ number of layers is the one size that the tensors do not tell.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Convert {
-    /// A model directory or a weights file
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    /// A model directory, a weights file or owner/name
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::AnyPath)]
     from: PathBuf,
     #[command(flatten)]
     target: TargetArgs,
@@ -70,7 +70,7 @@ impl Convert {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
         self.target.check(&[&self.from])?;
-        let mut model = Model::from_path_with(&self.from, &self.load.options(self.n_layer))?;
+        let mut model = self.load.load(&self.from, self.n_layer, &self.notices)?;
         model.config.trained_context = self.context.or(model.config.trained_context);
         self.target.write(&model, &self.notices)
     }

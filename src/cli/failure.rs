@@ -2,7 +2,7 @@
 
 use bdh_gpu::backend::BackendError;
 use bdh_gpu::generation::{BeamError, GenerationError, StateError};
-use bdh_gpu::model::ModelError;
+use bdh_gpu::model::{HubError, ModelError};
 use bdh_gpu::verify::VerifyError;
 use clap::error::ErrorKind;
 use std::process::ExitCode;
@@ -101,7 +101,10 @@ fn print(message: &str, code: u8) -> ExitCode {
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            ModelError::Hub(HubError::Name { .. }) => Self::Usage(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ usually needs further training to be good at what both were good at.";
 #[derive(Debug, Args)]
 #[command(after_help = DETAILS)]
 pub struct Merge {
-    /// The first model: a directory or a weights file
+    /// The first model: a directory, a weights file or owner/name
     #[arg(value_name = "A", value_hint = ValueHint::AnyPath)]
     first: PathBuf,
     /// The second model
@@ -41,7 +41,8 @@ impl Merge {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
         self.target.check(&[&self.first, &self.second])?;
-        let (first, second) = (self.load.load(&self.first)?, self.load.load(&self.second)?);
+        let load = |model| self.load.load(model, None, &self.notices);
+        let (first, second) = (load(&self.first)?, load(&self.second)?);
         self.target.write(&first.merge(&second)?, &self.notices)
     }
 }

@@ -7,6 +7,7 @@
 //! | `bench_report` | the tables of `bench` |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
 //! | `output` | standard output, and notices on standard error |
+//! | `download_bar` | how far a model's download is |
 //! | `failure` | why a command stopped, and the exit code for it |
 //! | `interrupt` | Ctrl-C |
 //! | `format` | numbers and tables for people |
@@ -19,6 +20,7 @@ mod bench_report;
 mod completions;
 mod convert;
 mod devices;
+mod download_bar;
 mod failure;
 mod format;
 #[cfg(any(test, fuzzing))]

@@ -7,19 +7,21 @@ use super::{
     BatchEvent, BatchOptions, Bdh, DeviceChoice, Generated, GenerationError, GenerationOptions, OpenError, TextPieces,
     WeightChoice,
 };
-use crate::model::Model;
 use crate::model::forgetting::Forgetting;
+use crate::model::{LoadOptions, Model};
 use std::ops::ControlFlow;
 use std::path::Path;
 
 impl Bdh {
-    /// Loads a model directory or a weights file and puts it on the best device there is. [`Bdh::new`] chooses
-    /// another one.
+    /// Loads a model directory, a weights file or a model of the Hugging Face Hub, `owner/name`,
+    /// and puts it on the best device there is. [`Bdh::new`] chooses another one,
+    /// [`Model::from_pretrained`] tells how a download goes.
     ///
     /// # Errors
-    /// As [`Model::from_path`] and [`Bdh::new`].
-    pub fn from_pretrained(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        Ok(Self::new(Model::from_path(path)?, &DeviceChoice::Auto, WeightChoice::Auto)?)
+    /// As [`Model::from_pretrained`] and [`Bdh::new`].
+    pub fn from_pretrained(model: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let model = Model::from_pretrained(model, &LoadOptions::default(), &mut |_| ControlFlow::Continue(()))?;
+        Ok(Self::new(model, &DeviceChoice::Auto, WeightChoice::Auto)?)
     }
 
     /// Puts the model inside the program on the best device there is.

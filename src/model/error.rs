@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::hub::HubError;
 use super::tensor::Dtype;
 use crate::tokenizer::TokenizerError;
 
@@ -17,6 +18,10 @@ pub enum ModelError {
         /// The path as given.
         path: PathBuf,
     },
+
+    /// A model's name on the Hugging Face Hub that leads to no files.
+    #[error(transparent)]
+    Hub(#[from] HubError),
 
     /// The operating system refused to open, read or map a file.
     #[error("{path}: cannot be read: {source}", path = path.display())]

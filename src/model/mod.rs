@@ -7,6 +7,7 @@
 //! | `tensor` | weights, converted to f32 when read |
 //! | `generation_config` | default generation options |
 //! | `directory` | which of a directory's files are its weights |
+//! | `hub` | models by their name on the Hugging Face Hub |
 //! | `weights_file` | formats of weights files |
 //! | `safetensors`, `torch`, `npz` | the reader of each |
 //! | `shards` | weights split over several files |
@@ -33,6 +34,7 @@ mod embedded;
 pub mod error;
 pub mod forgetting;
 pub mod generation_config;
+pub mod hub;
 mod json;
 mod layout;
 mod merge;
@@ -57,6 +59,7 @@ use serde_json::{Map, Value};
 pub use self::config::Config;
 pub use self::error::ModelError;
 pub use self::generation_config::{EarlyStopping, GenerationConfig};
+pub use self::hub::HubError;
 pub use self::layout::Layout;
 pub use self::rotary::{Frequencies, Rope, RopeError};
 pub use self::save::SaveOptions;
@@ -109,7 +112,7 @@ impl Weights {
 /// A model as loaded: its weights are checked, and still where they were stored.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// The name of the model's directory.
+    /// The name of the model's directory, or its name on the Hugging Face Hub without the owner.
     pub name: String,
     /// Sizes and special tokens.
     pub config: Config,

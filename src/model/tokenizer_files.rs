@@ -12,7 +12,7 @@ use crate::tokenizer::Tokenizer;
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 /// A folder beside the weights that may hold them.
-const FOLDER: &str = "tokenizer";
+pub(super) const FOLDER: &str = "tokenizer";
 /// The class whose tokens are bytes after three others.
 const BYT5: &str = "ByT5Tokenizer";
 /// Files that make up a tokenizer without being one.
@@ -23,6 +23,12 @@ pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// Keys of tokenizer_config.json that name one special token.
 const SPECIAL: [&str; 7] = ["bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"];
+
+/// Names of all files that a folder's tokenizer may consist of.
+#[cfg(feature = "hub")]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    [TOKENIZER, tokenizer_parts::ADDED_TOKENS].into_iter().chain(OTHER_PARTS).chain(tokenizer_parts::SENTENCE_PIECE)
+}
 
 /// The files of a tokenizer, opened; both may be absent.
 #[derive(Clone, Default)]

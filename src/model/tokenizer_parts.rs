@@ -38,8 +38,10 @@ const OTHER_CLASSES: [&str; 9] = [
     "WhisperTokenizer",
     "CLIPTokenizer",
 ];
+/// The file of tokens beside the vocabulary.
+pub(super) const ADDED_TOKENS: &str = "added_tokens.json";
 /// Names of SentencePiece's models.
-const SENTENCE_PIECE: [&str; 3] = ["tokenizer.model", "spiece.model", "sentencepiece.bpe.model"];
+pub(super) const SENTENCE_PIECE: [&str; 3] = ["tokenizer.model", "spiece.model", "sentencepiece.bpe.model"];
 
 /// What a folder holds instead of a tokenizer.json.
 pub(super) enum Parts {
@@ -154,7 +156,7 @@ fn added_tokens(
     const KNOWN: [&str; 11] =
         ["<|endoftext|>", "<s>", "</s>", "<unk>", "<pad>", "<mask>", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"];
     let mut added: Map<String, Value> =
-        JsonFile::read(folder.join("added_tokens.json"))?.map(|file| file.map).unwrap_or_default();
+        JsonFile::read(folder.join(ADDED_TOKENS))?.map(|file| file.map).unwrap_or_default();
     let mut plain = Vec::new();
     let declared = config.and_then(|map| map.get("added_tokens_decoder")).and_then(Value::as_object);
     for (id, token) in declared.into_iter().flatten() {

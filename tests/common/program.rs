@@ -43,6 +43,12 @@ pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bdh-gpu"));
     // What a terminal or a shell may add would show in the snapshots.
     command.env_remove("COLUMNS").env_remove("CLICOLOR_FORCE").env("NO_COLOR", "1");
+    // No test asks the real Hub, nor does one depend on how this machine is set up for it.
+    for variable in ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE"]
+    {
+        command.env_remove(variable);
+    }
+    command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("NO_PROXY", "*");
     command
 }
 
