@@ -1,5 +1,6 @@
 //! The time that the parts of a plan take, and the share of a model that its tokens use.
 
+use serde::Serialize;
 use std::time::Duration;
 
 /// Result of [`super::Slots::profile`].
@@ -71,4 +72,15 @@ pub struct Activity {
     pub touched_pairs: u64,
     /// `gates`, counted like `touched_neurons`: rows of the decoder.
     pub touched_gates: u64,
+}
+
+/// Shares from 0 to 1 of what fired, over all layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Density {
+    /// Neurons with u > 0.
+    pub u: f64,
+    /// Rotary pairs with u > 0 in at least one neuron.
+    pub pair: f64,
+    /// Neurons with g > 0.
+    pub g: f64,
 }

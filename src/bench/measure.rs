@@ -1,9 +1,9 @@
 //! The order of all runs, and the rows made of them.
 
 use super::bandwidth::{MEMORY, bandwidth, read_bandwidth};
-use super::cases::{Case, HISTORY, Lane, Test, Timed};
+use super::cases::{Case, HISTORY, Lane, Test, Timed, text};
 use super::report::{Report, Row, Speed};
-use super::{Bandwidth, BenchError, BenchOptions, chunk_traffic, density, traffic};
+use super::{Bandwidth, BenchError, BenchOptions, Density, chunk_traffic, density, traffic};
 use crate::backend::memory::snapshot_len;
 use crate::backend::profile::Activity;
 use crate::backend::{Backend, DeviceKind, Input, Output, Plan, SlotStep, WeightType};
@@ -212,6 +212,16 @@ impl<'a> Counter<'a> {
         };
         count_activity(bdh.backend(), config, &tokens, counted, case.history().1, output)
     }
+}
+
+/// Shares of what fires when the CPU reads one window of tokens at a depth.
+pub(super) fn measured_density(cpu: &Bdh, depth: u32) -> Result<Density, BenchError> {
+    let config = &cpu.model().config;
+    let case = Case { test: Test::Prompt(COUNTED), depth };
+    let (_, position) = case.history();
+    let tokens = [text(config.vocab_size, HISTORY + COUNTED, 0)];
+    let activity = count_activity(cpu.backend(), config, &tokens, COUNTED, position, Output::State)?;
+    Ok(density(config, &activity))
 }
 
 /// Reads sequences of equal length whose first token has the given position, and counts what the last `counted` tokens of

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `cases` | the tests, the tokens they read, one timed run |
 //! | `measure` | the order of all runs, and the rows made of them |
+//! | `predict`, `machine` | the time of a step on a graphics card that is not here |
 //! | `profile` | where the time of decode, prefill or beam search goes |
 //! | `traffic` | the bytes that a token has to move |
 //! | `bandwidth` | the memory bandwidth of this machine's CPU |
@@ -16,20 +17,25 @@
 
 mod bandwidth;
 mod cases;
+mod machine;
 mod measure;
+mod predict;
 mod profile;
 mod report;
 mod statistics;
 mod traffic;
 
 pub use bandwidth::{Bandwidth, bandwidth};
+pub use machine::Machine;
 pub use measure::run;
+pub use predict::{KernelPrediction, Prediction, predict, predict_at};
 pub use profile::{DeviceProfile, Profiled, profile};
-pub use report::{Density, Report, Row, Speed};
+pub use report::{Report, Row, Speed};
 pub use statistics::{deviation, median};
 pub use traffic::{Traffic, chunk_traffic, density, traffic};
 
 use crate::backend::BackendError;
+pub use crate::backend::profile::Density;
 use crate::generation::GenerationError;
 
 /// What to measure.

@@ -1,6 +1,7 @@
 //! The rows of the result.
 
 use super::{Bandwidth, deviation, median};
+use crate::backend::profile::Density;
 use serde::Serialize;
 
 /// Everything that was measured.
@@ -57,17 +58,6 @@ pub enum Speed {
     TokensPerSecond(f64),
     /// Seconds until every sequence had its first token.
     Seconds(f64),
-}
-
-/// Shares from 0 to 1 of what fired, over all layers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Density {
-    /// Neurons with u > 0.
-    pub u: f64,
-    /// Rotary pairs with u > 0 in at least one neuron.
-    pub pair: f64,
-    /// Neurons with g > 0.
-    pub g: f64,
 }
 
 impl Row {

@@ -35,10 +35,9 @@
 //! come from running the tokens, see [`Activity`]. It makes no difference here whether a byte comes from
 //! memory or from a cache.
 
-use super::report::Density;
 use crate::backend::WeightType;
 use crate::backend::memory::WINDOW;
-use crate::backend::profile::Activity;
+use crate::backend::profile::{Activity, Density};
 use crate::model::Config;
 
 /// Bytes per token of one sequence.

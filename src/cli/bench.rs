@@ -4,7 +4,8 @@ use super::args::{self, DeviceArgs, ModelArgs, ThreadArgs, Weights};
 use super::bench_report::{self, Format};
 use super::failure::Failure;
 use super::output::{Notices, Output};
-use bdh_gpu::bench::{self, BenchError, BenchOptions, Profiled};
+use super::predict_report;
+use bdh_gpu::bench::{self, BenchError, BenchOptions, Machine, Profiled};
 use bdh_gpu::generation::{Bdh, DeviceChoice};
 use bdh_gpu::model::{Model, SyntheticSpec};
 use clap::{Args, ValueEnum};
@@ -16,6 +17,7 @@ Examples:
   bdh-gpu bench --synthetic 6,256,4,128,256 --density 0.25 --batch 1,8 --prompt-tokens 0
   bdh-gpu bench --depth 1000,1000000 --format json
   bdh-gpu bench --device gpu --profile
+  bdh-gpu bench --predict rx7900xtx --predict 1000,4,60,l2-mib=6 --batch 1,64
 
 Tests: tgN decodes N tokens, drawing each as generate does; ppN reads a prompt of N tokens; ttft is
 the time from that prompt to the first token drawn. Rates count the tokens of all sequences.
@@ -70,6 +72,13 @@ pub struct Bench {
     #[arg(long, value_name = "PHASE", value_enum, num_args = 0..=1, require_equals = true,
         default_missing_value = "decode", help_heading = "Output")]
     profile: Option<Phase>,
+    /// Predict the time of a decoded token on a graphics card instead, without that card: h200, rx7900xtx, igpu, or
+    /// memory's GB/s, the time between two dispatches in µs, and the workgroups that run side by side. May be given several
+    /// times, and may go on with any of
+    /// dram-us=0.8,l2-us=0.25,l2-gbs=…,l2-mib=4,barrier-us=0.08,resident=4,binding-mib=2048
+    #[arg(long, value_name = "CARD", conflicts_with_all = ["profile", "devices"], allow_hyphen_values = true,
+        help_heading = "Output")]
+    predict: Vec<Machine>,
     #[command(flatten)]
     notices: Notices,
 }
@@ -139,6 +148,12 @@ impl Bench {
             Some(sizes) => self.random_model(sizes)?,
             None => self.model.load(&self.notices)?,
         };
+        if !self.predict.is_empty() {
+            let cpu =
+                DeviceArgs { device: DeviceChoice::Cpu, weights: self.weights }.open_silently(model, &self.notices)?;
+            let predictions = bench::predict(&cpu, &options, &self.predict)?;
+            return Output::new().write(&predict_report::report(&cpu, &predictions, self.format));
+        }
         let open = |device: &DeviceChoice| {
             let device = DeviceArgs { device: device.clone(), weights: self.weights, threads: self.threads };
             device.open(model.clone(), &self.notices)

@@ -44,7 +44,7 @@ pub fn profiles(profiles: &[(&Bdh, DeviceProfile)], format: Format) -> String {
     }
 }
 
-fn line(value: Value) -> String {
+pub(super) fn line(value: Value) -> String {
     format!("{value}\n")
 }
 
@@ -224,7 +224,11 @@ fn profile_table(bdh: &Bdh, measured: &DeviceProfile, format: Format) -> String 
 }
 
 /// Rows below a heading, for people or for Markdown.
-fn table<const N: usize>(format: Format, heading: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(super) fn table<const N: usize>(
+    format: Format,
+    heading: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
     if format != Format::Md {
         return format::columns(heading, &rows.collect::<Vec<_>>());
     }
@@ -235,7 +239,7 @@ fn table<const N: usize>(format: Format, heading: [&str; N], rows: impl Iterator
 }
 
 /// Comma-separated values as RFC 4180 has them; nothing stands for null.
-fn csv(keys: &[&str], rows: impl Iterator<Item = Vec<Value>>) -> String {
+pub(super) fn csv(keys: &[&str], rows: impl Iterator<Item = Vec<Value>>) -> String {
     let cell = |value: Value| match value {
         Value::Null => String::new(),
         Value::String(text) if text.contains(['"', ',', '\n', '\r']) => format!("\"{}\"", text.replace('"', "\"\"")),

@@ -32,6 +32,7 @@ mod interactive;
 mod interrupt;
 mod merge;
 mod output;
+mod predict_report;
 mod score;
 mod settings;
 mod verify;

@@ -64,6 +64,16 @@ impl GpuBackend {
     ) -> Result<Self, BackendError> {
         pack::check_range(model, weight_type)?;
         let gpu = Gpu::open(&device::choose(choice)?, options.base_limits)?;
+        Self::on(gpu, model, weight_type, options)
+    }
+
+    /// Uploads a model to an open device.
+    pub(super) fn on(
+        gpu: Gpu,
+        model: &Model,
+        weight_type: WeightType,
+        options: GpuOptions,
+    ) -> Result<Self, BackendError> {
         let layout = Layout::new(&model.config, weight_type, allowance(&gpu, &options), options.workgroup)?;
         let rotary = Rotary::new(&model.weights.freqs);
         let weights = match weight_type {
@@ -79,6 +89,12 @@ impl GpuBackend {
             rewrite: options.rewrite,
         });
         Ok(Self { shared: Arc::new(Shared { gpu, layout, weights, pipelines }) })
+    }
+
+    /// Allocates sequences for the whole model.
+    pub(super) fn slots(&self, count: usize) -> Result<GpuSlots, BackendError> {
+        let layers = self.shared.layout.geometry.layers;
+        GpuSlots::new(self.shared.clone(), count, &schedule::layers(layers), self.shared.layout.sums_once(count))
     }
 
     /// The path of every kernel's shader, below `shaders/` and without extension, and the whole
@@ -146,9 +162,7 @@ impl Backend for GpuBackend {
     }
 
     fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
-        let layers = self.shared.layout.geometry.layers;
-        let once = self.shared.layout.sums_once(count);
-        Ok(Box::new(GpuSlots::new(self.shared.clone(), count, &schedule::layers(layers), once)?))
+        Ok(Box::new(self.slots(count)?))
     }
 
     fn create_beams(&self, count: usize) -> Result<Box<dyn Beams>, BackendError> {

@@ -23,6 +23,9 @@ const USEFUL_IN_SOFTWARE: wgpu::Features = USEFUL.union(wgpu::Features::SUBGROUP
 /// Longest wait for another thread of this process that has found a submission complete.
 const HANDOVER: Duration = Duration::from_secs(3600);
 
+/// Largest buffer and binding of [`Gpu::without_device`]: what wgpu allows on most cards.
+const LARGEST_BUFFER: u64 = i32::MAX as u64;
+
 /// An adapter as `bdh-gpu devices` lists it.
 #[derive(Clone, Debug)]
 pub struct AdapterSummary {
@@ -162,6 +165,8 @@ pub(super) struct Gpu {
     pub images: bool,
     /// Invocations of every subgroup, if kernels may use subgroups and all are of one size.
     pub subgroup: Option<u32>,
+    /// Whether buffers hold data; those of [`Gpu::without_device`] do not.
+    pub stores_data: bool,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -193,6 +198,34 @@ impl Gpu {
             }
             false => (adapter.features() & USEFUL, adapter.limits()),
         };
+        Self::request(adapter, info, features, limits)
+    }
+
+    /// A stand-in for a graphics card of the usual limits, which runs nothing: buffers hold no data.
+    /// Recordings need no more.
+    pub fn without_device() -> Result<Self, BackendError> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::NOOP;
+        descriptor.backend_options.noop.enable = true;
+        let adapters = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::NOOP));
+        let none = || BackendError::NoAdapter("wgpu lacks its stand-in for a device".into());
+        let adapter = adapters.first().ok_or_else(none)?;
+        let limits = wgpu::Limits {
+            max_compute_workgroup_storage_size: 32 << 10,
+            max_storage_buffer_binding_size: LARGEST_BUFFER,
+            max_buffer_size: LARGEST_BUFFER,
+            ..wgpu::Limits::default()
+        };
+        let gpu = Self::request(adapter, describe(adapter), wgpu::Features::empty(), limits)?;
+        Ok(Self { stores_data: false, ..gpu })
+    }
+
+    fn request(
+        adapter: &wgpu::Adapter,
+        info: DeviceInfo,
+        features: wgpu::Features,
+        limits: wgpu::Limits,
+    ) -> Result<Self, BackendError> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("bdh-gpu"),
             required_features: features,
@@ -221,7 +254,7 @@ impl Gpu {
         let subgroup = (device.features().contains(wgpu::Features::SUBGROUP)
             && sizes.subgroup_min_size == sizes.subgroup_max_size)
             .then_some(sizes.subgroup_max_size);
-        Ok(Self { device, queue, info, limits, images, subgroup, faults })
+        Ok(Self { device, queue, info, limits, images, subgroup, stores_data: true, faults })
     }
 
     /// Reports the first fault of this thread's calls since its last check, if there was one.
@@ -300,7 +333,7 @@ impl Gpu {
         }
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(what),
-            size,
+            size: if self.stores_data { size } else { 16 },
             usage,
             mapped_at_creation: false,
         });
@@ -318,6 +351,9 @@ impl Gpu {
 
     /// Writes to a buffer in pieces, which keeps staging memory small.
     pub fn upload(&self, buffer: &wgpu::Buffer, offset: u64, contents: &[u8]) -> Result<(), BackendError> {
+        if !self.stores_data {
+            return Ok(());
+        }
         const PIECE: usize = 16 << 20;
         for (index, piece) in contents.chunks(PIECE).enumerate() {
             self.queue.write_buffer(buffer, offset + (index * PIECE) as u64, piece);

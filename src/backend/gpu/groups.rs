@@ -108,6 +108,9 @@ impl<'a> Binder<'a> {
     /// Uploads the parameters and creates the bind groups.
     pub fn finish(self, groups: &mut Groups) -> Result<(), BackendError> {
         let gpu = &self.shared.gpu;
+        if !gpu.stores_data {
+            return gpu.check();
+        }
         let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
         let params = gpu.buffer("the kernels' parameters", self.params.len() as u64, usage)?;
         gpu.upload(&params, 0, &self.params)?;

@@ -1,6 +1,7 @@
 //! The host's description of a kernel, and the text that a device gets.
 
 use super::assemble::{self, Text, Variant};
+use super::cost::{Cost, Dispatch};
 use super::layout::Layout;
 use crate::backend::WeightType;
 use crate::backend::memory::WINDOW;
@@ -34,6 +35,8 @@ pub(super) struct Kernel {
     /// Bindings whose offset every dispatch gives, in the order of their indices.
     pub dynamic: &'static [&'static str],
     pub canary: Canary,
+    /// What a dispatch costs; `None` for phases that `bench --predict` leaves out.
+    pub cost: Option<fn(&Dispatch) -> Cost>,
 }
 
 /// A small, plausible fault: `verify` must notice the kernel that has it.

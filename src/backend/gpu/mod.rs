@@ -12,6 +12,7 @@
 //! | `activations`, `pages` | buffers between kernels, states |
 //! | `groups`, `recording` | kernels bound to buffers; a step as a list of operations |
 //! | `submission`, `profile` | recordings run or timed |
+//! | `cost`, `fragment_costs`, `predict` | bytes and chains of kernels; those of a recorded step |
 //! | `slots`, `memory`, `sequences` | a set of sequences |
 //! | `decode`, `prefill`, `beam` | one phase each: a file per kernel, the step, its run, stages |
 //! | `staging` | inputs of single stages |
@@ -24,8 +25,10 @@ mod backend;
 mod beam;
 mod binding;
 mod compiling;
+mod cost;
 mod decode;
 mod device;
+mod fragment_costs;
 mod groups;
 mod kernel;
 mod layout;
@@ -33,6 +36,7 @@ mod memory;
 mod pages;
 mod patience;
 mod pipeline;
+mod predict;
 mod prefill;
 mod profile;
 mod recording;
@@ -53,6 +57,8 @@ mod shader_tests;
 
 pub use backend::{GpuBackend, GpuOptions};
 pub use compiling::compiling;
+pub use cost::{Access, Cost};
 pub use device::{AdapterChoice, AdapterSummary, list_adapters};
 pub use kernel::{Phase, Rewrite};
+pub use predict::DispatchCost;
 pub use registry::kernel_names;

@@ -24,6 +24,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &["steps"],
     canary: Canary { right: "* bitcast<f32>(paths[first + k].y)", wrong: "* 1.01 * bitcast<f32>(paths[first + k].y)" },
+    cost: None,
 };
 
 /// Binds the kernel for a layer of states, one part per page of the base state.

@@ -22,6 +22,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "beams[beam].parent * V", wrong: "beam * V" },
+    cost: None,
 };
 
 /// Binds the kernel that copies from side `before` to the other side.

@@ -21,6 +21,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: true,
     dynamic: &["steps"],
     canary: Canary { right: "steps[slot].node * NODE", wrong: "(steps[slot].node ^ 1u) * NODE" },
+    cost: None,
 };
 
 /// Binds the kernel, which starts from the tokens' embeddings.

@@ -23,6 +23,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: true,
     dynamic: &["steps"],
     canary: Canary { right: "rotate(u.zw, neuron + 2u, position)", wrong: "rotate(u.zw, neuron, position)" },
+    cost: None,
 };
 
 /// A layer of the schedule and its nodes.

@@ -26,6 +26,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &["folds"],
     canary: Canary { right: "][n % 4u], x)", wrong: "][(n + 1u) % 4u], x)" },
+    cost: None,
 };
 
 /// Binds the kernel for a layer of states, one part per page of the base state.

@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "candidates[best.y].y, 0u)", wrong: "candidates[best.y].y ^ 1u, 0u)" },
+    cost: None,
 };
 
 /// Binds the kernel; token counts are on `side`.

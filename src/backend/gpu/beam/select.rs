@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "a.y < b.y", wrong: "a.y > b.y" },
+    cost: None,
 };
 
 /// Binds the kernel; token counts are on `side`.

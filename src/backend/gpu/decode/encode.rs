@@ -5,6 +5,9 @@
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
 use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::cost::{Cost, Dispatch};
+use crate::backend::gpu::decode::attend;
+use crate::backend::gpu::fragment_costs::{dense, finish_residual};
 use crate::backend::gpu::groups::Binder;
 use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block, usual_workgroup};
 use crate::backend::gpu::layout::Layout;
@@ -24,7 +27,18 @@ pub static KERNEL: Kernel = Kernel {
     tiled: true,
     dynamic: &["steps"],
     canary: Canary { right: "four.zw, pair % 2u == 1u", wrong: "four.zw, pair % 4u == 1u" },
+    cost: Some(cost),
 };
+
+fn cost(d: &Dispatch) -> Cost {
+    let [tiles, blocks, _] = d.workgroups;
+    cost_from(d, finish_residual(d, d.slots_of(tiles), blocks.into()))
+}
+
+/// The cost of an encoding kernel, given that of its start.
+pub fn cost_from(d: &Dispatch, start: Cost) -> Cost {
+    attend::cost(d, dense(d, "encoder", start.barriers(1), d.layout.geometry.block))
+}
 
 /// A layer of the schedule and its states.
 #[derive(Clone, Copy)]

@@ -5,6 +5,7 @@
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
+use crate::backend::gpu::cost::{Access, Cost, Dispatch};
 use crate::backend::gpu::decode::encode::{self, Layer};
 use crate::backend::gpu::groups::Binder;
 use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block, usual_workgroup};
@@ -23,7 +24,15 @@ pub static KERNEL: Kernel = Kernel {
         right: "rows[at + c] = residual[(slot * 2u + params.parity)",
         wrong: "rows[at + c] = residual[(slot * 2u + 1u - params.parity)",
     },
+    cost: Some(cost),
 };
+
+fn cost(d: &Dispatch) -> Cost {
+    let [tiles, blocks, _] = d.workgroups;
+    let rows = d.slots_of(tiles) * d.row_bytes();
+    let x = Access::cached("residual stream", rows * f64::from(blocks), rows).rounds(d.slots_of(1));
+    encode::cost_from(d, Cost::default().access(x))
+}
 
 /// Binds the kernel, which starts from the residual stream that `finish` left.
 pub fn bind<'a>(

@@ -6,6 +6,8 @@
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
 use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::cost::{Access, Cost, Dispatch};
+use crate::backend::gpu::fragment_costs::finish_residual;
 use crate::backend::gpu::groups::Binder;
 use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block, usual_workgroup};
 use crate::backend::gpu::recording::{Bound, Part};
@@ -22,7 +24,14 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &["steps"],
     canary: Canary { right: "* ROW4 + c] = rows[c];", wrong: "* ROW4 + c] = 1.01 * rows[c];" },
+    cost: Some(cost),
 };
+
+fn cost(d: &Dispatch) -> Cost {
+    let slots = d.slots_of(d.workgroups[0]);
+    let x = Access::cached("residual stream", 2.0 * slots * d.row_bytes(), 0.0).rounds(1.0);
+    finish_residual(d, slots, 1.0).access(x)
+}
 
 /// Binds the kernel in front of layer `index` of the schedule.
 pub fn bind<'a>(binder: &mut Binder<'a>, activations: &'a Activations, index: usize) -> Result<Bound, BackendError> {

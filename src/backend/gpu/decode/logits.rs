@@ -5,6 +5,8 @@
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
 use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::cost::{Access, Cost, Dispatch};
+use crate::backend::gpu::fragment_costs::{dense, finish_residual};
 use crate::backend::gpu::groups::Binder;
 use crate::backend::gpu::kernel::{Canary, Kernel, Phase, usual_workgroup, vocab_block};
 use crate::backend::gpu::layout::Layout;
@@ -24,7 +26,16 @@ pub static KERNEL: Kernel = Kernel {
     tiled: true,
     dynamic: &["steps"],
     canary: Canary { right: "products[s * (BLOCK / 4u) + p];", wrong: "products[s * (BLOCK / 4u) + p].yxzw;" },
+    cost: Some(cost),
 };
+
+fn cost(d: &Dispatch) -> Cost {
+    let [tiles, blocks, _] = d.workgroups;
+    let slots = d.slots_of(tiles);
+    let start = finish_residual(d, slots, blocks.into()).barriers(1);
+    let logits = slots * f64::from(blocks) * (d.layout.vocab_block * 4) as f64;
+    dense(d, "LM head", start, d.layout.vocab_block).access(Access::cached("logits", logits, logits).rounds(1.0))
+}
 
 /// Binds the kernel that follows a schedule of `layers` layers: residual stream to logits, one part
 /// per segment of the LM head.

@@ -1,6 +1,7 @@
 //! Decode: one token of every sequence in a set. One file per kernel, named like its shader in
 //! `shaders/decode/`.
 
+pub mod attend;
 pub mod collect;
 pub mod embed;
 pub mod encode;

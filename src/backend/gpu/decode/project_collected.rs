@@ -5,6 +5,7 @@
 
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
+use crate::backend::gpu::cost::{Access, Cost, Dispatch};
 use crate::backend::gpu::decode::project;
 use crate::backend::gpu::groups::Binder;
 use crate::backend::gpu::kernel::{Kernel, Phase, neuron_block, usual_workgroup};
@@ -21,7 +22,15 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &["steps"],
     canary: project::KERNEL.canary,
+    cost: Some(cost),
 };
+
+fn cost(d: &Dispatch) -> Cost {
+    let [slots, blocks, _] = d.workgroups.map(f64::from);
+    let heads = d.layout.geometry.heads as f64;
+    let y = Access::cached("attention output", slots * blocks * d.row_bytes(), slots * heads * d.row_bytes());
+    project::cost_from(d, Cost::default().access(y.rounds(1.0)))
+}
 
 /// Binds the kernel, which starts from the attention output that `collect` left.
 pub fn bind<'a>(

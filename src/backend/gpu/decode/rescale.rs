@@ -5,6 +5,7 @@
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
 use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::cost::{Access, Cost, Dispatch, rounds};
 use crate::backend::gpu::groups::Binder;
 use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block, usual_workgroup};
 use crate::backend::gpu::layout::Layout;
@@ -23,7 +24,16 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &["steps"],
     canary: Canary { right: "load_state(at) * factor", wrong: "load_state(at) * 1.01 * factor" },
+    cost: Some(cost),
 };
+
+/// Every state, read and written, if all slots ask for it.
+fn cost(d: &Dispatch) -> Cost {
+    let [stripes, slots, _] = d.workgroups;
+    let vectors = (d.layout.geometry.all_neurons() * d.columns()) as f64;
+    let own = rounds(vectors, stripes as usize * d.invocations);
+    Cost::default().access(Access::memory("states", d.slots_of(slots) * vectors * 32.0).rounds(own))
+}
 
 /// Binds the kernel: states and the windows' residuals times forgetting's factors, one part per
 /// page.

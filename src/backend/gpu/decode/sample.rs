@@ -6,6 +6,7 @@
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
 use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::cost::{Access, Cost, Dispatch};
 use crate::backend::gpu::groups::Binder;
 use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block};
 use crate::backend::gpu::layout::Layout;
@@ -21,7 +22,21 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &["steps", "ring"],
     canary: Canary { right: "samplers[slot].token =", wrong: "samplers[slot].token = 1u ^" },
+    cost: Some(cost),
 };
+
+/// A draw from all tokens, without top-k or top-p.
+fn cost(d: &Dispatch) -> Cost {
+    let slots = d.slots_of(d.workgroups[0]);
+    let own_tokens = d.layout.geometry.vocab.div_ceil(d.invocations) as f64;
+    let numbers = slots * (d.layout.geometry.vocab * 8) as f64;
+    Cost::default()
+        .access(Access::cached("sampler and options", slots * 128.0, slots * 128.0).rounds(2.0))
+        .access(Access::cached("logits and counts", numbers, numbers).rounds(own_tokens))
+        .access(Access::cached("token and record", slots * 64.0, slots * 64.0).rounds(2.0))
+        // Messages, and a prefix sum over the invocations.
+        .barriers(12 + d.invocations.ilog2())
+}
 
 /// Options, token counts and the ring of drawn tokens.
 #[derive(Clone, Copy)]

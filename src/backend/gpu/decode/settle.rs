@@ -5,11 +5,14 @@
 use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
 use crate::backend::gpu::binding::Resource;
+use crate::backend::gpu::cost::{Cost, Dispatch};
+use crate::backend::gpu::fragment_costs::{recent, settle};
 use crate::backend::gpu::groups::Binder;
 use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block, usual_workgroup};
 use crate::backend::gpu::layout::Layout;
 use crate::backend::gpu::pages::Page;
 use crate::backend::gpu::recording::{Bound, Part};
+use crate::backend::memory::WINDOW;
 use crate::host_struct::host_struct;
 
 host_struct!("SettleParams");
@@ -23,7 +26,17 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &["steps"],
     canary: Canary { right: "WINDOW) % RECENT_ROWS;", wrong: "WINDOW + 1u) % RECENT_ROWS;" },
+    cost: Some(cost),
 };
+
+fn cost(d: &Dispatch) -> Cost {
+    let [slots, blocks, _] = d.workgroups;
+    let slots = d.slots_of(slots);
+    let slot_blocks = slots * f64::from(blocks);
+    // Every window slot in turn.
+    let recent = recent(d, slots, slot_blocks, WINDOW as f64, WINDOW as f64);
+    settle(d, Cost::default().access(recent), slot_blocks, d.layout.geometry.block / 2)
+}
 
 /// Binds the kernel: windows settle into states, one part per page.
 pub fn bind<'a>(

@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "s < t; s++", wrong: "s <= t; s++" },
+    cost: None,
 };
 
 /// Binds the kernel.

@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "bits &= bits - 1u;", wrong: "bits &= (bits - 1u) & 0x7fffffffu;" },
+    cost: None,
 };
 
 /// Binds the kernel for a segment.

@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "scaled = x * tokens[t].write_scale", wrong: "scaled = x" },
+    cost: None,
 };
 
 /// Binds the kernel.

@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "column] = relu(sum)", wrong: "column] = relu(sum.yxzw)" },
+    cost: None,
 };
 
 /// Binds the kernel for a segment.

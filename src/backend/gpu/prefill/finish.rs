@@ -22,6 +22,7 @@ pub static KERNEL: Kernel = Kernel {
         right: "columns[k] += load_chunk_residual(t * ROW4 + c);",
         wrong: "columns[k] += 0.99 * load_chunk_residual(t * ROW4 + c);",
     },
+    cost: None,
 };
 
 /// Binds the kernel.

@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "u * relu(vec4(sums[t][n])).x", wrong: "u * vec4(sums[t][n]).x" },
+    cost: None,
 };
 
 /// Binds the kernel for a segment.

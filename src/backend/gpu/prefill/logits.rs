@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "column] = sum;", wrong: "column] = sum.yxzw;" },
+    cost: None,
 };
 
 /// Binds the kernel for a segment of the LM head, with the `params`-th set of parameters.

@@ -23,6 +23,7 @@ pub static KERNEL: Kernel = Kernel {
         right: "sums[t][c] = add_scaled(sum, q.w, r3[c])",
         wrong: "sums[t][c] = add_scaled(sum, q.w, r2[c])",
     },
+    cost: None,
 };
 
 /// Binds the kernel to a page of a slot's state.

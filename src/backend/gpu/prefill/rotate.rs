@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "params.position + group.y", wrong: "params.position + group.y + 1u" },
+    cost: None,
 };
 
 /// Binds the kernel for a segment.

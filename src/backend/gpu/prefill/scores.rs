@@ -19,6 +19,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "sums[t][s] += dot(q, keys[s])", wrong: "sums[t][s] += dot(q.yxzw, keys[s])" },
+    cost: None,
 };
 
 /// Binds the kernel for a segment.

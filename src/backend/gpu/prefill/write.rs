@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     tiled: false,
     dynamic: &[],
     canary: Canary { right: "add_scaled(row, q1[k], x[1][c])", wrong: "add_scaled(row, -q1[k], x[1][c])" },
+    cost: None,
 };
 
 /// Binds the kernel to a page of a slot's state.

@@ -1,0 +1,65 @@
+//! Costs of a decode step, read off its recording. No device takes part: a recording is a function
+//! of model and layout.
+
+use super::backend::{GpuBackend, GpuOptions};
+use super::cost::{Cost, Dispatch};
+use super::device::Gpu;
+use super::recording::Op;
+use crate::backend::profile::Density;
+use crate::backend::{BackendError, Input, Output, SlotStep, WeightType};
+use crate::model::Model;
+
+/// One dispatch of a recording.
+#[derive(Clone, Debug)]
+pub struct DispatchCost {
+    /// Name of the kernel.
+    pub kernel: &'static str,
+    /// Workgroups.
+    pub workgroups: u64,
+    /// Bytes and chain.
+    pub cost: Cost,
+}
+
+impl GpuBackend {
+    /// A model laid out for a graphics card whose largest binding is `max_binding` bytes. It
+    /// records; it cannot compute.
+    ///
+    /// # Errors
+    /// [`BackendError`] if the model does not fit such a card.
+    pub fn without_device(model: &Model, weight_type: WeightType, max_binding: u64) -> Result<Self, BackendError> {
+        let options = GpuOptions { max_binding: Some(max_binding), hardware_layout: true, ..GpuOptions::default() };
+        Self::on(Gpu::without_device()?, model, weight_type, options)
+    }
+
+    /// Costs of all dispatches of a step in which `slots` slots draw a token each.
+    ///
+    /// # Errors
+    /// [`BackendError`] if so many slots do not fit.
+    ///
+    /// # Panics
+    /// If a kernel of the step states no cost; a test checks them all.
+    pub fn step_costs(&self, slots: usize, density: Density) -> Result<Vec<DispatchCost>, BackendError> {
+        let layout = &self.shared.layout;
+        let set = self.slots(slots)?;
+        let slot = SlotStep { input: Input::Previous, output: Output::Token, ..SlotStep::IDLE };
+        let mut costs = Vec::new();
+        for op in set.decode.step(0, &vec![slot; slots]) {
+            let Op::Run(bound, _) = op else { continue };
+            let kernel = bound.kernel;
+            let cost = kernel.cost.unwrap_or_else(|| panic!("kernel {} states no cost", kernel.name));
+            for part in bound.parts.iter() {
+                let dispatch = Dispatch {
+                    layout,
+                    workgroups: part.workgroups,
+                    invocations: (kernel.workgroup)(layout) as usize,
+                    tile: kernel.slot_tile(set.activations.slot_tile),
+                    slots,
+                    density,
+                };
+                let workgroups = part.workgroups.iter().map(|&count| u64::from(count)).product();
+                costs.push(DispatchCost { kernel: kernel.name, workgroups, cost: cost(&dispatch) });
+            }
+        }
+        Ok(costs)
+    }
+}
