@@ -13,7 +13,7 @@
 //! | `groups`, `recording` | kernels bound to buffers; a step as a list of operations |
 //! | `submission`, `profile` | recordings run or timed |
 //! | `cost`, `fragment_costs`, `predict` | bytes and chains of kernels; those of a recorded step |
-//! | `slots`, `memory`, `sequences` | a set of sequences |
+//! | `slots`, `memory`, `sequences`, `draws` | a set of sequences; their draws, counted |
 //! | `decode`, `prefill`, `beam` | one phase each: a file per kernel, the step, its run, stages |
 //! | `staging` | inputs of single stages |
 //! | `backend` | a model opened on an adapter |
@@ -28,6 +28,7 @@ mod compiling;
 mod cost;
 mod decode;
 mod device;
+mod draws;
 mod fragment_costs;
 mod groups;
 mod kernel;

@@ -11,6 +11,7 @@ use wgpu::BufferUsages;
 impl Slots for GpuSlots {
     fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
         self.windows_fill(plan);
+        self.draws.forget();
         self.profile_plan(plan)
     }
 
@@ -70,6 +71,7 @@ impl Slots for GpuSlots {
             }
         })?;
         self.window_empty[to] = self.window_empty[from];
+        self.draws.copy(from, to);
         Ok(())
     }
 
@@ -84,6 +86,7 @@ impl Slots for GpuSlots {
         gpu.upload(&self.params, (slot * size_of::<SamplerParams>()) as u64, bytemuck::bytes_of(params))?;
         gpu.upload(&self.counts, (slot * counts.len() * 4) as u64, bytemuck::cast_slice(counts))?;
         let sampler = SamplerState { generated, ..SamplerState::default() };
+        self.draws.set(slot, generated);
         // The whole record but the token, which stays.
         let record = &bytemuck::bytes_of(&sampler)[4..];
         gpu.upload(&self.activations.samplers, (slot * size_of::<SamplerState>() + 4) as u64, record)
@@ -98,6 +101,8 @@ impl Slots for GpuSlots {
         if plan.steps.is_empty() {
             self.submit(&[], false, &mut output)?;
         }
+        let device = &self.shared.gpu.info.name;
+        self.draws.check(&output).map_err(|message| BackendError::Driver { device: device.clone(), message })?;
         Ok(output)
     }
 

@@ -3,6 +3,7 @@
 use super::activations::{Activations, READBACK, STORAGE};
 use super::decode::sample::SamplerBuffers;
 use super::decode::step::{Buffers, Decode, MAX_STEPS, Readback, ring_stride};
+use super::draws::Draws;
 use super::groups::{Binder, Groups};
 use super::pages::{self, Page};
 use super::prefill::chunk::Prefill;
@@ -30,6 +31,8 @@ pub(super) struct GpuSlots {
     pub decode: Decode,
     /// Whether a slot's window is known to be empty: if so, it need not settle before a chunk.
     pub window_empty: Vec<bool>,
+    /// Tokens that each slot's sampler has drawn, as far as the host knows.
+    pub draws: Draws,
     /// Created by the first prefill.
     pub prefill: Option<Prefill>,
 }
@@ -70,6 +73,7 @@ impl GpuSlots {
         binder.finish(&mut groups)?;
         Ok(Self {
             window_empty: vec![true; count],
+            draws: Draws::new(count),
             prefill: None,
             trace: None,
             activations,

@@ -156,7 +156,7 @@ unsafe extern "system" fn destroy_device(device: vk::Device, allocator: *const v
         write(lines, None);
     }
     // SAFETY: the caller's arguments, passed on.
-    unsafe { next().call::<vk::PFN_vkDestroyDevice>(c"vkDestroyDevice")(device, allocator) }
+    unsafe { next().on(device).call::<vk::PFN_vkDestroyDevice>(c"vkDestroyDevice")(device, allocator) }
 }
 
 unsafe extern "system" fn create_compute_pipelines(
@@ -169,7 +169,7 @@ unsafe extern "system" fn create_compute_pipelines(
 ) -> vk::Result {
     // SAFETY: the caller's arguments, passed on but for a flag; both lists have `count` items.
     unsafe {
-        let create = next().call::<vk::PFN_vkCreateComputePipelines>(c"vkCreateComputePipelines");
+        let create = next().on(device).call::<vk::PFN_vkCreateComputePipelines>(c"vkCreateComputePipelines");
         if !CAPTURING.load(SeqCst) {
             return create(device, cache, count, infos, allocator, pipelines);
         }
@@ -197,7 +197,9 @@ unsafe fn executables(device: vk::Device, pipeline: vk::Pipeline) -> Vec<Value> 
     let info = vk::PipelineInfoKHR::default().pipeline(pipeline);
     // SAFETY: as promised; `list` hands over room for as many items as it says.
     let properties: Vec<vk::PipelineExecutablePropertiesKHR<'_>> = list(|count, items| unsafe {
-        let get = next().call::<vk::PFN_vkGetPipelineExecutablePropertiesKHR>(c"vkGetPipelineExecutablePropertiesKHR");
+        let get = next()
+            .on(device)
+            .call::<vk::PFN_vkGetPipelineExecutablePropertiesKHR>(c"vkGetPipelineExecutablePropertiesKHR");
         let _ = get(device, &info, count, items);
     });
     let line = |(index, executable): (usize, &vk::PipelineExecutablePropertiesKHR<'_>)| {
@@ -205,7 +207,9 @@ unsafe fn executables(device: vk::Device, pipeline: vk::Pipeline) -> Vec<Value> 
         // SAFETY: as above.
         let statistics: Vec<vk::PipelineExecutableStatisticKHR<'_>> = list(|count, items| unsafe {
             let name = c"vkGetPipelineExecutableStatisticsKHR";
-            let _ = next().call::<vk::PFN_vkGetPipelineExecutableStatisticsKHR>(name)(device, &info, count, items);
+            let _ = next().on(device).call::<vk::PFN_vkGetPipelineExecutableStatisticsKHR>(name)(
+                device, &info, count, items,
+            );
         });
         let statistics: Map<String, Value> =
             statistics.iter().map(|statistic| (text(statistic.name_as_c_str()), value(statistic))).collect();
@@ -265,7 +269,7 @@ unsafe extern "system" fn destroy_pipeline(
         write(lines, None);
     }
     // SAFETY: the caller's arguments, passed on.
-    unsafe { next().call::<vk::PFN_vkDestroyPipeline>(c"vkDestroyPipeline")(device, pipeline, allocator) }
+    unsafe { next().on(device).call::<vk::PFN_vkDestroyPipeline>(c"vkDestroyPipeline")(device, pipeline, allocator) }
 }
 
 unsafe extern "system" fn counter_value(device: vk::Device, semaphore: vk::Semaphore, value: *mut u64) -> vk::Result {
@@ -273,7 +277,9 @@ unsafe extern "system" fn counter_value(device: vk::Device, semaphore: vk::Semap
     unsafe {
         // mesa-drm-shim succeeds without writing a value; its work is always complete.
         *value = u64::MAX;
-        next().call::<vk::PFN_vkGetSemaphoreCounterValue>(c"vkGetSemaphoreCounterValue")(device, semaphore, value)
+        next().on(device).call::<vk::PFN_vkGetSemaphoreCounterValue>(c"vkGetSemaphoreCounterValue")(
+            device, semaphore, value,
+        )
     }
 }
 

@@ -211,6 +211,11 @@ impl Next {
         unsafe { self.get_device?(device, name) }
     }
 
+    /// The same for another device than the latest.
+    pub fn on(self, device: vk::Device) -> Self {
+        Self { device, ..self }
+    }
+
     /// A function of the device.
     ///
     /// # Safety
