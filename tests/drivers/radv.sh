@@ -6,9 +6,8 @@
 # No card is needed: a preloaded library (mesa-drm-shim) stands in for the kernel's driver. Kernels
 # are really compiled; submissions complete at once and compute nothing.
 #
-# The packages come from Debian's backports, by way of an apt configuration in the target directory;
-# nothing is installed. If they are not available, says why in one line on standard error, prints
-# nothing and succeeds.
+# The packages come from Debian's backports. If they are not available, says why in one line on
+# standard error, prints nothing and succeeds.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -18,50 +17,19 @@ run=$folder/run
 packages=(mesa-vulkan-drivers mesa-drm-shim libdrm2 libdrm-amdgpu1)
 
 without() {
-    echo "note: no RADV ($1): registers of the kernels are not shown" >&2
+    echo "note: no RADV ($1): registers of the kernels are not compared" >&2
     exit 0
 }
 
 if [ ! -x "$run" ]; then
-    [ "$(uname -s)" = Linux ] || without "this is not Linux"
-    command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
-        without "there is no apt-get to fetch it with"
     rm -rf "$folder"
-    mkdir -p "$folder"/{state/lists/partial,cache/archives/partial}
-
-    # The system's mirror, and its backports: few systems list them.
-    . /etc/os-release
-    [ "$ID" = debian ] || without "this is not Debian"
-    find_mirror() {
-        apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' >"$folder/mirrors"
-        sed -n "/^$VERSION_CODENAME /{s///p;q}" "$folder/mirrors"
-    }
-    mirror=$(find_mirror)
-    if [ -z "$mirror" ]; then
-        apt-get update >"$folder/log" 2>&1 || without "apt-get update fails: $(tail -n 1 "$folder/log")"
-        mirror=$(find_mirror)
-    fi
-    [ -n "$mirror" ] || without "apt knows no mirror of $VERSION_CODENAME"
-    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    signed=$([ ! -r $keyring ] || echo "[signed-by=$keyring]")
-    for suite in "$VERSION_CODENAME" "$VERSION_CODENAME-backports"; do
-        echo "deb $signed $mirror $suite main"
-    done >"$folder/sources.list"
-    touch "$folder/status"
-    private=(
-        -o Dir::Etc::SourceList="$folder/sources.list"
-        -o Dir::Etc::SourceParts=/dev/null
-        -o Dir::State="$folder/state"
-        -o Dir::State::Status="$folder/status"
-        -o Dir::Cache="$folder/cache"
-        -o APT::Sandbox::User=
-        -o APT::Default-Release="$VERSION_CODENAME-backports"
-        -o Acquire::Languages=none
-        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
-    )
+    mkdir -p "$folder"
+    . tests/drivers/debian.sh
+    find_debian_mirror "$folder"
+    private_apt "$folder" "$VERSION_CODENAME" "$VERSION_CODENAME-backports"
     {
-        apt-get "${private[@]}" update
-        (cd "$folder" && apt-get "${private[@]}" download "${packages[@]}")
+        "${apt[@]}" update
+        (cd "$folder" && "${apt[@]}" download "${packages[@]}")
     } >"$folder/log" 2>&1 || without "apt-get download fails: $(tail -n 1 "$folder/log")"
     for package in "$folder"/*.deb; do
         dpkg --extract "$package" "$folder/package"
