@@ -3,8 +3,10 @@
 #
 # Installs a software Vulkan driver, Python and Node.js if they are missing (Debian and its kin, as
 # root), so all tests run on any machine. The most telling driver tests also run on a second driver,
-# if one is available. Then come Tint, Chromium's WGSL compiler, and AMD's registers per kernel; if
-# their packages are not available, a line says why.
+# if one is available. Then come Tint, Chromium's WGSL compiler, and the registers of every kernel on
+# AMD's graphics cards; if their packages are not available, a line says why.
+#
+# --long adds the compilers for NVIDIA and Apple, and the Vulkan validation layers.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -13,6 +15,15 @@ cd "$(dirname "$0")"
 if [ -z "${BDH_GPU_SIGNALS:-}" ] && env --default-signal=INT,HUP true 2>/dev/null; then
     BDH_GPU_SIGNALS=default exec env --default-signal=INT,HUP bash ./test.sh "$@"
 fi
+
+case "${1:-}" in
+    --long) long=true ;;
+    "") long=false ;;
+    *)
+        echo "usage: ./test.sh [--long]" >&2
+        exit 2
+        ;;
+esac
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 program=$CARGO_TARGET_DIR/debug/bdh-gpu
@@ -58,6 +69,10 @@ BDH_SHADER_TEXTS=$texts cargo test
 tests/tint/check.sh "$texts"
 
 tests/drivers/statistics.sh
+if $long; then
+    tests/drivers/other-statistics.sh
+    tests/drivers/validation.sh
+fi
 
 if driver=$(tests/drivers/swiftshader.sh) && [ -n "$driver" ]; then
     # VK_ICD_FILENAMES is for older Vulkan loaders.
