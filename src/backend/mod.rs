@@ -240,6 +240,15 @@ pub enum BackendError {
         /// The device.
         device: String,
     },
+    /// The device returned what no computation can give. What it has returned before cannot be
+    /// trusted either.
+    #[error("{device}: {message}; `bdh-gpu verify` checks this device, --device cpu avoids it")]
+    Garbage {
+        /// The device.
+        device: String,
+        /// What it returned.
+        message: String,
+    },
     /// The driver rejected a command or a shader: a defect of the driver or of this program.
     #[error("{device}: {message}; `bdh-gpu verify` checks this device, --device cpu avoids it")]
     Driver {

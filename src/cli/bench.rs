@@ -149,8 +149,8 @@ impl Bench {
             None => self.model.load(&self.notices)?,
         };
         if !self.predict.is_empty() {
-            let cpu =
-                DeviceArgs { device: DeviceChoice::Cpu, weights: self.weights }.open_silently(model, &self.notices)?;
+            let cpu = DeviceArgs { device: DeviceChoice::Cpu, weights: self.weights, threads: self.threads }
+                .open_silently(model, &self.notices)?;
             let predictions = bench::predict(&cpu, &options, &self.predict)?;
             return Output::new().write(&predict_report::report(&cpu, &predictions, self.format));
         }

@@ -102,7 +102,7 @@ impl Slots for GpuSlots {
             self.submit(&[], false, &mut output)?;
         }
         let device = &self.shared.gpu.info.name;
-        self.draws.check(&output).map_err(|message| BackendError::Driver { device: device.clone(), message })?;
+        self.draws.check(&output).map_err(|message| BackendError::Garbage { device: device.clone(), message })?;
         Ok(output)
     }
 

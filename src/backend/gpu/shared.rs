@@ -20,14 +20,14 @@ impl Shared {
     /// Checks a token id that the device returned.
     ///
     /// # Errors
-    /// [`BackendError::Driver`] if the vocabulary has no such token: the device computes garbage.
+    /// [`BackendError::Garbage`] if the vocabulary has no such token.
     pub fn check_token(&self, token: u32) -> Result<(), BackendError> {
         let vocab = self.layout.geometry.vocab;
         if (token as usize) < vocab {
             return Ok(());
         }
         let message = format!("it drew token {token} from a vocabulary of {vocab}");
-        Err(BackendError::Driver { device: self.gpu.info.name.clone(), message })
+        Err(BackendError::Garbage { device: self.gpu.info.name.clone(), message })
     }
 
     /// A kernel, compiled on first use, for dense products that serve `slot_tile` slots.

@@ -48,7 +48,7 @@ impl GpuBeams {
             self.shared.check_token(candidate.token)?;
             if candidate.beam >= beams {
                 let message = format!("it selected beam {} of {beams}", candidate.beam);
-                return Err(BackendError::Driver { device: self.shared.gpu.info.name.clone(), message });
+                return Err(BackendError::Garbage { device: self.shared.gpu.info.name.clone(), message });
             }
         }
         Ok(())
