@@ -151,6 +151,11 @@ fn wait_until_long(busy: impl Fn() -> bool, long: Duration) {
     }
 }
 
+/// What to say of a device that has failed in the midst of a text.
+pub fn failover_note(failover: &Failover) -> String {
+    format!("note: {}; the text goes on on {}", failover.error.cause(), failover.device)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,9 +172,4 @@ mod tests {
         wait_until_long(busy, Duration::from_millis(1));
         assert_eq!(looks.get(), 50);
     }
-}
-
-/// What to say of a device that has failed in the midst of a text.
-pub fn failover_note(failover: &Failover) -> String {
-    format!("note: {}; the text goes on on {}", failover.error.cause(), failover.device)
 }
