@@ -37,10 +37,11 @@ fi
 "$venv/bin/pip" install --quiet --disable-pip-version-check 'maturin>=1.9,<2' 'pytest>=8' 'numpy>=1.26'
 
 # Both, so that the program's tests and the package share one build of all dependencies.
-cargo build -p bdh-gpu -p bdh-gpu-python
+cargo build -p bdh-gpu -p bdh-gpu-python -p vulkan-faults
 rm -rf "$target/python-wheel"
 "$venv/bin/maturin" build --quiet --locked --profile dev --manifest-path python/Cargo.toml \
     --interpreter "$venv/bin/python" --out "$target/python-wheel"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "$target"/python-wheel/*.whl
 
-BDH_GPU_PROGRAM=$target/debug/bdh-gpu "$venv/bin/python" -m pytest python/tests "$@"
+BDH_GPU_PROGRAM=$target/debug/bdh-gpu BDH_GPU_FAULTS=$target/debug/libvulkan_faults.so \
+    "$venv/bin/python" -m pytest python/tests "$@"

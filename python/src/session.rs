@@ -8,13 +8,15 @@ use crate::signals::{Signals, detached};
 use crate::stream::{Continued, Source, TextStream};
 use bdh_gpu::Bdh;
 use bdh_gpu::generation;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, TryLockError};
 
-/// A conversation whose state stays on the device from turn to turn; BDH.session starts one.
+/// A conversation whose state stays on the device from turn to turn; BDH.session starts one. If the device fails, it goes
+/// on on the CPU, with a RuntimeWarning.
 #[pyclass(frozen, module = "bdh_gpu")]
 pub struct Session {
     bdh: Owned<Bdh>,
@@ -36,13 +38,22 @@ impl Session {
         Self { bdh: Owned::new(bdh.clone()), place: Owned::new(Arc::new(Mutex::new(Some(session)))) }
     }
 
-    /// Works on the conversation while other Python threads run.
+    /// Works on the conversation while other Python threads run. Warns if its device has failed.
     fn work<T: Send>(
         &self,
         py: Python<'_>,
         work: impl FnOnce(&mut generation::Session, &mut Signals) -> PyResult<T> + Send,
     ) -> PyResult<T> {
-        self.enter(py, |place, signals| work(place.as_mut().ok_or_else(streaming)?, signals))
+        let (result, failover) = self.enter(py, |place, signals| {
+            let session = place.as_mut().ok_or_else(streaming)?;
+            let result = work(session, signals);
+            Ok((result, session.take_failover()))
+        })?;
+        if let Some(failover) = failover {
+            let message = CString::new(failover.to_string())?;
+            PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 1)?;
+        }
+        result
     }
 
     /// Works on the place of the conversation while other Python threads run.
@@ -105,6 +116,12 @@ fn streaming() -> PyErr {
 
 #[pymethods]
 impl Session {
+    /// The device that it runs on; the CPU, if another one has failed since.
+    #[getter]
+    fn device(&self, py: Python<'_>) -> PyResult<String> {
+        self.work(py, |session, _| Ok(session.device().to_string()))
+    }
+
     /// Number of tokens read and generated so far.
     #[getter]
     fn position(&self, py: Python<'_>) -> PyResult<u64> {

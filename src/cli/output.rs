@@ -2,7 +2,6 @@
 
 use super::failure::Failure;
 use bdh_gpu::backend::gpu;
-use bdh_gpu::generation::Failover;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, StdoutLock, Write};
@@ -149,11 +148,6 @@ fn wait_until_long(busy: impl Fn() -> bool, long: Duration) {
         std::thread::sleep(long / LOOKS);
         found = if busy() { found + 1 } else { 0 };
     }
-}
-
-/// What to say of a device that has failed in the midst of a text.
-pub fn failover_note(failover: &Failover) -> String {
-    format!("note: {}; the text goes on on {}", failover.error.cause(), failover.device)
 }
 
 #[cfg(test)]

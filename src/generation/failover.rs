@@ -15,6 +15,12 @@ pub struct Failover {
     pub device: DeviceInfo,
 }
 
+impl std::fmt::Display for Failover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; the conversation goes on on {}", self.error.cause(), self.device)
+    }
+}
+
 /// Whether the device is to be given up: what it remembers is lost, or cannot be had any more. A
 /// device that computes garbage has perhaps done so from the start, so it is not among these.
 pub(super) fn gives_up(error: &BackendError) -> bool {

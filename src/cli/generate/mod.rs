@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::format;
 use super::input::{self, Prompts, TokenSource};
 use super::interrupt::Writing;
-use super::output::{Notices, failover_note};
+use super::output::Notices;
 use super::settings::SettingsArgs;
 use bdh_gpu::files::PendingFile;
 use bdh_gpu::generation::Settings;
@@ -309,7 +309,7 @@ impl Generate {
             return Err(failure);
         }
         if let Some(failover) = session.take_failover() {
-            notices.say(failover_note(&failover));
+            notices.say(format_args!("note: {failover}"));
         }
         let outcome = outcome?;
         if let Some(path) = &self.state.save_state {

@@ -21,7 +21,7 @@ use super::args::{CheckArgs, ContextArgs, DeviceArgs, ModelArgs, state_bytes};
 use super::failure::{self, Failure};
 use super::format;
 use super::interrupt::Writing;
-use super::output::{Notices, Output, failover_note};
+use super::output::{Notices, Output};
 use super::settings::SettingsArgs;
 use bdh_gpu::generation::Settings;
 use bdh_gpu::generation::{Bdh, GenerationError};
@@ -174,7 +174,7 @@ impl Loop {
                 Err(failure) => return Err(failure),
             }
             if let Some(failover) = self.conversation.take_failover() {
-                self.notices.say(failover_note(&failover));
+                self.notices.say(format_args!("note: {failover}"));
             }
         }
     }
