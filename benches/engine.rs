@@ -13,7 +13,6 @@ use bdh_gpu::model::{Model, SyntheticSpec, forgetting::Forgetting};
 use bdh_gpu::sampling::{Sampler, SamplerParams, SamplingOptions};
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 fn main() {
@@ -83,9 +82,9 @@ fn read_prompt(bencher: Bencher, case: (&str, &str)) {
     let tokens: Vec<u32> = (0..=PROMPT).map(|index| (32 + index * 7 % 90) as u32).collect();
     bencher
         .counter(ItemsCount::new(PROMPT))
-        .with_inputs(|| bdh.session(Forgetting::Full).expect("memory for a state"))
+        .with_inputs(|| bdh.session_with(Forgetting::Full).expect("memory for a state"))
         .bench_local_values(|mut session| {
-            session.feed(&tokens, |_| ControlFlow::Continue(())).expect("the device runs");
+            session.feed(&tokens).expect("the device runs");
             session
         });
 }

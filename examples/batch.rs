@@ -31,9 +31,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let start = alone;
         for prompt in prompts.iter().take(count.div_ceil(8)) {
             for _ in 0..num_return_sequences {
-                let mut session = bdh.session(forgetting)?;
-                session.feed(prompt, |_| ControlFlow::Continue(()))?;
-                tokens += session.generate(&options, |_| ControlFlow::Continue(()))?.tokens.len();
+                let mut session = bdh.session_with(forgetting)?;
+                session.feed(prompt)?;
+                tokens += session.generate(&options)?.tokens.len();
             }
             alone = Instant::now();
         }

@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let bdh = Bdh::new(Model::from_path("models/bdh-shakespeare")?, &device, WeightChoice::Auto)?;
     println!("{} on {}", bdh.model().name, bdh.device());
-    let mut session = bdh.session(Forgetting::of_model(&bdh.model().config))?;
+    let mut session = bdh.session_with(Forgetting::of_model(&bdh.model().config))?;
     if let Some(path) = state.as_deref().filter(|path| path.exists()) {
         session.restore(&Snapshot::load(&bdh, path)?)?;
         println!("{}: from position {}", path.display(), session.position());
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let (mut written, mut mark, mut start) = (0, 0, Instant::now());
     let mut samples = Vec::new();
-    let generated = session.generate(&options, |tokens| {
+    let generated = session.generate_with(&options, |tokens| {
         written += tokens.len();
         if written - mark >= sample {
             let rate = (written - mark) as f64 / start.elapsed().as_secs_f64();

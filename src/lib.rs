@@ -19,20 +19,19 @@
 //! ```
 //! # #[cfg(feature = "embedded-model")]
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use bdh_gpu::{Bdh, Forgetting, GenerationOptions};
-//! use std::ops::ControlFlow;
+//! use bdh_gpu::{Bdh, GenerationOptions};
 //!
 //! let model = Bdh::embedded()?; // or Bdh::from_pretrained("models/bdh-shakespeare")?
-//! let options = GenerationOptions { max_new_tokens: 50, seed: Some(1), ..GenerationOptions::of_model(model.model()) };
+//! let options = GenerationOptions { max_new_tokens: 50, seed: Some(1), ..model.options() };
 //! println!("{}", model.generate_text("To be or ", &options)?);
 //!
 //! // A session holds a state: feed it, generate, and go on where it stopped.
-//! let mut session = model.session(Forgetting::of_model(&model.model().config))?;
-//! session.feed(&model.encode(b"To be or ")?, |_| ControlFlow::Continue(()))?;
-//! let generated = session.generate(&options, |_tokens| ControlFlow::Continue(()))?;
+//! let mut session = model.session()?;
+//! session.feed(&model.encode(b"To be or ")?)?;
+//! let generated = session.generate(&options)?;
 //! assert_eq!(generated.tokens.len(), 50);
 //! let mut other = session.fork()?;
-//! other.generate(&GenerationOptions { seed: Some(2), ..options }, |_tokens| ControlFlow::Continue(()))?;
+//! other.generate(&GenerationOptions { seed: Some(2), ..options })?;
 //! assert_eq!((session.position(), other.position()), (59, 109));
 //! # Ok(())
 //! # }

@@ -77,8 +77,8 @@ fn an_ended_stream_stays_ended() {
 
 /// A conversation that has read something.
 fn session(model: &Bdh) -> Session {
-    let mut session = model.session(Forgetting::Full).unwrap();
-    session.feed(&model.encode(b"To be or ").unwrap(), |_| ControlFlow::Continue(())).unwrap();
+    let mut session = model.session_with(Forgetting::Full).unwrap();
+    session.feed(&model.encode(b"To be or ").unwrap()).unwrap();
     session
 }
 
@@ -94,10 +94,10 @@ fn a_conversation_continues_in_pieces() {
         assert!(matches!(pieces.next_within(Duration::ZERO), Poll::Ready(None)));
         let mut other = pieces.into_session();
         let snapshot = whole.snapshot().unwrap();
-        let generated = whole.generate(&options, |_| ControlFlow::Continue(())).unwrap();
+        let generated = whole.generate(&options).unwrap();
         assert_eq!(text, model.decode(&generated.tokens));
         assert_eq!(other.position(), whole.position());
-        let next = |session: &mut Session| session.generate(&self::options(20), |_| ControlFlow::Continue(())).unwrap();
+        let next = |session: &mut Session| session.generate(&self::options(20)).unwrap();
         assert_eq!(next(&mut other).tokens, next(&mut whole).tokens);
         whole.restore(&snapshot).unwrap();
     }
@@ -114,14 +114,14 @@ fn a_conversation_goes_on_after_the_pieces_that_were_taken() {
         let tokens = stopped.position() as usize - "To be or ".len();
         assert_eq!(count == 0, tokens == 0, "{tokens} tokens, {text:?}");
         let mut whole = session(&model);
-        let generated = whole.generate(&options(tokens + 20), |_| ControlFlow::Continue(())).unwrap().tokens;
+        let generated = whole.generate(&options(tokens + 20)).unwrap().tokens;
         let written = model.decode(&generated[..tokens]);
         // Up to three bytes of a character may wait for the rest of it.
         assert!(
             written.starts_with(&text) && written.len() <= text.len() + 3 * r"\x00".len(),
             "{text:?} of {written:?}"
         );
-        let rest = stopped.generate(&options(20), |_| ControlFlow::Continue(())).unwrap().tokens;
+        let rest = stopped.generate(&options(20)).unwrap().tokens;
         assert_eq!(rest, generated[tokens..]);
     }
     // Nobody waits for the conversation, or for a piece.
@@ -157,7 +157,7 @@ fn a_failure_is_a_streams_last_item() {
     let bdh = Bdh::new(model, &DeviceChoice::Cpu, WeightChoice::F32).unwrap();
     let items: Vec<_> = bdh.generate_stream("", &options(5)).unwrap().collect();
     assert!(matches!(items.last(), Some(Err(GenerationError::Sampling { .. }))), "{items:?}");
-    let items: Vec<_> = bdh.session(Forgetting::Full).unwrap().into_stream(options(5)).collect();
+    let items: Vec<_> = bdh.session_with(Forgetting::Full).unwrap().into_stream(options(5)).collect();
     assert!(matches!(items.last(), Some(Err(GenerationError::Sampling { .. }))), "{items:?}");
 }
 

@@ -35,7 +35,7 @@ fn search_with(
     beam: &BeamOptions,
     forgetting: Forgetting,
 ) -> Vec<Hypothesis> {
-    bdh.beam_search(prompt, sampling, beam, forgetting, |_| ControlFlow::Continue(())).expect("a search")
+    bdh.beam_search(prompt, sampling, beam, forgetting).expect("a search")
 }
 
 #[test]
@@ -180,9 +180,9 @@ fn one_beam_is_greedy() {
     let options = GenerationOptions { max_new_tokens: 40, sampling, ..GenerationOptions::default() };
     let beam = BeamOptions { num_beams: 1, max_new_tokens: 40, ..BeamOptions::default() };
     for bdh in devices(&model) {
-        let mut session = bdh.session(Forgetting::Full).unwrap();
-        session.feed(&prompt, |_| ControlFlow::Continue(())).unwrap();
-        let greedy = session.generate(&options, |_| ControlFlow::Continue(())).unwrap();
+        let mut session = bdh.session_with(Forgetting::Full).unwrap();
+        session.feed(&prompt).unwrap();
+        let greedy = session.generate(&options).unwrap();
         assert_eq!(search(&bdh, &prompt, &sampling, &beam)[0].tokens, greedy.tokens, "on {}", bdh.device());
     }
 }
@@ -203,7 +203,7 @@ fn more_beams_find_likelier_texts() {
                 ControlFlow::Continue(())
             };
             let mut found =
-                bdh.beam_search(&prompt, &SamplingOptions::greedy(), &beam, Forgetting::Full, listen).unwrap();
+                bdh.beam_search_with(&prompt, &SamplingOptions::greedy(), &beam, Forgetting::Full, listen).unwrap();
             let states = largest as f64 / (4.0 * snapshot_len(&bdh.model().config) as f64);
             println!("{num_beams} beams, {}: {states:.2} states, {:.2?}", bdh.device(), start.elapsed());
             // A node is about 1/128 of this state. One beam needs a few, eight some more; without folding and
@@ -224,7 +224,7 @@ fn a_search_can_be_ended_and_the_beams_are_the_result() {
         let beam = BeamOptions { num_beams: 3, num_return_sequences: 3, ..BeamOptions::default() };
         let mut heard = Vec::new();
         let found = bdh
-            .beam_search(&[1, 2, 3], &SamplingOptions::greedy(), &beam, Forgetting::Full, |progress| {
+            .beam_search_with(&[1, 2, 3], &SamplingOptions::greedy(), &beam, Forgetting::Full, |progress| {
                 heard.push(progress);
                 match progress {
                     BeamProgress::Generated { tokens: 4, .. } => ControlFlow::Break(()),
@@ -249,7 +249,7 @@ fn what_cannot_be_searched_is_an_error() {
     let bdh = Bdh::new(small(11), &DeviceChoice::Cpu, WeightChoice::F32).unwrap();
     let greedy = SamplingOptions::greedy();
     let error = |prompt: &[u32], sampling: SamplingOptions, beam: BeamOptions| {
-        bdh.beam_search(prompt, &sampling, &beam, Forgetting::Full, |_| ControlFlow::Continue(())).unwrap_err()
+        bdh.beam_search(prompt, &sampling, &beam, Forgetting::Full).unwrap_err()
     };
     let beam = BeamOptions::default();
     let many = BeamOptions { num_return_sequences: 5, ..beam.clone() };
@@ -258,7 +258,7 @@ fn what_cannot_be_searched_is_an_error() {
     assert!(error(&[1], sampling, beam.clone()).to_string().contains("--repetition-penalty"));
     assert!(error(&[11], greedy, beam.clone()).to_string().contains("vocabulary"));
     let ten = Bdh::new(small(10), &DeviceChoice::Cpu, WeightChoice::F32).unwrap();
-    let empty = ten.beam_search(&[], &greedy, &beam, Forgetting::Full, |_| ControlFlow::Continue(()));
+    let empty = ten.beam_search(&[], &greedy, &beam, Forgetting::Full);
     assert!(empty.unwrap_err().to_string().contains("the prompt is empty"));
     // Every token is banned.
     let banned = BeamOptions { eos_token_ids: (0..11).collect(), ..beam };
@@ -279,7 +279,7 @@ fn logits_that_are_not_numbers_are_an_error_with_the_position() {
     model.weights.lm_head = Tensor::from_f32(&[20, 11], head);
     for bdh in devices(&model) {
         let beam = BeamOptions::default();
-        let found = bdh.beam_search(&[1, 2, 3], &SamplingOptions::greedy(), &beam, Forgetting::Full, |_| {
+        let found = bdh.beam_search_with(&[1, 2, 3], &SamplingOptions::greedy(), &beam, Forgetting::Full, |_| {
             ControlFlow::Continue(())
         });
         let error = found.unwrap_err();
@@ -306,7 +306,7 @@ fn eight_beams_of_the_default_model_take_little_more_than_one_state() {
     let beam = BeamOptions { num_beams: 8, max_new_tokens: 8, ..BeamOptions::default() };
     for bdh in devices(&model) {
         let mut largest = 0;
-        let search = bdh.beam_search(&[1, 2], &SamplingOptions::greedy(), &beam, Forgetting::Full, |progress| {
+        let search = bdh.beam_search_with(&[1, 2], &SamplingOptions::greedy(), &beam, Forgetting::Full, |progress| {
             if let BeamProgress::Generated { state_bytes, .. } = progress {
                 largest = largest.max(state_bytes);
             }

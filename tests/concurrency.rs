@@ -36,12 +36,12 @@ fn work(bdh: &Bdh, kind: usize) -> String {
         0 => bdh.generate_text(PROMPT, &options(seed)).unwrap(),
         1 => {
             // A conversation of several turns, taken back in between, and a second one with the same past.
-            let mut session = bdh.session(Forgetting::Full).unwrap();
-            session.feed(&bdh.encode(PROMPT.as_bytes()).unwrap(), |_| ControlFlow::Continue(())).unwrap();
+            let mut session = bdh.session_with(Forgetting::Full).unwrap();
+            session.feed(&bdh.encode(PROMPT.as_bytes()).unwrap()).unwrap();
             let snapshot = session.snapshot().unwrap();
-            let first = session.generate(&options(seed), |_| ControlFlow::Continue(())).unwrap();
+            let first = session.generate(&options(seed)).unwrap();
             session.restore(&snapshot).unwrap();
-            let second = session.fork().unwrap().generate(&options(seed), |_| ControlFlow::Continue(())).unwrap();
+            let second = session.fork().unwrap().generate(&options(seed)).unwrap();
             assert_eq!(first.tokens, second.tokens);
             bdh.decode(&first.tokens)
         }
@@ -49,7 +49,8 @@ fn work(bdh: &Bdh, kind: usize) -> String {
             let prompt = bdh.encode(PROMPT.as_bytes()).unwrap();
             let beam = BeamOptions { num_beams: 3, max_new_tokens: 12, ..BeamOptions::default() };
             let go_on = |_| ControlFlow::Continue(());
-            let found = bdh.beam_search(&prompt, &SamplingOptions::greedy(), &beam, Forgetting::Full, go_on).unwrap();
+            let found =
+                bdh.beam_search_with(&prompt, &SamplingOptions::greedy(), &beam, Forgetting::Full, go_on).unwrap();
             format!("{found:?}")
         }
         3 => {

@@ -15,7 +15,6 @@ use bdh_gpu::{Forgetting, GenerationError, GenerationOptions, Model};
 use faults::{Driver, change_plan, run_apart};
 use program::{Run, file_with, path, program, run, run_command};
 use serde_json::Value;
-use std::ops::ControlFlow;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -299,8 +298,8 @@ fn shipped() -> Bdh {
 }
 
 fn session(bdh: &Bdh) -> Session {
-    let mut session = bdh.session(Forgetting::Full).unwrap();
-    session.feed(&bdh.encode(b"KING:").unwrap(), |_| ControlFlow::Continue(())).unwrap();
+    let mut session = bdh.session_with(Forgetting::Full).unwrap();
+    session.feed(&bdh.encode(b"KING:").unwrap()).unwrap();
     session
 }
 
@@ -309,7 +308,7 @@ fn options() -> GenerationOptions {
 }
 
 fn text(session: &mut Session) -> Result<Vec<u32>, GenerationError> {
-    Ok(session.generate(&options(), |_| ControlFlow::Continue(()))?.tokens)
+    Ok(session.generate(&options())?.tokens)
 }
 
 #[track_caller]
@@ -337,11 +336,11 @@ fn no_memory_apart() {
     for plan in ["largest 100000", "largest 2000000"] {
         change_plan(plan);
         assert_out_of_memory(conversation.fork());
-        assert_out_of_memory(bdh.session(Forgetting::Full));
+        assert_out_of_memory(bdh.session_with(Forgetting::Full));
     }
     change_plan("vkCreateBuffer -2 from 0");
     let beam = BeamOptions { num_beams: 4, max_new_tokens: 5, ..BeamOptions::default() };
-    assert_out_of_memory(conversation.beam_search(&options().sampling, &beam, |_| ControlFlow::Continue(())));
+    assert_out_of_memory(conversation.beam_search(&options().sampling, &beam));
     change_plan("");
     assert_eq!(text(&mut conversation).unwrap(), expected);
     assert_eq!(text(&mut session(&bdh).fork().unwrap()).unwrap(), expected);
@@ -369,7 +368,7 @@ fn lost_apart() {
         assert_eq!((conversation.device(), conversation.position()), (&failover.device, 35));
         assert!(conversation.take_failover().is_none() && conversation.snapshot().is_ok());
         change_plan("");
-        match bdh.session(Forgetting::Full).map(drop).expect_err("the device is lost") {
+        match bdh.session_with(Forgetting::Full).map(drop).expect_err("the device is lost") {
             GenerationError::Backend(BackendError::Lost { .. }) => {}
             other => panic!("{plan}: {other}"),
         };
@@ -394,10 +393,10 @@ fn threads_apart() {
     change_plan("largest 2000000");
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            assert_out_of_memory(bdh.session(Forgetting::Full));
+            assert_out_of_memory(bdh.session_with(Forgetting::Full));
             start.wait();
             while !done.load(Relaxed) {
-                assert_out_of_memory(bdh.session(Forgetting::Full));
+                assert_out_of_memory(bdh.session_with(Forgetting::Full));
             }
         });
         start.wait();

@@ -23,10 +23,10 @@ fn options(max_new_tokens: usize, sampling: SamplingOptions) -> GenerationOption
 
 /// A session's continuation of a prompt.
 fn alone(bdh: &Bdh, prompt: &[u8], options: &GenerationOptions, burst: usize) -> Generated {
-    let mut session = bdh.session(Forgetting::of_model(&bdh.model().config)).unwrap();
+    let mut session = bdh.session_with(Forgetting::of_model(&bdh.model().config)).unwrap();
     session.limit_burst(burst);
-    session.feed(&bdh.encode(prompt).unwrap(), |_| ControlFlow::Continue(())).unwrap();
-    session.generate(options, |_| ControlFlow::Continue(())).unwrap()
+    session.feed(&bdh.encode(prompt).unwrap()).unwrap();
+    session.generate(options).unwrap()
 }
 
 /// A batch's completions, `[prompts][sequences]`.
@@ -115,10 +115,10 @@ fn greedy_matches_the_port(device: DeviceChoice) {
         for (name, repetition_penalty) in [("greedy", 1.0), ("greedy_rep13", 1.3)] {
             let expected = golden.tokens(name);
             let (prompt, continuation) = expected.split_at(5);
-            let mut session = bdh.session(Forgetting::Full).unwrap();
-            session.feed(prompt, |_| ControlFlow::Continue(())).unwrap();
+            let mut session = bdh.session_with(Forgetting::Full).unwrap();
+            session.feed(prompt).unwrap();
             let sampling = SamplingOptions { repetition_penalty, ..SamplingOptions::greedy() };
-            let got = session.generate(&options(24, sampling), |_| ControlFlow::Continue(())).unwrap();
+            let got = session.generate(&options(24, sampling)).unwrap();
             assert_eq!(got.tokens, continuation, "{folder}, {name}");
         }
     }
@@ -147,10 +147,10 @@ fn nothing_to_do_is_done_at_once() {
 #[test]
 fn the_first_token_comes_alone() {
     let bdh = bdh(DeviceChoice::Cpu);
-    let mut session = bdh.session(Forgetting::Full).unwrap();
-    session.feed(&bdh.encode(b"KING:").unwrap(), |_| ControlFlow::Continue(())).unwrap();
+    let mut session = bdh.session_with(Forgetting::Full).unwrap();
+    session.feed(&bdh.encode(b"KING:").unwrap()).unwrap();
     let mut bursts = Vec::new();
-    let generated = session.generate(&options(50, SamplingOptions::default()), |tokens| {
+    let generated = session.generate_with(&options(50, SamplingOptions::default()), |tokens| {
         bursts.push(tokens.len());
         ControlFlow::Continue(())
     });
@@ -173,15 +173,15 @@ fn a_turn_after_an_end_token_is_read() {
     let bdh = bdh(DeviceChoice::Cpu);
     let mut options = options(40, SamplingOptions::greedy());
     options.eos_token_ids = vec![b' ' as u32];
-    let mut session = bdh.session(Forgetting::Full).unwrap();
+    let mut session = bdh.session_with(Forgetting::Full).unwrap();
     let feed = |session: &mut bdh_gpu::generation::Session, text: &[u8]| {
-        session.feed(&bdh.encode(text).unwrap(), |_| ControlFlow::Continue(())).unwrap();
+        session.feed(&bdh.encode(text).unwrap()).unwrap();
     };
     feed(&mut session, b"The ki");
-    let first = session.generate(&options, |_| ControlFlow::Continue(())).unwrap();
+    let first = session.generate(&options).unwrap();
     assert_eq!(first.finish_reason, FinishReason::Eos);
     feed(&mut session, b"and the queen of Na");
-    let second = session.generate(&options, |_| ControlFlow::Continue(())).unwrap();
+    let second = session.generate(&options).unwrap();
     let mut whole = b"The ki".to_vec();
     whole.extend(first.tokens.iter().map(|&t| t as u8));
     whole.extend(b"and the queen of Na");
@@ -191,14 +191,14 @@ fn a_turn_after_an_end_token_is_read() {
 #[test]
 fn a_conversation_goes_on_after_its_end_token() {
     let bdh = bdh(DeviceChoice::Cpu);
-    let mut session = bdh.session(Forgetting::Full).unwrap();
-    session.feed(&bdh.encode(b"KING:\n").unwrap(), |_| ControlFlow::Continue(())).unwrap();
+    let mut session = bdh.session_with(Forgetting::Full).unwrap();
+    session.feed(&bdh.encode(b"KING:\n").unwrap()).unwrap();
     let mut options = options(200, SamplingOptions::greedy());
     options.eos_token_ids = vec![b'\n' as u32];
-    let first = session.generate(&options, |_| ControlFlow::Continue(())).unwrap();
+    let first = session.generate(&options).unwrap();
     assert_eq!(first.finish_reason, FinishReason::Eos);
     assert_eq!(session.position(), 6 + first.tokens.len() as u64);
-    let second = session.generate(&options, |_| ControlFlow::Continue(())).unwrap();
+    let second = session.generate(&options).unwrap();
     // The same as one conversation without an end: greedy text does not depend on the turns.
     options.eos_token_ids.clear();
     options.max_new_tokens = first.tokens.len() + second.tokens.len();
@@ -207,9 +207,9 @@ fn a_conversation_goes_on_after_its_end_token() {
 }
 
 fn alone_full(bdh: &Bdh, prompt: &[u8], options: &GenerationOptions) -> Generated {
-    let mut session = bdh.session(Forgetting::Full).unwrap();
-    session.feed(&bdh.encode(prompt).unwrap(), |_| ControlFlow::Continue(())).unwrap();
-    session.generate(options, |_| ControlFlow::Continue(())).unwrap()
+    let mut session = bdh.session_with(Forgetting::Full).unwrap();
+    session.feed(&bdh.encode(prompt).unwrap()).unwrap();
+    session.generate(options).unwrap()
 }
 
 /// Bits per token of the drawn tokens' distribution, and the share of 4-grams seen before.

@@ -86,11 +86,11 @@ fn check_position(device: &DeviceChoice) {
     let bdh = Bdh::new(overflowing(), device, WeightChoice::F32).unwrap();
     // Short enough to be read one by one, and long enough for chunks.
     for length in [3, 30] {
-        let mut session = bdh.session(Forgetting::Full).unwrap();
+        let mut session = bdh.session_with(Forgetting::Full).unwrap();
         let prompt = [vec![5; length], vec![7]].concat();
-        session.feed(&prompt, |_| ControlFlow::Continue(())).unwrap();
+        session.feed(&prompt).unwrap();
         let options = GenerationOptions { max_new_tokens: 5, seed: Some(1), ..GenerationOptions::default() };
-        let error = session.generate(&options, |_| ControlFlow::Continue(())).unwrap_err();
+        let error = session.generate(&options).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, GenerationError::Sampling { .. }), "{error:?}");
         assert!(message.starts_with(&format!("at position {length}: ")) && message.contains("NaN"), "{message}");

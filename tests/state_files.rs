@@ -21,11 +21,11 @@ fn bdh(folder: &str, device: DeviceChoice) -> Bdh {
 
 fn session(bdh: &Bdh) -> Session {
     // Forgetting sets in within the tests' lengths, and rescales the state.
-    bdh.session(Forgetting::After { context: 40, tau: 2.0 }).expect("a session")
+    bdh.session_with(Forgetting::After { context: 40, tau: 2.0 }).expect("a session")
 }
 
 fn feed(session: &mut Session, tokens: &[u32]) {
-    session.feed(tokens, |_| ControlFlow::Continue(())).expect("tokens are read");
+    session.feed(tokens).expect("tokens are read");
 }
 
 fn bytes(text: &[u8]) -> Vec<u32> {
@@ -40,7 +40,7 @@ fn options(max_new_tokens: usize) -> GenerationOptions {
 }
 
 fn generate(session: &mut Session, max_new_tokens: usize) -> Vec<u32> {
-    session.generate(&options(max_new_tokens), |_| ControlFlow::Continue(())).expect("tokens are drawn").tokens
+    session.generate(&options(max_new_tokens)).expect("tokens are drawn").tokens
 }
 
 /// Through a file and into a new session, as another process would.
@@ -48,7 +48,7 @@ fn reopen(bdh: &Bdh, session: &mut Session) -> Session {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("state");
     session.snapshot().expect("a snapshot").save(bdh, &path).expect("a file");
-    let mut reopened = bdh.session(Forgetting::Full).expect("a session");
+    let mut reopened = bdh.session_with(Forgetting::Full).expect("a session");
     reopened.restore(&Snapshot::load(bdh, &path).expect("a sound file")).expect("a state that fits");
     assert_eq!(reopened.snapshot().expect("a snapshot"), session.snapshot().expect("a snapshot"));
     reopened
@@ -122,7 +122,7 @@ fn a_stop_text_leaves_the_state_of_what_was_kept() {
         let options = GenerationOptions { stop: vec![stop.to_string()], eos_token_ids: Vec::new(), ..options(max) };
         let mut streamed = Vec::new();
         let generated = stopped
-            .generate(&options, |tokens| {
+            .generate_with(&options, |tokens| {
                 streamed.extend_from_slice(tokens);
                 ControlFlow::Continue(())
             })
@@ -131,14 +131,14 @@ fn a_stop_text_leaves_the_state_of_what_was_kept() {
         let mut plain = session(&bdh);
         feed(&mut plain, &bytes(b"KING:\n"));
         let unstopped = GenerationOptions { stop: Vec::new(), ..options.clone() };
-        let whole = plain.generate(&unstopped, |_| ControlFlow::Continue(())).unwrap().tokens;
+        let whole = plain.generate(&unstopped).unwrap().tokens;
         let text: String = whole.iter().map(|&token| token as u8 as char).collect();
         let at = text.find(stop).unwrap_or_else(|| panic!("{stop:?} does not occur in {text:?}"));
         assert_eq!((generated.finish_reason, &generated.tokens[..]), (FinishReason::Stop, &whole[..at]), "{stop:?}");
         let mut exact = session(&bdh);
         feed(&mut exact, &bytes(b"KING:\n"));
         let exactly = GenerationOptions { max_new_tokens: at, ..unstopped };
-        exact.generate(&exactly, |_| ControlFlow::Continue(())).unwrap();
+        exact.generate(&exactly).unwrap();
         assert_eq!(stopped.snapshot().unwrap(), exact.snapshot().unwrap(), "{stop:?}");
     }
 }
@@ -149,12 +149,12 @@ fn beams_continue_a_conversation() {
     let prompt = bytes(b"To be or not to be");
     let beam = BeamOptions { num_beams: 3, num_return_sequences: 3, max_new_tokens: 12, ..Default::default() };
     let sampling = SamplingOptions { repetition_penalty: 1.2, ..Default::default() };
-    let expected = bdh.beam_search(&prompt, &sampling, &beam, Forgetting::Full, |_| ControlFlow::Continue(())).unwrap();
-    let mut session = bdh.session(Forgetting::Full).unwrap();
+    let expected = bdh.beam_search(&prompt, &sampling, &beam, Forgetting::Full).unwrap();
+    let mut session = bdh.session_with(Forgetting::Full).unwrap();
     feed(&mut session, &prompt[..5]);
     feed(&mut session, &prompt[5..]);
     let before = session.snapshot().unwrap();
-    let found = session.beam_search(&sampling, &beam, |_| ControlFlow::Continue(())).unwrap();
+    let found = session.beam_search(&sampling, &beam).unwrap();
     // The prompt came in two pieces here: the same to rounding.
     let texts = |found: &[Hypothesis]| found.iter().map(|text| text.tokens.clone()).collect::<Vec<_>>();
     assert_eq!(texts(&found), texts(&expected));
@@ -164,7 +164,7 @@ fn beams_continue_a_conversation() {
     // A beam that comes to a stop text ends there.
     let alone = BeamOptions { num_return_sequences: 1, num_beams: 1, ..beam };
     let mut text = |beam: &BeamOptions| {
-        let found = session.beam_search(&sampling, beam, |_| ControlFlow::Continue(())).unwrap().remove(0);
+        let found = session.beam_search(&sampling, beam).unwrap().remove(0);
         (found.tokens.iter().map(|&token| token as u8 as char).collect::<String>(), found.ended)
     };
     let (whole, _) = text(&alone);

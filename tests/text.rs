@@ -198,8 +198,8 @@ fn texts(bdh: &Bdh, prompt: &str, options: &GenerationOptions) -> Vec<(&'static 
     let tokens = bdh.encode(prompt.as_bytes()).unwrap();
     let forgetting = Forgetting::Full;
     let session = || {
-        let mut session = bdh.session(forgetting).unwrap();
-        session.feed(&tokens, |_| ControlFlow::Continue(())).unwrap();
+        let mut session = bdh.session_with(forgetting).unwrap();
+        session.feed(&tokens).unwrap();
         session
     };
     let mut texts = vec![
@@ -209,7 +209,7 @@ fn texts(bdh: &Bdh, prompt: &str, options: &GenerationOptions) -> Vec<(&'static 
         ("session", {
             let mut session = session();
             let stream = session.text_stream();
-            let generated = session.generate(options, |_| ControlFlow::Continue(())).unwrap();
+            let generated = session.generate(options).unwrap();
             stream.text(&generated.tokens) + &generated.tail
         }),
         ("session's stream", session().into_stream(options.clone()).map(Result::unwrap).collect()),
@@ -232,8 +232,7 @@ fn texts(bdh: &Bdh, prompt: &str, options: &GenerationOptions) -> Vec<(&'static 
         ..BeamOptions::default()
     };
     if options.max_new_tokens > 0 {
-        let found =
-            bdh.beam_search(&tokens, &options.sampling, &beam, forgetting, |_| ControlFlow::Continue(())).unwrap();
+        let found = bdh.beam_search(&tokens, &options.sampling, &beam, forgetting).unwrap();
         texts.push(("beams", bdh.continuation(&tokens).text(&found[0].tokens) + &found[0].tail));
     }
     texts
@@ -279,14 +278,14 @@ fn pieces_of_a_conversation_join_to_the_whole_text() {
         let directory = kind.directory();
         let bdh = open(directory.path());
         for size in 1..4 {
-            let mut session = bdh.session(Forgetting::Full).unwrap();
+            let mut session = bdh.session_with(Forgetting::Full).unwrap();
             let prompt = session.encode(kind.prompt.as_bytes()).unwrap();
-            session.feed(&prompt, |_| ControlFlow::Continue(())).unwrap();
+            session.feed(&prompt).unwrap();
             let (mut text, mut left) = (String::new(), kind.new_tokens());
             while left > 0 {
                 let count = left.min(size);
                 let mut stream = session.text_stream();
-                let generated = session.generate(&greedy(count, &[]), |_| ControlFlow::Continue(())).unwrap();
+                let generated = session.generate(&greedy(count, &[])).unwrap();
                 text += &stream.take(&generated.tokens);
                 left -= count;
                 session = session.fork().unwrap();
@@ -376,9 +375,9 @@ fn a_later_prompt_is_added_as_it_is() {
         let tokenizer = tokenizer("BPE", &TOKENS, [normalizer, pre_tokenizer, metaspace("always")]);
         let directory = save(&chain(TOKENS.len(), |token| next[token]), Some(&tokenizer));
         let bdh = open(directory.path());
-        let mut session = bdh.session(Forgetting::Full).unwrap();
+        let mut session = bdh.session_with(Forgetting::Full).unwrap();
         let first = session.encode(b"Hello").unwrap();
-        session.feed(&first, |_| ControlFlow::Continue(())).unwrap();
+        session.feed(&first).unwrap();
         assert_eq!((first, session.encode(b",").unwrap()), (vec![0], vec![1]), "{name}");
         assert_eq!(session.encode(b" ,").unwrap(), [2], "{name}: a space that was given stays");
         session.reset().unwrap();
@@ -396,8 +395,8 @@ fn a_later_prompt_is_added_as_it_is() {
     let kind = kinds_named("word piece");
     let directory = kind.directory();
     let bdh = open(directory.path());
-    let mut session = bdh.session(Forgetting::Full).unwrap();
-    session.feed(&bdh.encode(b"un").unwrap(), |_| ControlFlow::Continue(())).unwrap();
+    let mut session = bdh.session_with(Forgetting::Full).unwrap();
+    session.feed(&bdh.encode(b"un").unwrap()).unwrap();
     assert_eq!(session.encode(b"happy people").unwrap(), bdh.encode(b"unhappy people").unwrap()[1..]);
     assert_eq!(session.encode(b" people").unwrap(), bdh.encode(b"people").unwrap());
 }

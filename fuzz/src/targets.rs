@@ -7,7 +7,6 @@ use bdh_gpu::generation::{Bdh, DeviceChoice, GenerationOptions, Settings, Snapsh
 use bdh_gpu::model::{LoadOptions, Model, Tokenizer};
 use std::error::Error;
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tempfile::TempDir;
@@ -102,11 +101,11 @@ pub fn state(data: &[u8]) {
         (bdh, Ok(snapshot)) => (bdh, snapshot),
         (_, Err(error)) => return check_message(&error),
     };
-    let mut session = bdh.session(snapshot.forgetting()).expect("a small state");
+    let mut session = bdh.session_with(snapshot.forgetting()).expect("a small state");
     session.restore(&snapshot).expect("a state of this model");
     let options = GenerationOptions { max_new_tokens: 3, seed: Some(1), ..GenerationOptions::default() };
-    let fed = session.feed(&[1, 2], |_| ControlFlow::Continue(()));
-    match fed.and_then(|()| session.generate(&options, |_| ControlFlow::Continue(()))) {
+    let fed = session.feed(&[1, 2]);
+    match fed.and_then(|()| session.generate(&options)) {
         Ok(_) => {
             let snapshot = session.snapshot().expect("a snapshot");
             snapshot.save(bdh, &path).expect("a state file");

@@ -149,7 +149,7 @@ impl Job {
         let sampling = &self.settings.options.sampling;
         let mut finished = Vec::new();
         for (prompt, tokens) in prompts.iter().enumerate() {
-            let found = bdh.beam_search(tokens, sampling, &beam, self.forgetting, |_| signals.flow());
+            let found = bdh.beam_search_with(tokens, sampling, &beam, self.forgetting, |_| signals.flow());
             let found = found.map_err(|error| of_prompt(error, prompt, prompts.len()))?;
             if signals.flow().is_break() {
                 break;

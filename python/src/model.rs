@@ -283,7 +283,7 @@ impl Model {
     fn session(&self, py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Session> {
         let forgetting = Options::read_context("session", options)?.forgetting(&self.bdh)?;
         let bdh = self.bdh.get()?;
-        let session = detached(py, |_| bdh.session(forgetting).map_err(errors::generation))?;
+        let session = detached(py, |_| bdh.session_with(forgetting).map_err(errors::generation))?;
         Ok(Session::new(&self.bdh, session))
     }
 
@@ -292,7 +292,7 @@ impl Model {
         let bdh = self.bdh.get()?;
         let session = detached(py, |_| {
             let snapshot = Snapshot::load(bdh, &path).map_err(errors::state)?;
-            let mut session = bdh.session(snapshot.forgetting()).map_err(errors::generation)?;
+            let mut session = bdh.session_with(snapshot.forgetting()).map_err(errors::generation)?;
             session.restore(&snapshot).map_err(errors::generation)?;
             Ok(session)
         })?;

@@ -84,16 +84,16 @@ impl Session {
         self.work(py, |session, signals| {
             let stream = session.text_stream();
             if !settings.uses_beams() {
-                let generated = session.generate(&settings.options, |_| signals.flow());
+                let generated = session.generate_with(&settings.options, |_| signals.flow());
                 let generated = generated.map_err(errors::generation)?;
                 return Ok(Next { tokens: generated.tokens, tail: generated.tail, stream });
             }
             let beam = settings.beam_options(1);
-            let found = session.beam_search(&settings.options.sampling, &beam, |_| signals.flow());
+            let found = session.beam_search_with(&settings.options.sampling, &beam, |_| signals.flow());
             let best = found.map_err(errors::generation)?.into_iter().next();
             let (tokens, tail) = best.map(|text| (text.tokens, text.tail)).unwrap_or_default();
             if signals.flow().is_continue() {
-                session.feed(&tokens, |_| signals.flow()).map_err(errors::generation)?;
+                session.feed_with(&tokens, |_| signals.flow()).map_err(errors::generation)?;
             }
             Ok(Next { tokens, tail, stream })
         })
@@ -142,7 +142,7 @@ impl Session {
                 Input::Text(text) => session.encode(text.as_bytes()).map_err(errors::generation)?,
                 Input::Ids(ids) => ids,
             };
-            session.feed(&tokens, |_| signals.flow()).map_err(errors::generation)
+            session.feed_with(&tokens, |_| signals.flow()).map_err(errors::generation)
         })
     }
 

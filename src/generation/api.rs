@@ -77,9 +77,9 @@ impl Bdh {
     /// ```
     pub fn generate(&self, prompt: &[u32], options: &GenerationOptions) -> Result<Generated, GenerationError> {
         options.validate()?;
-        let mut session = self.session(Forgetting::of_model(&self.model().config))?;
-        session.feed(prompt, |_| ControlFlow::Continue(()))?;
-        session.generate(options, |_| ControlFlow::Continue(()))
+        let mut session = self.session()?;
+        session.feed(prompt)?;
+        session.generate(options)
     }
 
     /// Continues a prompt and hands out the text as it comes: the prompt first, then a piece for every burst of

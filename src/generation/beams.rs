@@ -28,13 +28,27 @@ impl Bdh {
     /// Finds the likeliest continuations of a prompt (token ids), the best first. An empty prompt starts
     /// from [`Bdh::default_prompt`].
     ///
-    /// Of `sampling` only the penalties and `min_new_tokens` matter: nothing is drawn. `progress` hears how
-    /// far the search is and may end it; the beams as they stand are then the result.
+    /// Of `sampling` only the penalties and `min_new_tokens` matter: nothing is drawn.
     ///
     /// # Errors
     /// Options out of range, and token ids outside the vocabulary, before any work starts; logits that
     /// allow no choice; a device that fails, or whose memory cannot hold what beams do not share.
     pub fn beam_search(
+        &self,
+        prompt: &[u32],
+        sampling: &SamplingOptions,
+        beam: &BeamOptions,
+        forgetting: Forgetting,
+    ) -> Result<Vec<Hypothesis>, GenerationError> {
+        self.beam_search_with(prompt, sampling, beam, forgetting, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Bdh::beam_search`]. `progress` receives how far the search is and may end it; the beams as
+    /// they stand are then the result.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn beam_search_with(
         &self,
         prompt: &[u32],
         sampling: &SamplingOptions,

@@ -224,11 +224,24 @@ impl Bdh {
         &*self.backend
     }
 
-    /// An empty conversation.
+    /// The options that the model asks for: its generation_config.json over the built-in ones.
+    pub fn options(&self) -> GenerationOptions {
+        GenerationOptions::of_model(&self.model)
+    }
+
+    /// An empty conversation, which forgets as the model says ([`Forgetting::of_model`]).
     ///
     /// # Errors
     /// [`GenerationError::Backend`] where its state does not fit the device's memory.
-    pub fn session(&self, forgetting: Forgetting) -> Result<Session, GenerationError> {
+    pub fn session(&self) -> Result<Session, GenerationError> {
+        self.session_with(Forgetting::of_model(&self.model.config))
+    }
+
+    /// An empty conversation, with a choice of how much of the past counts.
+    ///
+    /// # Errors
+    /// As [`Bdh::session`].
+    pub fn session_with(&self, forgetting: Forgetting) -> Result<Session, GenerationError> {
         Session::new(self.clone(), forgetting)
     }
 

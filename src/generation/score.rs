@@ -59,7 +59,7 @@ impl Bdh {
             return Err(GenerationError::TooShort(tokens.len()));
         }
         let mut logprobs = vec![None];
-        self.session(forgetting)?.trace(tokens, |index, logits| {
+        self.session_with(forgetting)?.trace(tokens, |index, logits| {
             let target = tokens[index + 1] as usize;
             let logprob = log_softmax(logits, target);
             if logprob.is_nan() {
@@ -86,7 +86,7 @@ impl Bdh {
         let mut rows = Vec::with_capacity(tokens.len() * self.model().config.vocab_size);
         // A session reads a token when there is one after it. The one added here is never read.
         let followed = [tokens, &[0]].concat();
-        self.session(forgetting)?.trace(&followed, |index, logits| {
+        self.session_with(forgetting)?.trace(&followed, |index, logits| {
             rows.extend_from_slice(logits);
             Ok(progress(index + 1))
         })?;

@@ -166,18 +166,27 @@ impl Session {
     /// As [`Bdh::session`].
     pub fn fork(&mut self) -> Result<Self, GenerationError> {
         let snapshot = self.snapshot()?;
-        let mut fork = self.bdh.session(self.forgetting())?;
+        let mut fork = self.bdh.session_with(self.forgetting())?;
         fork.restore(&snapshot)?;
         fork.text = self.text.clone();
         Ok(fork)
     }
 
-    /// Reads tokens; `progress` hears how many of them have been read so far, and may end the reading.
+    /// Reads tokens.
     ///
     /// # Errors
     /// [`GenerationError`] for an id outside the vocabulary, a conversation that is full, or a device
     /// that fails.
-    pub fn feed(
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<(), GenerationError> {
+        self.feed_with(tokens, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Session::feed`]. `progress` receives how many of the tokens have been read so far, and may
+    /// end the reading; the rest is read before what comes next.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn feed_with(
         &mut self,
         tokens: &[u32],
         mut progress: impl FnMut(usize) -> ControlFlow<()>,
@@ -207,17 +216,24 @@ impl Session {
         Ok(())
     }
 
-    /// Continues the conversation. `each` receives the new tokens in bursts, as the device delivers
-    /// them, and may end the generation. Tokens that may be part of a stop text wait until that is known.
+    /// Continues the conversation.
     ///
     /// An empty conversation starts from [`Bdh::default_prompt`]. A generation that follows another one
     /// directly goes on with it: penalties and `min_new_tokens` count its tokens too. The random numbers go on
     /// in any case, so that the same seed never repeats them within a conversation.
     ///
     /// # Errors
-    /// As [`Session::feed`]; options out of range, before any work starts; and logits that allow no draw. `each` has
-    /// received every token that was drawn before.
-    pub fn generate(
+    /// As [`Session::feed`]; options out of range, before any work starts; and logits that allow no draw.
+    pub fn generate(&mut self, options: &GenerationOptions) -> Result<Generated, GenerationError> {
+        self.generate_with(options, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Session::generate`]. `each` receives the new tokens in bursts, as the device delivers
+    /// them, and may end the generation. Tokens that may be part of a stop text wait until that is known.
+    ///
+    /// # Errors
+    /// See there. `each` has received every token that was drawn before.
+    pub fn generate_with(
         &mut self,
         options: &GenerationOptions,
         mut each: impl FnMut(&[u32]) -> ControlFlow<()>,
@@ -305,10 +321,10 @@ impl Session {
     /// back. Errors come as the last piece, and leave a conversation as they do there.
     ///
     /// ```
-    /// # use bdh_gpu::{Bdh, Forgetting, GenerationOptions};
+    /// # use bdh_gpu::{Bdh, GenerationOptions};
     /// # let model = Bdh::embedded()?;
-    /// let options = GenerationOptions { max_new_tokens: 1000, ..GenerationOptions::of_model(model.model()) };
-    /// let mut pieces = model.session(Forgetting::of_model(&model.model().config))?.into_stream(options);
+    /// let options = GenerationOptions { max_new_tokens: 1000, ..model.options() };
+    /// let mut pieces = model.session()?.into_stream(options);
     /// while let Some(piece) = pieces.next().transpose()? {
     ///     print!("{piece}");
     ///     if piece.contains('.') {
@@ -328,12 +344,24 @@ impl Session {
         self.bdh.check_text()
     }
 
-    /// Finds the likeliest continuations of the conversation, which itself stays as it is. Options, progress
-    /// and errors are those of [`Bdh::beam_search`].
+    /// Finds the likeliest continuations of the conversation, which itself stays as it is. Options and
+    /// errors are those of [`Bdh::beam_search`].
     ///
     /// # Errors
     /// See there.
     pub fn beam_search(
+        &mut self,
+        sampling: &SamplingOptions,
+        beam: &BeamOptions,
+    ) -> Result<Vec<Hypothesis>, GenerationError> {
+        self.beam_search_with(sampling, beam, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Session::beam_search`], with progress as in [`Bdh::beam_search_with`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn beam_search_with(
         &mut self,
         sampling: &SamplingOptions,
         beam: &BeamOptions,
@@ -382,7 +410,7 @@ impl Session {
     fn start(&mut self) -> Result<(), GenerationError> {
         if self.batch.is_empty(0) {
             let start = self.bdh.default_prompt()?;
-            self.feed(&start, |_| ControlFlow::Continue(()))?;
+            self.feed(&start)?;
             // The text begins after it.
             self.text = self.bdh.text_stream();
         }

@@ -99,7 +99,7 @@ fn continue_session(
     let mut stream = session.text_stream();
     let mut text = String::new();
     let generated = session.check_text().and_then(|()| {
-        session.generate(options, |tokens| {
+        session.generate_with(options, |tokens| {
             tokens.iter().for_each(|&token| stream.push(token, &mut text));
             let wanted = if text.is_empty() {
                 // What has come so far is no whole character: the piece is still asked for, or nothing is any more.

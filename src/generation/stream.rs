@@ -125,12 +125,12 @@ impl Writer {
         if self.send(self.shown.clone()).is_break() || options.max_new_tokens == 0 {
             return Ok(());
         }
-        let mut session = self.bdh.session(forgetting)?;
-        session.feed(prompt, |_| self.flow())?;
+        let mut session = self.bdh.session_with(forgetting)?;
+        session.feed_with(prompt, |_| self.flow())?;
         if self.flow().is_break() {
             return Ok(());
         }
-        let generated = session.generate(options, &mut push);
+        let generated = session.generate_with(options, &mut push);
         // What there is of the text comes out, also where it could not go on.
         stream.finish(&mut text);
         if let Ok(generated) = &generated {

@@ -200,7 +200,7 @@ fn compare_beams(
     let beam = BeamOptions { max_new_tokens: beam.max_new_tokens.min(DRAWN), ..beam.clone() };
     let search = |bdh: &Bdh| -> Result<Vec<f64>, GenerationError> {
         let go_on = |_| ControlFlow::Continue(());
-        let found = bdh.beam_search(prompt, start.sampling, &beam, start.forgetting, go_on)?;
+        let found = bdh.beam_search_with(prompt, start.sampling, &beam, start.forgetting, go_on)?;
         Ok(found.iter().map(|text| text.score).collect())
     };
     let (got, expected) = (search(device)?, search(cpu)?);

@@ -133,7 +133,7 @@ impl Order<'_> {
         beam.validate()?;
         for (prompt, tokens) in prompts.tokens.iter().enumerate() {
             let (mut read, mut generated) = (0, 0);
-            let found = bdh.beam_search(tokens, &settings.options.sampling, &beam, forgetting, |progress| {
+            let found = bdh.beam_search_with(tokens, &settings.options.sampling, &beam, forgetting, |progress| {
                 let known = read + generated;
                 match progress {
                     BeamProgress::Read(tokens) => read = tokens,

@@ -251,9 +251,9 @@ impl Generate {
 
     /// A session, empty or from a state.
     fn session(&self, bdh: &Bdh, forgetting: Forgetting, settings: &mut Settings) -> Result<Session, Failure> {
-        let Some(path) = &self.state.load_state else { return Ok(bdh.session(forgetting)?) };
+        let Some(path) = &self.state.load_state else { return Ok(bdh.session_with(forgetting)?) };
         let snapshot = Snapshot::load(bdh, path)?;
-        let mut session = bdh.session(snapshot.forgetting())?;
+        let mut session = bdh.session_with(snapshot.forgetting())?;
         session.restore(&snapshot)?;
         if self.context.is_given() {
             session.set_forgetting(forgetting);

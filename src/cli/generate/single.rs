@@ -74,7 +74,7 @@ impl Run<'_> {
         sink(Event::PromptRead)?;
         let start = Instant::now();
         let mut sunk = Ok(());
-        let generated = session.generate(options, |tokens| {
+        let generated = session.generate_with(options, |tokens| {
             written.extend_from_slice(tokens);
             position += tokens.len() as u64;
             advise(position);
@@ -102,7 +102,7 @@ impl Run<'_> {
         let start = Instant::now();
         writing.start();
         let beam = self.settings.beam_options(self.sequences);
-        let found = session.beam_search(&self.settings.options.sampling, &beam, |_: BeamProgress| {
+        let found = session.beam_search_with(&self.settings.options.sampling, &beam, |_: BeamProgress| {
             if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         let mut outcome = Outcome {
@@ -121,7 +121,7 @@ impl Run<'_> {
             results.write(&Text { prompt, stream, index, tokens, tail, finish_reason, seed: None, score })?;
             if index == 0 {
                 (outcome.finish_reason, outcome.tokens) = (finish_reason, tokens.len());
-                session.feed(tokens, |_| ControlFlow::Continue(()))?;
+                session.feed(tokens)?;
             }
         }
         Ok(outcome)
@@ -137,7 +137,7 @@ impl Run<'_> {
     pub fn read(&self, session: &mut Session, writing: &Writing) -> Result<Duration, Failure> {
         let start = Instant::now();
         let bar = self.notices.progress("Reading the prompt", self.prompt.len());
-        let read = session.feed(self.prompt, |read| {
+        let read = session.feed_with(self.prompt, |read| {
             bar.set_position(read as u64);
             if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });

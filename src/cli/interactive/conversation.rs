@@ -66,7 +66,7 @@ pub enum Ended {
 impl Conversation {
     /// An empty one.
     pub fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, Failure> {
-        let mut session = bdh.session(forgetting)?;
+        let mut session = bdh.session_with(forgetting)?;
         let now = session.snapshot()?;
         Ok(Self { bdh, session, now, turns: VecDeque::new(), older: false, stats: Stats::default() })
     }
@@ -160,23 +160,23 @@ impl Conversation {
         sink: &mut Sink<'_>,
     ) -> Result<Ended, Failure> {
         let flow = || if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        self.session.feed(prompt, |_| flow())?;
+        self.session.feed_with(prompt, |_| flow())?;
         if writing.interrupted() {
             return Ok(Ended::TakenBack);
         }
         let start = Instant::now();
         let count = if settings.uses_beams() {
             let beam = settings.beam_options(1);
-            let found = self.session.beam_search(&settings.options.sampling, &beam, |_| flow())?;
+            let found = self.session.beam_search_with(&settings.options.sampling, &beam, |_| flow())?;
             let (tokens, tail) = found.into_iter().next().map(|text| (text.tokens, text.tail)).unwrap_or_default();
-            self.session.feed(&tokens, |_| ControlFlow::Continue(()))?;
+            self.session.feed(&tokens)?;
             sink(&tokens, &tail)?;
             tokens.len()
         } else {
             let mut options = settings.options.clone();
             options.seed = Some(seed);
             let mut sunk = Ok(());
-            let generated = self.session.generate(&options, |tokens| {
+            let generated = self.session.generate_with(&options, |tokens| {
                 if sunk.is_ok() {
                     sunk = sink(tokens, "");
                 }
