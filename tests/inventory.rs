@@ -1,4 +1,4 @@
-//! What docs/reliability.md and the README list is what there is.
+//! docs/reliability.md lists every `unsafe` block, and docs/dependencies.md every dependency.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,19 +48,18 @@ fn the_inventory_of_unsafe_code_is_complete() {
     assert_eq!(found, listed, "the code, and the table in docs/reliability.md");
 }
 
-/// The README says of every dependency what it is for.
+/// docs/dependencies.md gives the purpose of every dependency.
 #[test]
 fn every_dependency_is_explained() {
     let manifest = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
     let section = manifest.split("\n[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
     let names = section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
-    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
-    let table = readme.split("\n## Dependencies\n").nth(1).unwrap().split("\n## ").next().unwrap();
-    let listed: Vec<&str> = table
+    let document = fs::read_to_string(repository().join("docs/dependencies.md")).unwrap();
+    let listed: Vec<&str> = document
         .lines()
         .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())
         .flat_map(|cell| cell.split([' ', ',', '(']))
         .collect();
     let missing: Vec<&str> = names.filter(|name| !listed.contains(name)).collect();
-    assert!(missing.is_empty(), "README.md does not explain {missing:?}");
+    assert!(missing.is_empty(), "docs/dependencies.md does not explain {missing:?}");
 }
