@@ -22,7 +22,7 @@ check:
 
 # Runs the tests of one file of tests/, for instance `just only api`.
 only name *arguments:
-    cargo test --workspace --test {{ name }} -- {{ arguments }}
+    cargo test --test {{ name }} -- {{ arguments }}
 
 # Formats all code.
 fmt:
