@@ -46,7 +46,7 @@ fn together(
     };
     let mut done: HashMap<(usize, usize), Generated> = HashMap::new();
     bdh.run_batch(prompts, options, &batch, |event| {
-        if let BatchEvent::Done(Completion { prompt, index, result }) = event {
+        if let BatchEvent::Done(Completion { prompt, index, result, .. }) = event {
             assert!(done.insert((prompt, index), result.unwrap()).is_none(), "each sequence finishes once");
         }
         ControlFlow::Continue(())

@@ -3,7 +3,7 @@
 use crate::errors::{self, BDHError};
 use crate::signals::Signals;
 use bdh_gpu::Bdh;
-use bdh_gpu::generation::{BatchEvent, BatchOptions, FinishReason, GenerationError, Settings};
+use bdh_gpu::generation::{BatchEvent, BatchOptions, Generated, GenerationError, Settings};
 use bdh_gpu::model::forgetting::Forgetting;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -73,13 +73,7 @@ pub struct Finished {
     /// Index of the prompt.
     pub prompt: usize,
     index: usize,
-    /// The new tokens.
-    pub tokens: Vec<u32>,
-    /// Text after them: what a token has before the stop text within it.
-    tail: String,
-    finish_reason: FinishReason,
-    seed: Option<u64>,
-    score: Option<f64>,
+    pub generated: Generated,
 }
 
 impl Finished {
@@ -87,7 +81,7 @@ impl Finished {
     pub fn text(&self, bdh: &Bdh, prompts: &[Vec<u32>]) -> String {
         let mut stream = bdh.continuation(&prompts[self.prompt]);
         stream.settle();
-        stream.text(&self.tokens) + &self.tail
+        stream.text(&self.generated.tokens) + &self.generated.tail
     }
 
     /// As Python sees it.
@@ -96,10 +90,10 @@ impl Finished {
             prompt: texts[self.prompt].clone(),
             index: self.index,
             text: self.text(bdh, prompts),
-            finish_reason: self.finish_reason.to_string(),
-            seed: self.seed,
-            score: self.score,
-            tokens: self.tokens,
+            finish_reason: self.generated.finish_reason.to_string(),
+            seed: self.generated.seed,
+            score: self.generated.score,
+            tokens: self.generated.tokens,
         }
     }
 }
@@ -107,27 +101,15 @@ impl Finished {
 impl Job {
     /// Generates for all prompts; results are in their order. Where a signal ends the work, some are missing.
     pub fn run(&self, bdh: &Bdh, prompts: &[Vec<u32>], signals: &mut Signals) -> PyResult<Vec<Finished>> {
-        if self.settings.uses_beams() { self.search(bdh, prompts, signals) } else { self.draw(bdh, prompts, signals) }
-    }
-
-    fn draw(&self, bdh: &Bdh, prompts: &[Vec<u32>], signals: &mut Signals) -> PyResult<Vec<Finished>> {
         let Self { settings, sequences, forgetting } = self;
         let batch =
             BatchOptions { num_return_sequences: *sequences, slots: None, burst: None, forgetting: *forgetting };
         let mut finished = Vec::new();
         let mut failure = None;
-        let run = bdh.run_batch(prompts, &settings.options, &batch, |event| {
+        let run = bdh.run(prompts, settings, &batch, |event| {
             if let BatchEvent::Done(done) = event {
                 match done.result {
-                    Ok(generated) => finished.push(Finished {
-                        prompt: done.prompt,
-                        index: done.index,
-                        tokens: generated.tokens,
-                        tail: generated.tail,
-                        finish_reason: generated.finish_reason,
-                        seed: Some(generated.seed),
-                        score: None,
-                    }),
+                    Ok(generated) => finished.push(Finished { prompt: done.prompt, index: done.index, generated }),
                     Err(error) => {
                         failure = Some((done.prompt, error));
                         return ControlFlow::Break(());
@@ -141,29 +123,6 @@ impl Job {
             return Err(of_prompt(error, prompt, prompts.len()));
         }
         finished.sort_by_key(|finished| (finished.prompt, finished.index));
-        Ok(finished)
-    }
-
-    fn search(&self, bdh: &Bdh, prompts: &[Vec<u32>], signals: &mut Signals) -> PyResult<Vec<Finished>> {
-        let beam = self.settings.beam_options(self.sequences);
-        let sampling = &self.settings.options.sampling;
-        let mut finished = Vec::new();
-        for (prompt, tokens) in prompts.iter().enumerate() {
-            let found = bdh.beam_search_with(tokens, sampling, &beam, self.forgetting, |_| signals.flow());
-            let found = found.map_err(|error| of_prompt(error, prompt, prompts.len()))?;
-            if signals.flow().is_break() {
-                break;
-            }
-            finished.extend(found.into_iter().enumerate().map(|(index, text)| Finished {
-                prompt,
-                index,
-                finish_reason: text.finish_reason(&beam.eos_token_ids),
-                tokens: text.tokens,
-                tail: text.tail,
-                seed: None,
-                score: Some(text.score),
-            }));
-        }
         Ok(finished)
     }
 }

@@ -183,7 +183,8 @@ impl Model {
     ) -> PyResult<Vec<u32>> {
         let options = Options::read("generate", ONE, max_new_tokens, options)?;
         let prompts = [input::ids(&self.bdh, tokens)?];
-        let new = self.run(py, &prompts, &options, false)?.pop().map_or_else(Vec::new, |finished| finished.tokens);
+        let new =
+            self.run(py, &prompts, &options, false)?.pop().map_or_else(Vec::new, |finished| finished.generated.tokens);
         let [prompt] = prompts;
         Ok(if options.echo { [prompt, new].concat() } else { new })
     }

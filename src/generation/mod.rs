@@ -10,6 +10,7 @@ mod failover;
 mod lineage;
 mod options;
 mod requests;
+mod run;
 mod score;
 mod session;
 mod session_stream;

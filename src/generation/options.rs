@@ -98,7 +98,7 @@ impl std::fmt::Display for FinishReason {
 }
 
 /// A generated sequence.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
     /// The new tokens, an end-of-sequence token included, a stop text left out.
     pub tokens: Vec<u32>,
@@ -106,6 +106,8 @@ pub struct Generated {
     pub tail: String,
     /// Why there are no more.
     pub finish_reason: FinishReason,
-    /// The seed that gives this text alone.
-    pub seed: u64,
+    /// The seed that gives this text alone; none for a text that beam search found.
+    pub seed: Option<u64>,
+    /// Score of a text that beam search found.
+    pub score: Option<f64>,
 }

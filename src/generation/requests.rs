@@ -30,11 +30,13 @@ pub struct Completion {
     pub prompt: usize,
     /// Index among the prompt's sequences.
     pub index: usize,
+    /// How many sequences the prompt gets. Beam search may find fewer than were asked for.
+    pub of: usize,
     /// Its tokens and the seed that gives them alone, or what made it fail; the others go on.
     pub result: Result<Generated, GenerationError>,
 }
 
-/// What the caller of [`Bdh::run_batch`] hears.
+/// What the caller of [`Bdh::run`] or [`Bdh::run_batch`] receives.
 #[derive(Debug)]
 pub enum BatchEvent {
     /// Something was done, over all sequences.
@@ -191,9 +193,9 @@ impl<'a> Scheduler<'a> {
                 let (tokens, tail) = (std::mem::take(&mut running.tokens), running.scan.take_tail());
                 let result = match progress.failure {
                     Some(failure) => Err(failure),
-                    None => Ok(Generated { tokens, tail, finish_reason, seed: running.seed }),
+                    None => Ok(Generated { tokens, tail, finish_reason, seed: Some(running.seed), score: None }),
                 };
-                let done = Completion { prompt: running.prompt, index: running.index, result };
+                let done = Completion { prompt: running.prompt, index: running.index, of: self.sequences, result };
                 self.work[slot] = Work::Free;
                 if each(BatchEvent::Done(done)).is_break() {
                     return Ok(());

@@ -293,7 +293,8 @@ impl Session {
                 self.text = before;
                 self.text.skip(&tokens);
                 let tail = scan.take_tail();
-                return Ok(Generated { tokens, tail, finish_reason: FinishReason::Stop, seed });
+                let finish_reason = FinishReason::Stop;
+                return Ok(Generated { tokens, tail, finish_reason, seed: Some(seed), score: None });
             }
             if progress.ended {
                 finish_reason = FinishReason::Eos;
@@ -314,7 +315,7 @@ impl Session {
         self.batch.rest(0);
         release(&mut scan, &mut tokens, &mut each);
         self.text.skip(&tokens);
-        Ok(Generated { tokens, tail: String::new(), finish_reason, seed })
+        Ok(Generated { tokens, tail: String::new(), finish_reason, seed: Some(seed), score: None })
     }
 
     /// Continues the conversation as [`Session::generate`] does, piece by piece; [`SessionPieces::into_session`] gives it

@@ -6,9 +6,7 @@ use crate::cli::input::Prompts;
 use crate::cli::interrupt::Writing;
 use crate::cli::output::Notices;
 use bdh_gpu::generation::Settings;
-use bdh_gpu::generation::{
-    BatchEvent, BatchOptions, Bdh, BeamProgress, FinishReason, Generated, GenerationError, Hypothesis,
-};
+use bdh_gpu::generation::{BatchEvent, BatchOptions, Bdh, FinishReason, Generated, GenerationError};
 use bdh_gpu::model::forgetting::Forgetting;
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
@@ -39,13 +37,8 @@ impl Job<'_> {
     /// Generates everything; results come out in the order of the prompts, each as soon as its turn comes.
     pub fn run(&self, results: &mut Results, writing: &Writing) -> Result<Outcome, Failure> {
         let mut order = Order { job: self, results, waiting: BTreeMap::new(), next: 0, failed: 0, bar: self.bar() };
-        let finished = if self.settings.options.max_new_tokens == 0 {
-            order.nothing()
-        } else if self.settings.uses_beams() {
-            order.search(writing)
-        } else {
-            order.draw(writing)
-        };
+        let finished =
+            if self.settings.options.max_new_tokens == 0 { order.nothing() } else { order.generate(writing) };
         order.bar.finish_and_clear();
         let failed = order.failed;
         let finished = finished?;
@@ -70,26 +63,11 @@ impl Job<'_> {
 struct Order<'a> {
     job: &'a Job<'a>,
     results: &'a mut Results,
-    waiting: BTreeMap<usize, Result<Finished, GenerationError>>,
+    waiting: BTreeMap<usize, Result<Generated, GenerationError>>,
     /// Number of the text whose turn it is.
     next: usize,
     failed: usize,
     bar: ProgressBar,
-}
-
-/// A text that waits for its turn.
-struct Finished {
-    tokens: Vec<u32>,
-    tail: String,
-    finish_reason: FinishReason,
-    seed: Option<u64>,
-    score: Option<f64>,
-}
-
-impl From<Generated> for Finished {
-    fn from(Generated { tokens, tail, finish_reason, seed }: Generated) -> Self {
-        Self { tokens, tail, finish_reason, seed: Some(seed), score: None }
-    }
 }
 
 impl Order<'_> {
@@ -99,25 +77,38 @@ impl Order<'_> {
         for number in 0..self.job.texts() {
             let finish_reason = FinishReason::Length;
             let (tokens, tail) = (Vec::new(), String::new());
-            self.take(number, Ok(Finished { tokens, tail, finish_reason, seed, score: None }))?;
+            self.take(number, Ok(Generated { tokens, tail, finish_reason, seed, score: None }))?;
         }
         Ok(true)
     }
 
-    /// Draws all texts side by side. False if it was interrupted.
-    fn draw(&mut self, writing: &Writing) -> Result<bool, Failure> {
+    /// Generates all texts. False if it was interrupted.
+    fn generate(&mut self, writing: &Writing) -> Result<bool, Failure> {
         let Job { bdh, prompts, settings, sequences, forgetting, .. } = *self.job;
         let batch = BatchOptions { num_return_sequences: sequences, slots: None, burst: None, forgetting };
         let limit = settings.options.max_new_tokens;
+        // A search counts its steps, not the tokens of its texts.
+        let mut steps = 0;
         let mut outcome = Ok(());
-        bdh.run_batch(&prompts.tokens, &settings.options, &batch, |event| {
+        bdh.run(&prompts.tokens, settings, &batch, |event| {
             match event {
-                BatchEvent::Progress { read, drawn } => self.bar.inc((read + drawn) as u64),
+                BatchEvent::Progress { read, drawn } => {
+                    steps += drawn;
+                    self.bar.inc((read + drawn) as u64);
+                }
                 BatchEvent::Done(done) => {
-                    if let Ok(generated) = &done.result {
+                    if settings.uses_beams() {
+                        if done.index == 0 {
+                            self.shorten(limit - std::mem::take(&mut steps).min(limit));
+                        }
+                    } else if let Ok(generated) = &done.result {
                         self.shorten(limit - generated.tokens.len().min(limit));
                     }
-                    outcome = self.take(done.prompt * sequences + done.index, done.result.map(Finished::from));
+                    outcome = self.take(done.prompt * sequences + done.index, done.result);
+                    if done.index + 1 == done.of && done.of < sequences {
+                        // Fewer texts are possible than were asked for: the rest have no turn.
+                        self.next = (done.prompt + 1) * sequences;
+                    }
                 }
             }
             if outcome.is_err() || writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -126,46 +117,8 @@ impl Order<'_> {
         Ok(self.next == self.job.texts())
     }
 
-    /// Searches for one prompt's texts after the other's. False if it was interrupted.
-    fn search(&mut self, writing: &Writing) -> Result<bool, Failure> {
-        let Job { bdh, prompts, settings, sequences, forgetting, .. } = *self.job;
-        let beam = settings.beam_options(sequences);
-        beam.validate()?;
-        for (prompt, tokens) in prompts.tokens.iter().enumerate() {
-            let (mut read, mut generated) = (0, 0);
-            let found = bdh.beam_search_with(tokens, &settings.options.sampling, &beam, forgetting, |progress| {
-                let known = read + generated;
-                match progress {
-                    BeamProgress::Read(tokens) => read = tokens,
-                    BeamProgress::Generated { tokens, .. } => generated = tokens,
-                }
-                self.bar.inc((read + generated - known) as u64);
-                if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            if writing.interrupted() {
-                return Ok(false);
-            }
-            self.shorten(beam.max_new_tokens - generated.min(beam.max_new_tokens));
-            match found {
-                Ok(found) => {
-                    for (index, text) in found.into_iter().enumerate() {
-                        self.take(prompt * sequences + index, Ok(hypothesis(text, &beam.eos_token_ids)))?;
-                    }
-                    // Where fewer texts are possible than were asked for, the rest have no turn.
-                    self.next = (prompt + 1) * sequences;
-                }
-                Err(error @ GenerationError::Sampling { .. }) => {
-                    self.take(prompt * sequences, Err(error))?;
-                    self.next = (prompt + 1) * sequences;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(true)
-    }
-
     /// Takes a finished text in and writes all whose turn has come.
-    fn take(&mut self, number: usize, text: Result<Finished, GenerationError>) -> Result<(), Failure> {
+    fn take(&mut self, number: usize, text: Result<Generated, GenerationError>) -> Result<(), Failure> {
         self.waiting.insert(number, text);
         while let Some(text) = self.waiting.remove(&self.next) {
             let (prompt, index) = (self.next / self.job.sequences, self.next % self.job.sequences);
@@ -183,8 +136,8 @@ impl Order<'_> {
         Ok(())
     }
 
-    fn write(&mut self, prompt: usize, index: usize, text: &Finished) -> Result<(), Failure> {
-        let &Finished { ref tokens, ref tail, finish_reason, seed, score } = text;
+    fn write(&mut self, prompt: usize, index: usize, text: &Generated) -> Result<(), Failure> {
+        let &Generated { ref tokens, ref tail, finish_reason, seed, score } = text;
         let prompts = self.job.prompts;
         if let Some(seed) = seed.filter(|_| index == 0 && self.reports_seeds()) {
             let name = prompts.name(prompt);
@@ -213,10 +166,4 @@ impl Order<'_> {
             self.bar.set_length(length.saturating_sub(tokens as u64));
         }
     }
-}
-
-/// A text that beam search found.
-fn hypothesis(text: Hypothesis, eos_token_ids: &[u32]) -> Finished {
-    let finish_reason = text.finish_reason(eos_token_ids);
-    Finished { tokens: text.tokens, tail: text.tail, finish_reason, seed: None, score: Some(text.score) }
 }
