@@ -106,6 +106,19 @@ fn prompts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     given.try_iter()?.map(|prompt| prompt?.extract()).collect()
 }
 
+/// The type of weights that a dtype of Python's packages names.
+fn weights_of(dtype: &Bound<'_, PyAny>) -> PyResult<&'static str> {
+    // torch.float16, <class 'numpy.float16'>, dtype('float16'), float16, f16.
+    let name = dtype.str()?.to_string();
+    let name = name.trim_end_matches("'>").rsplit('.').next().unwrap_or_default();
+    match name {
+        "float16" | "half" | "f16" => Ok("f16"),
+        "float32" | "float" | "f32" => Ok("f32"),
+        "auto" => Ok("auto"),
+        _ => Err(PyValueError::new_err(format!("dtype is {name}: expected float16, float32 or auto"))),
+    }
+}
+
 #[pymethods]
 impl Model {
     /// Loads a model directory, a weights file, or a model of the Hugging Face Hub by its name,
@@ -114,22 +127,30 @@ impl Model {
     /// weights: "auto" (f16 where that changes none), "f32", "f16". threads: of the CPU, by default
     /// one per processor. tokenizer: a tokenizer.json or its folder, in place of the one beside the
     /// model. rope: the kind of rotary embedding, "interleaved:65536" or "half-split:10000", for
-    /// checkpoints that do not say it.
+    /// checkpoints that do not say it. dtype: another name for weights, as other packages have it:
+    /// "float16", "float32", torch.float16, numpy.float32, …
     #[classmethod]
     #[pyo3(
-        signature = (path, device=None, weights="auto", tokenizer=None, rope=None, threads=None),
-        text_signature = "(path, device='auto', weights='auto', tokenizer=None, rope=None, threads=None)"
+        signature = (path, device=None, weights=None, tokenizer=None, rope=None, threads=None, dtype=None),
+        text_signature = "(path, device='auto', weights='auto', tokenizer=None, rope=None, threads=None, dtype=None)"
     )]
+    #[allow(clippy::too_many_arguments, reason = "Python's keywords")]
     fn from_pretrained(
         class: &Bound<'_, PyType>,
         path: PathBuf,
         device: Option<&Bound<'_, PyAny>>,
-        weights: &str,
+        weights: Option<&str>,
         tokenizer: Option<PathBuf>,
         rope: Option<&str>,
         threads: Option<usize>,
+        dtype: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let py = class.py();
+        let weights = match (weights, dtype) {
+            (Some(_), Some(_)) => return Err(PyValueError::new_err("give weights or dtype, not both")),
+            (_, Some(dtype)) => weights_of(dtype)?,
+            (weights, None) => weights.unwrap_or("auto"),
+        };
         let auto = PyString::new(py, "auto").into_any();
         let parse = |text: &str| {
             let parsed: Result<Rope, _> = text.parse();

@@ -4,6 +4,9 @@ import ast
 from pathlib import Path
 
 import bdh_gpu
+import document_stubs
+import numpy as np
+import pytest
 from bdh_gpu import _native
 
 
@@ -32,3 +35,19 @@ def test_the_stubs_options_are_accepted(model):
 
 def test_the_package_is_typed():
     assert Path(bdh_gpu.__file__).with_name("py.typed").exists()
+
+
+def test_the_stubs_have_the_packages_docstrings():
+    source = document_stubs.STUBS.read_text(encoding="utf-8")
+    assert document_stubs.documented(source) == source, "run python/tests/document_stubs.py"
+    assert '"""' in source
+
+
+def test_a_dtype_is_another_name_for_the_weights(root):
+    path = root / "models" / "bdh-shakespeare"
+    for dtype, weights in [("float16", "f16"), (np.float32, "f32"), (np.dtype("float32"), "f32")]:
+        assert bdh_gpu.BDH.from_pretrained(path, device="cpu", dtype=dtype).weights == weights
+    with pytest.raises(ValueError, match="dtype is int8"):
+        bdh_gpu.BDH.from_pretrained(path, device="cpu", dtype="int8")
+    with pytest.raises(ValueError, match="not both"):
+        bdh_gpu.BDH.from_pretrained(path, device="cpu", dtype="float16", weights="f32")
