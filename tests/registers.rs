@@ -120,10 +120,13 @@ fn all_rows() -> Vec<Row> {
             alone.push(row);
         }
     }
-    let mut rows = alone.clone();
+    let mut rows = alone;
     for (run, pipelines) in [("batch of 8", batch), ("2 beams", beams)] {
-        for row in pipelines.into_iter().filter(|row| !alone.contains(row)) {
-            let known = alone.iter().any(|other| other.kernel == row.kernel);
+        for row in pipelines {
+            if rows.contains(&row) {
+                continue;
+            }
+            let known = rows.iter().any(|other| other.kernel == row.kernel);
             let kernel = if known { format!("{} ({run})", row.kernel) } else { row.kernel };
             rows.push(Row { kernel, ..row });
         }

@@ -73,9 +73,8 @@ pub struct Bench {
         default_missing_value = "decode", help_heading = "Output")]
     profile: Option<Phase>,
     /// Predict the time of a decoded token on a graphics card instead, without that card: h200, rx7900xtx, igpu, or
-    /// memory's GB/s, the time between two dispatches in µs, and the workgroups that run side by side. May be given several
-    /// times, and may go on with any of
-    /// dram-us=0.8,l2-us=0.25,l2-gbs=…,l2-mib=4,barrier-us=0.08,resident=4,binding-mib=2048
+    /// memory's GB/s, µs between two dispatches, and compute units; pairs of KEY=VALUE may follow (docs/cli.md lists
+    /// them). May be given several times
     #[arg(long, value_name = "CARD", conflicts_with_all = ["profile", "devices"], allow_hyphen_values = true,
         help_heading = "Output")]
     predict: Vec<Machine>,

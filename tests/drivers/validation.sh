@@ -29,6 +29,13 @@ validated() {
     tail -n 2 "$log"
 }
 
+# A layer that the loader does not find would find nothing.
+if ! VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation VK_LOADER_DEBUG=all \
+    "$sid" lvp - "$target/debug/bdh-gpu" devices 2>&1 | grep -c 'Insert instance layer' >/dev/null; then
+    echo "error: the validation layer is not loaded" >&2
+    exit 1
+fi
+
 echo "verify under core and synchronization validation:"
 validated synchronization.txt "$sid" lvp - "$target/debug/bdh-gpu" verify
 echo "a sample of the kernels under GPU-AV:"

@@ -13,6 +13,8 @@ pub(super) struct Dispatch<'a> {
     pub invocations: usize,
     /// Slots per workgroup of a tiled kernel, otherwise 1.
     pub tile: usize,
+    /// Tiles of all slots: pages of states are tiled one by one.
+    pub tiles: u32,
     /// Active slots of the step.
     pub slots: usize,
     pub density: Density,
@@ -79,9 +81,9 @@ impl Access {
 }
 
 impl Dispatch<'_> {
-    /// Slots that `tiles` workgroups in a row serve.
+    /// Slots in `tiles` tiles, on average.
     pub fn slots_of(&self, tiles: u32) -> f64 {
-        (tiles as usize * self.tile).min(self.slots) as f64
+        self.slots as f64 * f64::from(tiles) / f64::from(self.tiles)
     }
 
     /// vec4 columns of a row.

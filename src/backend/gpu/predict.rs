@@ -4,7 +4,7 @@
 use super::backend::{GpuBackend, GpuOptions};
 use super::cost::{Cost, Dispatch};
 use super::device::Gpu;
-use super::recording::Op;
+use super::recording::{Bound, Op};
 use crate::backend::profile::Density;
 use crate::backend::{BackendError, Input, Output, SlotStep, WeightType};
 use crate::model::Model;
@@ -47,12 +47,15 @@ impl GpuBackend {
             let Op::Run(bound, _) = op else { continue };
             let kernel = bound.kernel;
             let cost = kernel.cost.unwrap_or_else(|| panic!("kernel {} states no cost", kernel.name));
+            let tile = kernel.slot_tile(set.activations.slot_tile);
+            let tiles = tiles(&bound, slots.div_ceil(tile) as u32, layout.segments.len());
             for part in bound.parts.iter() {
                 let dispatch = Dispatch {
                     layout,
                     workgroups: part.workgroups,
                     invocations: (kernel.workgroup)(layout) as usize,
-                    tile: kernel.slot_tile(set.activations.slot_tile),
+                    tile,
+                    tiles,
                     slots,
                     density,
                 };
@@ -62,4 +65,10 @@ impl GpuBackend {
         }
         Ok(costs)
     }
+}
+
+/// Tiles of all slots in a kernel's dispatches: `whole`, or more if states lie in several pages.
+fn tiles(bound: &Bound, whole: u32, segments: usize) -> u32 {
+    let parts = || bound.parts.iter().map(|part| part.workgroups[0]);
+    if parts().all(|tiles| tiles == whole) { whole } else { parts().sum::<u32>() / segments as u32 }
 }

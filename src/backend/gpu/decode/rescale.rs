@@ -32,7 +32,7 @@ fn cost(d: &Dispatch) -> Cost {
     let [stripes, slots, _] = d.workgroups;
     let vectors = (d.layout.geometry.all_neurons() * d.columns()) as f64;
     let own = rounds(vectors, stripes as usize * d.invocations);
-    Cost::default().access(Access::memory("states", d.slots_of(slots) * vectors * 32.0).rounds(own))
+    Cost::default().access(Access::memory("states", f64::from(slots) * vectors * 32.0).rounds(own))
 }
 
 /// Binds the kernel: states and the windows' residuals times forgetting's factors, one part per
