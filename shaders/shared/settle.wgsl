@@ -83,6 +83,10 @@ fn settle_rows(i: u32, at: u32, entries: u32, recent: u32, position: u32) {
             if (ROW4 % ROW_TEAM != 0u && c >= ROW4) {
                 continue;
             }
+            var x: array<vec4<f32>, WINDOW>;
+            for (var w = 0u; w < WINDOW; w++) {
+                x[w] = load_state(recent + recent_row(w, position) * ROW4 + c);
+            }
             for (var round = 0u; round < SETTLING_PAIRS; round += ROW_TEAMS) {
                 let k = round + team;
                 if (SETTLING_PAIRS % ROW_TEAMS != 0u && k >= SETTLING_PAIRS) {
@@ -95,20 +99,14 @@ fn settle_rows(i: u32, at: u32, entries: u32, recent: u32, position: u32) {
                 for (var v = 0u; v < WINDOW / 4u; v++) {
                     let first_q = load_state(q + v);
                     let second_q = load_state(q + WINDOW / 4u + v);
-                    // Loaded again for every pair: a team has two or three, and the registers are
-                    // dearer than the loads, which hit a cache.
-                    let x0 = load_state(recent + recent_row(4u * v, position) * ROW4 + c);
-                    let x1 = load_state(recent + recent_row(4u * v + 1u, position) * ROW4 + c);
-                    let x2 = load_state(recent + recent_row(4u * v + 2u, position) * ROW4 + c);
-                    let x3 = load_state(recent + recent_row(4u * v + 3u, position) * ROW4 + c);
-                    first_row = add_scaled(first_row, first_q.x, x0);
-                    first_row = add_scaled(first_row, first_q.y, x1);
-                    first_row = add_scaled(first_row, first_q.z, x2);
-                    first_row = add_scaled(first_row, first_q.w, x3);
-                    second_row = add_scaled(second_row, second_q.x, x0);
-                    second_row = add_scaled(second_row, second_q.y, x1);
-                    second_row = add_scaled(second_row, second_q.z, x2);
-                    second_row = add_scaled(second_row, second_q.w, x3);
+                    first_row = add_scaled(first_row, first_q.x, x[4u * v]);
+                    first_row = add_scaled(first_row, first_q.y, x[4u * v + 1u]);
+                    first_row = add_scaled(first_row, first_q.z, x[4u * v + 2u]);
+                    first_row = add_scaled(first_row, first_q.w, x[4u * v + 3u]);
+                    second_row = add_scaled(second_row, second_q.x, x[4u * v]);
+                    second_row = add_scaled(second_row, second_q.y, x[4u * v + 1u]);
+                    second_row = add_scaled(second_row, second_q.z, x[4u * v + 2u]);
+                    second_row = add_scaled(second_row, second_q.w, x[4u * v + 3u]);
                 }
                 store_state(row, first_row);
                 store_state(row + ROW4, second_row);
