@@ -11,6 +11,7 @@
 //! | [`sampling`] | options, the integer pipeline that draws tokens, random numbers |
 //! | [`backend`] | what a device must do, and the two that do it: [`backend::cpu`] and [`backend::gpu`] |
 //! | [`files`] | files that are complete or not there |
+//! | [`options`] | options by their names, and their values out of range |
 //! | [`generation`] | sessions, batches, beam search, scores |
 //! | [`tokenizer`] | text to tokens and back, as it comes |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |
@@ -45,6 +46,7 @@ pub mod files;
 pub mod generation;
 mod host_struct;
 pub mod model;
+pub mod options;
 pub mod sampling;
 pub mod tokenizer;
 pub mod verify;

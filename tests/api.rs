@@ -136,7 +136,7 @@ fn what_is_wrong_is_said_before_any_work() {
     let model = model();
     let sampling = SamplingOptions { temperature: -1.0, ..Default::default() };
     let wrong = GenerationOptions { sampling, ..Default::default() };
-    let message = "--temperature must be finite and at least 0, got -1";
+    let message = "temperature must be finite and at least 0, got -1";
     assert_eq!(model.generate_text("A", &wrong).unwrap_err().to_string(), message);
     assert_eq!(model.generate_stream("A", &wrong).unwrap_err().to_string(), message);
     assert_eq!(model.generate_batch(&["A"], &wrong).unwrap_err().to_string(), message);
@@ -202,9 +202,9 @@ fn requests_that_contradict_themselves_are_refused() {
     let settings = |request: Request| Settings::new(&request, bdh.model());
     let refused = |request| settings(request).unwrap_err().to_string();
     let beams = || Request { num_beams: Some(4), ..Default::default() };
-    assert!(refused(Request { top_k: Some(3), ..beams() }).starts_with("--top-k has no place in beam search"));
-    assert!(refused(Request { do_sample: Some(true), ..beams() }).starts_with("--do-sample has no place"));
-    assert!(refused(Request { length_penalty: Some(1.0), ..Default::default() }).contains("give --num-beams N"));
+    assert!(refused(Request { top_k: Some(3), ..beams() }).starts_with("top_k has no effect in beam search"));
+    assert!(refused(Request { do_sample: Some(true), ..beams() }).starts_with("do_sample has no effect"));
+    assert!(refused(Request { length_penalty: Some(1.0), ..Default::default() }).contains("give num_beams"));
     assert!(
         refused(Request { eos_token_ids: vec![256], ..Default::default() }).contains("vocabulary size 256, got 256")
     );

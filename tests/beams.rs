@@ -253,9 +253,9 @@ fn what_cannot_be_searched_is_an_error() {
     };
     let beam = BeamOptions::default();
     let many = BeamOptions { num_return_sequences: 5, ..beam.clone() };
-    assert!(error(&[1], greedy, many).to_string().contains("--num-return-sequences"));
+    assert!(error(&[1], greedy, many).to_string().contains("num_return_sequences"));
     let sampling = SamplingOptions { repetition_penalty: -1.0, ..greedy };
-    assert!(error(&[1], sampling, beam.clone()).to_string().contains("--repetition-penalty"));
+    assert!(error(&[1], sampling, beam.clone()).to_string().contains("repetition_penalty"));
     assert!(error(&[11], greedy, beam.clone()).to_string().contains("vocabulary"));
     let ten = Bdh::new(small(10), &DeviceChoice::Cpu, WeightChoice::F32).unwrap();
     let empty = ten.beam_search(&[], &greedy, &beam, Forgetting::Full);

@@ -423,7 +423,7 @@ fn a_text_may_be_as_long_as_there_are_positions() {
 fn greedy_may_stand_beside_beams() {
     let beams = ["-q", "-p", "KING:", "-n", "8", "--num-beams", "4"];
     assert_eq!(generate(&[&beams[..], &["--greedy"]].concat()).ok(), generate(&beams).ok());
-    assert!(generate(&[&beams[..], &["--greedy", "--top-k", "2"]].concat()).error(2).contains("--top-k has no place"));
+    assert!(generate(&[&beams[..], &["--greedy", "--top-k", "2"]].concat()).error(2).contains("--top-k has no effect"));
 }
 
 #[test]

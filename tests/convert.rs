@@ -86,10 +86,7 @@ fn weights_are_rounded_to_the_type_asked_for() {
     let large = Model::from_parts("large", original.config.clone(), weights).unwrap();
     let directory = parent.path().join("large");
     let error = large.save(&directory, &SaveOptions { dtype: Some(Dtype::F16), overwrite: false }).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "tensor \"encoder\" holds 70000 at index [0, 1, 5], which f16 cannot hold; choose another --dtype"
-    );
+    assert_eq!(error.to_string(), "tensor \"encoder\" holds 70000 at index [0, 1, 5], which f16 cannot hold");
     assert_eq!(names(parent.path()), ["bf16", "f16", "f32"], "nothing is left behind");
     large.save(&directory, &SaveOptions { dtype: Some(Dtype::BF16), overwrite: false }).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Errors as Python's exceptions, in the words of the command line.
+//! Errors as Python's exceptions.
 
 use bdh_gpu::generation::{GenerationError, OpenError, StateError};
 use bdh_gpu::model::{HubError, ModelError};

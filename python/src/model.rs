@@ -95,7 +95,7 @@ impl Model {
 }
 
 fn choice<T: FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> PyResult<T> {
-    text.parse().map_err(|error| PyValueError::new_err(format!("invalid value '{text}' for '--{name}': {error}")))
+    text.parse().map_err(|error| PyValueError::new_err(format!("{name} is {text:?}, {error}")))
 }
 
 /// Prompts; a single text would otherwise pass for a sequence of letters.

@@ -159,7 +159,7 @@ where
     value.extract().map(Some).map_err(|error: PyErr| {
         if error.is_instance_of::<PyOverflowError>(value.py()) {
             let largest = u64::MAX >> (64 - 8 * size_of::<T>());
-            let message = format!("{} must be a whole number from 0 to {largest}, got {value}", option(key));
+            let message = format!("{key} must be a whole number from 0 to {largest}, got {value}");
             PyValueError::new_err(message)
         } else {
             wrong_type(key, "int", value)
@@ -195,9 +195,7 @@ fn early_stopping(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<EarlyS
     }
     match value.extract::<Cow<'_, str>>().as_deref() {
         Ok("never") => Ok(Some(EarlyStopping::Never)),
-        Ok(other) => {
-            Err(PyValueError::new_err(format!("{} must be True, False or \"never\", got {other:?}", option(key))))
-        }
+        Ok(other) => Err(PyValueError::new_err(format!("{key} must be True, False or \"never\", got {other:?}"))),
         Err(_) => Err(wrong_type(key, "bool or \"never\"", value)),
     }
 }
@@ -206,16 +204,11 @@ fn context(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<Context>> {
     match value.extract::<Cow<'_, str>>().as_deref() {
         Ok(text) if text.eq_ignore_ascii_case("full") => Ok(Some(Context::Full)),
         Ok(other) => {
-            let message = format!("{} must be a whole number or \"full\", got {other:?}", option(key));
+            let message = format!("{key} must be a whole number or \"full\", got {other:?}");
             Err(PyValueError::new_err(message))
         }
         Err(_) => Ok(whole(key, value)?.map(Context::After)),
     }
-}
-
-/// An argument's name as the command line has it, as in the messages of the library.
-fn option(key: &str) -> String {
-    format!("--{}", key.replace('_', "-"))
 }
 
 fn unexpected(function: &str, key: &str) -> PyErr {

@@ -1,4 +1,4 @@
-"""What is wrong is said in the words of the command line, by the right exception."""
+"""Errors name the argument as it is written here, and are of the right exception."""
 
 import json
 import os
@@ -12,23 +12,23 @@ from bdh_gpu import BDH, BDHError
 @pytest.mark.parametrize(
     "option, message",
     [
-        ({"temperature": -1}, "--temperature must be finite and at least 0, got -1"),
-        ({"temperature": float("nan")}, "--temperature must be finite and at least 0, got NaN"),
-        ({"top_p": 0}, "--top-p must be above 0 and at most 1, got 0"),
-        ({"min_p": 2}, "--min-p must be at least 0 and at most 1, got 2"),
-        ({"repetition_penalty": 0}, "--repetition-penalty must be finite and above 0, got 0"),
+        ({"temperature": -1}, "temperature must be finite and at least 0, got -1"),
+        ({"temperature": float("nan")}, "temperature must be finite and at least 0, got NaN"),
+        ({"top_p": 0}, "top_p must be above 0 and at most 1, got 0"),
+        ({"min_p": 2}, "min_p must be at least 0 and at most 1, got 2"),
+        ({"repetition_penalty": 0}, "repetition_penalty must be finite and above 0, got 0"),
         ({"stop": ["a", ""]}, "a stop text must not be empty"),
-        ({"num_beams": 0}, "--num-beams must be at least 1 and at most 1024, got 0"),
-        ({"num_beams": 2, "top_k": 5}, "--top-k has no place in beam search, which draws nothing"),
-        ({"length_penalty": 2.0}, "--length-penalty and --early-stopping are for beam search"),
-        ({"eos_token_id": 256}, "--eos-token-id must be below the vocabulary size 256, got 256"),
-        ({"max_new_tokens": -1}, "--max-new-tokens must be a whole number from 0 to 18446744073709551615, got -1"),
-        ({"top_k": -1}, "--top-k must be a whole number from 0 to 4294967295, got -1"),
-        ({"top_k": 2**40}, "--top-k must be a whole number from 0 to 4294967295"),
-        ({"early_stopping": "soon"}, '--early-stopping must be True, False or "never", got "soon"'),
-        ({"context": "half"}, '--context must be a whole number or "full", got "half"'),
-        ({"context": "full", "forget_tau": 3.0}, "--forget-tau means nothing with --context full"),
-        ({"forget_tau": 0}, "--forget-tau must be finite and above 0, got 0"),
+        ({"num_beams": 0}, "num_beams must be at least 1 and at most 1024, got 0"),
+        ({"num_beams": 2, "top_k": 5}, "top_k has no effect in beam search, which draws nothing"),
+        ({"length_penalty": 2.0}, "length_penalty and early_stopping are for beam search"),
+        ({"eos_token_id": 256}, "eos_token_id must be below the vocabulary size 256, got 256"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be a whole number from 0 to 18446744073709551615, got -1"),
+        ({"top_k": -1}, "top_k must be a whole number from 0 to 4294967295, got -1"),
+        ({"top_k": 2**40}, "top_k must be a whole number from 0 to 4294967295"),
+        ({"early_stopping": "soon"}, 'early_stopping must be True, False or "never", got "soon"'),
+        ({"context": "half"}, 'context must be a whole number or "full", got "half"'),
+        ({"context": "full", "forget_tau": 3.0}, "forget_tau means nothing with a full context"),
+        ({"forget_tau": 0}, "forget_tau must be finite and above 0, got 0"),
     ],
 )
 def test_options_out_of_range(model, option, message):
@@ -77,7 +77,7 @@ def test_inputs_that_are_refused(model):
         model.generate_batch("text")
     with pytest.raises(ValueError, match="scoring needs at least 2 tokens, got 1"):
         model.score([1])
-    with pytest.raises(ValueError, match="--num-return-sequences must be at least 1"):
+    with pytest.raises(ValueError, match="num_return_sequences must be at least 1"):
         model.generate_batch(["A"], num_return_sequences=0)
 
 
@@ -105,9 +105,9 @@ def test_files_that_are_something_else(model, tmp_path):
 def test_devices_that_are_not_there():
     with pytest.raises(BDHError, match="no such adapter in any shop"):
         BDH.embedded(device="no such adapter in any shop")
-    with pytest.raises(ValueError, match="invalid value '' for '--device': expected auto, gpu, cpu"):
+    with pytest.raises(ValueError, match="device is \"\", expected auto, gpu, cpu"):
         BDH.embedded(device="")
-    with pytest.raises(ValueError, match="invalid value 'f8' for '--weights': expected auto, f32 or f16"):
+    with pytest.raises(ValueError, match="weights is \"f8\", expected auto, f32 or f16"):
         BDH.embedded(weights="f8")
     with pytest.raises(TypeError, match="device must be str or int"):
         BDH.embedded(device=1.5)

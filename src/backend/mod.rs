@@ -176,12 +176,15 @@ impl std::fmt::Display for DeviceInfo {
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// No adapter matches the request.
-    #[error("{0}")]
-    NoAdapter(String),
+    #[error("cannot find {wanted}: {}", no_adapter(adapters))]
+    NoAdapter {
+        /// The adapter that was asked for.
+        wanted: String,
+        /// The adapters of this machine: number and name.
+        adapters: Vec<String>,
+    },
     /// The model exceeds the adapter's limits.
-    #[error(
-        "{device}: the model needs {what}: {needed}, but the adapter allows {allowed}; use another adapter (`bdh-gpu devices` lists them) or --device cpu"
-    )]
+    #[error("{device}: the model needs {what}: {needed}, but the adapter allows {allowed}")]
     Limit {
         /// The adapter.
         device: String,
@@ -193,7 +196,7 @@ pub enum BackendError {
         allowed: u64,
     },
     /// A weight exceeds the range of f16.
-    #[error("tensor {tensor:?} holds {value} at index {index:?}, more than f16 can (65504); use --weights f32 or auto")]
+    #[error("tensor {tensor:?} holds {value} at index {index:?}, more than f16 can (65504)")]
     Overflow {
         /// The tensor, by its official name.
         tensor: &'static str,
@@ -204,7 +207,7 @@ pub enum BackendError {
     },
     /// The device or the host ran out of memory.
     #[error(
-        "{device}: out of memory while allocating {what}{}; free memory, use fewer sequences, or use --device cpu",
+        "{device}: out of memory while allocating {what}{}",
         if *.bytes > 0 { format!(" ({bytes} bytes)") } else { String::new() }
     )]
     OutOfMemory {
@@ -216,9 +219,7 @@ pub enum BackendError {
         bytes: u64,
     },
     /// The driver failed to open the adapter.
-    #[error(
-        "{device}: the device cannot be opened ({message}); free its memory, update its driver, or use --device cpu"
-    )]
+    #[error("{device}: the device cannot be opened ({message})")]
     Open {
         /// The adapter.
         device: String,
@@ -227,7 +228,7 @@ pub enum BackendError {
     },
     /// The device was lost: it was unplugged, reset by its driver or suspended, or it did not
     /// respond.
-    #[error("{device}: the device was lost ({reason}); start again, or use --device cpu")]
+    #[error("{device}: the device was lost ({reason})")]
     Lost {
         /// The device.
         device: String,
@@ -235,14 +236,14 @@ pub enum BackendError {
         reason: String,
     },
     /// The adapter has no timestamp queries.
-    #[error("{device}: cannot time its kernels: the adapter has no timestamp queries; leave out --profile")]
+    #[error("{device}: cannot time its kernels: the adapter has no timestamp queries")]
     NoTimestamps {
         /// The device.
         device: String,
     },
     /// The device returned what no computation can give. What it has returned before cannot be
     /// trusted either.
-    #[error("{device}: {message}; `bdh-gpu verify` checks this device, --device cpu avoids it")]
+    #[error("{device}: {message}")]
     Garbage {
         /// The device.
         device: String,
@@ -250,7 +251,7 @@ pub enum BackendError {
         message: String,
     },
     /// The driver rejected a command or a shader: a defect of the driver or of this program.
-    #[error("{device}: {message}; `bdh-gpu verify` checks this device, --device cpu avoids it")]
+    #[error("{device}: {message}")]
     Driver {
         /// The device.
         device: String,
@@ -259,14 +260,12 @@ pub enum BackendError {
     },
 }
 
-impl BackendError {
-    /// The message without its advice.
-    pub fn cause(&self) -> String {
-        let message = self.to_string();
-        match self {
-            Self::NoAdapter(_) => message,
-            _ => message.rsplit_once("; ").map_or(message.clone(), |(cause, _)| cause.to_string()),
-        }
+/// The adapters that exist, as [`BackendError::NoAdapter`] lists them.
+fn no_adapter(adapters: &[String]) -> String {
+    if adapters.is_empty() {
+        "there is no Vulkan, Metal or DX12 adapter here; install a graphics driver (Debian: mesa-vulkan-drivers)".into()
+    } else {
+        format!("there is {}", adapters.join(", "))
     }
 }
 

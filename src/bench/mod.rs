@@ -37,6 +37,10 @@ pub use traffic::{Traffic, chunk_traffic, density, traffic};
 use crate::backend::BackendError;
 pub use crate::backend::profile::Density;
 use crate::generation::GenerationError;
+use crate::options::OutOfRange;
+
+/// Number of positions there are.
+pub const POSITIONS: u64 = 1 << 32;
 
 /// What to measure.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,28 +67,27 @@ impl BenchOptions {
     /// Checks every option's range.
     ///
     /// # Errors
-    /// [`BenchError::Options`] saying what is wrong.
+    /// [`BenchError`] saying what is wrong.
     pub fn validate(&self) -> Result<(), BenchError> {
-        let wrong = |message: String| Err(BenchError::Options(message));
+        let out_of_range = |option, range, value: &dyn std::fmt::Debug| {
+            Err(BenchError::OutOfRange(OutOfRange::new(option, range, format!("{value:?}"))))
+        };
         if self.prompt_tokens == 0 && self.new_tokens == 0 {
-            return wrong("there is nothing to measure: give --prompt-tokens or --new-tokens above 0".into());
+            return Err(BenchError::NothingToMeasure);
         }
         if self.repetitions == 0 {
-            return wrong("--repetitions must be at least 1, got 0".into());
+            return out_of_range("repetitions", "at least 1", &self.repetitions);
         }
         if self.batches.is_empty() || self.batches.contains(&0) {
-            return wrong("--batch needs one or more numbers of sequences, each at least 1".into());
+            return out_of_range("batches", "one or more numbers of sequences, each at least 1", &self.batches);
         }
         if self.depths.is_empty() {
-            return wrong("--depth needs one or more positions".into());
+            return out_of_range("depths", "one or more positions", &self.depths);
         }
         // The first timed token stands at the depth itself.
         let tokens = self.prompt_tokens.max(self.new_tokens) as u64;
-        let positions = 1 << 32;
-        match self.depths.iter().max().filter(|&&depth| u64::from(depth).saturating_add(tokens) > positions) {
-            Some(depth) => {
-                wrong(format!("--depth {depth} leaves too few positions for {tokens} tokens: there are {positions}"))
-            }
+        match self.depths.iter().max().filter(|&&depth| u64::from(depth).saturating_add(tokens) > POSITIONS) {
+            Some(&depth) => Err(BenchError::TooDeep { depth, tokens }),
             None => Ok(()),
         }
     }
@@ -93,9 +96,20 @@ impl BenchOptions {
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The options make no sense.
-    #[error("{0}")]
-    Options(String),
+    /// An option is out of its range.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+    /// Neither a prompt nor new tokens are to be timed.
+    #[error("there is nothing to measure: give prompt_tokens or new_tokens above 0")]
+    NothingToMeasure,
+    /// A sequence would run out of positions.
+    #[error("depth {depth} leaves too few positions for {tokens} tokens: there are {POSITIONS}")]
+    TooDeep {
+        /// Position of the first timed token.
+        depth: u32,
+        /// Tokens to time from there.
+        tokens: u64,
+    },
     /// A device failed.
     #[error(transparent)]
     Backend(#[from] BackendError),

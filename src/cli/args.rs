@@ -1,5 +1,6 @@
 //! Options that commands share.
 
+use super::advice;
 use super::download_bar::DownloadBar;
 use super::failure::Failure;
 use super::format;
@@ -135,7 +136,7 @@ impl CheckArgs {
         match verify::check_start(bdh, &bdh.on_cpu()?, start) {
             Ok(()) => notices.detail("the first tokens agree with the CPU's"),
             Err(StartError::Generation(error)) => return Err(error.into()),
-            Err(error) => return Err(Failure::Device(error.to_string())),
+            Err(error) => return Err(Failure::Device(advice::start(&error))),
         }
         Ok(())
     }
@@ -163,7 +164,7 @@ impl DeviceArgs {
         }
         let bdh = Bdh::with_threads(model, &self.device, weights, self.threads.threads)?;
         if let Some(error) = bdh.fallback() {
-            notices.say(format_args!("note: {}; the CPU runs instead", error.cause()));
+            notices.say(format_args!("note: {}; the CPU runs instead", error));
         }
         Ok(bdh)
     }

@@ -1,5 +1,6 @@
 //! `bdh-gpu bench`: how fast a model runs.
 
+use super::advice;
 use super::args::{self, DeviceArgs, ModelArgs, ThreadArgs, Weights};
 use super::bench_report::{self, Format};
 use super::failure::Failure;
@@ -217,9 +218,12 @@ impl TestArgs {
 
 impl From<BenchError> for Failure {
     fn from(error: BenchError) -> Self {
+        let message = advice::bench(&error);
         match error {
-            BenchError::Options(message) => Self::Usage(message),
-            error => Self::Failed(error.to_string()),
+            BenchError::OutOfRange(_) | BenchError::NothingToMeasure | BenchError::TooDeep { .. } => {
+                Self::Usage(message)
+            }
+            BenchError::Backend(_) | BenchError::Generation(_) => Self::Failed(message),
         }
     }
 }

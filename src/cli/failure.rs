@@ -1,5 +1,6 @@
 //! Why a command stopped, and the exit code for it.
 
+use super::advice;
 use bdh_gpu::backend::BackendError;
 use bdh_gpu::generation::{BeamError, GenerationError, StateError};
 use bdh_gpu::model::{HubError, ModelError};
@@ -101,22 +102,23 @@ fn print(message: &str, code: u8) -> ExitCode {
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
+        let message = advice::model(&error);
         match error {
-            ModelError::Hub(HubError::Name { .. }) => Self::Usage(error.to_string()),
-            _ => Self::Failed(error.to_string()),
+            ModelError::Hub(HubError::Name { .. }) => Self::Usage(message),
+            _ => Self::Failed(message),
         }
     }
 }
 
 impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
-        Self::Device(error.to_string())
+        Self::Device(advice::backend(&error))
     }
 }
 
 impl From<VerifyError> for Failure {
     fn from(error: VerifyError) -> Self {
-        let message = error.to_string();
+        let message = advice::verify(&error);
         match error {
             VerifyError::CpuIsTheReference | VerifyError::NoModel | VerifyError::UnknownKernel { .. } => {
                 Self::Usage(message)
@@ -128,7 +130,7 @@ impl From<VerifyError> for Failure {
 
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(advice::state(&error))
     }
 }
 
@@ -142,8 +144,8 @@ impl From<GenerationError> for Failure {
     fn from(error: GenerationError) -> Self {
         match error {
             GenerationError::Backend(error) => error.into(),
-            error if error.is_usage() => Self::Usage(error.to_string()),
-            error => Self::Failed(error.to_string()),
+            error if error.is_usage() => Self::Usage(advice::generation(&error, advice::flag)),
+            error => Self::Failed(advice::generation(&error, advice::flag)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Prompts, texts and token lists, from the command line, files or standard input.
 
+use super::advice;
 use super::failure::Failure;
 use super::format;
 use bdh_gpu::generation::GenerationError;
@@ -105,7 +106,10 @@ impl Prompts {
         let (mut tokens, mut texts, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for (number, line) in prompt_lines(&bytes) {
             let encoded = model.tokenizer.encode(line);
-            tokens.push(encoded.map_err(|error| Failure::Usage(format!("{name}: line {number}: {error}")))?);
+            tokens.push(
+                encoded
+                    .map_err(|error| Failure::Usage(format!("{name}: line {number}: {}", advice::encode(&error))))?,
+            );
             texts.push(valid(line));
             lines.push(number);
         }

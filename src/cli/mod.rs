@@ -9,11 +9,13 @@
 //! | `output` | standard output, and notices on standard error |
 //! | `download_bar` | how far a model's download is |
 //! | `failure` | why a command stopped, and the exit code for it |
+//! | `advice` | the library's errors with options as flags, and with advice |
 //! | `interrupt` | Ctrl-C |
 //! | `format` | numbers and tables for people |
 //!
 //! Results go to standard output and everything else to standard error.
 
+mod advice;
 mod args;
 mod bench;
 mod bench_report;

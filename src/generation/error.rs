@@ -3,6 +3,7 @@
 use super::beam::BeamError;
 use crate::backend::BackendError;
 use crate::model::ModelError;
+use crate::options::OutOfRange;
 use crate::sampling::SamplingError;
 use crate::tokenizer::EncodeError;
 
@@ -28,6 +29,9 @@ pub enum GenerationError {
     /// The device failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// An option is out of its range.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
     /// A sampling option is out of its range.
     #[error(transparent)]
     Options(#[from] SamplingError),
@@ -35,7 +39,7 @@ pub enum GenerationError {
     #[error(transparent)]
     Beams(#[from] BeamError),
     /// The logits of a step allow no draw.
-    #[error("at position {position}: {}", .source.as_ref().map_or("the device reported no valid status; `bdh-gpu verify` checks it".to_string(), ToString::to_string))]
+    #[error("at position {position}: {}", .source.as_ref().map_or("the device reported no valid status".to_string(), ToString::to_string))]
     Sampling {
         /// Position of the token whose logits they are.
         position: u64,
@@ -66,14 +70,6 @@ pub enum GenerationError {
     /// A stop text without text.
     #[error("a stop text must not be empty")]
     EmptyStop,
-    /// An end-of-sequence token that the model does not have.
-    #[error("--eos-token-id must be below the vocabulary size {vocab}, got {id}")]
-    EosOutOfRange {
-        /// The id.
-        id: u32,
-        /// V.
-        vocab: usize,
-    },
     /// A value of the model's own options that cannot be used, and no other was given.
     #[error("{problem}; give another {key}")]
     ModelOption {
@@ -83,26 +79,20 @@ pub enum GenerationError {
         key: &'static str,
     },
     /// An option of drawing beside beams.
-    #[error("--{option} has no place in beam search, which draws nothing; leave out --{option} or --num-beams")]
+    #[error("{option} has no effect in beam search, which draws nothing; leave out {option} or num_beams")]
     DrawingInBeamSearch {
-        /// The option, as it is written on the command line.
+        /// The option.
         option: &'static str,
     },
     /// An option of beam search without beams.
-    #[error("--length-penalty and --early-stopping are for beam search; give --num-beams N, above 1, too")]
+    #[error("length_penalty and early_stopping are for beam search; give num_beams, above 1, too")]
     NoBeams,
-    /// A time constant out of its range.
-    #[error("--forget-tau must be finite and above 0, got {0}")]
-    ForgetTau(f64),
     /// A time constant where nothing is forgotten.
-    #[error("--forget-tau means nothing with --context full; give --context N or leave it out")]
+    #[error("forget_tau means nothing with a full context; give a number of tokens as context, or leave it out")]
     ForgetTauOfFull,
     /// A time constant without a position from which it counts.
-    #[error("--forget-tau needs --context N: the model does not say what context it was trained with")]
+    #[error("forget_tau needs a context: the model does not say what context it was trained with")]
     ForgetTauAlone,
-    /// A batch without sequences.
-    #[error("--num-return-sequences must be at least 1, got 0")]
-    NoSequences,
     /// A snapshot was taken of another model.
     #[error("the snapshot is of a model of other sizes")]
     ForeignSnapshot,
@@ -116,21 +106,19 @@ impl GenerationError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Backend(_) | Self::Sampling { .. } | Self::ForeignSnapshot | Self::PositionsExhausted => false,
-            Self::Options(_)
+            Self::OutOfRange(_)
+            | Self::Options(_)
             | Self::Beams(_)
             | Self::TokenOutOfRange { .. }
             | Self::Encode(_)
             | Self::EmptyPrompt
             | Self::TooShort(_)
             | Self::EmptyStop
-            | Self::EosOutOfRange { .. }
             | Self::ModelOption { .. }
             | Self::DrawingInBeamSearch { .. }
             | Self::NoBeams
-            | Self::ForgetTau(_)
             | Self::ForgetTauOfFull
-            | Self::ForgetTauAlone
-            | Self::NoSequences => true,
+            | Self::ForgetTauAlone => true,
         }
     }
 }

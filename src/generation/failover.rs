@@ -17,7 +17,7 @@ pub struct Failover {
 
 impl std::fmt::Display for Failover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}; the conversation goes on on {}", self.error.cause(), self.device)
+        write!(f, "{}; the conversation goes on on {}", self.error, self.device)
     }
 }
 

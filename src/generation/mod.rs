@@ -161,7 +161,7 @@ impl Bdh {
             // A device holds a model if there is room for a state beside it.
             DeviceChoice::Auto => match gpu(AdapterChoice::Hardware).and_then(|gpu| gpu.create_slots(1).map(|_| gpu)) {
                 Ok(gpu) => gpu,
-                Err(BackendError::NoAdapter(_)) => cpu()?,
+                Err(BackendError::NoAdapter { .. }) => cpu()?,
                 Err(error) => {
                     fallback = Some(Arc::new(error));
                     cpu()?

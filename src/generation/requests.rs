@@ -5,6 +5,7 @@ use super::session::mark_eos;
 use super::stop::StopScan;
 use super::{Bdh, FinishReason, Generated, GenerationError, GenerationOptions};
 use crate::model::forgetting::Forgetting;
+use crate::options::OutOfRange;
 use crate::sampling::{PROMPT_BIT, SamplerParams, sequence_seed};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -99,7 +100,7 @@ impl Bdh {
         options.validate()?;
         self.check_stops(&options.stop)?;
         if batch.num_return_sequences == 0 {
-            return Err(GenerationError::NoSequences);
+            return Err(OutOfRange::new("num_return_sequences", "at least 1", 0).into());
         }
         let vocab = self.model().config.vocab_size;
         let outside = |tokens: &Vec<u32>| tokens.iter().position(|&token| token as usize >= vocab);

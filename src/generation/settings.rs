@@ -3,6 +3,7 @@
 use super::{BeamOptions, GenerationError, GenerationOptions};
 use crate::model::forgetting::{Forgetting, default_tau};
 use crate::model::{Config, EarlyStopping, Model};
+use crate::options::OutOfRange;
 
 /// The option that draws nothing.
 const GREEDY: &str = "greedy";
@@ -139,7 +140,7 @@ impl Request {
             options.eos_token_ids.clear();
         } else if !self.eos_token_ids.is_empty() {
             if let Some(&id) = self.eos_token_ids.iter().find(|&&id| id as usize >= vocab) {
-                return Err(GenerationError::EosOutOfRange { id, vocab });
+                return Err(OutOfRange::new("eos_token_id", format!("below the vocabulary size {vocab}"), id).into());
             }
             options.eos_token_ids.clone_from(&self.eos_token_ids);
         }
@@ -179,10 +180,10 @@ impl Request {
     fn asks_for_drawing(&self) -> Option<&'static str> {
         let given = [
             ("temperature", self.temperature.is_some()),
-            ("top-k", self.top_k.is_some()),
-            ("top-p", self.top_p.is_some()),
-            ("min-p", self.min_p.is_some()),
-            ("do-sample", self.do_sample == Some(true)),
+            ("top_k", self.top_k.is_some()),
+            ("top_p", self.top_p.is_some()),
+            ("min_p", self.min_p.is_some()),
+            ("do_sample", self.do_sample == Some(true)),
             (GREEDY, self.do_sample == Some(false)),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
@@ -225,7 +226,7 @@ impl Context {
     /// [`GenerationError`] for a time constant that is not finite and above 0, or that has no context to go with.
     pub fn forgetting(given: Option<Self>, tau: Option<f64>, config: &Config) -> Result<Forgetting, GenerationError> {
         if let Some(tau) = tau.filter(|tau| !(tau.is_finite() && *tau > 0.0)) {
-            return Err(GenerationError::ForgetTau(tau));
+            return Err(OutOfRange::new("forget_tau", "finite and above 0", tau).into());
         }
         let context = match given {
             Some(Self::Full) => None,

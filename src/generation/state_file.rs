@@ -53,7 +53,7 @@ pub enum StateError {
         path: PathBuf,
     },
     /// The file is of another kind.
-    #[error("{}: is not a state file: it does not begin with BDHSTATE; expected a file that --save-state or /save wrote", path.display())]
+    #[error("{}: is not a state file: it does not begin with BDHSTATE", path.display())]
     NotAState {
         /// The file.
         path: PathBuf,
@@ -83,7 +83,7 @@ pub enum StateError {
         path: PathBuf,
     },
     /// The state belongs to a model of other sizes or with other weights.
-    #[error("{}: is the state of another model ({found}), not of {model}; give its model with --model", path.display())]
+    #[error("{}: is the state of another model ({found}), not of {model}", path.display())]
     OtherModel {
         /// The file.
         path: PathBuf,

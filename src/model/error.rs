@@ -62,7 +62,7 @@ pub enum ModelError {
     },
 
     /// The weights have no configuration beside them.
-    #[error("{path}: not found; expected the model's configuration beside its weights, which carry none of their own (`bdh-gpu convert --n-layer N` makes one from the tensors)", path = path.display())]
+    #[error("{path}: not found; expected the model's configuration beside its weights, which carry none of their own", path = path.display())]
     NoConfig {
         /// Where config.json should be.
         path: PathBuf,
@@ -111,14 +111,14 @@ pub enum ModelError {
     },
 
     /// Nothing tells which rotary embedding the model was trained with.
-    #[error("{path}: the paper's names and no stored frequencies: they do not tell the rotary embedding; expected {kinds} as \"rope\" in config.json or as --rope", path = path.display(), kinds = super::rotary::RopeError::EXPECTED)]
+    #[error("{path}: the paper's names and no stored frequencies: they do not tell the rotary embedding; expected {kinds} as \"rope\" in config.json", path = path.display(), kinds = super::rotary::RopeError::EXPECTED)]
     UnknownRope {
         /// The weights file.
         path: PathBuf,
     },
 
     /// Stored rotary frequencies that are not those of the kind that was asked for.
-    #[error("{path}: tensor {tensor:?} holds other frequencies than those of rope {rope}; expected the same, or no \"rope\" in config.json and no --rope", path = path.display())]
+    #[error("{path}: tensor {tensor:?} holds other frequencies than those of rope {rope}; expected the same, or no \"rope\" in config.json", path = path.display())]
     OtherFrequencies {
         /// The weights file.
         path: PathBuf,
@@ -126,6 +126,15 @@ pub enum ModelError {
         tensor: String,
         /// The kind asked for.
         rope: super::rotary::Rope,
+    },
+
+    /// Stored rotary frequencies of an unknown kind, which pairs neurons i and i + N/2.
+    #[error("{path}: tensor {tensor:?} repeats its first half: neurons i and i + N/2 are a pair, expected their kind, as half-split:10000, as \"rope\" in config.json", path = path.display())]
+    RepeatedFrequencies {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: &'static str,
     },
 
     /// A part of the weights is not where the index says.
@@ -188,8 +197,15 @@ pub enum ModelError {
         reason: String,
     },
 
+    /// A model would be written over what is there.
+    #[error("{path}: cannot be written: is there already", path = path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+
     /// A weight is too large for the type it is to be stored as.
-    #[error("tensor {tensor:?} holds {value} at index {index:?}, which {dtype} cannot hold; choose another --dtype")]
+    #[error("tensor {tensor:?} holds {value} at index {index:?}, which {dtype} cannot hold")]
     Overflow {
         /// The tensor.
         tensor: &'static str,

@@ -1,6 +1,7 @@
 //! How the next token is chosen, as a caller says it.
 
 use super::SamplingError;
+use crate::options::OutOfRange;
 
 /// How the next token is chosen from the logits.
 ///
@@ -85,7 +86,7 @@ impl SamplingOptions {
         ];
         for (option, value, valid, range) in checks {
             if !valid {
-                return Err(SamplingError::OutOfRange { option, value, range });
+                return Err(OutOfRange::new(option, range, value).into());
             }
         }
         Ok(())

@@ -66,7 +66,7 @@ pub enum EncodeError {
     /// There is no tokenizer, and tokens are not bytes.
     #[error(
         "the model has {vocab} tokens and {why}, so that text cannot be turned into tokens or back; give its tokenizer \
-         (--tokenizer PATH, a tokenizer.json or its folder), or use token ids"
+         (a tokenizer.json or its folder), or use token ids"
     )]
     NoTokenizer {
         /// V.

@@ -65,11 +65,11 @@ impl Default for VerifyOptions {
 pub enum VerifyError {
     /// The CPU backend was to be verified.
     #[error(
-        "the CPU backend is the reference and there is nothing here to verify it against (the goldens of `cargo test` do); choose an adapter: --device gpu, INDEX or NAME"
+        "the CPU backend is the reference and there is nothing here to verify it against (the goldens of `cargo test` do)"
     )]
     CpuIsTheReference,
     /// This build has no model of its own.
-    #[error("this build has no embedded model; name one with --model")]
+    #[error("this build has no embedded model")]
     NoModel,
     /// There is no kernel of this name to corrupt.
     #[error("there is no kernel {name:?} to corrupt; kernels are {}", known.join(", "))]
@@ -244,7 +244,7 @@ fn report_error(
 ) -> Result<(), VerifyError> {
     match result {
         Ok(()) => Ok(()),
-        Err(error @ (BackendError::Lost { .. } | BackendError::NoAdapter(_))) => Err(error.into()),
+        Err(error @ (BackendError::Lost { .. } | BackendError::NoAdapter { .. })) => Err(error.into()),
         Err(error) => {
             let mut failed = Comparison::exact();
             failed.fail(error.to_string());

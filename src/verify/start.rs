@@ -36,9 +36,7 @@ pub struct Start<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// It computes something else than the CPU.
-    #[error(
-        "{device} does not compute what the CPU does: {what}: {detail}; `bdh-gpu verify` names the kernel, --device cpu avoids this device"
-    )]
+    #[error("{device} does not compute what the CPU does: {what}: {detail}")]
     Differs {
         /// The device.
         device: String,

@@ -127,7 +127,7 @@ fn keys_that_change_the_computation_are_refused() {
 fn a_vocabulary_that_is_none_leaves_ids() {
     let model = Small::new().config("\"vocab_size\": 5", "\"vocab_size\": 5, \"chars\": \"abcdefg\"").load().unwrap();
     let message = model.tokenizer.encode(b"a").unwrap_err().to_string();
-    assert!(message.contains("\"chars\" is 5 for \"f\"") && message.contains("--tokenizer"), "{message}");
+    assert!(message.contains("\"chars\" is 5 for \"f\"") && message.contains("give its tokenizer"), "{message}");
 }
 
 #[test]

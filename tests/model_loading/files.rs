@@ -18,8 +18,7 @@ fn missing_files_are_named() {
     let mut small = Small::new();
     small.files.clear();
     small.refuses(
-        "config.json: not found; expected the model's configuration beside its weights, which carry none of their own \
-         (`bdh-gpu convert --n-layer N` makes one from the tensors)",
+        "config.json: not found; expected the model's configuration beside its weights, which carry none of their own",
     );
 }
 

@@ -73,7 +73,7 @@ fn check_text(name: &str, case: &Value, model: &Model) {
         }
         None => {
             let message = encoded.unwrap_err().to_string();
-            assert!(message.contains("no tokenizer") && message.contains("--tokenizer"), "{message}");
+            assert!(message.contains("no tokenizer") && message.contains("give its tokenizer"), "{message}");
         }
     }
 }

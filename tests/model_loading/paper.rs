@@ -30,7 +30,7 @@ fn the_papers_names_are_understood() {
         message.ends_with(
             "paper.pt: the paper's names and no stored frequencies: they do not tell the rotary embedding; expected \
              interleaved:65536 (the official kind) or half-split:10000, or another base above 1 as \"rope\" in \
-             config.json or as --rope"
+             config.json"
         ),
         "{message}"
     );
@@ -107,12 +107,12 @@ fn half_heads_are_put_together_at_load() {
     assert!(model.stored_freqs && model.weights.freqs == freqs);
     with_freqs("half-split:500").refuses(
         "model.safetensors: tensor \"attn.freqs\" holds other frequencies than those of rope half-split:500; expected the \
-         same, or no \"rope\" in config.json and no --rope",
+         same, or no \"rope\" in config.json",
     );
     let small = with_freqs("half-split:10000").config("n_layer", "n_layer");
     small.refuses(
         "model.safetensors: tensor \"attn.freqs\" repeats its first half: neurons i and i + N/2 are a pair, expected their \
-         kind, as half-split:10000, as \"rope\" in config.json or as --rope",
+         kind, as half-split:10000, as \"rope\" in config.json",
     );
     config("sideways").refuses(
         "config.json: key \"rope\" is \"sideways\", expected interleaved:65536 (the official kind) or half-split:10000, \

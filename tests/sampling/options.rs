@@ -12,13 +12,13 @@ fn options_out_of_range_are_named_with_value_and_range() {
         change(&mut options);
         options.validate().unwrap_err().to_string()
     };
-    assert_eq!(message(|o| o.top_p = 1.5), "--top-p must be above 0 and at most 1, got 1.5");
-    assert_eq!(message(|o| o.top_p = 0.0), "--top-p must be above 0 and at most 1, got 0");
-    assert_eq!(message(|o| o.min_p = -0.1), "--min-p must be at least 0 and at most 1, got -0.1");
-    assert_eq!(message(|o| o.temperature = -1.0), "--temperature must be finite and at least 0, got -1");
-    assert_eq!(message(|o| o.repetition_penalty = 0.0), "--repetition-penalty must be finite and above 0, got 0");
-    assert_eq!(message(|o| o.frequency_penalty = f32::INFINITY), "--frequency-penalty must be finite, got inf");
-    assert_eq!(message(|o| o.presence_penalty = f32::NAN), "--presence-penalty must be finite, got NaN");
+    assert_eq!(message(|o| o.top_p = 1.5), "top_p must be above 0 and at most 1, got 1.5");
+    assert_eq!(message(|o| o.top_p = 0.0), "top_p must be above 0 and at most 1, got 0");
+    assert_eq!(message(|o| o.min_p = -0.1), "min_p must be at least 0 and at most 1, got -0.1");
+    assert_eq!(message(|o| o.temperature = -1.0), "temperature must be finite and at least 0, got -1");
+    assert_eq!(message(|o| o.repetition_penalty = 0.0), "repetition_penalty must be finite and above 0, got 0");
+    assert_eq!(message(|o| o.frequency_penalty = f32::INFINITY), "frequency_penalty must be finite, got inf");
+    assert_eq!(message(|o| o.presence_penalty = f32::NAN), "presence_penalty must be finite, got NaN");
 }
 
 #[test]

@@ -134,11 +134,6 @@ pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter, BackendErr
     let mut adapters = enumerate();
     let names: Vec<String> =
         adapters.iter().enumerate().map(|(i, adapter)| format!("{i}: {}", describe(adapter).name)).collect();
-    let there_is = if names.is_empty() {
-        "there is no Vulkan, Metal or DX12 adapter here; install a graphics driver (Debian: mesa-vulkan-drivers), or use --device cpu".to_string()
-    } else {
-        format!("there is {}", names.join(", "))
-    };
     let best =
         |adapters: Vec<wgpu::Adapter>, worst: u32| adapters.into_iter().filter(|a| rank(a) <= worst).min_by_key(rank);
     let (found, wanted) = match choice {
@@ -152,7 +147,7 @@ pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter, BackendErr
             (adapters.into_iter().find(matches), format!("an adapter named {name:?}"))
         }
     };
-    found.ok_or_else(|| BackendError::NoAdapter(format!("cannot find {wanted}: {there_is}")))
+    found.ok_or(BackendError::NoAdapter { wanted, adapters: names })
 }
 
 /// An open device.

@@ -1,6 +1,7 @@
 //! Several texts: for several prompts, several for one prompt, or those that beam search finds.
 
 use super::results::{Layout, Results, Text};
+use crate::cli::advice;
 use crate::cli::failure::{self, Failure};
 use crate::cli::input::Prompts;
 use crate::cli::interrupt::Writing;
@@ -128,7 +129,9 @@ impl Order<'_> {
                 Err(error) => {
                     self.failed += 1;
                     let name = self.job.prompts.name(prompt);
-                    self.bar.suspend(|| failure::complain(&format!("{name}: {error}")));
+                    self.bar.suspend(|| {
+                        failure::complain(&format!("{name}: {}", advice::generation(&error, advice::flag)))
+                    });
                 }
             }
             self.bar.set_message(self.results.written.to_string());

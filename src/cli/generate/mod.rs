@@ -13,6 +13,7 @@ mod single;
 use self::many::Job;
 use self::results::{Layout, Results, Target};
 use self::single::{Event, Outcome, Run, TextWriter};
+use super::advice;
 use super::args::{self, CheckArgs, ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::Failure;
 use super::format;
@@ -208,7 +209,7 @@ impl Generate {
     fn check_text(&self, model: &Model) -> Result<(), Failure> {
         model.tokenizer.check().map_err(|error| {
             let jsonl = if self.output.format == Format::Text { " with --tokens and --format jsonl" } else { "" };
-            Failure::Usage(format!("{error}{jsonl}"))
+            Failure::Usage(format!("{}{jsonl}", advice::encode(&error)))
         })
     }
 

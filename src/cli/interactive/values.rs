@@ -1,5 +1,6 @@
 //! The settings of the prompt loop: shown, and changed.
 
+use crate::cli::advice;
 use crate::cli::args;
 use crate::cli::failure::Failure;
 use crate::cli::format;
@@ -69,19 +70,21 @@ pub fn changed(settings: &Settings, name: &str, text: &str) -> Result<Settings, 
         "stop" if text.eq_ignore_ascii_case("off") => new.options.stop.clear(),
         _ => new.options.stop = vec![unescape(text)],
     }
-    match new.validate().map_err(Failure::from) {
-        // The ranges are those of the command line, under other names.
-        Err(Failure::Usage(message)) => {
-            let option = match name {
-                "temp" => "--temperature".to_string(),
-                "penalty" => "--repetition-penalty".to_string(),
-                "beams" => "--num-beams".to_string(),
-                _ => format!("--{}", name.replace('_', "-")),
-            };
-            Err(Failure::Usage(message.replace(&option, &format!("/{name}"))))
-        }
-        other => other.map(|()| new),
+    match new.validate() {
+        Ok(()) => Ok(new),
+        Err(error) => Err(Failure::Usage(advice::generation(&error, command))),
     }
+}
+
+/// An option as a command: `/temp`.
+fn command(option: &str) -> String {
+    let name = match option {
+        "temperature" => "temp",
+        "repetition_penalty" => "penalty",
+        "num_beams" => "beams",
+        other => other,
+    };
+    format!("/{name}")
 }
 
 /// How much of the past is to count.

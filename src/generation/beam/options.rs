@@ -1,6 +1,7 @@
 //! Options of the beam search.
 
 use crate::model::EarlyStopping;
+use crate::options::OutOfRange;
 
 /// Largest number of beams.
 pub const MAX_BEAMS: usize = 1024;
@@ -48,13 +49,15 @@ impl BeamOptions {
     pub fn validate(&self) -> Result<(), BeamError> {
         let Self { num_beams, num_return_sequences, length_penalty, .. } = *self;
         if !(1..=MAX_BEAMS).contains(&num_beams) {
-            return Err(BeamError::NumBeams(num_beams));
+            let range = format!("at least 1 and at most {MAX_BEAMS}");
+            return Err(OutOfRange::new("num_beams", range, num_beams).into());
         }
         if !(1..=num_beams).contains(&num_return_sequences) {
-            return Err(BeamError::NumReturnSequences { value: num_return_sequences, num_beams });
+            let range = format!("at least 1 and at most the number of beams ({num_beams})");
+            return Err(OutOfRange::new("num_return_sequences", range, num_return_sequences).into());
         }
         if !length_penalty.is_finite() {
-            return Err(BeamError::LengthPenalty(length_penalty));
+            return Err(OutOfRange::new("length_penalty", "finite", length_penalty).into());
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(BeamError::EmptyStop);
@@ -63,26 +66,15 @@ impl BeamOptions {
     }
 }
 
-/// A beam option out of its range.
+/// A beam option that cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum BeamError {
-    /// No beam at all, or more than are supported.
-    #[error("--num-beams must be at least 1 and at most {MAX_BEAMS}, got {0}")]
-    NumBeams(usize),
-    /// More texts asked for than are followed, or none.
-    #[error("--num-return-sequences must be at least 1 and at most --num-beams, which is {num_beams}, got {value}")]
-    NumReturnSequences {
-        /// The value that was given.
-        value: usize,
-        /// What it must not exceed.
-        num_beams: usize,
-    },
+    /// A number out of its range: no beams, more than are supported, fewer than the texts to return.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
     /// A stop text without text.
     #[error("a stop text must not be empty")]
     EmptyStop,
-    /// An infinite length penalty, or NaN.
-    #[error("--length-penalty must be finite, got {0}")]
-    LengthPenalty(f64),
 }
 
 #[cfg(test)]
@@ -96,13 +88,13 @@ mod tests {
             change(&mut options);
             options.validate().unwrap_err().to_string()
         };
-        assert_eq!(message(&|o| o.num_beams = 0), "--num-beams must be at least 1 and at most 1024, got 0");
-        assert_eq!(message(&|o| o.num_beams = 1025), "--num-beams must be at least 1 and at most 1024, got 1025");
-        let at_most_four = "--num-return-sequences must be at least 1 and at most --num-beams, which is 4, got";
+        assert_eq!(message(&|o| o.num_beams = 0), "num_beams must be at least 1 and at most 1024, got 0");
+        assert_eq!(message(&|o| o.num_beams = 1025), "num_beams must be at least 1 and at most 1024, got 1025");
+        let at_most_four = "num_return_sequences must be at least 1 and at most the number of beams (4), got";
         assert_eq!(message(&|o| o.num_return_sequences = 5), format!("{at_most_four} 5"));
         assert_eq!(message(&|o| o.num_return_sequences = 0), format!("{at_most_four} 0"));
-        assert_eq!(message(&|o| o.length_penalty = f64::NAN), "--length-penalty must be finite, got NaN");
-        assert_eq!(message(&|o| o.length_penalty = -f64::INFINITY), "--length-penalty must be finite, got -inf");
+        assert_eq!(message(&|o| o.length_penalty = f64::NAN), "length_penalty must be finite, got NaN");
+        assert_eq!(message(&|o| o.length_penalty = -f64::INFINITY), "length_penalty must be finite, got -inf");
         let widest = BeamOptions { num_beams: MAX_BEAMS, num_return_sequences: MAX_BEAMS, ..BeamOptions::default() };
         assert!(widest.validate().is_ok());
     }

@@ -19,7 +19,7 @@ pub enum HubError {
 
     /// This library was built without the Hub.
     #[error(
-        "{name}: no such file or directory; to load it by this name from the Hugging Face Hub, build with the feature hub (`cargo install --path . --features hub`)"
+        "{name}: no such file or directory; to load it by this name from the Hugging Face Hub, build with the feature hub"
     )]
     NotBuilt {
         /// The name as given.

@@ -104,11 +104,7 @@ impl Source {
         }
         let (first, second) = stored.split_at(stored.len() / 2);
         if first == second && stored.chunks(2).any(|pair| pair[0] != pair[pair.len() - 1]) {
-            return Err(ModelError::Malformed {
-                path: self.path.clone(),
-                found: format!("tensor {:?} repeats its first half: neurons i and i + N/2 are a pair", specs.freqs),
-                expected: "their kind, as half-split:10000, as \"rope\" in config.json or as --rope".to_owned(),
-            });
+            return Err(ModelError::RepeatedFrequencies { path: self.path.clone(), tensor: specs.freqs });
         }
         Ok((stored, frequencies))
     }
