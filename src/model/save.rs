@@ -144,7 +144,7 @@ impl Model {
              | state | {} numbers, whatever the length of the text |\n\
              | trained context | {context} |\n\
              | converted from | {} ({source}) |\n\n\
-             ```\nbdh-gpu generate --model {name} --prompt \"...\"\n```\n",
+             ```python\nfrom bdh_gpu import BDH\n\nprint(BDH.from_pretrained(\"{name}\").generate_text(\"...\"))\n```\n",
             config.parameters(),
             config.n_layer,
             config.n_embd,
@@ -265,7 +265,7 @@ impl Target {
             Err(reason) => return error(&reason.to_string()),
             Ok(metadata) if !metadata.is_dir() => return error("is there already and is no directory"),
             Ok(_) if is_empty(path) => true,
-            Ok(_) if !overwrite => return error("is there already; --force replaces it"),
+            Ok(_) if !overwrite => return Err(ModelError::Exists { path: path.to_owned() }),
             Ok(_) => match foreign_entry(path) {
                 None => true,
                 Some(entry) => {
