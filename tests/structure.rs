@@ -207,3 +207,91 @@ fn no_kernels_name_is_compared_with_a_string() {
         }
     }
 }
+
+/// The string literals of a file's code, without comments, character literals and the test module at its end.
+fn strings(text: &str) -> Vec<String> {
+    let text = text.split("#[cfg(test)]\nmod").next().expect("a part");
+    let mut strings = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['"', '\'', '/']) {
+        let before = &rest[..at];
+        let hashes = before.len() - before.trim_end_matches('#').len();
+        let raw = before[..before.len() - hashes].ends_with('r');
+        rest = &rest[at..];
+        if rest.starts_with("//") {
+            rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
+        } else if rest.starts_with('"') && raw {
+            let end = format!("\"{}", "#".repeat(hashes));
+            let (string, after) = rest[1..].split_once(&end).expect("the end of a string");
+            strings.push(string.to_string());
+            rest = after;
+        } else if rest.starts_with('"') {
+            let mut escaped = false;
+            let end = rest[1..].find(|character| {
+                let ends = character == '"' && !escaped;
+                escaped = character == '\\' && !escaped;
+                ends
+            });
+            let (string, after) = rest[1..].split_at(end.expect("the end of a string"));
+            strings.push(string.to_string());
+            rest = &after[1..];
+        } else if let Some(after) = rest.strip_prefix("'\\") {
+            rest = after[1..].split_once('\'').expect("the end of a character").1;
+        } else {
+            // A character, a lifetime or a division.
+            let character = rest.chars().nth(2) == Some('\'');
+            let length: usize = rest.chars().take(if character { 3 } else { 1 }).map(char::len_utf8).sum();
+            rest = &rest[length..];
+        }
+    }
+    strings
+}
+
+/// What a string says that only the command line's users understand: a flag, a command of the prompt loop, or of the
+/// program.
+fn command_line(string: &str, commands: &[&str]) -> Option<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>();
+    let starts = |at: usize| !string[..at].ends_with(|c: char| c.is_alphanumeric() || "-/.".contains(c));
+    let flag = string.match_indices("--").map(|(at, _)| (at, &string[at + 2..]));
+    let flag = flag.filter(|(at, rest)| starts(*at) && rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '{'));
+    let slash = string.match_indices('/').map(|(at, _)| (at, &string[at + 1..]));
+    let slash = slash.filter(|(at, rest)| starts(*at) && commands.contains(&word(rest).as_str()));
+    let program = string.match_indices("bdh-gpu ").map(|(at, _)| (at, &string[at + 8..]));
+    let program = program.filter(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+    let found = flag.chain(slash).chain(program).next();
+    found.map(|(at, _)| string[at..].chars().take(20).collect())
+}
+
+/// A library's error names an option as its callers write it. Flags and advice are added by `src/cli/advice.rs`.
+#[test]
+fn the_library_knows_nothing_of_the_command_line() {
+    let commands = fs::read_to_string(root("src/cli/interactive/commands.rs")).expect("text");
+    let names = commands.split("entry(\"").skip(1).map(|entry| entry.split('"').next().expect("a part"));
+    let names: Vec<&str> = names.collect();
+    assert!(names.contains(&"save") && names.len() > 15, "the commands are not found: {names:?}");
+    let (mut number, mut found) = (0, Vec::new());
+    for folder in ["src", "python/src"] {
+        for (name, text) in files(&root(folder), "rs") {
+            if folder == "src" && (name.starts_with("cli/") || name == "main") {
+                continue;
+            }
+            for string in strings(&text) {
+                number += 1;
+                found.extend(command_line(&string, &names).map(|words| format!("{folder}/{name}.rs: {words}")));
+            }
+        }
+    }
+    assert!(number > 1000, "the strings are not found: {number}");
+    assert!(found.is_empty(), "for the command line's users alone: {found:#?}");
+}
+
+#[test]
+fn words_of_the_command_line_are_found() {
+    let text = "// \"--no\"\nf('\"', \"a --top-k\", r#\"b \"/save\"#, b'\\'', 'a: &'a \"c \\\" `bdh-gpu verify`\");";
+    let strings = strings(text);
+    assert_eq!(strings, ["a --top-k", "b \"/save", "c \\\" `bdh-gpu verify`"]);
+    assert!(strings.iter().all(|string| command_line(string, &["save"]).is_some()));
+    for harmless in ["a version of bdh-gpu", "models/save", "/saved", "one -- two", "https://a/save"] {
+        assert_eq!(command_line(harmless, &["save"]), None);
+    }
+}
