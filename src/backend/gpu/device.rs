@@ -203,7 +203,7 @@ impl Gpu {
         descriptor.backends = wgpu::Backends::NOOP;
         descriptor.backend_options.noop.enable = true;
         let adapters = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::NOOP));
-        let none = || BackendError::NoAdapter("wgpu lacks its stand-in for a device".into());
+        let none = || BackendError::NoAdapter { wanted: "wgpu's stand-in for a device".into(), adapters: Vec::new() };
         let adapter = adapters.first().ok_or_else(none)?;
         let limits = wgpu::Limits {
             max_compute_workgroup_storage_size: 32 << 10,
