@@ -195,5 +195,5 @@ def test_greedy_may_stand_beside_beams(model):
     found = model.generate_text("KING:", 8, num_beams=4)
     assert model.generate_text("KING:", 8, num_beams=4, do_sample=False) == found
     assert model.generate_text("KING:", 8, num_beams=4, greedy=True) == found
-    with pytest.raises(ValueError, match="do-sample"):
+    with pytest.raises(ValueError, match="do_sample"):
         model.generate_text("KING:", 8, num_beams=4, do_sample=True)
