@@ -15,6 +15,7 @@ use bdh_gpu::{Forgetting, GenerationError, GenerationOptions, Model};
 use faults::{Driver, change_plan, run_apart};
 use program::{Run, file_with, path, program, run, run_command};
 use serde_json::Value;
+use std::ops::ControlFlow;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -375,6 +376,33 @@ fn lost_apart() {
         let cpu = bdh.on_cpu().unwrap();
         assert_eq!(text(&mut session(&cpu)).unwrap(), expected);
     }
+}
+
+/// With stop texts, the state is copied every 512 tokens.
+#[test]
+fn a_device_lost_while_the_state_is_copied_is_replaced() {
+    run_apart("checkpoint_apart", &Driver::new(""));
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn checkpoint_apart() {
+    let options = GenerationOptions { max_new_tokens: 600, stop: vec!["no such text".to_string()], ..options() };
+    let expected = session(&shipped().on_cpu().unwrap()).generate(&options).unwrap();
+    let mut conversation = session(&shipped());
+    let mut drawn = 0;
+    let text = conversation
+        .generate_with(&options, |tokens| {
+            drawn += tokens.len();
+            // The next thing that the device is asked for is the copy.
+            if drawn >= 512 {
+                change_plan("vkQueueSubmit -4 from 0");
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(conversation.take_failover().is_some());
+    assert_eq!(text, expected);
 }
 
 /// One thread's lack of memory is not another's.

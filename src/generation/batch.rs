@@ -139,6 +139,11 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         self.sequences[slot].unread.len() > 1
     }
 
+    /// Whether a sequence has more to draw.
+    pub fn is_drawing(&self, slot: usize) -> bool {
+        self.sequences[slot].wanted > 0
+    }
+
     /// What a sequence has still to read, the token that the next draw follows included.
     pub fn unread(&self, slot: usize) -> Vec<u32> {
         self.sequences[slot].unread.iter().copied().collect()

@@ -68,7 +68,7 @@ impl Session {
         self.bdh.device()
     }
 
-    /// That the device has failed since this was asked last, and where the conversation goes on.
+    /// Where the conversation went on since this was asked last, if its device failed, and why.
     pub fn take_failover(&mut self) -> Option<Failover> {
         self.failover.take()
     }
@@ -247,26 +247,26 @@ impl Session {
             // Presence and frequency count what this generation draws; earlier turns are its prompt.
             self.counts = self.occurred();
         }
-        let counts = mark_eos(self.counts.clone(), &options.eos_token_ids);
         let mut params = SamplerParams::new(&options.sampling, seed, 0);
         params.min_new_tokens = params.min_new_tokens.saturating_add(self.drawn - self.generated);
         let before = self.text_stream();
         let mut scan = StopScan::new(&options.stop, before.clone());
         let mut checkpoint = if scan.is_active() { Some((self.snapshot()?, 0)) } else { None };
-        let limit = self.batch.draw(0, &params, &counts, options.max_new_tokens, self.drawn)?;
+        let limit = self.batch.room_for(0, options.max_new_tokens)?;
         self.batch.hurry();
         let mut tokens = Vec::new();
         let mut drawn = 0;
         let mut finish_reason = FinishReason::Length;
         while drawn < limit {
+            // At the start, and where another device goes on.
+            if !self.batch.is_drawing(0) {
+                let counts = mark_eos(self.counts.clone(), &options.eos_token_ids);
+                self.batch.draw(0, &params, &counts, limit - drawn, self.drawn)?;
+            }
             let progress = match self.batch.advance() {
                 Ok(mut progress) => progress.remove(0),
                 Err(error) => match self.survive(Err(error)) {
-                    Ok(()) => {
-                        let counts = mark_eos(self.counts.clone(), &options.eos_token_ids);
-                        self.batch.draw(0, &params, &counts, limit - drawn, self.drawn)?;
-                        continue;
-                    }
+                    Ok(()) => continue,
                     Err(error) => {
                         release(&mut scan, &mut tokens, &mut each);
                         self.text.skip(&tokens);

@@ -81,7 +81,7 @@ impl Conversation {
         self.session.device()
     }
 
-    /// That the device has failed since this was asked last.
+    /// Where the conversation went on since this was asked last, if its device failed, and why.
     pub fn take_failover(&mut self) -> Option<Failover> {
         self.session.take_failover()
     }
