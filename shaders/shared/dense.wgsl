@@ -22,9 +22,6 @@ const RUNS: u32 = LINE_SHARE / RUN;
 // Columns of x that invocations load together: those that do not split the depth need the same
 // ones.
 const SHARED_DEPTH: u32 = select(1u, SHARED, SPLITS == 1u);
-// Rows of the tile, in fours, whose weights an invocation has in flight at once: with one slot, its
-// sums leave registers for two.
-const DEPTH: u32 = select(1u, 2u, SPLITS > 1u && SLOT_TILE == 1u);
 
 // Results, [SLOT_TILE][BLOCK / 4].
 var<workgroup> products: array<vec4<f32>, SLOT_TILE * BLOCK / 4u>;
@@ -68,43 +65,6 @@ fn add_line(
     }
 }
 
-// As in `dense_product`, for rows d and d + SPLITS, in fours: the loads of both come first.
-fn add_two_fours(
-    low: ptr<function, array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>>,
-    high: ptr<function, array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>>,
-    x: array<vec4<f32>, SLOT_TILE>,
-    tile: u32,
-    d: u32,
-    first: u32,
-) {
-    let last = ROW4 - 1u;
-    let line = (tile * ROW4 + min(d, last)) * 4u * LINE + first;
-    let next = (tile * ROW4 + min(d + SPLITS, last)) * 4u * LINE + first;
-    let firsts0 = first_of_runs(line);
-    let firsts1 = first_of_runs(line + LINE);
-    let firsts2 = first_of_runs(line + 2u * LINE);
-    let firsts3 = first_of_runs(line + 3u * LINE);
-    let firsts4 = first_of_runs(next);
-    let firsts5 = first_of_runs(next + LINE);
-    let firsts6 = first_of_runs(next + 2u * LINE);
-    let firsts7 = first_of_runs(next + 3u * LINE);
-    if (ROW4 % SPLITS == 0u || d < ROW4) {
-        add_line(low, high, x, 0u, line, firsts0);
-        add_line(low, high, x, 1u, line + LINE, firsts1);
-        add_line(low, high, x, 2u, line + 2u * LINE, firsts2);
-        add_line(low, high, x, 3u, line + 3u * LINE, firsts3);
-    }
-    if (ROW4 % (2u * SPLITS) == 0u || d + SPLITS < ROW4) {
-        // One slot, whose vector lies at the start of `rows`.
-        var later: array<vec4<f32>, SLOT_TILE>;
-        later[0] = rows[min(d + SPLITS, last)];
-        add_line(low, high, later, 0u, next, firsts4);
-        add_line(low, high, later, 1u, next + LINE, firsts5);
-        add_line(low, high, later, 2u, next + 2u * LINE, firsts6);
-        add_line(low, high, later, 3u, next + 3u * LINE, firsts7);
-    }
-}
-
 fn dense_product(i: u32, tile: u32) {
     let split = i / LINE_LANES;
     // The trip count is uniform: LINE is a multiple of the vectors that all invocations take per
@@ -120,7 +80,7 @@ fn dense_product(i: u32, tile: u32) {
                 high[s][c] = vec4(0.0);
             }
         }
-        for (var base = 0u; base < ROW4; base += SHARED_DEPTH * DEPTH * SPLITS) {
+        for (var base = 0u; base < ROW4; base += SHARED_DEPTH * SPLITS) {
             let first_d = base + split;
             var own: array<vec4<f32>, SLOT_TILE>;
             for (var s = 0u; s < SLOT_TILE; s++) {
@@ -135,9 +95,7 @@ fn dense_product(i: u32, tile: u32) {
                         x[s] = shared_vector(own[s], e);
                     }
                 }
-                if (DEPTH == 2u) {
-                    add_two_fours(&low, &high, x, tile, d, first);
-                } else if (ROW4 % SPLITS == 0u || d < ROW4) {
+                if (ROW4 % SPLITS == 0u || d < ROW4) {
                     // Unrolled by hand: a loop would keep the sums in memory. Scattered loads come
                     // first.
                     let line = (tile * ROW4 + d) * 4u * LINE + first;

@@ -42,12 +42,11 @@ pub(super) fn dense(d: &Dispatch, what: &'static str, cost: Cost, block: usize) 
     let lanes = line.min(d.invocations);
     let splits = d.invocations / lanes;
     let share = (line / lanes).min((8 / d.tile).max(1));
-    let depth = if splits > 1 && d.tile == 1 { 2 } else { 1 };
     let of_a_block = block as f64 * d.weight_row_bytes();
     // Workgroups of one block run side by side: all but the first find its weights in a cache.
     let weights = Access::memory(what, blocks * of_a_block)
         .repeated((tiles - 1.0) * blocks * of_a_block, of_a_block)
-        .rounds((line / (share * lanes) * d.columns().div_ceil(depth * splits)) as f64);
+        .rounds((line / (share * lanes) * d.columns().div_ceil(splits)) as f64);
     cost.access(weights).barriers(if splits == 1 { 2.0 } else { 2.0 + 2.0 * d.tile as f64 })
 }
 
