@@ -31,7 +31,7 @@ class Hub(BaseHTTPRequestHandler):
             self.asked.set()
             self.server.hold.wait()
         content, etag = self.find()
-        # Whoever asked may have left.
+        # The program that asked may have ended.
         with contextlib.suppress(ConnectionError):
             self.send_response(404 if content is None else 200)
             self.send_header("ETag", f'"{etag}"')

@@ -247,7 +247,7 @@ pub enum BackendError {
     Garbage {
         /// The device.
         device: String,
-        /// What it returned.
+        /// The value that it returned, and where.
         message: String,
     },
     /// The driver rejected a command or a shader: a defect of the driver or of this program.

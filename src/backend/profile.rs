@@ -74,7 +74,7 @@ pub struct Activity {
     pub touched_gates: u64,
 }
 
-/// Shares from 0 to 1 of what fired, over all layers.
+/// Shares, from 0 to 1, of neurons and pairs that fired, over all layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Density {
     /// Neurons with u > 0.

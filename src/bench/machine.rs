@@ -21,9 +21,9 @@ pub struct Machine {
     pub memory_us: f64,
     /// Latency of the last shared cache, in µs.
     pub cache_us: f64,
-    /// That cache's rate, in 10⁹ bytes per second.
+    /// Rate of the last shared cache, in 10⁹ bytes per second.
     pub cache_gbs: f64,
-    /// Bytes in that cache.
+    /// Bytes in the last shared cache.
     pub cache_bytes: f64,
     /// Time from barrier to barrier, in µs.
     pub barrier_us: f64,

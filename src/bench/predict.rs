@@ -25,7 +25,7 @@ pub struct Prediction {
     pub machine: String,
     /// Sequences that run together.
     pub batch: usize,
-    /// What fires.
+    /// Shares of the neurons that fire, measured on the CPU.
     pub density: Density,
     /// By kernel, in the order of the step.
     pub kernels: Vec<KernelPrediction>,

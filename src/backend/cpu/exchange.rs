@@ -27,7 +27,7 @@ pub struct Exchange {
     pub team: Team,
     /// The threads' shares.
     pub shares: Vec<Share>,
-    /// What all blocks read; written between the phases.
+    /// The part of the step that every block reads; written between the phases.
     pub stream: Padded<RwLock<Stream>>,
     /// `[blocks]`
     pub blocks: Vec<Padded<BlockResults>>,

@@ -1,4 +1,5 @@
-//! What all blocks of a layer read: the residual stream, the windows' residuals, and rotary phases.
+//! The inputs that all blocks of a layer share: the residual stream, the windows' residuals, and
+//! rotary phases.
 
 use super::rotary::Phases;
 use super::simd::Level;

@@ -1,4 +1,4 @@
-//! What a dispatch costs, for `bench --predict`: the bytes of all its workgroups, and the chain of
+//! The cost of a dispatch, for `bench --predict`: the bytes of all its workgroups, and the chain of
 //! dependent loads and barriers in one of them. A kernel's host file states its own cost.
 
 use super::layout::Layout;

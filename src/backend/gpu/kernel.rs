@@ -35,7 +35,7 @@ pub(super) struct Kernel {
     /// Bindings whose offset every dispatch gives, in the order of their indices.
     pub dynamic: &'static [&'static str],
     pub canary: Canary,
-    /// What a dispatch costs; `None` for phases that `bench --predict` leaves out.
+    /// The cost of a dispatch; `None` for phases that `bench --predict` leaves out.
     pub cost: Option<fn(&Dispatch) -> Cost>,
 }
 

@@ -62,7 +62,7 @@ struct UnitAttention {
     scores: Vec<f32>,
 }
 
-/// What all units of a layer read; written between the phases.
+/// The part of the chunk that every unit of a layer reads; written between the phases.
 struct ChunkStream {
     /// Residual stream, `[T][row]`.
     x: Vec<f32>,
