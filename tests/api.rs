@@ -214,3 +214,39 @@ fn requests_that_contradict_themselves_are_refused() {
         assert!(Context::forgetting(None, Some(tau), &bdh.model().config).is_err(), "{tau}");
     }
 }
+
+#[test]
+fn a_session_draws_or_searches_as_the_settings_ask() {
+    let model = model();
+    let prompt = model.encode(b"KING:\n").unwrap();
+    let session = || {
+        let mut session = model.session().unwrap();
+        session.feed(&prompt).unwrap();
+        session
+    };
+    let settings = |num_beams| {
+        let request = Request { num_beams, max_new_tokens: Some(30), ..Default::default() };
+        let mut settings = Settings::new(&request, model.model()).unwrap();
+        settings.options.seed = Some(5);
+        settings
+    };
+    for (settings, texts) in [(settings(None), 1), (settings(Some(3)), 2)] {
+        let (mut conversation, mut heard) = (session(), Vec::new());
+        let found = conversation.run(&settings, texts, |tokens| {
+            heard.extend_from_slice(tokens);
+            ControlFlow::Continue(())
+        });
+        let found = found.unwrap();
+        assert_eq!((found.len(), &found[0].tokens), (texts, &heard));
+        assert_eq!(conversation.position(), 6 + 30);
+        let same = session().generate(&settings.options).unwrap().tokens == heard;
+        assert_eq!(same, !settings.uses_beams());
+        // What comes next follows the text.
+        let mut expected = session();
+        expected.feed(&heard).unwrap();
+        let next = |mut session: Session| {
+            session.generate(&GenerationOptions { sampling: SamplingOptions::greedy(), ..options(10) })
+        };
+        assert_eq!(next(conversation).unwrap().tokens, next(expected).unwrap().tokens);
+    }
+}

@@ -83,18 +83,9 @@ impl Session {
         let settings = Options::read(name, &[], max_new_tokens, options)?.settings(&self.bdh)?;
         self.work(py, |session, signals| {
             let stream = session.text_stream();
-            if !settings.uses_beams() {
-                let generated = session.generate_with(&settings.options, |_| signals.flow());
-                let generated = generated.map_err(errors::generation)?;
-                return Ok(Next { tokens: generated.tokens, tail: generated.tail, stream });
-            }
-            let beam = settings.beam_options(1);
-            let found = session.beam_search_with(&settings.options.sampling, &beam, |_| signals.flow());
-            let best = found.map_err(errors::generation)?.into_iter().next();
+            let texts = session.run(&settings, 1, |_| signals.flow()).map_err(errors::generation)?;
+            let best = texts.into_iter().next();
             let (tokens, tail) = best.map(|text| (text.tokens, text.tail)).unwrap_or_default();
-            if signals.flow().is_continue() {
-                session.feed_with(&tokens, |_| signals.flow()).map_err(errors::generation)?;
-            }
             Ok(Next { tokens, tail, stream })
         })
     }

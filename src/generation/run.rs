@@ -1,7 +1,8 @@
-//! Texts for many prompts, however the settings ask for them: drawn, or found by beam search.
+//! Texts as the settings ask for them, drawn or found by beam search: for many prompts, or one that a
+//! conversation goes on with.
 
 use super::{
-    BatchEvent, BatchOptions, Bdh, BeamProgress, Completion, Generated, GenerationError, Hypothesis, Settings,
+    BatchEvent, BatchOptions, Bdh, BeamProgress, Completion, Generated, GenerationError, Hypothesis, Session, Settings,
 };
 use std::ops::ControlFlow;
 
@@ -69,6 +70,35 @@ impl Bdh {
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+}
+
+impl Session {
+    /// Continues the conversation as the settings ask: as [`Session::generate_with`] does, or with the best
+    /// text of a beam search. Returns that text and, of a search, up to `num_return_sequences` in all, the best
+    /// first.
+    ///
+    /// `each` receives the new tokens: drawn ones in bursts, those of a search at its end and an empty list
+    /// before, at every step. It may end the work; a search then ends with its beams as they stand.
+    ///
+    /// # Errors
+    /// As [`Session::generate_with`] and [`Session::beam_search_with`].
+    pub fn run(
+        &mut self,
+        settings: &Settings,
+        num_return_sequences: usize,
+        mut each: impl FnMut(&[u32]) -> ControlFlow<()>,
+    ) -> Result<Vec<Generated>, GenerationError> {
+        if !settings.uses_beams() {
+            return Ok(vec![self.generate_with(&settings.options, each)?]);
+        }
+        let beam = settings.beam_options(num_return_sequences);
+        let found = self.beam_search_with(&settings.options.sampling, &beam, |_| each(&[]))?;
+        if let Some(best) = found.first() {
+            self.feed(&best.tokens)?;
+            let _ = each(&best.tokens);
+        }
+        Ok(found.into_iter().map(|text| Generated::found(text, &beam.eos_token_ids)).collect())
     }
 }
 

@@ -5,8 +5,7 @@ use super::results::{Results, Target, Text};
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Writing;
 use crate::cli::output::Notices;
-use bdh_gpu::generation::Settings;
-use bdh_gpu::generation::{BeamProgress, FinishReason, Session};
+use bdh_gpu::generation::{FinishReason, Generated, Session, Settings};
 use bdh_gpu::tokenizer::TextStream;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -101,28 +100,24 @@ impl Run<'_> {
         let reading = self.read(session, writing)?;
         let start = Instant::now();
         writing.start();
-        let beam = self.settings.beam_options(self.sequences);
-        let found = session.beam_search_with(&self.settings.options.sampling, &beam, |_: BeamProgress| {
+        let found = session.run(self.settings, self.sequences, |_| {
             if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        let mut outcome = Outcome {
-            finish_reason: FinishReason::Length,
+        let best = found.first();
+        let outcome = Outcome {
+            finish_reason: best.map_or(FinishReason::Length, |text| text.finish_reason),
             interrupted: writing.interrupted(),
             tail: String::new(),
-            tokens: 0,
+            tokens: best.map_or(0, |text| text.tokens.len()),
             reading,
             writing: start.elapsed(),
             advice: None,
         };
         for (index, text) in found.iter().enumerate() {
-            let finish_reason = text.finish_reason(&beam.eos_token_ids);
-            let (tokens, tail, score) = (&text.tokens[..], &text.tail[..], Some(text.score));
+            let Generated { tokens, tail, finish_reason, seed, score } = text;
             let (prompt, stream) = (&self.shown[..], &self.stream);
-            results.write(&Text { prompt, stream, index, tokens, tail, finish_reason, seed: None, score })?;
-            if index == 0 {
-                (outcome.finish_reason, outcome.tokens) = (finish_reason, tokens.len());
-                session.feed(tokens)?;
-            }
+            let (finish_reason, seed, score) = (*finish_reason, *seed, *score);
+            results.write(&Text { prompt, stream, index, tokens, tail, finish_reason, seed, score })?;
         }
         Ok(outcome)
     }

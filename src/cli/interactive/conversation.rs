@@ -165,33 +165,24 @@ impl Conversation {
             return Ok(Ended::TakenBack);
         }
         let start = Instant::now();
-        let count = if settings.uses_beams() {
-            let beam = settings.beam_options(1);
-            let found = self.session.beam_search_with(&settings.options.sampling, &beam, |_| flow())?;
-            let (tokens, tail) = found.into_iter().next().map(|text| (text.tokens, text.tail)).unwrap_or_default();
-            self.session.feed(&tokens)?;
-            sink(&tokens, &tail)?;
-            tokens.len()
-        } else {
-            let mut options = settings.options.clone();
-            options.seed = Some(seed);
-            let mut sunk = Ok(());
-            let generated = self.session.generate_with(&options, |tokens| {
-                if sunk.is_ok() {
-                    sunk = sink(tokens, "");
-                }
-                if sunk.is_err() { ControlFlow::Break(()) } else { flow() }
-            })?;
-            sunk?;
-            if !generated.tail.is_empty() {
-                sink(&[], &generated.tail)?;
+        let mut settings = settings.clone();
+        settings.options.seed = Some(seed);
+        let mut sunk = Ok(());
+        let texts = self.session.run(&settings, 1, |tokens| {
+            if sunk.is_ok() && !tokens.is_empty() {
+                sunk = sink(tokens, "");
             }
-            let stopped = generated.finish_reason == FinishReason::Stop && writing.interrupted();
-            self.account(prompt.len(), generated.tokens.len(), start, Some(seed));
-            return Ok(if stopped { Ended::Stopped } else { Ended::Complete });
-        };
-        self.account(prompt.len(), count, start, None);
-        Ok(if writing.interrupted() { Ended::Stopped } else { Ended::Complete })
+            if sunk.is_err() { ControlFlow::Break(()) } else { flow() }
+        })?;
+        sunk?;
+        let Some(text) = texts.first() else { return Ok(Ended::TakenBack) };
+        if !text.tail.is_empty() {
+            sink(&[], &text.tail)?;
+        }
+        self.account(prompt.len(), text.tokens.len(), start, text.seed);
+        // A text may end while Ctrl-C is pressed.
+        let cut = text.finish_reason == FinishReason::Stop || settings.uses_beams();
+        Ok(if cut && writing.interrupted() { Ended::Stopped } else { Ended::Complete })
     }
 
     fn account(&mut self, read: usize, generated: usize, start: Instant, seed: Option<u64>) {
