@@ -1,6 +1,8 @@
 //! The simple calls agree with each other and with the sessions beneath them.
 
 mod common;
+#[path = "common/gpu.rs"]
+mod gpu;
 
 use bdh_gpu::generation::{Context, Request, Settings};
 use bdh_gpu::model::Tensor;
@@ -249,4 +251,73 @@ fn a_session_draws_or_searches_as_the_settings_ask() {
         };
         assert_eq!(next(conversation).unwrap().tokens, next(expected).unwrap().tokens);
     }
+}
+
+/// On every device the host draws what the device draws.
+fn assert_the_host_draws_alike(bdh: &Bdh) {
+    let session = |prompt: &str| {
+        let mut session = bdh.session().unwrap();
+        session.feed(&bdh.encode(prompt.as_bytes()).unwrap()).unwrap();
+        session
+    };
+    let sampling = SamplingOptions {
+        top_k: 40,
+        presence_penalty: 0.5,
+        repetition_penalty: 1.2,
+        min_new_tokens: 5,
+        ..Default::default()
+    };
+    let base = GenerationOptions { sampling, eos_token_ids: vec![u32::from(b'z')], ..options(40) };
+    let stopping = GenerationOptions { stop: vec!["th".to_string()], ..base.clone() };
+    let greedy = GenerationOptions { sampling: SamplingOptions::greedy(), ..options(20) };
+    for (prompt, options) in [("KING:\n", &base), ("", &base), ("A longer prompt. ", &stopping), ("O", &greedy)] {
+        let (mut drawn, mut processed) = (session(prompt), session(prompt));
+        // The second part goes on with the first.
+        for _ in 0..2 {
+            let expected = drawn.generate(options).unwrap();
+            let mut earlier = 0;
+            let count = |tokens: &[u32], _: &mut [f32]| {
+                assert_eq!(tokens.len(), earlier);
+                earlier += 1;
+            };
+            let found = processed.generate_processed(options, count, |_| ControlFlow::Continue(())).unwrap();
+            assert_eq!(found, expected, "{prompt:?}");
+            assert_eq!(processed.position(), drawn.position());
+        }
+    }
+}
+
+#[test]
+fn logits_that_nobody_changes_give_the_same_text() {
+    assert_the_host_draws_alike(&model());
+    let gpu = Bdh::new(common::model("shakespeare"), &gpu::device(), WeightChoice::Auto).expect("the adapter runs");
+    assert_the_host_draws_alike(&gpu);
+}
+
+#[test]
+fn a_caller_chooses_every_token() {
+    let model = model();
+    let mut session = model.session().unwrap();
+    session.feed(&model.encode(b"In the year ").unwrap()).unwrap();
+    let only = |allowed: Vec<u32>| {
+        move |_: &[u32], logits: &mut [f32]| {
+            for (id, logit) in logits.iter_mut().enumerate() {
+                if !allowed.contains(&(id as u32)) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+    };
+    // A failure takes nothing away: the same token is asked for again.
+    let nothing = session.generate_processed(&options(3), only(Vec::new()), |_| ControlFlow::Continue(()));
+    assert!(nothing.unwrap_err().to_string().contains("no token is left to draw"));
+    let digits = (b'0'..=b'9').map(u32::from).collect();
+    let year = session.generate_processed(&options(4), only(digits), |_| ControlFlow::Continue(())).unwrap();
+    let year = model.decode(&year.tokens);
+    assert!(year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()), "{year}");
+    assert_eq!(session.position(), 12 + 4);
+    // The callback may end it.
+    let one = session.generate_processed(&options(9), |_, _| (), |_| ControlFlow::Break(())).unwrap();
+    assert_eq!(one.tokens.len(), 1);
+    session.generate(&options(5)).unwrap();
 }

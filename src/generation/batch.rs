@@ -4,8 +4,8 @@
 use super::GenerationError;
 use crate::backend::{Backend, Chunk, ChunkToken, Input, Output, Plan, RunOutput, SlotStep, Slots};
 use crate::model::Config;
-use crate::model::forgetting::{Clock, Forgetting};
-use crate::sampling::{NO_TOKEN, SamplerParams, Status};
+use crate::model::forgetting::{Clock, Forgetting, Tick};
+use crate::sampling::{NO_TOKEN, SampleOutcome, SamplerParams, Status};
 use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::time::{Duration, Instant};
@@ -66,6 +66,12 @@ pub(crate) struct Progress {
 struct Planned {
     reads: usize,
     draws: usize,
+}
+
+/// A slot's step.
+fn step_at(tick: Tick, input: Input, output: Output) -> SlotStep {
+    let Tick { position, read_scale, write_scale, rescale } = tick;
+    SlotStep { input, output, position, read_scale, write_scale, rescale }
 }
 
 impl Batch {
@@ -263,6 +269,38 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         Ok(read.into_iter().enumerate().map(collect).collect())
     }
 
+    /// Reads a sequence's last token and lets the host draw the next one from its logits `[V]`.
+    pub fn draw_on_host(
+        &mut self,
+        slot: usize,
+        draw: impl FnOnce(&mut [f32]) -> SampleOutcome,
+    ) -> Result<Progress, GenerationError> {
+        let mut progress = Progress::default();
+        let sequence = &mut self.sequences[slot];
+        let mut logits = match sequence.unread.pop_front() {
+            // Its draw failed.
+            None => self.slots.logits(slot)?,
+            Some(token) => {
+                progress.read = 1;
+                let mut steps = vec![SlotStep::IDLE; self.sequences.len()];
+                steps[slot] = step_at(self.sequences[slot].clock.tick(), Input::Token(token), Output::Logits);
+                let run = self.slots.run(&Plan { steps: vec![steps], trace_logits: true })?;
+                run.logits.into_iter().flatten().nth(slot).unwrap_or_default()
+            }
+        };
+        let outcome = draw(&mut logits);
+        let sequence = &mut self.sequences[slot];
+        if outcome.status.is_failure() {
+            let (position, source) = (sequence.clock.position() - 1, outcome.status.check().err());
+            progress.failure = Some(GenerationError::Sampling { position, sequence: slot, source });
+        } else {
+            sequence.unread.push_back(outcome.token);
+            progress.drawn.push(outcome.token);
+            progress.ended = outcome.status == Status::Eos;
+        }
+        Ok(progress)
+    }
+
     /// As [`Batch::advance`] for a sequence that only reads: `each` receives the logits after every token
     /// that entered the state.
     pub fn advance_traced(
@@ -338,14 +376,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
                     planned.draws += 1;
                 }
                 let tick = sequence.clock.tick();
-                *step = SlotStep {
-                    input,
-                    output: if last { Output::Token } else { reading },
-                    position: tick.position,
-                    read_scale: tick.read_scale,
-                    write_scale: tick.write_scale,
-                    rescale: tick.rescale,
-                };
+                *step = step_at(tick, input, if last { Output::Token } else { reading });
             }
             if steps.iter().all(|step| step.input == Input::Idle) {
                 break;

@@ -4,6 +4,7 @@ mod api;
 pub(crate) mod batch;
 pub mod beam;
 mod beams;
+mod chooser;
 pub(crate) mod chunks;
 mod error;
 mod failover;

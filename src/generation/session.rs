@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::beam::BeamSearch;
+use super::chooser::{Chooser, Process};
 use super::failover::{self, Failover, History};
 use super::snapshot::Snapshot;
 use super::stop::StopScan;
@@ -236,6 +237,56 @@ impl Session {
     pub fn generate_with(
         &mut self,
         options: &GenerationOptions,
+        each: impl FnMut(&[u32]) -> ControlFlow<()>,
+    ) -> Result<Generated, GenerationError> {
+        self.continue_text(options, None, each)
+    }
+
+    /// As [`Session::generate_with`], for callers who have a say in every token: `process` receives the tokens
+    /// drawn so far in this generation and the logits `[V]` of the next one, and may change them. Minus infinity
+    /// forbids a token; at least one must be left. Penalties, temperature and the rest follow. If it changes
+    /// nothing, the text is the one of [`Session::generate_with`].
+    ///
+    /// The logits come to the host for every token, so the device works on one token at a time.
+    ///
+    /// # Errors
+    /// As [`Session::generate_with`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded-model")] {
+    /// use bdh_gpu::Bdh;
+    /// use std::ops::ControlFlow;
+    ///
+    /// let model = Bdh::embedded()?;
+    /// let mut session = model.session()?;
+    /// session.feed(&model.encode(b"In the year ")?)?;
+    /// let digits = |_: &[u32], logits: &mut [f32]| {
+    ///     for (byte, logit) in logits.iter_mut().enumerate() {
+    ///         if !(byte as u8).is_ascii_digit() {
+    ///             *logit = f32::NEG_INFINITY;
+    ///         }
+    ///     }
+    /// };
+    /// let options = bdh_gpu::GenerationOptions { max_new_tokens: 4, ..model.options() };
+    /// let year = session.generate_processed(&options, digits, |_| ControlFlow::Continue(()))?;
+    /// assert!(model.decode(&year.tokens).parse::<u32>().is_ok());
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn generate_processed(
+        &mut self,
+        options: &GenerationOptions,
+        mut process: impl FnMut(&[u32], &mut [f32]),
+        each: impl FnMut(&[u32]) -> ControlFlow<()>,
+    ) -> Result<Generated, GenerationError> {
+        self.continue_text(options, Some(&mut process), each)
+    }
+
+    /// Draws on the device, or on the host from logits that `process` has changed.
+    fn continue_text(
+        &mut self,
+        options: &GenerationOptions,
+        process: Option<&mut Process<'_>>,
         mut each: impl FnMut(&[u32]) -> ControlFlow<()>,
     ) -> Result<Generated, GenerationError> {
         options.validate()?;
@@ -252,19 +303,26 @@ impl Session {
         let before = self.text_stream();
         let mut scan = StopScan::new(&options.stop, before.clone());
         let mut checkpoint = if scan.is_active() { Some((self.snapshot()?, 0)) } else { None };
+        let mut chooser = process.map(|process| Chooser::new(params, &self.counts, options, self.drawn, process));
         let limit = self.batch.room_for(0, options.max_new_tokens)?;
         self.batch.hurry();
         let mut tokens = Vec::new();
         let mut drawn = 0;
         let mut finish_reason = FinishReason::Length;
         while drawn < limit {
-            // At the start, and where another device goes on.
-            if !self.batch.is_drawing(0) {
-                let counts = mark_eos(self.counts.clone(), &options.eos_token_ids);
-                self.batch.draw(0, &params, &counts, limit - drawn, self.drawn)?;
-            }
-            let progress = match self.batch.advance() {
-                Ok(mut progress) => progress.remove(0),
+            let advanced = match &mut chooser {
+                Some(chooser) => chooser.advance(&mut self.batch, 0),
+                None => {
+                    // At the start, and where another device goes on.
+                    if !self.batch.is_drawing(0) {
+                        let counts = mark_eos(self.counts.clone(), &options.eos_token_ids);
+                        self.batch.draw(0, &params, &counts, limit - drawn, self.drawn)?;
+                    }
+                    self.batch.advance().map(|mut progress| progress.remove(0))
+                }
+            };
+            let progress = match advanced {
+                Ok(progress) => progress,
                 Err(error) => match self.survive(Err(error)) {
                     Ok(()) => continue,
                     Err(error) => {

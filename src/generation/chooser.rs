@@ -1,0 +1,53 @@
+//! Tokens that the host draws, from logits that a caller has changed.
+
+use super::batch::{Batch, Progress};
+use super::{GenerationError, GenerationOptions, session::mark_eos};
+use crate::sampling::{SampleOutcome, Sampler, SamplerParams};
+
+/// A caller's say in the next token: it receives the tokens drawn so far and the logits `[V]`, which it may
+/// change; minus infinity forbids a token.
+pub type Process<'a> = dyn FnMut(&[u32], &mut [f32]) + 'a;
+
+/// A sampler on the host. It draws what the device's would draw from the same logits.
+pub(super) struct Chooser<'a> {
+    sampler: Sampler,
+    params: SamplerParams,
+    /// Occurrences of every token, `[V]`; see [`Sampler::sample`].
+    counts: Vec<u32>,
+    /// Tokens drawn in the conversation before these.
+    earlier: u32,
+    drawn: Vec<u32>,
+    process: &'a mut Process<'a>,
+}
+
+impl<'a> Chooser<'a> {
+    /// A chooser for a conversation with these counts that has drawn `earlier` tokens.
+    pub fn new(
+        params: SamplerParams,
+        counts: &[u32],
+        options: &GenerationOptions,
+        earlier: u32,
+        process: &'a mut Process<'a>,
+    ) -> Self {
+        let counts = mark_eos(counts.to_vec(), &options.eos_token_ids);
+        Self { sampler: Sampler::new(), params, counts, earlier, drawn: Vec::new(), process }
+    }
+
+    /// Reads what a sequence has to read, or draws its next token.
+    pub fn advance(&mut self, batch: &mut Batch, slot: usize) -> Result<Progress, GenerationError> {
+        if batch.is_reading(slot) {
+            return Ok(batch.advance()?.remove(slot));
+        }
+        batch.draw_on_host(slot, |logits| self.draw(logits))
+    }
+
+    fn draw(&mut self, logits: &mut [f32]) -> SampleOutcome {
+        (self.process)(&self.drawn, logits);
+        let generated = self.earlier.saturating_add(u32::try_from(self.drawn.len()).unwrap_or(u32::MAX));
+        let outcome = self.sampler.sample(logits, &mut self.counts, &self.params, generated);
+        if !outcome.status.is_failure() {
+            self.drawn.push(outcome.token);
+        }
+        outcome
+    }
+}
