@@ -9,6 +9,7 @@ use crate::tokenizer::EncodeError;
 
 /// Why there is no model to generate with.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// The model cannot be loaded.
     #[error(transparent)]
@@ -25,6 +26,7 @@ pub struct ChoiceError(pub(super) &'static str);
 
 /// Why a generation or a score failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum GenerationError {
     /// The device failed.
     #[error(transparent)]

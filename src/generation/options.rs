@@ -75,6 +75,7 @@ pub(super) fn check_stops(stops: &[String]) -> Result<(), GenerationError> {
 
 /// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FinishReason {
     /// It has as many tokens as were asked for.
     Length,

@@ -29,6 +29,7 @@ const HAS_SEED: u32 = 2;
 
 /// Why a state file cannot be written or used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StateError {
     /// The file cannot be written.
     #[error("{}: the state cannot be written: {source}", path.display())]

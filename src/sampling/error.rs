@@ -5,6 +5,7 @@ use thiserror::Error;
 
 /// A sampling option out of range, or logits that no token can be chosen from.
 #[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
 pub enum SamplingError {
     /// A field of [`SamplingOptions`](super::SamplingOptions) lies outside its valid range, or is NaN.
     #[error(transparent)]

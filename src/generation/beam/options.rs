@@ -68,6 +68,7 @@ impl BeamOptions {
 
 /// A beam option that cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BeamError {
     /// A number out of its range: no beams, more than are supported, fewer than the texts to return.
     #[error(transparent)]
