@@ -8,8 +8,8 @@ mod gpu;
 use bdh_gpu::backend::beams::{BeamRead, BeamStep, Beams, PathEntry};
 use bdh_gpu::backend::cpu::CpuBackend;
 use bdh_gpu::backend::gpu::GpuOptions;
-use bdh_gpu::backend::memory::{WINDOW, snapshot_len};
-use bdh_gpu::backend::{Backend, BackendError, Input, Output, Plan, SlotStep, WeightType};
+use bdh_gpu::backend::memory::{SavedMemory, WINDOW};
+use bdh_gpu::backend::{Backend, BackendError, Input, Output, Plan, SlotStep, StateType, WeightType};
 use bdh_gpu::generation::beam::{self, BeamOptions, BeamSearch, Hypothesis, Step};
 use bdh_gpu::generation::{Bdh, BeamProgress, DeviceChoice, GenerationError, GenerationOptions, WeightChoice};
 use bdh_gpu::model::forgetting::{Clock, Forgetting};
@@ -204,7 +204,7 @@ fn more_beams_find_likelier_texts() {
             };
             let mut found =
                 bdh.beam_search_with(&prompt, &SamplingOptions::greedy(), &beam, Forgetting::Full, listen).unwrap();
-            let states = largest as f64 / (4.0 * snapshot_len(&bdh.model().config) as f64);
+            let states = largest as f64 / (4.0 * SavedMemory::len(&bdh.model().config, StateType::F32) as f64);
             println!("{num_beams} beams, {}: {states:.2} states, {:.2?}", bdh.device(), start.elapsed());
             // A node is about 1/128 of this state. One beam needs a few, eight some more; without folding and
             // freeing there would be 512, four states' worth.

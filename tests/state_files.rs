@@ -242,7 +242,7 @@ fn every_kind_of_wrong_file_has_its_own_message() {
         message(&bdh, &with(8, &0u32.to_le_bytes())),
         message(&bdh, &with(16, &[0xab])),
         message(&other, &sound),
-        message(&bdh, &with(12, &2u32.to_le_bytes())),
+        message(&bdh, &with(12, &4u32.to_le_bytes())),
         message(&bdh, &with(96, &f64::NAN.to_le_bytes())),
         message(&bdh, &with(144, &1_000_000u32.to_le_bytes())),
     ];

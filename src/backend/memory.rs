@@ -13,6 +13,7 @@
 //! read: the window enters the state, `ρ[i, :] += Σ_w q_w[i] x_w`, and then `q_w[i] = 0`. Every
 //! token settles an equal share of the pairs, and each row is stored once in WINDOW tokens.
 
+use super::{StateType, codes};
 use crate::model::Config;
 
 /// Tokens in the window.
@@ -58,12 +59,111 @@ impl Memory {
     }
 }
 
-/// Numbers in a snapshot of one sequence: the three parts of [`Memory`], layer after layer.
-pub fn snapshot_len(config: &Config) -> usize {
-    config.n_layer * layer_len(config.neurons(), config.n_embd)
+/// A sequence's memory as data, independent of a device.
+///
+/// Layer after layer: the rows of the state `[H, N, D]` in its type, padded to a whole word; their
+/// scales `[H, N]`, if the type has them; the window's q `[H, N, WINDOW]` and x `[WINDOW, D]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedMemory {
+    /// Type of the state.
+    pub state_type: StateType,
+    /// All of it, in little-endian words.
+    pub words: Vec<u32>,
 }
 
-/// Numbers in one layer's memory of one sequence, with `neurons` neurons in all heads.
-pub(super) fn layer_len(neurons: usize, width: usize) -> usize {
-    neurons * width + neurons * WINDOW + WINDOW * width
+/// A layer of a [`SavedMemory`].
+#[derive(Clone, Copy, Debug)]
+pub struct SavedLayer<'a> {
+    /// Rows of the state, `[H, N, D]`.
+    pub state: SavedState<'a>,
+    /// The window's q, `[H, N, WINDOW]`.
+    pub rotated: &'a [f32],
+    /// The window's x, `[WINDOW, D]`.
+    pub recent: &'a [f32],
+}
+
+/// Rows of a state, with their scales.
+#[derive(Clone, Copy, Debug)]
+pub enum SavedState<'a> {
+    /// Numbers.
+    F32(&'a [f32]),
+    /// Codes and scales.
+    I16(&'a [i16], &'a [f32]),
+    /// Codes and scales.
+    I8(&'a [i8], &'a [f32]),
+}
+
+impl SavedState<'_> {
+    /// The numbers of a row.
+    pub fn read_row(self, index: usize, row: &mut [f32]) {
+        let range = index * row.len()..(index + 1) * row.len();
+        match self {
+            Self::F32(numbers) => row.copy_from_slice(&numbers[range]),
+            Self::I16(numbers, scales) => codes::decode(&numbers[range], scales[index], row),
+            Self::I8(numbers, scales) => codes::decode(&numbers[range], scales[index], row),
+        }
+    }
+}
+
+impl SavedMemory {
+    /// Words that the memory of one sequence takes.
+    pub fn len(config: &Config, state_type: StateType) -> usize {
+        config.n_layer * layer_words(state_type, config.neurons(), config.n_embd)
+    }
+
+    /// No layers yet.
+    pub fn empty(state_type: StateType) -> Self {
+        Self { state_type, words: Vec::new() }
+    }
+
+    /// Adds numbers of any type, padded to a whole word.
+    pub fn push<T: bytemuck::Pod>(&mut self, numbers: &[T]) {
+        let bytes: &[u8] = bytemuck::cast_slice(numbers);
+        let (words, rest) = bytes.as_chunks::<4>();
+        self.words.extend(words.iter().map(|word| u32::from_le_bytes(*word)));
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            self.words.push(u32::from_le_bytes(last));
+        }
+    }
+
+    /// Adds rows of a state, with their scales.
+    pub fn push_state(&mut self, state: SavedState<'_>) {
+        match state {
+            SavedState::F32(numbers) => self.push(numbers),
+            SavedState::I16(numbers, scales) => {
+                self.push(numbers);
+                self.push(scales);
+            }
+            SavedState::I8(numbers, scales) => {
+                self.push(numbers);
+                self.push(scales);
+            }
+        }
+    }
+
+    /// The layers, for `neurons` neurons in all heads and D = `width`.
+    pub fn layers(&self, neurons: usize, width: usize) -> impl Iterator<Item = SavedLayer<'_>> {
+        let state_words = (neurons * width * self.state_type.bytes()).div_ceil(4);
+        self.words.chunks_exact(layer_words(self.state_type, neurons, width)).map(move |layer| {
+            let (state, rest) = layer.split_at(state_words);
+            let (scales, rest) = rest.split_at(neurons * self.state_type.scales());
+            let (rotated, recent) = rest.split_at(neurons * WINDOW);
+            let scales = bytemuck::cast_slice(scales);
+            let numbers = neurons * width;
+            let state = match self.state_type {
+                StateType::F32 => SavedState::F32(bytemuck::cast_slice(state)),
+                StateType::I16 => SavedState::I16(&bytemuck::cast_slice(state)[..numbers], scales),
+                StateType::I8 => SavedState::I8(&bytemuck::cast_slice(state)[..numbers], scales),
+            };
+            SavedLayer { state, rotated: bytemuck::cast_slice(rotated), recent: bytemuck::cast_slice(recent) }
+        })
+    }
+}
+
+/// Words in one layer's memory of one sequence.
+fn layer_words(state_type: StateType, neurons: usize, width: usize) -> usize {
+    let state = (neurons * width * state_type.bytes()).div_ceil(4) + neurons * state_type.scales();
+    state + neurons * WINDOW + WINDOW * width
 }

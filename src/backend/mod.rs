@@ -6,6 +6,7 @@
 //! to the host.
 
 pub mod beams;
+pub mod codes;
 pub mod cpu;
 pub mod gpu;
 pub mod memory;
@@ -18,7 +19,7 @@ use crate::model::Weights;
 #[cfg(doc)]
 use crate::sampling::NO_TOKEN;
 use crate::sampling::{SamplerParams, SamplerState};
-pub use memory::snapshot_len;
+pub use memory::SavedMemory;
 
 /// Input of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +135,28 @@ impl std::fmt::Display for WeightType {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
+        })
+    }
+}
+
+/// Numeric type of the state on a device. The arithmetic is that of 32-bit floats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateType {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit integers with a scale per row; see [`codes`].
+    I16,
+    /// 8-bit integers with a scale per row.
+    I8,
+}
+
+impl std::fmt::Display for StateType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::I16 => "i16",
+            Self::I8 => "i8",
         })
     }
 }
@@ -275,6 +298,8 @@ pub trait Backend: Send + Sync {
     fn device(&self) -> &DeviceInfo;
     /// Numeric type of the weights.
     fn weight_type(&self) -> WeightType;
+    /// Numeric type of the states.
+    fn state_type(&self) -> StateType;
     /// Bytes of weights on the device.
     fn weight_bytes(&self) -> u64;
     /// Returns the `weights` that the backend was created from. Tensors that the backend holds
@@ -345,9 +370,9 @@ pub trait Slots: Send {
     fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
     /// Replaces a slot's state by `[L, H, N, D]` numbers and clears its window.
     fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError>;
-    /// A slot's memory of its sequence (see [`memory::snapshot_len`]), in an order independent of
-    /// the device. On the same device, a restored sequence continues bit for bit.
-    fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
-    /// Replaces a slot's memory by a snapshot.
-    fn restore(&mut self, slot: usize, memory: &[f32]) -> Result<(), BackendError>;
+    /// A slot's memory of its sequence. On the same device, a restored sequence continues bit for
+    /// bit.
+    fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, BackendError>;
+    /// Replaces a slot's memory by a snapshot; a state of another type is converted.
+    fn restore(&mut self, slot: usize, memory: &SavedMemory) -> Result<(), BackendError>;
 }

@@ -4,7 +4,7 @@ use super::bandwidth::{MEMORY, bandwidth, read_bandwidth};
 use super::cases::{Case, HISTORY, Lane, Test, Timed, text};
 use super::report::{Report, Row, Speed};
 use super::{Bandwidth, BenchError, BenchOptions, Density, chunk_traffic, density, traffic};
-use crate::backend::memory::snapshot_len;
+use crate::backend::memory::SavedMemory;
 use crate::backend::profile::Activity;
 use crate::backend::{Backend, DeviceKind, Input, Output, Plan, SlotStep, WeightType};
 use crate::generation::batch::first_chunk;
@@ -121,7 +121,7 @@ fn rows_of(
             vec![Row { bytes_per_token, ..row }.measured(rates(tokens)), first.measured(seconds().collect())]
         }
         Test::Decode(tokens) => {
-            let held = backend.weight_bytes() + (4 * sequences * snapshot_len(config)) as u64;
+            let held = backend.weight_bytes() + (4 * sequences * SavedMemory::len(config, backend.state_type())) as u64;
             let cpu = bdh.device().kind == DeviceKind::Cpu;
             let bandwidth_gb_per_second = cpu.then(|| memory.over(held));
             vec![Row { bytes_per_token, bandwidth_gb_per_second, ..row }.measured(rates(tokens))]

@@ -12,9 +12,9 @@
 
 use super::measure::measured_density;
 use super::{BenchError, BenchOptions, Density, Machine};
-use crate::backend::WeightType;
 use crate::backend::gpu::{DispatchCost, GpuBackend};
-use crate::backend::memory::snapshot_len;
+use crate::backend::memory::SavedMemory;
+use crate::backend::{StateType, WeightType};
 use crate::generation::Bdh;
 use crate::model::Model;
 
@@ -89,7 +89,7 @@ pub fn predict_at(
         WeightType::F32 => 4,
         WeightType::F16 => 2,
     };
-    let held = weight_bytes * model.config.parameters() + 4 * batch * snapshot_len(&model.config);
+    let held = weight_bytes * model.config.parameters() + 4 * batch * SavedMemory::len(&model.config, StateType::F32);
     let rates = Rates { machine, all_cached: held as f64 <= machine.cache_bytes };
     let mut kernels: Vec<KernelPrediction> = Vec::new();
     for dispatch in recorder.step_costs(batch, density)? {

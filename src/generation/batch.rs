@@ -2,7 +2,7 @@
 //! drawn, positions and forgetting.
 
 use super::GenerationError;
-use crate::backend::{Backend, Chunk, ChunkToken, Input, Output, Plan, RunOutput, SlotStep, Slots};
+use crate::backend::{Backend, Chunk, ChunkToken, Input, Output, Plan, RunOutput, SavedMemory, SlotStep, Slots};
 use crate::model::Config;
 use crate::model::forgetting::{Clock, Forgetting, Tick};
 use crate::sampling::{NO_TOKEN, SampleOutcome, SamplerParams, Status};
@@ -156,7 +156,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     }
 
     /// Everything the device remembers of a sequence: what was read before [`Batch::unread`].
-    pub fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, GenerationError> {
+    pub fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, GenerationError> {
         Ok(self.slots.snapshot(slot)?)
     }
 
@@ -166,7 +166,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         slot: usize,
         clock: Clock,
         unread: &[u32],
-        memory: &[f32],
+        memory: &SavedMemory,
     ) -> Result<(), GenerationError> {
         self.forgetting = clock.forgetting();
         self.sequences[slot] = Sequence { clock, unread: unread.iter().copied().collect(), wanted: 0 };

@@ -1,7 +1,7 @@
 //! A conversation as data: all that its continuation depends on.
 
 use super::{Bdh, StateError};
-use crate::backend::snapshot_len;
+use crate::backend::{SavedMemory, StateType};
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::model::{Config, Model, Tensor};
 use std::path::Path;
@@ -22,8 +22,8 @@ pub struct Snapshot {
     pub(super) generated: u32,
     /// The seed of the last generation.
     pub(super) seed: Option<u64>,
-    /// What the device remembers, [`snapshot_len`] numbers. Shared: a copy of the snapshot takes no more memory.
-    pub(super) memory: Arc<Vec<f32>>,
+    /// What the device remembers. Shared: a copy of the snapshot takes no more memory.
+    pub(super) memory: Arc<SavedMemory>,
 }
 
 impl Snapshot {
@@ -42,14 +42,20 @@ impl Snapshot {
         self.seed
     }
 
+    /// Numeric type of the state in it. A session with states of another type converts it.
+    pub fn state_type(&self) -> StateType {
+        self.memory.state_type
+    }
+
     /// Bytes that it takes on the host.
     pub fn bytes(&self) -> u64 {
-        4 * (self.memory.len() + self.counts.len() + self.unread.len()) as u64
+        4 * (self.memory.words.len() + self.counts.len() + self.unread.len()) as u64
     }
 
     /// Whether it is of a model of these sizes.
     pub(super) fn fits(&self, config: &Config) -> bool {
-        self.memory.len() == snapshot_len(config) && self.counts.len() == config.vocab_size
+        let words = SavedMemory::len(config, self.memory.state_type);
+        self.memory.words.len() == words && self.counts.len() == config.vocab_size
     }
 
     /// Writes a state file (see `docs/state-files.md`). It takes its place when it is complete.

@@ -2,7 +2,7 @@
 
 use super::snapshot::Snapshot;
 use super::{Bdh, GenerationError};
-use crate::backend::snapshot_len;
+use crate::backend::{SavedMemory, StateType};
 use crate::files::PendingFile;
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::model::{Config, Model};
@@ -15,8 +15,8 @@ use std::sync::Arc;
 const MAGIC: [u8; 8] = *b"BDHSTATE";
 /// Version of the format that is written, and the only one that is read.
 const VERSION: u32 = 1;
-/// The numbers' type; there is no other.
-const F32: u32 = 1;
+/// Types of the state, by their numbers in the file.
+const STATE_TYPES: [(u32, StateType); 3] = [(1, StateType::F32), (2, StateType::I16), (3, StateType::I8)];
 /// Bytes before the first list.
 const HEADER: usize = 144;
 /// Bytes of the checksum at the end.
@@ -113,7 +113,7 @@ pub(super) fn save(snapshot: &Snapshot, bdh: &Bdh, path: &Path) -> Result<(), St
         file.write(&header(snapshot, bdh))?;
         file.write_words(&snapshot.unread)?;
         file.write_words(&snapshot.counts)?;
-        file.write_words(bytemuck::cast_slice(&snapshot.memory[..]))?;
+        file.write_words(&snapshot.memory.words)?;
         let checksum = file.hasher.finalize();
         file.file.write_all(checksum.as_bytes())?;
         file.file.commit()
@@ -162,14 +162,16 @@ fn header(snapshot: &Snapshot, bdh: &Bdh) -> Vec<u8> {
     }
     let mut bytes = Vec::with_capacity(HEADER);
     bytes.extend(MAGIC);
-    bytes.extend([VERSION, F32].map(u32::to_le_bytes).as_flattened());
+    let dtype = STATE_TYPES.iter().find(|(_, state_type)| *state_type == snapshot.memory.state_type);
+    let (dtype, _) = dtype.expect("every type has a number");
+    bytes.extend([VERSION, *dtype].map(u32::to_le_bytes).as_flattened());
     bytes.extend(bdh.fingerprint());
     bytes.extend(sizes(&bdh.model().config).map(u32::to_le_bytes).as_flattened());
     bytes.extend([flags, context, snapshot.drawn, snapshot.generated, 0].map(u32::to_le_bytes).as_flattened());
     bytes.extend(clock.position().to_le_bytes());
     bytes.extend([tau, clock.reference()].map(f64::to_le_bytes).as_flattened());
     bytes.extend(snapshot.seed.unwrap_or(0).to_le_bytes());
-    let lengths = [snapshot.unread.len() as u64, snapshot.memory.len() as u64, 0];
+    let lengths = [snapshot.unread.len() as u64, snapshot.memory.words.len() as u64, 0];
     bytes.extend(lengths.map(u64::to_le_bytes).as_flattened());
     debug_assert_eq!(bytes.len(), HEADER);
     bytes
@@ -285,10 +287,13 @@ pub(super) fn load(bdh: &Bdh, path: &Path) -> Result<Snapshot, StateError> {
     }
     let path = || path.to_owned();
     let inconsistent = |what| StateError::Inconsistent { path: path(), what };
-    if header.dtype != F32 || header.unused != 0 || header.flags & !(HAS_CONTEXT | HAS_SEED) != 0 {
+    let Some(&(_, state_type)) = STATE_TYPES.iter().find(|(number, _)| *number == header.dtype) else {
+        return Err(inconsistent("fields of an unknown kind"));
+    };
+    if header.unused != 0 || header.flags & !(HAS_CONTEXT | HAS_SEED) != 0 {
         return Err(inconsistent("fields of an unknown kind"));
     }
-    if header.numbers != snapshot_len(&model.config) as u64 {
+    if header.numbers != SavedMemory::len(&model.config, state_type) as u64 {
         return Err(inconsistent("a state of another size than its model's"));
     }
     let clock = header.clock().ok_or_else(|| inconsistent("a position or a context out of range"))?;
@@ -296,7 +301,7 @@ pub(super) fn load(bdh: &Bdh, path: &Path) -> Result<Snapshot, StateError> {
     // The lengths add up to the file's, so they fit in memory.
     let unread = lists.words(header.unread as usize);
     let counts = lists.words(model.config.vocab_size);
-    let memory = Arc::new(bytemuck::cast_vec(lists.words(header.numbers as usize)));
+    let memory = Arc::new(SavedMemory { state_type, words: lists.words(header.numbers as usize) });
     let vocab = model.config.vocab_size as u32;
     if unread.iter().any(|&token| token >= vocab) || counts.iter().any(|count| count & EOS_BIT != 0) {
         return Err(inconsistent("tokens that the model does not have"));
@@ -342,7 +347,8 @@ fn read_checked(path: &Path, model: &Model) -> Result<Vec<u8>, StateError> {
     if expected != u128::from(found) {
         return Err(damaged(expected));
     }
-    let numbers = snapshot_len(&model.config) as u64;
+    let largest = STATE_TYPES.iter().map(|&(_, state_type)| SavedMemory::len(&model.config, state_type)).max();
+    let numbers = largest.unwrap_or(0) as u64;
     if header.numbers > numbers && header.sizes != sizes(&model.config) {
         // However large that model's states are, this one's memory need not hold them.
         return Err(header.of_another_model(path, model));

@@ -55,6 +55,8 @@ pub struct Scratch {
     pub list: RowList,
     /// Attention output of one head, `[slots][row]`.
     pub y: Vec<f32>,
+    /// Two rows of a state, `[2][row]`.
+    pub rows: Vec<f32>,
     /// Rotary phases of the step.
     pub phases: StepPhases,
     /// Measures the run if it is profiled.
@@ -137,7 +139,12 @@ impl Exchange {
 impl Scratch {
     /// Scratch memory for `slots` sequences.
     pub fn new(g: &Geometry, slots: usize) -> Self {
-        Self { y: vec![0.0; slots * g.row], phases: StepPhases::new(g, slots), ..Self::default() }
+        Self {
+            y: vec![0.0; slots * g.row],
+            rows: vec![0.0; 2 * g.row],
+            phases: StepPhases::new(g, slots),
+            ..Self::default()
+        }
     }
 
     /// Charges the time since the last lap to `phase`, if the run is profiled.

@@ -21,6 +21,7 @@ mod rows;
 mod share;
 pub mod simd;
 mod slots;
+mod state;
 mod stream;
 mod team;
 mod time_slice;
@@ -30,7 +31,7 @@ mod worker;
 
 use super::beams::{BeamStages, Beams};
 use super::prefill::PrefillStages;
-use super::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, WeightType, stage};
+use super::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, StateType, WeightType, stage};
 use crate::model::{Model, Weights};
 use beam::CpuBeams;
 use simd::{LANES, Level};
@@ -46,6 +47,7 @@ pub struct CpuBackend {
 /// State shared by all slots and beams of a backend.
 struct Shared {
     model: CpuModel,
+    state_type: StateType,
     level: Level,
     pool: rayon::ThreadPool,
     /// Serialises runs: the threads of a run wait for one another.
@@ -75,7 +77,18 @@ impl CpuBackend {
             driver: String::new(),
             kind: DeviceKind::Cpu,
         };
-        Ok(Self { shared: Arc::new(Shared { model, level, pool, run_lock: Mutex::new(()), device }) })
+        let (state_type, run_lock) = (StateType::F32, Mutex::new(()));
+        Ok(Self { shared: Arc::new(Shared { model, state_type, level, pool, run_lock, device }) })
+    }
+
+    /// The same backend with states of another type.
+    ///
+    /// # Panics
+    /// If there are slots or beams already.
+    #[must_use]
+    pub fn with_state(mut self, state_type: StateType) -> Self {
+        Arc::get_mut(&mut self.shared).expect("a backend without slots").state_type = state_type;
+        self
     }
 }
 
@@ -95,6 +108,10 @@ impl Backend for CpuBackend {
             AnyWeights::F32(_) => WeightType::F32,
             AnyWeights::F16(_) => WeightType::F16,
         }
+    }
+
+    fn state_type(&self) -> StateType {
+        self.shared.state_type
     }
 
     fn weight_bytes(&self) -> u64 {

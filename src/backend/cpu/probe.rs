@@ -1,6 +1,6 @@
 //! Profiles a thread's run.
 
-use super::share::LayerMemory;
+use super::share::LayerPart;
 use crate::backend::memory::WINDOW;
 use crate::backend::profile::{Activity, Profile, ProfilePart};
 use std::collections::BTreeMap;
@@ -103,7 +103,7 @@ impl Probe {
     }
 
     /// Counts a block's pairs that settle at `position`: those with tokens in the window.
-    pub fn settled(&mut self, memory: &LayerMemory<&mut [f32]>, position: u32) {
+    pub fn settled(&mut self, memory: &LayerPart<'_>, position: u32) {
         let pairs = memory.rotated.chunks_exact(2 * WINDOW).skip(position as usize % WINDOW).step_by(WINDOW);
         self.activity.settled += pairs.filter(|window| window.iter().any(|&q| q != 0.0)).count() as u64;
         self.since = Instant::now();

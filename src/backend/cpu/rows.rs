@@ -1,9 +1,12 @@
 //! Weighted sums over sparse lists of rows.
 
 use super::simd::{Isa, LANES, Reuse, register_tiles};
-use super::weights::Weight;
+use super::weights::Vectors;
 use bytemuck::{Pod, Zeroable};
 use std::ops::{Deref, DerefMut};
+
+/// Bytes in a cache line.
+pub const CACHE_LINE: usize = 64;
 
 /// A row and its weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
@@ -74,10 +77,18 @@ impl DerefMut for RowList {
     }
 }
 
+/// weight ← weight · scale of the row, for every item of a list.
+#[inline(always)]
+pub fn scale_weights(list: &mut [Weighted], scales: &[f32]) {
+    for item in list {
+        item.weight *= scales[item.row as usize];
+    }
+}
+
 /// out ← out + Σ weight · row over a list. `lines` are the rows as vectors; `prefetch` prefetches
 /// the rows of later items.
 #[inline(always)]
-pub fn weighted_sum<I: Isa, E: Weight>(
+pub fn weighted_sum<I: Isa, E: Vectors>(
     isa: I,
     list: &[Weighted],
     lines: &[[E; LANES]],
@@ -93,7 +104,7 @@ pub fn weighted_sum<I: Isa, E: Weight>(
 
 /// [`weighted_sum`] for the `V` vectors of columns from `at` on, whose sums stay in registers.
 #[inline(always)]
-fn columns<I: Isa, E: Weight, const V: usize>(
+fn columns<I: Isa, E: Vectors, const V: usize>(
     isa: I,
     list: &[Weighted],
     lines: &[[E; LANES]],
@@ -108,8 +119,9 @@ fn columns<I: Isa, E: Weight, const V: usize>(
         *sum = isa.load(out);
     }
     for (i, item) in list.iter().enumerate() {
-        if prefetch && let Some(later) = list.get(i + isa.prefetch_distance()) {
-            columns(later).iter().for_each(|line| isa.prefetch(line, Reuse::Late));
+        if prefetch && let Some(later) = list.get(i + E::AHEAD * isa.prefetch_distance()) {
+            let per_line = (CACHE_LINE / size_of::<[E; LANES]>()).max(1);
+            columns(later).iter().step_by(per_line).for_each(|vector| isa.prefetch(vector, Reuse::Late));
         }
         let (columns, weight) = (columns(item), isa.splat(item.weight));
         for v in 0..V {

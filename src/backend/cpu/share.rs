@@ -2,6 +2,7 @@
 //! every sequence's memory that belong to the blocks. A thread takes its own share first.
 
 use super::pages::Pages;
+use super::state::{StatePages, StateRows};
 use super::weights::TILE;
 use crate::backend::memory::WINDOW;
 use crate::backend::pack::Geometry;
@@ -25,23 +26,23 @@ pub fn share_out(g: &Geometry, threads: usize) -> Vec<Share> {
 }
 
 /// One layer's memory of one sequence, except for the window's residuals, which no block owns.
-#[derive(Debug, Default)]
-pub struct LayerMemory<S> {
+pub struct LayerMemory<S, R> {
     /// State, `[neurons][row]`.
     pub state: S,
     /// The window's rotated activations, `[neurons][WINDOW]`.
-    pub rotated: S,
+    pub rotated: R,
 }
 
+/// A layer's whole memory of one sequence.
+pub type LayerPages = LayerMemory<StatePages, Pages<f32>>;
+/// Some blocks' part of it.
+pub type LayerPart<'a> = LayerMemory<StateRows<'a>, &'a mut [f32]>;
+
 /// A part of every memory: `[slots][layers]`.
-pub type OwnMemory<'a> = Vec<Vec<LayerMemory<&'a mut [f32]>>>;
+pub type OwnMemory<'a> = Vec<Vec<LayerPart<'a>>>;
 
 /// Splits every memory by numbers of blocks: `[shares][slots][layers]`.
-pub fn split_memory<'a>(
-    memory: &'a mut [Vec<LayerMemory<Pages<f32>>>],
-    g: &Geometry,
-    shares: &[usize],
-) -> Vec<OwnMemory<'a>> {
+pub fn split_memory<'a>(memory: &'a mut [Vec<LayerPages>], g: &Geometry, shares: &[usize]) -> Vec<OwnMemory<'a>> {
     let mut parts: Vec<OwnMemory> = shares.iter().map(|_| Vec::with_capacity(memory.len())).collect();
     for slot in memory {
         parts.iter_mut().zip(split_layers(slot, g, shares)).for_each(|(part, own)| part.push(own));
@@ -50,17 +51,13 @@ pub fn split_memory<'a>(
 }
 
 /// Splits one sequence's memory by numbers of blocks: `[shares][layers]`.
-pub fn split_layers<'a>(
-    memory: &'a mut [LayerMemory<Pages<f32>>],
-    g: &Geometry,
-    shares: &[usize],
-) -> Vec<Vec<LayerMemory<&'a mut [f32]>>> {
+pub fn split_layers<'a>(memory: &'a mut [LayerPages], g: &Geometry, shares: &[usize]) -> Vec<Vec<LayerPart<'a>>> {
     let mut parts: Vec<Vec<_>> = shares.iter().map(|_| Vec::with_capacity(memory.len())).collect();
     for layer in memory {
-        let (mut state, mut rotated) = (&mut layer.state[..], &mut layer.rotated[..]);
+        let (mut state, mut rotated) = (layer.state.rows_mut(), &mut layer.rotated[..]);
         for (part, blocks) in parts.iter_mut().zip(shares) {
             part.push(LayerMemory {
-                state: state.split_off_mut(..blocks * g.block * g.row).expect("a share of the blocks"),
+                state: state.split_off(blocks * g.block, g.row),
                 rotated: rotated.split_off_mut(..blocks * g.block * WINDOW).expect("a share of the blocks"),
             });
         }

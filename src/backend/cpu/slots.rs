@@ -5,14 +5,15 @@ use super::exchange::{Exchange, Job, read};
 use super::pages::Pages;
 use super::prefill::Prefill;
 use super::probe::Probe;
-use super::share::{LayerMemory, OwnMemory, share_out, split_memory};
+use super::share::{LayerMemory, LayerPages, OwnMemory, share_out, split_memory};
+use super::state::StatePages;
 use super::stream::Stream;
 use super::team::{OnePhase, Task};
 use super::weights::on_weights;
 use super::worker::Run;
 use super::worker::kernels::settle;
 use super::{CACHED_STATES, Shared, lock};
-use crate::backend::memory::{self, Memory, WINDOW};
+use crate::backend::memory::{Memory, SavedMemory, SavedState, WINDOW};
 use crate::backend::pack::Geometry;
 use crate::backend::profile::Profile;
 use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots};
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct CpuSlots {
     shared: Arc<Shared>,
     /// `[slots][layers]`
-    pub memory: Vec<Vec<LayerMemory<Pages<f32>>>>,
+    pub memory: Vec<Vec<LayerPages>>,
     /// `[slots]`
     samplers: Vec<Mutex<SlotSampler>>,
     /// `[slots]`, each `[V]`.
@@ -42,14 +43,13 @@ impl CpuSlots {
         let g = &shared.model.geometry;
         let layer = |_| {
             Ok(LayerMemory {
-                state: Pages::zeroed(g.layer_state(), "a sequence's state")?,
+                state: StatePages::zeroed(shared.state_type, g)?,
                 rotated: Pages::zeroed(g.all_neurons() * WINDOW, "a sequence's window")?,
             })
         };
         // Reserve the total first: with overcommit, many small allocations succeed where one big
         // one would fail.
-        let numbers = (g.layer_state() + g.all_neurons() * WINDOW).saturating_mul(g.layers).saturating_mul(count);
-        drop(Pages::<f32>::zeroed(numbers, "the sequences' states")?);
+        drop(Pages::<u8>::zeroed(layer_bytes(&shared).saturating_mul(g.layers * count), "the sequences' states")?);
         let memory = (0..count).map(|_| (0..g.layers).map(layer).collect()).collect::<Result<_, BackendError>>()?;
         let threads = shared.pool.current_num_threads();
         let exchange = Exchange::new(g, share_out(g, threads), count);
@@ -71,7 +71,7 @@ impl Slots for CpuSlots {
 
     fn clear(&mut self, slot: usize) -> Result<(), BackendError> {
         for layer in &mut self.memory[slot] {
-            layer.state.fill(0.0);
+            layer.state.clear();
             layer.rotated.fill(0.0);
         }
         self.stream().recent_of(slot).fill(0.0);
@@ -84,7 +84,7 @@ impl Slots for CpuSlots {
         }
         let [source, target] = self.memory.get_disjoint_mut([from, to]).expect("two different slots");
         for (source, target) in source.iter().zip(target) {
-            target.state.copy_from_slice(&source.state);
+            target.state.copy_from(&source.state);
             target.rotated.copy_from_slice(&source.rotated);
         }
         let stream = self.stream();
@@ -120,7 +120,7 @@ impl Slots for CpuSlots {
             plan,
             model: &shared.model,
             level: shared.level,
-            streams: (self.memory.len() * g.layers * g.layer_state() * 4) as u64 > CACHED_STATES,
+            streams: (self.memory.len() * g.layers * StatePages::bytes(shared.state_type, g)) as u64 > CACHED_STATES,
             exchange: &self.exchange,
             samplers: &self.samplers,
             logits: &self.logits,
@@ -164,68 +164,69 @@ impl Slots for CpuSlots {
 
     fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
-        let layers = 0..g.layers;
-        Ok(layers.flat_map(|layer| self.read_memory(slot, layer).settled(1)).collect())
+        let layer = |layer: usize| {
+            let LayerMemory { state, rotated } = &self.memory[slot][layer];
+            let (state, rotated) = (state.to_floats(g), g.unpad(rotated, WINDOW, WINDOW));
+            Memory { state, rotated, recent: self.recent(slot, layer) }.settled(1)
+        };
+        Ok((0..g.layers).flat_map(layer).collect())
     }
 
     fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError> {
+        self.clear(slot)?;
         let g = &self.shared.model.geometry;
-        let (layers, size) = (g.layers, g.heads * g.neurons * g.width);
-        let mut memory = Memory::zeros(1, g.heads, g.neurons, g.width);
-        for layer in 0..layers {
-            memory.state.copy_from_slice(&state[layer * size..][..size]);
-            self.write_memory(slot, layer, &memory);
+        let size = g.heads * g.neurons * g.width;
+        for (layer, state) in self.memory[slot].iter_mut().zip(state.chunks_exact(size)) {
+            layer.state.load(g, SavedState::F32(state));
         }
         Ok(())
     }
 
-    fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+    fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, BackendError> {
         let g = &self.shared.model.geometry;
-        let mut numbers = Vec::with_capacity(g.layers * memory::layer_len(g.heads * g.neurons, g.width));
-        for layer in 0..g.layers {
-            let Memory { state, rotated, recent } = self.read_memory(slot, layer);
-            [state, rotated, recent].iter().for_each(|part| numbers.extend_from_slice(part));
+        let mut saved = SavedMemory::empty(self.shared.state_type);
+        for (layer, memory) in self.memory[slot].iter().enumerate() {
+            memory.state.save(g, |state| saved.push_state(state));
+            saved.push(&g.unpad(&memory.rotated, WINDOW, WINDOW));
+            saved.push(&self.recent(slot, layer));
         }
-        Ok(numbers)
+        Ok(saved)
     }
 
-    fn restore(&mut self, slot: usize, memory: &[f32]) -> Result<(), BackendError> {
-        let g = self.shared.model.geometry.clone();
-        for (layer, numbers) in memory.chunks_exact(memory::layer_len(g.heads * g.neurons, g.width)).enumerate() {
-            let (state, window) = numbers.split_at(g.heads * g.neurons * g.width);
-            let (rotated, recent) = window.split_at(g.heads * g.neurons * WINDOW);
-            let memory = Memory { state: state.into(), rotated: rotated.into(), recent: recent.into() };
-            self.write_memory(slot, layer, &memory);
+    fn restore(&mut self, slot: usize, memory: &SavedMemory) -> Result<(), BackendError> {
+        let shared = self.shared.clone();
+        let g = &shared.model.geometry;
+        for (layer, saved) in memory.layers(g.heads * g.neurons, g.width).enumerate() {
+            let LayerMemory { state, rotated } = &mut self.memory[slot][layer];
+            state.load(g, saved.state);
+            g.pad(saved.rotated, WINDOW, rotated, WINDOW);
+            let size = WINDOW * g.row;
+            let rows = self.stream().recent_of(slot)[layer * size..][..size].chunks_exact_mut(g.row);
+            for (row, from) in rows.zip(saved.recent.chunks_exact(g.width)) {
+                row[..g.width].copy_from_slice(from);
+            }
         }
         Ok(())
     }
 }
 
+/// Bytes of a layer's memory of one sequence.
+fn layer_bytes(shared: &Shared) -> usize {
+    let g = &shared.model.geometry;
+    StatePages::bytes(shared.state_type, g).saturating_add(4 * g.all_neurons() * WINDOW)
+}
+
 impl CpuSlots {
-    /// One layer of a sequence's memory, without padding.
-    fn read_memory(&mut self, slot: usize, layer: usize) -> Memory {
+    /// The window's residuals of a sequence in one layer, without padding: `[WINDOW, D]`.
+    fn recent(&self, slot: usize, layer: usize) -> Vec<f32> {
         let g = &self.shared.model.geometry;
-        let LayerMemory { state, rotated } = &self.memory[slot][layer];
-        let recent = read(&self.exchange.stream).window(g, slot, layer).to_vec();
-        Memory {
-            state: g.unpad(state, g.row, g.width),
-            rotated: g.unpad(rotated, WINDOW, WINDOW),
-            recent: recent.chunks_exact(g.row).flat_map(|row| &row[..g.width]).copied().collect(),
-        }
+        let stream = read(&self.exchange.stream);
+        stream.window(g, slot, layer).chunks_exact(g.row).flat_map(|row| &row[..g.width]).copied().collect()
     }
 
-    /// Replaces one layer of a sequence's memory.
-    fn write_memory(&mut self, slot: usize, layer: usize, memory: &Memory) {
-        let g = &self.shared.model.geometry;
-        let LayerMemory { state, rotated } = &mut self.memory[slot][layer];
-        g.pad(&memory.state, g.width, state, g.row);
-        g.pad(&memory.rotated, WINDOW, rotated, WINDOW);
-        let size = WINDOW * g.row;
-        let stream = self.exchange.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let rows = stream.recent_of(slot)[layer * size..][..size].chunks_exact_mut(g.row);
-        for (row, from) in rows.zip(memory.recent.chunks_exact(g.width)) {
-            row[..g.width].copy_from_slice(from);
-        }
+    /// Bytes of all sequences' memory.
+    pub fn state_bytes(&self) -> u64 {
+        (layer_bytes(&self.shared) * self.shared.model.geometry.layers * self.memory.len()) as u64
     }
 
     /// Makes a thread pause in every task.
@@ -255,6 +256,6 @@ impl CpuSlots {
 }
 
 /// Every block's part of the memory.
-pub fn by_block<'a>(memory: &'a mut [Vec<LayerMemory<Pages<f32>>>], g: &Geometry) -> Vec<Mutex<OwnMemory<'a>>> {
+pub fn by_block<'a>(memory: &'a mut [Vec<LayerPages>], g: &Geometry) -> Vec<Mutex<OwnMemory<'a>>> {
     split_memory(memory, g, &vec![1; g.blocks()]).into_iter().map(Mutex::new).collect()
 }

@@ -13,25 +13,51 @@ use std::sync::Arc;
 /// multiply-add.
 pub const TILE: usize = 4 * LANES;
 
-/// A type of weights, loaded as vectors of sixteen.
-pub trait Weight: Element + Pod {
-    /// Loads sixteen weights as f32.
+/// A type of numbers, loaded as vectors of sixteen.
+pub trait Vectors: Pod + Send + Sync {
+    /// Rows to prefetch ahead, as a multiple of [`Isa::prefetch_distance`].
+    const AHEAD: usize = 1;
+    /// Loads sixteen numbers as f32.
     fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V;
 }
 
-impl Weight for f32 {
+impl Vectors for f32 {
     #[inline(always)]
     fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V {
         isa.load(from)
     }
 }
 
-impl Weight for u16 {
+/// Half floats, as bits.
+impl Vectors for u16 {
     #[inline(always)]
     fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V {
         isa.load_half(from)
     }
 }
+
+impl Vectors for i16 {
+    const AHEAD: usize = 2;
+
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V {
+        isa.load_i16(from)
+    }
+}
+
+impl Vectors for i8 {
+    const AHEAD: usize = 4;
+
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, from: &[Self; LANES]) -> I::V {
+        isa.load_i8(from)
+    }
+}
+
+/// A type of weights.
+pub trait Weight: Element + Vectors {}
+
+impl<T: Element + Vectors> Weight for T {}
 
 /// A model's weights, packed (see [`pack`]) as numbers of type `E`.
 pub struct Weights<E> {

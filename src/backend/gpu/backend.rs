@@ -14,7 +14,7 @@ use super::store::{self, Store};
 use super::weights::Weights;
 use crate::backend::beams::{BeamStages, Beams};
 use crate::backend::prefill::PrefillStages;
-use crate::backend::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, WeightType, pack, stage};
+use crate::backend::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, StateType, WeightType, pack, stage};
 use crate::model::{Model, rotary::Rotary};
 use std::sync::Arc;
 
@@ -145,6 +145,10 @@ impl Backend for GpuBackend {
 
     fn weight_type(&self) -> WeightType {
         self.shared.layout.weight_type
+    }
+
+    fn state_type(&self) -> StateType {
+        StateType::F32
     }
 
     fn weight_bytes(&self) -> u64 {

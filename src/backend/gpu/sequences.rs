@@ -2,9 +2,9 @@
 
 use super::activations::floats;
 use super::slots::GpuSlots;
-use crate::backend::memory::{self, Memory, WINDOW};
+use crate::backend::memory::{Memory, SavedMemory};
 use crate::backend::profile::Profile;
-use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots};
+use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots, StateType};
 use crate::sampling::{SamplerParams, SamplerState};
 use wgpu::BufferUsages;
 
@@ -133,22 +133,22 @@ impl Slots for GpuSlots {
         Ok(())
     }
 
-    fn snapshot(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
-        let mut numbers = Vec::new();
+    fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, BackendError> {
+        let mut saved = SavedMemory::empty(StateType::F32);
         for layer in 0..self.states.len() {
             let Memory { state, rotated, recent } = self.read_memory(layer, slot)?;
-            [state, rotated, recent].iter().for_each(|part| numbers.extend_from_slice(part));
+            [state, rotated, recent].iter().for_each(|part| saved.push(part));
         }
-        Ok(numbers)
+        Ok(saved)
     }
 
-    fn restore(&mut self, slot: usize, memory: &[f32]) -> Result<(), BackendError> {
+    fn restore(&mut self, slot: usize, memory: &SavedMemory) -> Result<(), BackendError> {
         let g = &self.shared.layout.geometry;
         let neurons = g.heads * g.neurons;
-        for (layer, numbers) in memory.chunks_exact(memory::layer_len(neurons, g.width)).enumerate() {
-            let (state, window) = numbers.split_at(neurons * g.width);
-            let (rotated, recent) = window.split_at(neurons * WINDOW);
-            let memory = Memory { state: state.into(), rotated: rotated.into(), recent: recent.into() };
+        for (layer, saved) in memory.layers(neurons, g.width).enumerate() {
+            let mut state = vec![0.0; neurons * g.width];
+            state.chunks_exact_mut(g.width).enumerate().for_each(|(index, row)| saved.state.read_row(index, row));
+            let memory = Memory { state, rotated: saved.rotated.into(), recent: saved.recent.into() };
             self.window_empty[slot] = false;
             self.write_memory(layer, slot, &memory)?;
         }

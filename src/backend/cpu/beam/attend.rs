@@ -3,11 +3,12 @@
 
 use super::nodes::Nodes;
 use crate::backend::beams::PathEntry;
-use crate::backend::cpu::rows::{RowList, weighted_sum};
+use crate::backend::cpu::rows::{RowList, scale_weights, weighted_sum};
 use crate::backend::cpu::simd::{Isa, Kernel, LANES};
+use crate::backend::cpu::weights::Vectors;
 
 /// y ← read_scale q · state + Σ weight_a (q · q_a) x_a over a path, for the neurons of one block.
-pub struct Attend<'a> {
+pub struct Attend<'a, T> {
     /// x of the nodes.
     pub x: &'a Nodes,
     /// q of the nodes, for the block's neurons.
@@ -19,7 +20,9 @@ pub struct Attend<'a> {
     /// The path that it attends to.
     pub path: &'a [PathEntry],
     /// The block's rows of the base state, `[block][row]`.
-    pub state: &'a [f32],
+    pub state: &'a [T],
+    /// The rows' scales, `[block]`; empty for floats.
+    pub scales: &'a [f32],
     /// Forgetting: factor on q · state.
     pub read_scale: f32,
     /// Attention output of this block, `[row]`.
@@ -28,13 +31,16 @@ pub struct Attend<'a> {
     pub list: &'a mut RowList,
 }
 
-impl Kernel for Attend<'_> {
+impl<T: Vectors> Kernel for Attend<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let (q, _) = self.q.get(self.node, self.layer).as_chunks::<LANES>();
         self.list.fill(isa, q.iter().map(|q| (*q, isa.nonzero(isa.load(q)))));
+        if !self.scales.is_empty() {
+            scale_weights(self.list, self.scales);
+        }
         let (lines, _) = self.state.as_chunks::<LANES>();
         self.y.fill(0.0);
         weighted_sum(isa, self.list, lines, true, self.y);

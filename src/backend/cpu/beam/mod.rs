@@ -125,7 +125,6 @@ impl Beams for CpuBeams {
     }
 
     fn state_bytes(&self) -> u64 {
-        let base: usize = self.base.memory.iter().flatten().map(|m| 4 * (m.state.len() + m.rotated.len())).sum();
-        base as u64 + self.nodes.bytes()
+        self.base.state_bytes() + self.nodes.bytes()
     }
 }

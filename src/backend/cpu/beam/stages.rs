@@ -15,9 +15,10 @@ use crate::backend::cpu::lock;
 use crate::backend::cpu::pages::Pages;
 use crate::backend::cpu::share::LayerMemory;
 use crate::backend::cpu::slots::by_block;
+use crate::backend::cpu::state::StatePages;
 use crate::backend::cpu::stream::StepPhases;
 use crate::backend::cpu::weights::{Weight, Weights, on_weights};
-use crate::backend::memory::{Memory, WINDOW};
+use crate::backend::memory::{Memory, SavedState, WINDOW};
 use crate::backend::stage::EncodeInput;
 use crate::backend::{BackendError, Input, Plan, SlotStep};
 
@@ -43,12 +44,12 @@ impl CpuBackend {
         written
     }
 
-    /// Pads a layer's state `[H, N, D]`.
-    fn pad_state(&self, state: &[f32]) -> Vec<f32> {
+    /// A layer's state `[H, N, D]` in the backend's type.
+    pub(in crate::backend::cpu) fn state_of(&self, state: &[f32]) -> Result<StatePages, BackendError> {
         let g = &self.shared.model.geometry;
-        let mut padded = vec![0.0; g.layer_state()];
-        g.pad(state, g.width, &mut padded, g.row);
-        padded
+        let mut pages = StatePages::zeroed(self.shared.state_type, g)?;
+        pages.load(g, SavedState::F32(state));
+        Ok(pages)
     }
 
     fn beam_encode_typed<E: Weight>(&self, weights: &Weights<E>, input: &BeamEncodeInput) -> BeamEncodeOutput {
@@ -103,12 +104,12 @@ impl BeamStages for CpuBackend {
             generated: 0,
             candidates: 0,
         };
-        let state = self.pad_state(&input.state);
+        let state = self.state_of(&input.state)?;
         let plan = Plan::default();
         let job = Job::new(&self.shared, &plan, &bench.exchange, &[], true);
         let mut scratch = Scratch::new(g, slots);
-        for (block, state) in state.chunks_exact(g.block * g.row).enumerate() {
-            nodes.attend(&job, &step, 0, block, state, &mut scratch);
+        for block in 0..g.blocks() {
+            nodes.attend(&job, &step, 0, block, &state, &mut scratch);
         }
         Ok(bench.attention())
     }
@@ -116,16 +117,15 @@ impl BeamStages for CpuBackend {
     fn beam_fold(&self, state: &[f32], nodes: &Nodes, folds: &[BeamFold]) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
         let nodes = self.write_nodes(nodes);
-        let padded = Pages::copied(&self.pad_state(state), "a state")?;
         let rotated = Pages::zeroed(g.all_neurons() * WINDOW, "a window")?;
-        let mut memory = vec![vec![LayerMemory { state: padded, rotated }]];
+        let mut memory = vec![vec![LayerMemory { state: self.state_of(state)?, rotated }]];
         let plan = Plan::default();
         let bench = Bench::new(self, 1);
         let job = Job::new(&self.shared, &plan, &bench.exchange, &[], true);
         for (block, memory) in by_block(&mut memory, g).iter().enumerate() {
             nodes.fold(&job, folds, block, &mut lock(memory)[0]);
         }
-        Ok(g.unpad(&memory[0][0].state, g.row, g.width))
+        Ok(memory[0][0].state.to_floats(g))
     }
 
     fn beam_select(&self, input: &BeamSelectInput) -> Result<BeamSelection, BackendError> {

@@ -5,11 +5,10 @@ use super::encode::RotateAll;
 use super::fold::Fold;
 use super::nodes::Nodes;
 use crate::backend::beams::{BeamFold, BeamStep};
-use crate::backend::cpu::decode::rescale::rescale;
 use crate::backend::cpu::exchange::{Exchange, Job, LayerTask, Scratch, read, write};
 use crate::backend::cpu::lock;
-use crate::backend::cpu::pages::Pages;
-use crate::backend::cpu::share::LayerMemory;
+use crate::backend::cpu::share::{LayerPages, LayerPart};
+use crate::backend::cpu::state::{StatePages, on_rows};
 use crate::backend::cpu::stream::{StepPhases, Stream};
 use crate::backend::cpu::team::{Claims, Task, Work};
 use crate::backend::cpu::weights::{Weight, Weights};
@@ -40,18 +39,22 @@ impl SearchNodes {
     }
 
     /// Folds nodes into a block's rows of the base state, `[layers]`, whose window is empty.
-    pub fn fold(&self, job: &Job, folds: &[BeamFold], block: usize, memory: &mut [LayerMemory<&mut [f32]>]) {
-        let (x, q) = (read(&self.x), lock(&self.q[block]));
-        let mut scaled_x = vec![0.0; job.model.geometry.row];
+    pub fn fold(&self, job: &Job, folds: &[BeamFold], block: usize, memory: &mut [LayerPart<'_>]) {
+        let g = &job.model.geometry;
+        let (x, q) = (read(&self.x), &*lock(&self.q[block]));
+        let mut scratch = vec![0.0; g.row];
         for (layer, memory) in memory.iter_mut().enumerate() {
-            for fold in folds {
-                if let Some(factor) = fold.rescale {
-                    rescale(memory.state, factor);
-                }
-                let (q, x) = (q.get(fold.node, layer), x.get(fold.node, layer));
-                let (write_scale, state) = (fold.write_scale, &mut *memory.state);
-                job.level.run(Fold { q, x, write_scale, state, scaled_x: &mut scaled_x });
-            }
+            let scaled =
+                |fold: &BeamFold| x.get(fold.node, layer).iter().map(|x| x * fold.write_scale).collect::<Vec<_>>();
+            let scaled_x: Vec<f32> = folds.iter().flat_map(scaled).collect();
+            on_rows!(memory.state.part(0, g.block, g.row), state => job.level.run(Fold {
+                folds,
+                scaled_x: &scaled_x,
+                q,
+                layer,
+                state,
+                scratch: &mut scratch,
+            }));
         }
     }
 
@@ -84,7 +87,15 @@ impl SearchNodes {
     }
 
     /// Attention of a block to the paths and to its rows of a layer's base state.
-    pub fn attend(&self, job: &Job, step: &BeamStep, layer: usize, block: usize, state: &[f32], scratch: &mut Scratch) {
+    pub fn attend(
+        &self,
+        job: &Job,
+        step: &BeamStep,
+        layer: usize,
+        block: usize,
+        state: &StatePages,
+        scratch: &mut Scratch,
+    ) {
         let g = &job.model.geometry;
         let (x, q) = (&*read(&self.x), &*lock(&self.q[block]));
         let mut attention = write(&job.exchange.blocks[block].attention);
@@ -92,7 +103,12 @@ impl SearchNodes {
             let (node, path) = (entry.node, entry.path.as_slice());
             let (read_scale, list) = (step.read_scale, &mut scratch.list);
             let y = &mut attention[slot * g.row..][..g.row];
-            job.level.run(Attend { x, q, layer, node, path, state, read_scale, y, list });
+            on_rows!(state, rows => {
+                let state = &rows.numbers[block * g.block * g.row..][..g.block * g.row];
+                // None for floats.
+                let scales = rows.scales.get(block * g.block..(block + 1) * g.block).unwrap_or_default();
+                job.level.run(Attend { x, q, layer, node, path, state, scales, read_scale, y, list });
+            });
         }
     }
 }
@@ -104,7 +120,7 @@ pub struct Run<'a, E, F> {
     step: &'a BeamStep,
     nodes: &'a SearchNodes,
     /// The base state, `[layers]`.
-    base: &'a [LayerMemory<Pages<f32>>],
+    base: &'a [LayerPages],
     /// Number of beams.
     beams: usize,
     /// Selects a beam's continuations.
@@ -127,7 +143,7 @@ impl<'a, E: Weight, F: Fn(usize) + Sync> Run<'a, E, F> {
         weights: &'a Weights<E>,
         step: &'a BeamStep,
         nodes: &'a SearchNodes,
-        base: &'a [LayerMemory<Pages<f32>>],
+        base: &'a [LayerPages],
         beams: usize,
         select: F,
     ) -> Self {
@@ -165,13 +181,10 @@ impl<'a, E: Weight, F: Fn(usize) + Sync> Run<'a, E, F> {
     }
 
     fn attend(&self, stream: &Stream, layer: usize, block: usize, scratch: &mut Scratch) {
-        let g = &self.job.model.geometry;
         self.job.encode(self.weights, stream, block);
         scratch.phases.prepare(self.job.model, self.job.level, stream, block);
         self.nodes.rotate(self.job, &scratch.phases, self.step_nodes(), layer, block);
-        let size = g.block * g.row;
-        let state = &self.base[layer].state[block * size..][..size];
-        self.nodes.attend(self.job, self.step, layer, block, state, scratch);
+        self.nodes.attend(self.job, self.step, layer, block, &self.base[layer].state, scratch);
         self.exchange().has_attended(block);
     }
 }

@@ -2,14 +2,15 @@
 //! window.
 
 use super::settle::settle_pair;
-use crate::backend::cpu::rows::{Weighted, weighted_sum};
+use crate::backend::cpu::rows::{CACHE_LINE, Weighted, scale_weights, weighted_sum};
 use crate::backend::cpu::simd::{Isa, Kernel, LANES, Reuse};
+use crate::backend::cpu::state::{RowsOf, StateNumber};
 use crate::backend::memory::WINDOW;
 
 /// One layer's memory of a block of neurons and one sequence.
-pub struct BlockMemory<'a> {
+pub struct BlockMemory<'a, T> {
     /// Rows of the state, `[block][row]`.
-    pub state: &'a mut [f32],
+    pub state: RowsOf<'a, T>,
     /// The window's rotated activations, `[block][WINDOW]`.
     pub rotated: &'a mut [f32],
     /// The window's residuals, `[WINDOW][row]`.
@@ -21,28 +22,31 @@ pub struct BlockMemory<'a> {
 /// [`crate::backend::memory`]):
 ///
 /// y ← read_scale (q · ρ + Σ_w (q · q_w) x_w).
-pub struct Attend<'a> {
-    /// q of the active pairs, from [`Rotate`](super::encode::Rotate).
-    pub list: &'a [Weighted],
+pub struct Attend<'a, T> {
+    /// q of the active pairs, from [`Rotate`](super::encode::Rotate); scaled like the rows
+    /// afterwards.
+    pub list: &'a mut [Weighted],
     /// Position of the token.
     pub position: u32,
     /// Forgetting: factor on y.
     pub read_scale: f32,
     /// The block's memory.
-    pub memory: BlockMemory<'a>,
+    pub memory: BlockMemory<'a, T>,
     /// Whether to prefetch the window and the state's rows.
     pub prefetch: bool,
     /// Attention output of this block, `[row]`.
     pub y: &'a mut [f32],
+    /// Scratch, `[2][row]`.
+    pub scratch: &'a mut [f32],
 }
 
-impl Kernel for Attend<'_> {
+impl<T: StateNumber> Kernel for Attend<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let row = self.y.len();
-        let BlockMemory { state, rotated, recent } = self.memory;
+        let BlockMemory { mut state, rotated, recent } = self.memory;
         let window_slot = self.position as usize % WINDOW;
         if self.prefetch {
             // These lines arrive while the pairs below settle.
@@ -50,11 +54,12 @@ impl Kernel for Attend<'_> {
         }
         for pair in (window_slot..rotated.len() / (2 * WINDOW)).step_by(WINDOW) {
             if self.prefetch
-                && let Some(next) = state.get((pair + WINDOW) * 2 * row..)
+                && let Some(next) = state.numbers.get((pair + WINDOW) * 2 * row..)
             {
-                next.iter().take(2 * row).step_by(LANES).for_each(|line| isa.prefetch(line, Reuse::Late));
+                let lines = next.iter().take(2 * row).step_by(CACHE_LINE / size_of::<T>());
+                lines.for_each(|line| isa.prefetch(line, Reuse::Late));
             }
-            settle_pair(isa, pair, state, rotated, recent, row);
+            settle_pair(isa, pair, &mut state, rotated, recent, self.scratch);
         }
 
         let (window, _) = rotated.as_chunks_mut::<WINDOW>();
@@ -68,7 +73,10 @@ impl Kernel for Attend<'_> {
             }
         }
 
-        let (lines, _) = state.as_chunks::<LANES>();
+        if T::SCALED {
+            scale_weights(self.list, state.scales);
+        }
+        let (lines, _) = state.numbers.as_chunks::<LANES>();
         self.y.fill(0.0);
         weighted_sum(isa, self.list, lines, self.prefetch, self.y);
 

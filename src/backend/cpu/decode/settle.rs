@@ -2,49 +2,80 @@
 
 use super::attend::BlockMemory;
 use crate::backend::cpu::simd::{Isa, Kernel, LANES, register_tiles};
+use crate::backend::cpu::state::{RowsOf, StateNumber};
 use crate::backend::memory::WINDOW;
 
 /// Settles all pairs of a block: the window enters the state and is empty afterwards.
-pub struct Settle<'a> {
+pub struct Settle<'a, T> {
     /// The block's memory.
-    pub memory: BlockMemory<'a>,
-    /// Length of a row.
-    pub row: usize,
+    pub memory: BlockMemory<'a, T>,
+    /// Scratch, `[2][row]`.
+    pub scratch: &'a mut [f32],
 }
 
-impl Kernel for Settle<'_> {
+impl<T: StateNumber> Kernel for Settle<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let BlockMemory { state, rotated, recent } = self.memory;
+        let BlockMemory { mut state, rotated, recent } = self.memory;
         for pair in 0..rotated.len() / (2 * WINDOW) {
-            settle_pair(isa, pair, state, rotated, recent, self.row);
+            settle_pair(isa, pair, &mut state, rotated, recent, self.scratch);
         }
     }
 }
 
-/// Settles a pair: ρ[i, :] ← ρ[i, :] + Σ_w q_w[i] x_w for both neurons, then q_w[i] ← 0.
+/// Settles a pair: ρ[i, :] ← ρ[i, :] + Σ_w q_w[i] x_w for both neurons, then q_w[i] ← 0. `rows` is
+/// scratch, `[2][row]`.
 #[inline(always)]
-pub fn settle_pair<I: Isa>(isa: I, pair: usize, state: &mut [f32], rotated: &mut [f32], recent: &[f32], row: usize) {
+pub fn settle_pair<I: Isa, T: StateNumber>(
+    isa: I,
+    pair: usize,
+    state: &mut RowsOf<'_, T>,
+    rotated: &mut [f32],
+    recent: &[f32],
+    rows: &mut [f32],
+) {
+    let row = rows.len() / 2;
     let (window, _) = rotated[2 * pair * WINDOW..].as_chunks_mut::<WINDOW>();
     let [q0, q1] = window.first_chunk_mut::<2>().expect("a pair of neurons");
-    if q0.iter().chain(q1.iter()).all(|&q| q == 0.0) {
+    let entered = [&*q0, &*q1].map(|q| q.iter().any(|&q| q != 0.0));
+    if entered == [false; 2] {
         return;
     }
-    let (first, second) = state[2 * pair * row..][..2 * row].split_at_mut(row);
-    let (first, _) = first.as_chunks_mut::<LANES>();
-    let (second, _) = second.as_chunks_mut::<LANES>();
-    let (recent, _) = recent.as_chunks::<LANES>();
-    let vectors = row / LANES;
-    register_tiles!(vectors, 4, |at, V| {
-        settle_columns::<I, V>(isa, [q0, q1], &mut first[at..], &mut second[at..], &recent[at..], vectors)
-    });
+    if T::SCALED {
+        let (first, second) = rows.split_at_mut(row);
+        state.load_row(isa, 2 * pair, first);
+        state.load_row(isa, 2 * pair + 1, second);
+        add_window(isa, [q0, q1], [first, second], recent);
+        // What the window does not enter keeps its codes.
+        if entered[0] {
+            state.store_row(isa, 2 * pair, first);
+        }
+        if entered[1] {
+            state.store_row(isa, 2 * pair + 1, second);
+        }
+    } else {
+        let rows: &mut [f32] = bytemuck::cast_slice_mut(&mut state.numbers[2 * pair * row..][..2 * row]);
+        add_window(isa, [q0, q1], rows.split_at_mut(row).into(), recent);
+    }
     q0.fill(0.0);
     q1.fill(0.0);
 }
 
-/// [`settle_pair`] for the first `V` vectors of columns; tokens of `recent` are `stride` vectors
+/// Adds Σ_w q_w x_w to two rows.
+#[inline(always)]
+fn add_window<I: Isa>(isa: I, q: [&[f32; WINDOW]; 2], [first, second]: [&mut [f32]; 2], recent: &[f32]) {
+    let vectors = first.len() / LANES;
+    let (first, _) = first.as_chunks_mut::<LANES>();
+    let (second, _) = second.as_chunks_mut::<LANES>();
+    let (recent, _) = recent.as_chunks::<LANES>();
+    register_tiles!(vectors, 4, |at, V| {
+        settle_columns::<I, V>(isa, q, &mut first[at..], &mut second[at..], &recent[at..], vectors)
+    });
+}
+
+/// [`add_window`] for the first `V` vectors of columns; tokens of `recent` are `stride` vectors
 /// apart.
 #[inline(always)]
 fn settle_columns<I: Isa, const V: usize>(

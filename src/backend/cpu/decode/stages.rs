@@ -4,7 +4,8 @@ use super::rescale::rescale;
 use super::sample::SlotSampler;
 use crate::backend::cpu::exchange::{Exchange, Job, Scratch};
 use crate::backend::cpu::norm::LayerNorm;
-use crate::backend::cpu::share::{LayerMemory, OwnMemory, share_out};
+use crate::backend::cpu::pages::Pages;
+use crate::backend::cpu::share::{LayerMemory, LayerPages, share_out, split_layers, split_memory};
 use crate::backend::cpu::stream::Stream;
 use crate::backend::cpu::weights::{TILE, Weight, Weights, on_weights};
 use crate::backend::cpu::worker::kernels::settle;
@@ -113,30 +114,19 @@ impl<'a> Bench<'a> {
 }
 
 impl CpuBackend {
-    fn encode_typed<E: Weight>(&self, weights: &Weights<E>, input: &EncodeInput) -> EncodeOutput {
+    fn encode_typed<E: Weight>(&self, weights: &Weights<E>, input: &EncodeInput) -> Result<EncodeOutput, BackendError> {
         let g = &self.shared.model.geometry;
         let slots = input.steps.len();
         let mut bench = Bench::new(self, slots);
         bench.residual(weights, input);
-        let mut memory = Memory::zeros(slots, 1, g.all_neurons(), g.row);
-        // The slots are laid out like further heads.
-        let all = Geometry { heads: slots * g.heads, ..g.clone() };
-        all.pad(&input.memory.state, g.width, &mut memory.state, g.row);
-        all.pad(&input.memory.rotated, WINDOW, &mut memory.rotated, WINDOW);
-        bench.pad(&input.memory.recent, &mut memory.recent);
+        let mut memory = self.pages_of(&input.memory, slots)?;
+        let mut recent = vec![0.0; slots * WINDOW * g.row];
+        bench.pad(&input.memory.recent, &mut recent);
         let size = WINDOW * g.row;
-        for (slot, recent) in memory.recent.chunks_exact(size).enumerate() {
+        for (slot, recent) in recent.chunks_exact(size).enumerate() {
             bench.stream.recent_of(slot)[..size].copy_from_slice(recent);
         }
-        let states = memory.state.chunks_exact_mut(g.layer_state());
-        let windows = memory.rotated.chunks_exact_mut(g.all_neurons() * WINDOW);
-        let mut blocks: Vec<OwnMemory> = (0..g.blocks()).map(|_| Vec::new()).collect();
-        for (state, rotated) in states.zip(windows) {
-            let parts = state.chunks_exact_mut(g.block * g.row).zip(rotated.chunks_exact_mut(g.block * WINDOW));
-            for (block, (state, rotated)) in blocks.iter_mut().zip(parts) {
-                block.push(vec![LayerMemory { state, rotated }]);
-            }
-        }
+        let mut blocks = split_memory(&mut memory, g, &vec![1; g.blocks()]);
         bench.with(&[], |stream, scratch, job| {
             for (block, memory) in blocks.iter_mut().enumerate() {
                 scratch.phases.prepare(job.model, job.level, stream, block);
@@ -150,15 +140,35 @@ impl CpuBackend {
         }
         let attention = bench.attention();
         let recent: Vec<f32> = (0..slots).flat_map(|slot| bench.stream.recent_of(slot)[..size].to_vec()).collect();
-        EncodeOutput {
+        drop(blocks);
+        Ok(EncodeOutput {
             residual: bench.trim(&bench.stream.x),
             activations: bench.activations(),
             attention,
-            memory: Memory {
-                state: all.unpad(&memory.state, g.row, g.width),
-                rotated: all.unpad(&memory.rotated, WINDOW, WINDOW),
-                recent: bench.trim(&recent),
-            },
+            memory: self.memory_of(&memory, bench.trim(&recent)),
+        })
+    }
+
+    /// Memories of one layer in the backend's layout, `[S][1]`.
+    fn pages_of(&self, memory: &Memory, sequences: usize) -> Result<Vec<Vec<LayerPages>>, BackendError> {
+        let g = &self.shared.model.geometry;
+        let states = memory.state.chunks_exact(memory.state.len() / sequences);
+        let windows = memory.rotated.chunks_exact(memory.rotated.len() / sequences);
+        let layer = |(state, window): (&[f32], &[f32])| {
+            let mut rotated = Pages::zeroed(g.all_neurons() * WINDOW, "a window")?;
+            g.pad(window, WINDOW, &mut rotated, WINDOW);
+            Ok(vec![LayerMemory { state: self.state_of(state)?, rotated }])
+        };
+        states.zip(windows).map(layer).collect()
+    }
+
+    /// The inverse of [`CpuBackend::pages_of`], with the windows' residuals.
+    fn memory_of(&self, memory: &[Vec<LayerPages>], recent: Vec<f32>) -> Memory {
+        let g = &self.shared.model.geometry;
+        Memory {
+            state: memory.iter().flat_map(|layers| layers[0].state.to_floats(g)).collect(),
+            rotated: memory.iter().flat_map(|layers| g.unpad(&layers[0].rotated, WINDOW, WINDOW)).collect(),
+            recent,
         }
     }
 
@@ -208,7 +218,7 @@ impl CpuBackend {
 
 impl Stages for CpuBackend {
     fn encode(&self, input: &EncodeInput) -> Result<EncodeOutput, BackendError> {
-        Ok(on_weights!(&self.shared.model.weights, weights => self.encode_typed(weights, input)))
+        on_weights!(&self.shared.model.weights, weights => self.encode_typed(weights, input))
     }
 
     fn finish(&self, residual: &[f32], update: &[f32]) -> Result<Vec<f32>, BackendError> {
@@ -254,34 +264,28 @@ impl Stages for CpuBackend {
     }
 
     fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError> {
-        let mut memory = memory.clone();
-        for part in [&mut memory.state, &mut memory.recent] {
-            let size = part.len() / factors.len().max(1);
-            for (part, &factor) in part.chunks_exact_mut(size.max(1)).zip(factors) {
-                rescale(part, factor);
-            }
+        let g = &self.shared.model.geometry;
+        let mut pages = self.pages_of(memory, factors.len())?;
+        let mut recent = memory.recent.clone();
+        for ((layers, recent), &factor) in pages.iter_mut().zip(recent.chunks_exact_mut(WINDOW * g.width)).zip(factors)
+        {
+            layers[0].state.rows_mut().rescale(factor);
+            rescale(recent, factor);
         }
-        Ok(memory)
+        Ok(self.memory_of(&pages, recent))
     }
 
     fn settle(&self, memory: &Memory, sequence: usize, sequences: usize) -> Result<Memory, BackendError> {
         let g = &self.shared.model.geometry;
-        let all = Geometry { heads: sequences * g.heads, ..g.clone() };
         let mut bench = Bench::new(self, 1);
-        let mut padded = Memory::zeros(1, sequences, g.all_neurons(), g.row);
-        all.pad(&memory.state, g.width, &mut padded.state, g.row);
-        all.pad(&memory.rotated, WINDOW, &mut padded.rotated, WINDOW);
         let recent = &memory.recent[sequence * WINDOW * g.width..][..WINDOW * g.width];
         let mut rows = vec![0.0; WINDOW * g.row];
         bench.pad(recent, &mut rows);
         bench.stream.recent_of(0)[..rows.len()].copy_from_slice(&rows);
-        let state = &mut padded.state[sequence * g.layer_state()..][..g.layer_state()];
-        let rotated = &mut padded.rotated[sequence * g.all_neurons() * WINDOW..][..g.all_neurons() * WINDOW];
-        settle(self.shared.level, g, &bench.stream, 0, &mut [LayerMemory { state, rotated }]);
-        Ok(Memory {
-            state: all.unpad(&padded.state, g.row, g.width),
-            rotated: all.unpad(&padded.rotated, WINDOW, WINDOW),
-            recent: memory.recent.clone(),
-        })
+        let mut pages = self.pages_of(memory, sequences)?;
+        for mut block in split_layers(&mut pages[sequence], g, &vec![1; g.blocks()]) {
+            settle(self.shared.level, g, &bench.stream, 0, &mut block);
+        }
+        Ok(self.memory_of(&pages, memory.recent.clone()))
     }
 }

@@ -23,7 +23,7 @@ mod stages;
 use super::padded::Padded;
 use super::pages::Pages;
 use super::rows::Weighted;
-use super::share::{LayerMemory, split_layers};
+use super::share::{LayerPages, split_layers};
 use super::team::Team;
 use super::weights::on_weights;
 use super::{Shared, lock};
@@ -172,7 +172,7 @@ impl Prefill {
 
     /// Runs a chunk on a sequence's memory, whose window is empty. Returns the logits `[T, V]` if
     /// the chunk asks for them.
-    pub fn run(&self, shared: &Shared, memory: &mut [LayerMemory<Pages<f32>>], team: &Team, chunk: &Chunk) -> Vec<f32> {
+    pub fn run(&self, shared: &Shared, memory: &mut [LayerPages], team: &Team, chunk: &Chunk) -> Vec<f32> {
         let _running = lock(&shared.run_lock);
         let shares: Vec<usize> = self.units.iter().map(|unit| unit.blocks.len()).collect();
         let g = &shared.model.geometry;

@@ -6,6 +6,7 @@ use super::scores::add_scores;
 use crate::backend::cpu::rotary::rotate;
 use crate::backend::cpu::rows::{RowList, Weighted};
 use crate::backend::cpu::simd::{Isa, Kernel, LANES, Reuse};
+use crate::backend::cpu::state::{RowsOf, StateNumber};
 
 /// Neurons whose rows of the state stay in the second-level cache for all panels.
 const NEURONS: usize = 128;
@@ -22,6 +23,8 @@ pub struct Scratch {
     tokens: [RowList; 2],
     /// End of each pair's tokens in the lists.
     ends: Vec<usize>,
+    /// Rows of the state as floats, `[NEURONS][row]`.
+    rows: Vec<f32>,
 }
 
 /// Rotates a block's activations, multiplies them with each other and with the state, and then adds
@@ -30,7 +33,7 @@ pub struct Scratch {
 /// scores[t][s] += q[t] · q[s], attention[t] += q[t] · ρ, ρ += Σ_t q[t] ⊗ scaled_x[t].
 ///
 /// Each row of the state is loaded and stored once for all tokens.
-pub struct ReadWrite<'a> {
+pub struct ReadWrite<'a, T> {
     /// Activations, `[T][stride]`; the first `block` numbers of each row.
     pub u: &'a [f32],
     /// Length of a row of `u`.
@@ -42,7 +45,7 @@ pub struct ReadWrite<'a> {
     /// Residuals times their write scale, `[T][row]` in panels.
     pub scaled_x: &'a [f32],
     /// The block's rows of the state, `[block][row]`.
-    pub state: &'a mut [f32],
+    pub state: RowsOf<'a, T>,
     /// Length of a row.
     pub row: usize,
     /// q · state of a unit's blocks, `[T][row]` in panels; the kernel adds this block's share.
@@ -54,15 +57,15 @@ pub struct ReadWrite<'a> {
     pub scratch: &'a mut Scratch,
 }
 
-impl Kernel for ReadWrite<'_> {
+impl<T: StateNumber> Kernel for ReadWrite<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let (row, block) = (self.row, self.state.len() / self.row);
+    fn run<I: Isa>(mut self, isa: I) {
+        let (row, block) = (self.row, self.state.numbers.len() / self.row);
         let tokens = self.attention.len() / row;
         let padded = padded_tokens(tokens);
-        let Scratch { q, transposed, tokens: lists, ends } = self.scratch;
+        let Scratch { q, transposed, tokens: lists, ends, rows } = self.scratch;
         q.resize(tokens * block, 0.0);
         transposed.resize(block * padded, 0.0);
         for t in 0..tokens {
@@ -76,21 +79,80 @@ impl Kernel for ReadWrite<'_> {
         for first in (0..block).step_by(NEURONS) {
             let neurons = NEURONS.min(block - first);
             list_tokens(isa, &transposed[first * padded..][..neurons * padded], padded, lists, ends);
-            let (state, later) = self.state[first * row..].split_at_mut(neurons * row);
-            for Panel { at, vectors } in panels::<I>(row) {
-                let range = at * LANES * tokens..(at + vectors) * LANES * tokens;
-                let (x, attention) = (&self.scaled_x[range.clone()], &mut self.attention[range]);
-                let mut start = 0;
-                for (pair, &end) in ends.iter().enumerate() {
-                    let lists = [0, 1].map(|k| &lists[k][start..end]);
-                    start = end;
-                    let rows = &mut state[2 * pair * row..][..2 * row];
-                    // Rows of the next neurons, to prefetch.
-                    let later = later.get(2 * pair * row..).unwrap_or_default();
-                    match vectors {
-                        4 => read_write_pair::<I, 4>(isa, lists, x, attention, rows, later, at),
-                        _ => read_write_pair::<I, 1>(isa, lists, x, attention, rows, later, at),
-                    }
+            let share = Share { lists, ends, x: self.scaled_x, row };
+            if T::SCALED {
+                rows.resize(NEURONS * row, 0.0);
+                let rows = &mut rows[..neurons * row];
+                load_rows(isa, &self.state, first, ends, rows);
+                share.run(isa, rows, &[], self.attention);
+                store_rows(isa, &mut self.state, first, ends, rows);
+            } else {
+                let state: &mut [f32] = bytemuck::cast_slice_mut(&mut self.state.numbers[first * row..]);
+                let (state, later) = state.split_at_mut(neurons * row);
+                share.run(isa, state, later, self.attention);
+            }
+        }
+    }
+}
+
+/// Reads the rows of all pairs that are active in some token, as floats.
+#[inline(always)]
+fn load_rows<I: Isa, T: StateNumber>(isa: I, state: &RowsOf<'_, T>, first: usize, ends: &[usize], rows: &mut [f32]) {
+    let (mut start, row) = (0, rows.len() / (2 * ends.len()));
+    for (pair, (&end, rows)) in ends.iter().zip(rows.chunks_exact_mut(2 * row)).enumerate() {
+        if end > start {
+            for (k, to) in rows.chunks_exact_mut(row).enumerate() {
+                state.load_row(isa, first + 2 * pair + k, to);
+            }
+        }
+        start = end;
+    }
+}
+
+/// The inverse of [`load_rows`].
+#[inline(always)]
+fn store_rows<I: Isa, T: StateNumber>(isa: I, state: &mut RowsOf<'_, T>, first: usize, ends: &[usize], rows: &[f32]) {
+    let (mut start, row) = (0, rows.len() / (2 * ends.len()));
+    for (pair, (&end, rows)) in ends.iter().zip(rows.chunks_exact(2 * row)).enumerate() {
+        if end > start {
+            for (k, from) in rows.chunks_exact(row).enumerate() {
+                state.store_row(isa, first + 2 * pair + k, from);
+            }
+        }
+        start = end;
+    }
+}
+
+/// Neurons whose rows stay in a cache.
+struct Share<'a> {
+    /// Active tokens of every pair; see [`Scratch`].
+    lists: &'a [RowList; 2],
+    ends: &'a [usize],
+    /// See [`ReadWrite::scaled_x`].
+    x: &'a [f32],
+    row: usize,
+}
+
+impl Share<'_> {
+    /// Runs all active tokens through the neurons' rows. Prefetches the rows of the neurons that come
+    /// `later`.
+    #[inline(always)]
+    fn run<I: Isa>(&self, isa: I, state: &mut [f32], later: &[f32], attention: &mut [f32]) {
+        let row = self.row;
+        let tokens = attention.len() / row;
+        for Panel { at, vectors } in panels::<I>(row) {
+            let range = at * LANES * tokens..(at + vectors) * LANES * tokens;
+            let (x, attention) = (&self.x[range.clone()], &mut attention[range]);
+            let mut start = 0;
+            for (pair, &end) in self.ends.iter().enumerate() {
+                let lists = [0, 1].map(|k| &self.lists[k][start..end]);
+                start = end;
+                let rows = &mut state[2 * pair * row..][..2 * row];
+                // Rows of the next neurons, to prefetch.
+                let later = later.get(2 * pair * row..).unwrap_or_default();
+                match vectors {
+                    4 => read_write_pair::<I, 4>(isa, lists, x, attention, rows, later, at),
+                    _ => read_write_pair::<I, 1>(isa, lists, x, attention, rows, later, at),
                 }
             }
         }

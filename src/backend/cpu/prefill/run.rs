@@ -12,11 +12,11 @@ use super::rotate::Phases;
 use super::{ChunkStream, Prefill, ThreadMemory, UnitAttention};
 use crate::backend::Chunk;
 use crate::backend::cpu::decode::embed::{Embed, Finish};
-use crate::backend::cpu::decode::rescale::rescale;
 use crate::backend::cpu::exchange::{read, write};
 use crate::backend::cpu::gather::Accumulate;
 use crate::backend::cpu::norm::LayerNorm;
-use crate::backend::cpu::share::LayerMemory;
+use crate::backend::cpu::share::LayerPart;
+use crate::backend::cpu::state::on_rows;
 use crate::backend::cpu::team::{Claims, Task, Team, Work};
 use crate::backend::cpu::weights::{TILE, Weight, Weights};
 use crate::backend::cpu::{Shared, lock};
@@ -31,7 +31,7 @@ pub(super) struct Run<'a, E> {
     weights: &'a Weights<E>,
     chunk: &'a Chunk,
     /// Each unit's part of the memory, `[units][layers]`.
-    parts: &'a [Mutex<Vec<LayerMemory<&'a mut [f32]>>>],
+    parts: &'a [Mutex<Vec<LayerPart<'a>>>],
     team: &'a Team,
     /// `[T][V]`
     logits: &'a Mutex<Vec<f32>>,
@@ -46,7 +46,7 @@ impl<'a, E: Weight> Run<'a, E> {
         shared: &'a Shared,
         weights: &'a Weights<E>,
         chunk: &'a Chunk,
-        parts: &'a [Mutex<Vec<LayerMemory<&'a mut [f32]>>>],
+        parts: &'a [Mutex<Vec<LayerPart<'a>>>],
         team: &'a Team,
         logits: &'a Mutex<Vec<f32>>,
     ) -> Self {
@@ -124,7 +124,7 @@ impl<'a, E: Weight> Run<'a, E> {
         let u = &mut lock(&self.prefill.activations[index])[..];
         let part = &mut lock(&self.parts[index])[layer];
         if let Some(factor) = self.chunk.rescale {
-            rescale(part.state, factor);
+            part.state.rescale(factor);
         }
         let stride = unit.blocks.len() * g.block;
         for (local, block) in unit.blocks.clone().enumerate() {
@@ -141,18 +141,18 @@ impl<'a, E: Weight> Run<'a, E> {
                 });
             }
             let first = block % g.blocks_per_head * g.block;
-            level.run(ReadWrite {
+            on_rows!(part.state.part(local * g.block, g.block, g.row), state => level.run(ReadWrite {
                 u: &u[local * g.block..],
                 stride,
                 phases: [&stream.phases[0][first..], &stream.phases[1][first..]],
                 phase_stride: g.padded_neurons(),
                 scaled_x: &stream.panels[..tokens * g.row],
-                state: &mut part.state[local * g.block * g.row..][..g.block * g.row],
+                state,
                 row: g.row,
                 attention,
                 scores,
                 scratch: &mut own.read_write,
-            });
+            }));
         }
     }
 

@@ -37,6 +37,16 @@ pub trait Isa: Copy {
     fn load(self, from: &[f32; LANES]) -> Self::V;
     /// Loads sixteen half floats (as bits).
     fn load_half(self, from: &[u16; LANES]) -> Self::V;
+    /// Loads sixteen 16-bit integers.
+    fn load_i16(self, from: &[i16; LANES]) -> Self::V;
+    /// Loads sixteen bytes with a sign.
+    fn load_i8(self, from: &[i8; LANES]) -> Self::V;
+    /// Stores sixteen floats, rounded to integers, halves to even; they must be in range.
+    fn store_i16(self, v: Self::V, to: &mut [i16; LANES]);
+    /// Stores sixteen floats, rounded to integers, halves to even; they must be in range.
+    fn store_i8(self, v: Self::V, to: &mut [i8; LANES]);
+    /// The larger of `a` and |b|, lane by lane, for a ≥ 0; NaN is the largest.
+    fn larger_magnitude(self, a: Self::V, b: Self::V) -> Self::V;
     /// Stores sixteen floats.
     fn store(self, v: Self::V, to: &mut [f32; LANES]);
     /// a + b, lane by lane.

@@ -41,6 +41,31 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
+    fn load_i16(self, from: &[i16; LANES]) -> Self::V {
+        from.map(f32::from)
+    }
+
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Self::V {
+        from.map(f32::from)
+    }
+
+    #[inline(always)]
+    fn store_i16(self, v: Self::V, to: &mut [i16; LANES]) {
+        *to = v.map(|x| x.round_ties_even() as i16);
+    }
+
+    #[inline(always)]
+    fn store_i8(self, v: Self::V, to: &mut [i8; LANES]) {
+        *to = v.map(|x| x.round_ties_even() as i8);
+    }
+
+    #[inline(always)]
+    fn larger_magnitude(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| f32::from_bits(a[i].to_bits().max(b[i].abs().to_bits())))
+    }
+
+    #[inline(always)]
     fn store(self, v: Self::V, to: &mut [f32; LANES]) {
         *to = v;
     }

@@ -117,6 +117,44 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn load_i16(self, from: &[i16; LANES]) -> Self::V {
+        let p = from.as_ptr().cast::<__m128i>();
+        // SAFETY: see above.
+        unsafe { [_mm_loadu_si128(p), _mm_loadu_si128(p.add(1))].map(|x| _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(x))) }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Self::V {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = _mm_loadu_si128(from.as_ptr().cast());
+            let high = _mm_unpackhi_epi64(bytes, bytes);
+            [_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high))]
+        }
+    }
+
+    #[inline(always)]
+    fn store_i16(self, v: Self::V, to: &mut [i16; LANES]) {
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), halves(v)) }
+    }
+
+    #[inline(always)]
+    fn store_i8(self, v: Self::V, to: &mut [i8; LANES]) {
+        // SAFETY: see above.
+        unsafe {
+            let halves = halves(v);
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn larger_magnitude(self, a: Self::V, b: Self::V) -> Self::V {
+        [larger_magnitude(a[0], b[0]), larger_magnitude(a[1], b[1])]
+    }
+
+    #[inline(always)]
     fn store(self, v: Self::V, to: &mut [f32; LANES]) {
         let p = to.as_mut_ptr();
         // SAFETY: see above.
@@ -147,6 +185,27 @@ impl Isa for Avx2 {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
+    }
+}
+
+/// Sixteen floats as 16-bit integers.
+#[inline(always)]
+fn halves(v: [__m256; 2]) -> __m256i {
+    // SAFETY: see above.
+    unsafe {
+        // Fours of both registers alternate.
+        let fours = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+        _mm256_permute4x64_epi64::<0b11_01_10_00>(fours)
+    }
+}
+
+/// The larger of `a` and |b|, lane by lane, by their bits.
+#[inline(always)]
+fn larger_magnitude(a: __m256, b: __m256) -> __m256 {
+    // SAFETY: see above.
+    unsafe {
+        let b = _mm256_and_si256(_mm256_castps_si256(b), _mm256_set1_epi32(0x7fff_ffff));
+        _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a), b))
     }
 }
 
@@ -253,6 +312,39 @@ impl Isa for Avx512 {
     fn load_half(self, from: &[u16; LANES]) -> Self::V {
         // SAFETY: see above.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_i16(self, from: &[i16; LANES]) -> Self::V {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(from.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Self::V {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn store_i16(self, v: Self::V, to: &mut [i16; LANES]) {
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v))) }
+    }
+
+    #[inline(always)]
+    fn store_i8(self, v: Self::V, to: &mut [i8; LANES]) {
+        // SAFETY: see above.
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))) }
+    }
+
+    #[inline(always)]
+    fn larger_magnitude(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: see above.
+        unsafe {
+            let b = _mm512_and_si512(_mm512_castps_si512(b), _mm512_set1_epi32(0x7fff_ffff));
+            _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(a), b))
+        }
     }
 
     #[inline(always)]

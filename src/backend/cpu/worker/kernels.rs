@@ -11,8 +11,9 @@ use crate::backend::cpu::exchange::{Job, Scratch, read, write};
 use crate::backend::cpu::gather::Accumulate;
 use crate::backend::cpu::lock;
 use crate::backend::cpu::norm::LayerNorm;
-use crate::backend::cpu::share::{LayerMemory, OwnMemory};
+use crate::backend::cpu::share::{LayerMemory, LayerPart, OwnMemory};
 use crate::backend::cpu::simd::Level;
+use crate::backend::cpu::state::on_rows;
 use crate::backend::cpu::stream::Stream;
 use crate::backend::cpu::weights::{Weight, Weights};
 use crate::backend::pack::Geometry;
@@ -45,14 +46,15 @@ impl Job<'_> {
             let list = &mut scratch.list;
             self.level.run(Rotate { u: &u[slot * g.block..][..g.block], cosines, sines, list });
             let LayerMemory { state, rotated } = &mut memory[slot][layer];
-            self.level.run(Attend {
-                list: &scratch.list,
+            on_rows!(state.part(0, g.block, g.row), state => self.level.run(Attend {
+                list: &mut scratch.list,
                 position: steps[slot].position,
                 read_scale: steps[slot].read_scale,
                 memory: BlockMemory { state, rotated, recent: stream.window(g, slot, layer) },
                 prefetch: self.streams,
                 y: &mut attention[slot * g.row..][..g.row],
-            });
+                scratch: &mut scratch.rows,
+            }));
         }
     }
 
@@ -145,10 +147,12 @@ impl Job<'_> {
 
 /// Settles a block's part of a sequence's window in all layers. The residuals keep their values:
 /// with zero activations they have no effect.
-pub fn settle(level: Level, g: &Geometry, stream: &Stream, slot: usize, memory: &mut [LayerMemory<&mut [f32]>]) {
-    for (layer, memory) in memory.iter_mut().enumerate() {
-        let (state, rotated) = (&mut *memory.state, &mut *memory.rotated);
+pub fn settle(level: Level, g: &Geometry, stream: &Stream, slot: usize, memory: &mut [LayerPart<'_>]) {
+    let scratch = &mut vec![0.0; 2 * g.row][..];
+    for (layer, LayerMemory { state, rotated }) in memory.iter_mut().enumerate() {
         let recent = stream.window(g, slot, layer);
-        level.run(Settle { memory: BlockMemory { state, rotated, recent }, row: g.row });
+        on_rows!(state.part(0, g.block, g.row), state => {
+            level.run(Settle { memory: BlockMemory { state, rotated, recent }, scratch });
+        });
     }
 }

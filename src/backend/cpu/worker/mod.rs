@@ -154,7 +154,7 @@ impl<'a, E: Weight> Run<'a, E> {
         let memory = &mut *lock(&self.memory[block]);
         for &slot in &stream.active {
             if let Some(factor) = steps[slot].rescale {
-                rescale(memory[slot][layer].state, factor);
+                memory[slot][layer].state.rescale(factor);
             }
             if let Some(probe) = &mut scratch.probe {
                 probe.settled(&memory[slot][layer], steps[slot].position);

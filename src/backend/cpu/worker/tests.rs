@@ -1,6 +1,6 @@
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cpu::slots::CpuSlots;
-use crate::backend::{Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots, WeightType};
+use crate::backend::{Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots, StateType, WeightType};
 use crate::model::Model;
 use crate::model::synthetic::SyntheticSpec;
 
@@ -34,8 +34,8 @@ fn plan() -> Plan {
 }
 
 /// Logits and states of steps, a chunk, and steps again.
-fn results(model: &Model, threads: usize, slow_thread: Option<usize>) -> Vec<f32> {
-    let backend = CpuBackend::new(model, WeightType::F32, Some(threads)).unwrap();
+fn results(model: &Model, state_type: StateType, threads: usize, slow_thread: Option<usize>) -> Vec<f32> {
+    let backend = CpuBackend::new(model, WeightType::F32, Some(threads)).unwrap().with_state(state_type);
     let mut slots = CpuSlots::new(backend.shared.clone(), 3).unwrap();
     slots.slow_down(slow_thread);
     let token = |t: u32| ChunkToken { token: t * t % 300, read_scale: 0.9, write_scale: 1.1 };
@@ -45,17 +45,24 @@ fn results(model: &Model, threads: usize, slow_thread: Option<usize>) -> Vec<f32
         results.extend(slots.run(&plan()).unwrap().logits.into_iter().flatten().flatten());
         results.extend(slots.prefill(1, &chunk).unwrap());
     }
-    (0..3).for_each(|slot| results.extend(slots.snapshot(slot).unwrap()));
+    for slot in 0..3 {
+        results.extend(slots.snapshot(slot).unwrap().words.into_iter().map(f32::from_bits));
+    }
     results
 }
 
 #[test]
 fn results_do_not_depend_on_who_computes_them() {
     let model = model();
-    let wanted = results(&model, 1, None);
-    for (threads, slow_thread) in [(2, None), (2, Some(0)), (2, Some(1)), (3, Some(1)), (7, None), (7, Some(3))] {
-        let got = results(&model, threads, slow_thread);
-        let same = got.len() == wanted.len() && got.iter().zip(&wanted).all(|(a, b)| a.to_bits() == b.to_bits());
-        assert!(same, "{threads} threads, of which {slow_thread:?} is slow");
-    }
+    let check = |state_type, cases: &[(usize, Option<usize>)]| {
+        let wanted = results(&model, state_type, 1, None);
+        for &(threads, slow_thread) in cases {
+            let got = results(&model, state_type, threads, slow_thread);
+            let same = got.len() == wanted.len() && got.iter().zip(&wanted).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{state_type}: {threads} threads, of which {slow_thread:?} is slow");
+        }
+    };
+    check(StateType::F32, &[(2, None), (2, Some(0)), (2, Some(1)), (3, Some(1)), (7, None), (7, Some(3))]);
+    check(StateType::I16, &[(2, None), (7, Some(3))]);
+    check(StateType::I8, &[(2, None), (7, Some(3))]);
 }
