@@ -57,7 +57,9 @@ pub mod sampling;
 pub mod tokenizer;
 pub mod verify;
 
-pub use generation::{Bdh, DeviceChoice, GenerationError, GenerationOptions, OpenError, Session, WeightChoice};
+pub use generation::{
+    Bdh, DeviceChoice, DeviceOptions, GenerationError, GenerationOptions, OpenError, Session, WeightChoice,
+};
 pub use model::Model;
 pub use model::forgetting::Forgetting;
 pub use sampling::SamplingOptions;

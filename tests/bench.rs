@@ -3,8 +3,8 @@
 use assert_cmd::Command;
 use bdh_gpu::backend::gpu::{Phase, kernel_names};
 use bdh_gpu::backend::profile::Activity;
-use bdh_gpu::backend::{BackendError, Input, Output, Plan, SlotStep, WeightType};
-use bdh_gpu::bench::{self, BenchError, BenchOptions, Profiled, Speed, chunk_traffic, density, traffic};
+use bdh_gpu::backend::{BackendError, Input, Output, Plan, SlotStep, StateType, WeightType};
+use bdh_gpu::bench::{self, BenchError, BenchOptions, NumberTypes, Profiled, Speed, chunk_traffic, density, traffic};
 use bdh_gpu::generation::{Bdh, DeviceChoice, WeightChoice};
 use bdh_gpu::model::{Model, SyntheticSpec};
 use serde_json::Value;
@@ -148,7 +148,9 @@ fn bytes_are_those_counted_by_hand() {
         touched_gates: 25,
     };
     let config = model(0.5).config;
-    let bytes = traffic(&config, WeightType::F16, &counts);
+    let types = |weights, state| NumberTypes { weights, state };
+    let exact = types(WeightType::F16, StateType::F32);
+    let bytes = traffic(&config, exact, &counts);
     // Rows of 6 weights of 2 bytes: 2 steps · 2 layers · 64 of the encoder, 60, 20, 4 embeddings, 2 · 11 of the head.
     assert_eq!(bytes.weights, (256 + 60 + 20 + 4 + 22) as f64 * 12.0 / 4.0);
     // Rows of 6 floats: two per active pair; two per settled pair, read and written.
@@ -156,11 +158,14 @@ fn bytes_are_those_counted_by_hand() {
     // Floats: two neurons of 16 read and 1 written per active pair; an entry per neuron, layer and token looked at;
     // two neurons of 16 cleared per settled pair; per layer and token 16 residuals read and 1 written.
     assert_eq!(bytes.window, (2 * 70 * 17 + 4 * 2 * 64 + 2 * 8 * 16 + 4 * 2 * 17 * 6) as f64 * 4.0 / 4.0);
+    // A quarter of that, and a scale per row.
+    let small = traffic(&config, types(WeightType::F16, StateType::I8), &counts);
+    assert_eq!(small.state, (140 + 32) as f64 * (6.0 + 4.0) / 4.0);
     assert_eq!(bytes.total(), bytes.weights + bytes.state + bytes.window);
-    assert_eq!(traffic(&config, WeightType::F32, &counts).weights, 2.0 * bytes.weights);
+    assert_eq!(traffic(&config, types(WeightType::F32, StateType::F32), &counts).weights, 2.0 * bytes.weights);
 
     // Two sequences' chunks of two tokens: each reads the encoder's 2 · 64 rows; then 90, 25, 4 embeddings.
-    let chunk = chunk_traffic(&config, WeightType::F16, &counts);
+    let chunk = chunk_traffic(&config, exact, &counts);
     assert_eq!(chunk.weights, (2 * 128 + 90 + 25 + 4) as f64 * 12.0 / 4.0);
     // Two rows of 6 floats per pair, read and written.
     assert_eq!((chunk.state, chunk.window), ((50 * 4) as f64 * 24.0 / 4.0, 0.0));

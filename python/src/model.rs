@@ -11,7 +11,7 @@ use crate::signals::{Signals, detached};
 use crate::stream::{Search, Source, TextStream};
 use bdh_gpu::generation::Snapshot;
 use bdh_gpu::model::{LoadOptions, Rope};
-use bdh_gpu::{Bdh, DeviceChoice, WeightChoice};
+use bdh_gpu::{Bdh, DeviceChoice, DeviceOptions, WeightChoice};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -63,8 +63,8 @@ impl Model {
         }
         detached(py, |signals| {
             let model = load(signals).map_err(|error| errors::open(error.into()))?;
-            let bdh =
-                Bdh::with_threads(model, &device, weights, threads).map_err(|error| errors::open(error.into()))?;
+            let options = DeviceOptions { device, weights, threads, ..DeviceOptions::default() };
+            let bdh = Bdh::with(model, &options).map_err(|error| errors::open(error.into()))?;
             Ok(Self { bdh: Owned::new(bdh) })
         })
     }

@@ -8,6 +8,7 @@
 //! depend on it are reported.
 
 use super::StateType;
+use crate::model::Config;
 use std::sync::LazyLock;
 
 /// Steps per octave.
@@ -124,6 +125,12 @@ impl StateType {
             Self::I16 => 2,
             Self::I8 => 1,
         }
+    }
+
+    /// Bytes of the state of one sequence.
+    pub fn state_bytes(self, config: &Config) -> u64 {
+        let rows = (config.n_layer * config.neurons()) as u64;
+        config.state_len() as u64 * self.bytes() as u64 + 4 * rows * self.scales() as u64
     }
 
     /// Scales per row.

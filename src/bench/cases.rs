@@ -1,6 +1,7 @@
 //! The tests, the tokens that they read, and one timed run.
 
 use super::BenchOptions;
+use crate::backend::StateType;
 use crate::generation::batch::Batch;
 use crate::generation::{Bdh, GenerationError, GenerationOptions};
 use crate::model::forgetting::Forgetting;
@@ -71,7 +72,12 @@ impl Lane {
     /// Allocates the sequences.
     pub fn new(bdh: &Bdh, sequences: usize) -> Result<Self, GenerationError> {
         let config = &bdh.model().config;
-        let batch = Batch::new(bdh.backend(), config, sequences, Forgetting::of_model(config))?;
+        let forgetting = match (Forgetting::of_model(config), bdh.backend().state_type()) {
+            // 8-bit states forget; the speed is the same.
+            (Forgetting::Full, StateType::I8) => Forgetting::After { context: 256, tau: 128.0 },
+            (forgetting, _) => forgetting,
+        };
+        let batch = Batch::new(bdh.backend(), config, sequences, forgetting)?;
         Ok(Self { bdh: bdh.clone(), sequences, batch })
     }
 

@@ -3,6 +3,7 @@
 use super::bandwidth::{MEMORY, bandwidth, read_bandwidth};
 use super::cases::{Case, HISTORY, Lane, Test, Timed, text};
 use super::report::{Report, Row, Speed};
+use super::traffic::NumberTypes;
 use super::{Bandwidth, BenchError, BenchOptions, Density, chunk_traffic, density, traffic};
 use crate::backend::memory::SavedMemory;
 use crate::backend::profile::Activity;
@@ -100,6 +101,7 @@ fn rows_of(
         model: model.name.clone(),
         parameters: config.parameters() as u64,
         weights: backend.weight_type().to_string(),
+        state: backend.state_type().to_string(),
         device: bdh.device().to_string(),
         test: test_name(case),
         batch: sequences,
@@ -114,7 +116,7 @@ fn rows_of(
         share_of_floor: None,
     };
     let of_activity = if chunk_of(bdh, case).is_some() { chunk_traffic } else { traffic };
-    let bytes_per_token = Some(of_activity(config, backend.weight_type(), activity).total());
+    let bytes_per_token = Some(of_activity(config, NumberTypes::of(backend), activity).total());
     match case.test {
         Test::Prompt(tokens) => {
             let first = Row { test: "ttft".to_string(), speed: Speed::Seconds(0.0), ..row.clone() };

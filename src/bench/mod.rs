@@ -32,7 +32,7 @@ pub use predict::{KernelPrediction, Prediction, predict, predict_at};
 pub use profile::{DeviceProfile, Profiled, profile};
 pub use report::{Report, Row, Speed};
 pub use statistics::{deviation, median};
-pub use traffic::{Traffic, chunk_traffic, density, traffic};
+pub use traffic::{NumberTypes, Traffic, chunk_traffic, density, traffic};
 
 use crate::backend::BackendError;
 pub use crate::backend::profile::Density;

@@ -22,6 +22,8 @@ pub struct Row {
     pub parameters: u64,
     /// Type of the weights on the device, "f32" or "f16".
     pub weights: String,
+    /// Type of the states on the device, "f32", "i16" or "i8".
+    pub state: String,
     /// Name of the device.
     pub device: String,
     /// "tg64" for decoding 64 tokens, "pp1024" for reading a prompt of 1,024, "ttft" for the time from that

@@ -2,16 +2,16 @@
 //!
 //! # Decoding
 //!
-//! With n neurons (all heads), width D, vocabulary V, L layers, w bytes per weight and
-//! W = [`WINDOW`] tokens in the window, a step of S sequences reads and writes
+//! With n neurons (all heads), width D, vocabulary V, L layers, w bytes per weight,
+//! s per number of the state and r per scale of a row, and W = [`WINDOW`] tokens in the window, a step of S sequences reads and writes
 //!
 //! | what | bytes |
 //! | --- | --- |
 //! | encoder, once for all sequences | L · n·D·w |
 //! | encoder_v where u > 0, decoder where g > 0 in any of the sequences | rows · D·w |
 //! | embedding, head | S · D·w, V·D·w |
-//! | state, both rows of an active pair | pairs · 2·D·4 |
-//! | state, both rows of a pair whose window enters it, read and written | settled · 2·2·D·4 |
+//! | state, both rows of an active pair | pairs · 2·(D·s + r) |
+//! | state, both rows of a pair whose window enters it, read and written | settled · 2·2·(D·s + r) |
 //! | window of an active pair: read, and this token's two entries written | pairs · 2·(W + 1)·4 |
 //! | window of every W-th pair, looked at; cleared where it was not empty | L·S · n·4 + settled · 2·W·4 |
 //! | the window's residuals: read, and this token's written | L·S · (W + 1)·D·4 |
@@ -25,7 +25,7 @@
 //! | encoder | L · n·D·w |
 //! | encoder_v where u > 0, decoder where g > 0 for any of the chunk's tokens | rows · D·w |
 //! | embedding | tokens · D·w |
-//! | state, both rows of a pair that is active for any of the tokens, read and written | pairs · 2·2·D·4 |
+//! | state, both rows of a pair that is active for any of the tokens, read and written | pairs · 2·2·(D·s + r) |
 //!
 //! This is what has to move, not what a device does: a GPU's kernels for chunks take every row.
 //!
@@ -35,9 +35,9 @@
 //! come from running the tokens, see [`Activity`]. It makes no difference here whether a byte comes from
 //! memory or from a cache.
 
-use crate::backend::WeightType;
 use crate::backend::memory::WINDOW;
 use crate::backend::profile::{Activity, Density};
+use crate::backend::{Backend, StateType, WeightType};
 use crate::model::Config;
 
 /// Bytes per token of one sequence.
@@ -58,11 +58,32 @@ impl Traffic {
     }
 }
 
+/// Types of the numbers on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NumberTypes {
+    /// Of the weights.
+    pub weights: WeightType,
+    /// Of the states.
+    pub state: StateType,
+}
+
+impl NumberTypes {
+    /// Those of a backend.
+    pub fn of(backend: &dyn Backend) -> Self {
+        Self { weights: backend.weight_type(), state: backend.state_type() }
+    }
+
+    /// Bytes of a row of the state and its scale.
+    fn state_row(self, width: u64) -> u64 {
+        width * self.state.bytes() as u64 + 4 * self.state.scales() as u64
+    }
+}
+
 /// Bytes per decoded token for what some tokens touched.
-pub fn traffic(config: &Config, weights: WeightType, activity: &Activity) -> Traffic {
+pub fn traffic(config: &Config, types: NumberTypes, activity: &Activity) -> Traffic {
     let (neurons, width, layers) = (config.neurons() as u64, config.n_embd as u64, config.n_layer as u64);
     let window = WINDOW as u64;
-    let weight = weight_bytes(weights);
+    let weight = weight_bytes(types.weights);
     let rows = activity.steps * layers * neurons
         + activity.shared_neurons
         + activity.shared_gates
@@ -76,21 +97,21 @@ pub fn traffic(config: &Config, weights: WeightType, activity: &Activity) -> Tra
     let per_token = |bytes: u64| bytes as f64 / activity.tokens.max(1) as f64;
     Traffic {
         weights: per_token(rows * width * weight),
-        state: per_token(state_rows * width * 4),
+        state: per_token(state_rows * types.state_row(width)),
         window: per_token(entries * 4),
     }
 }
 
 /// Bytes per token where the tokens of every sequence are one chunk.
-pub fn chunk_traffic(config: &Config, weights: WeightType, activity: &Activity) -> Traffic {
+pub fn chunk_traffic(config: &Config, types: NumberTypes, activity: &Activity) -> Traffic {
     let (neurons, width, layers) = (config.neurons() as u64, config.n_embd as u64, config.n_layer as u64);
     let chunks = activity.tokens / activity.steps.max(1);
     let rows = chunks * layers * neurons + activity.touched_neurons + activity.touched_gates + activity.tokens;
     let state_rows = 2 * 2 * activity.touched_pairs;
     let per_token = |bytes: u64| bytes as f64 / activity.tokens.max(1) as f64;
     Traffic {
-        weights: per_token(rows * width * weight_bytes(weights)),
-        state: per_token(state_rows * width * 4),
+        weights: per_token(rows * width * weight_bytes(types.weights)),
+        state: per_token(state_rows * types.state_row(width)),
         window: 0.0,
     }
 }

@@ -32,6 +32,7 @@ pub fn backend(error: &BackendError) -> String {
         BackendError::OutOfMemory { .. } => "; free memory, use fewer sequences, or use --device cpu",
         BackendError::Open { .. } => "; free its memory, update its driver, or use --device cpu",
         BackendError::Lost { .. } => "; start again, or use --device cpu",
+        BackendError::StateType { .. } => "; use --device cpu, or --state f32",
         BackendError::NoTimestamps { .. } => "; leave out --profile",
         BackendError::Garbage { .. } | BackendError::Driver { .. } => {
             "; `bdh-gpu verify` checks this device, --device cpu avoids it"

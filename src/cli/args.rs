@@ -5,8 +5,8 @@ use super::download_bar::DownloadBar;
 use super::failure::Failure;
 use super::format;
 use super::output::Notices;
-use bdh_gpu::backend::DeviceKind;
-use bdh_gpu::generation::{Bdh, Context, DeviceChoice, WeightChoice};
+use bdh_gpu::backend::{DeviceKind, StateType};
+use bdh_gpu::generation::{Bdh, Context, DeviceChoice, DeviceOptions, WeightChoice};
 use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::model::{Config, LoadOptions, Model, Rope};
 use bdh_gpu::verify::{self, Start, StartError};
@@ -95,6 +95,9 @@ pub struct DeviceArgs {
     /// How to hold the weights; auto takes f16 where that changes no weight
     #[arg(long, value_name = "TYPE", value_enum, default_value_t, help_heading = "Model and device")]
     pub weights: Weights,
+    /// How to hold the states of sequences; i16 halves their bytes at the same text quality, i8 takes a quarter
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t, help_heading = "Model and device")]
+    pub state: State,
     #[command(flatten)]
     pub threads: ThreadArgs,
 }
@@ -151,6 +154,25 @@ pub enum Weights {
     F16,
 }
 
+/// [`StateType`] as the command line spells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum State {
+    #[default]
+    F32,
+    I16,
+    I8,
+}
+
+impl From<State> for StateType {
+    fn from(state: State) -> Self {
+        match state {
+            State::F32 => Self::F32,
+            State::I16 => Self::I16,
+            State::I8 => Self::I8,
+        }
+    }
+}
+
 impl DeviceArgs {
     /// Puts the model on the device, and says nothing unless it is another device than was to be expected.
     pub fn open_silently(&self, model: Model, notices: &Notices) -> Result<Bdh, Failure> {
@@ -162,7 +184,13 @@ impl DeviceArgs {
         if self.device != DeviceChoice::Cpu {
             notices.watch_compilation();
         }
-        let bdh = Bdh::with_threads(model, &self.device, weights, self.threads.threads)?;
+        let options = DeviceOptions {
+            device: self.device.clone(),
+            weights,
+            state: self.state.into(),
+            threads: self.threads.threads,
+        };
+        let bdh = Bdh::with(model, &options)?;
         if let Some(error) = bdh.fallback() {
             notices.say(format_args!("note: {}; the CPU runs instead", error));
         }
@@ -174,20 +202,19 @@ impl DeviceArgs {
         let bdh = self.open_silently(model, notices)?;
         let model = bdh.model();
         let parameters = format::short(model.config.parameters() as u64);
-        let weights = bdh.backend().weight_type();
-        notices.say(format_args!("{} ({parameters} parameters, {weights}) on {}", model.name, bdh.device()));
+        let (weights, state) = (bdh.backend().weight_type(), bdh.backend().state_type());
+        let numbers = match state {
+            StateType::F32 => weights.to_string(),
+            _ => format!("{weights}, state {state}"),
+        };
+        notices.say(format_args!("{} ({parameters} parameters, {numbers}) on {}", model.name, bdh.device()));
         notices.detail(format_args!(
             "weights {}, state {}",
             format::bytes(bdh.backend().weight_bytes()),
-            format::bytes(state_bytes(&model.config))
+            format::bytes(state.state_bytes(&model.config))
         ));
         Ok(bdh)
     }
-}
-
-/// Bytes of one sequence's state.
-pub fn state_bytes(config: &Config) -> u64 {
-    4 * config.state_len() as u64
 }
 
 /// How much of the past the model sees.

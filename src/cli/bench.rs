@@ -1,7 +1,7 @@
 //! `bdh-gpu bench`: how fast a model runs.
 
 use super::advice;
-use super::args::{self, DeviceArgs, ModelArgs, ThreadArgs, Weights};
+use super::args::{self, DeviceArgs, ModelArgs, State, ThreadArgs, Weights};
 use super::bench_report::{self, Format};
 use super::failure::Failure;
 use super::output::{Notices, Output};
@@ -61,6 +61,16 @@ pub struct Bench {
     /// How to hold the weights; auto takes f16 for random models, and where that changes no weight
     #[arg(long, value_name = "TYPE", value_enum, default_value_t, help_heading = "Model and device")]
     weights: Weights,
+    /// How to hold the states, one type or several to compare them
+    #[arg(
+        long = "state",
+        value_name = "TYPE,…",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "f32",
+        help_heading = "Model and device"
+    )]
+    states: Vec<State>,
     #[command(flatten)]
     threads: ThreadArgs,
     #[command(flatten)]
@@ -149,16 +159,15 @@ impl Bench {
             None => self.model.load(&self.notices)?,
         };
         if !self.predict.is_empty() {
-            let cpu = DeviceArgs { device: DeviceChoice::Cpu, weights: self.weights, threads: self.threads }
-                .open_silently(model, &self.notices)?;
+            let cpu = self.device(DeviceChoice::Cpu, State::F32).open_silently(model, &self.notices)?;
             let predictions = bench::predict(&cpu, &options, &self.predict)?;
             return Output::new().write(&predict_report::report(&cpu, &predictions, self.format));
         }
-        let open = |device: &DeviceChoice| {
-            let device = DeviceArgs { device: device.clone(), weights: self.weights, threads: self.threads };
-            device.open(model.clone(), &self.notices)
+        let places = self.devices.iter().flat_map(|device| self.states.iter().map(move |&state| (device, state)));
+        let open = |(device, state): (&DeviceChoice, State)| {
+            self.device(device.clone(), state).open(model.clone(), &self.notices)
         };
-        let devices = self.devices.iter().map(open).collect::<Result<Vec<Bdh>, Failure>>()?;
+        let devices = places.map(open).collect::<Result<Vec<Bdh>, Failure>>()?;
         // Devices hold the weights by now.
         drop(model);
         let text = match self.profile {
@@ -181,6 +190,10 @@ impl Bench {
             }
         };
         Output::new().write(&text)
+    }
+
+    fn device(&self, device: DeviceChoice, state: State) -> DeviceArgs {
+        DeviceArgs { device, weights: self.weights, state, threads: self.threads }
     }
 
     fn random_model(&self, Sizes([layers, width, heads, multiplier, vocab]): Sizes) -> Result<Model, Failure> {

@@ -48,10 +48,22 @@ pub(super) fn line(value: Value) -> String {
     format!("{value}\n")
 }
 
-const RATE_HEADING: [&str; 11] =
-    ["model", "parameters", "weights", "device", "test", "batch", "depth", "tokens/s", "MB/token", "GB/s", "of floor"];
+const RATE_HEADING: [&str; 12] = [
+    "model",
+    "parameters",
+    "weights",
+    "state",
+    "device",
+    "test",
+    "batch",
+    "depth",
+    "tokens/s",
+    "MB/token",
+    "GB/s",
+    "of floor",
+];
 
-fn rate_cells(row: &Row) -> [String; 11] {
+fn rate_cells(row: &Row) -> [String; 12] {
     let speed = match row.speed {
         Speed::TokensPerSecond(rate) => format!("{rate:.1} ± {:.1}", row.stddev),
         Speed::Seconds(seconds) => format!("{:.1} ± {:.1} ms", 1e3 * seconds, 1e3 * row.stddev),
@@ -61,6 +73,7 @@ fn rate_cells(row: &Row) -> [String; 11] {
         row.model.clone(),
         format::short(row.parameters),
         row.weights.clone(),
+        row.state.clone(),
         row.device.clone(),
         row.test.clone(),
         row.batch.to_string(),
@@ -101,10 +114,11 @@ fn footer(report: &Report) -> String {
     format!("\n{}\n", lines.join("\n"))
 }
 
-const RATE_KEYS: [&str; 18] = [
+const RATE_KEYS: [&str; 19] = [
     "model",
     "parameters",
     "weights",
+    "state",
     "device",
     "test",
     "batch",
@@ -122,7 +136,7 @@ const RATE_KEYS: [&str; 18] = [
     "share_of_floor",
 ];
 
-fn rate_values(row: &Row) -> [Value; 18] {
+fn rate_values(row: &Row) -> [Value; 19] {
     let (rate, seconds) = match row.speed {
         Speed::TokensPerSecond(rate) => (Some(rate), None),
         Speed::Seconds(seconds) => (None, Some(seconds)),
@@ -132,6 +146,7 @@ fn rate_values(row: &Row) -> [Value; 18] {
         json!(row.model),
         json!(row.parameters),
         json!(row.weights),
+        json!(row.state),
         json!(row.device),
         json!(row.test),
         json!(row.batch),

@@ -1,9 +1,10 @@
 //! `bdh-gpu info`: what a model is.
 
-use super::args::{ModelArgs, state_bytes};
+use super::args::ModelArgs;
 use super::failure::Failure;
 use super::format;
 use super::output::{Notices, Output};
+use bdh_gpu::backend::StateType;
 use bdh_gpu::generation::GenerationOptions;
 use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::Forgetting;
@@ -74,7 +75,7 @@ fn text(model: &Model) -> String {
             format!(
                 "{} numbers, {} in f32, per text, whatever its length",
                 number(config.state_len()),
-                format::bytes(state_bytes(config))
+                format::bytes(StateType::F32.state_bytes(config))
             ),
         ),
         ("tokenizer", model.tokenizer.to_string()),
@@ -136,7 +137,7 @@ fn object(model: &Model) -> Value {
         "rope": model.rope.to_string(),
         "frequencies": model.frequencies.to_string(),
         "stored_frequencies": model.stored_freqs,
-        "state": { "numbers": config.state_len(), "bytes": state_bytes(config) },
+        "state": { "numbers": config.state_len(), "bytes": StateType::F32.state_bytes(config) },
         "layout": model.source.map(|(_, layout)| layout.to_string()),
         "format": model.source.map(|(format, _)| format.to_string()),
         "tokenizer": model.tokenizer.to_string(),

@@ -2,7 +2,9 @@
 //! drawn, positions and forgetting.
 
 use super::GenerationError;
-use crate::backend::{Backend, Chunk, ChunkToken, Input, Output, Plan, RunOutput, SavedMemory, SlotStep, Slots};
+use crate::backend::{
+    Backend, Chunk, ChunkToken, Input, Output, Plan, RunOutput, SavedMemory, SlotStep, Slots, StateType,
+};
 use crate::model::Config;
 use crate::model::forgetting::{Clock, Forgetting, Tick};
 use crate::sampling::{NO_TOKEN, SampleOutcome, SamplerParams, Status};
@@ -68,6 +70,14 @@ struct Planned {
     draws: usize,
 }
 
+/// Refuses a state that would not remember what `forgetting` says.
+pub(crate) fn check_state(state_type: StateType, forgetting: Forgetting) -> Result<(), GenerationError> {
+    if state_type == StateType::I8 && forgetting == Forgetting::Full {
+        return Err(GenerationError::FadingState);
+    }
+    Ok(())
+}
+
 /// A slot's step.
 fn step_at(tick: Tick, input: Input, output: Output) -> SlotStep {
     let Tick { position, read_scale, write_scale, rescale } = tick;
@@ -82,6 +92,7 @@ impl Batch {
         count: usize,
         forgetting: Forgetting,
     ) -> Result<Self, GenerationError> {
+        check_state(backend.state_type(), forgetting)?;
         Ok(Self::on(backend.create_slots(count)?, backend.chunk_tokens(), config, count, forgetting))
     }
 }

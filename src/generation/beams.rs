@@ -1,6 +1,6 @@
 //! Beam search on a device: the prompt into the base state, then a step for every token.
 
-use super::batch::Batch;
+use super::batch::{Batch, check_state};
 use super::beam::{BeamOptions, BeamSearch, Candidate, Hypothesis, Step};
 use super::lineage::{Lineage, NextReads};
 use super::session::mark_eos;
@@ -76,6 +76,7 @@ impl Bdh {
         let mut beam = beam.clone();
         beam.validate()?;
         self.check_stops(&beam.stop)?;
+        check_state(self.backend().state_type(), forgetting)?;
         let text = self.continuation(prompt);
         let prompt = if prompt.is_empty() { self.default_prompt()? } else { prompt.to_vec() };
         let config = &self.model().config;

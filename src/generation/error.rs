@@ -40,6 +40,12 @@ pub enum GenerationError {
     /// A beam option is out of its range.
     #[error(transparent)]
     Beams(#[from] BeamError),
+    /// A state that fades where nothing may be forgotten: a row that has grown rounds what is added to it to
+    /// nothing.
+    #[error(
+        "a state of type i8 loses what it should remember unless older tokens fade: choose i16 or f32, or a context"
+    )]
+    FadingState,
     /// The logits of a step allow no draw.
     #[error("at position {position}: {}", .source.as_ref().map_or("the device reported no valid status".to_string(), ToString::to_string))]
     Sampling {
@@ -119,6 +125,7 @@ impl GenerationError {
             | Self::ModelOption { .. }
             | Self::DrawingInBeamSearch { .. }
             | Self::NoBeams
+            | Self::FadingState
             | Self::ForgetTauOfFull
             | Self::ForgetTauAlone => true,
         }

@@ -37,7 +37,7 @@ pub use stream::TextPieces;
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend};
-use crate::backend::{Backend, BackendError, DeviceInfo, WeightType};
+use crate::backend::{Backend, BackendError, DeviceInfo, StateType, WeightType};
 use crate::model::Model;
 use crate::model::forgetting::Forgetting;
 use crate::tokenizer::TextStream;
@@ -72,6 +72,20 @@ impl std::str::FromStr for DeviceChoice {
                 Err(ChoiceError("auto, gpu, cpu, an index, or a part of an adapter's name"))
             }
             _ => Ok(text.parse().map_or_else(|_| Self::Name(text.to_string()), Self::Index)),
+        }
+    }
+}
+
+impl std::str::FromStr for StateType {
+    type Err = ChoiceError;
+
+    /// Reads `f32`, `i16` or `i8`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "i16" => Ok(Self::I16),
+            "i8" => Ok(Self::I8),
+            _ => Err(ChoiceError("f32, i16 or i8")),
         }
     }
 }
@@ -116,6 +130,20 @@ impl WeightChoice {
     }
 }
 
+/// Where a model runs, and how its numbers are held there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceOptions {
+    /// The device.
+    pub device: DeviceChoice,
+    /// The weights.
+    pub weights: WeightChoice,
+    /// The states of sequences; f32 is exact.
+    pub state: StateType,
+    /// Threads where the CPU runs; by default one per processor. A model has work for one thread per block of
+    /// 64 to 512 neurons at most.
+    pub threads: Option<usize>,
+}
+
 /// A model on a device, ready to generate.
 #[derive(Clone)]
 pub struct Bdh {
@@ -136,23 +164,27 @@ impl Bdh {
     /// [`BackendError`] where the device cannot be found, opened, or hold the model. With
     /// [`DeviceChoice::Auto`] that is no error: the CPU takes over, and [`Bdh::fallback`] says why.
     pub fn new(model: Model, device: &DeviceChoice, weights: WeightChoice) -> Result<Self, BackendError> {
-        Self::with_threads(model, device, weights, None)
+        let options = DeviceOptions { device: device.clone(), weights, ..DeviceOptions::default() };
+        Self::with(model, &options)
     }
 
-    /// [`Bdh::new`] with `threads` threads where the CPU runs; by default one per processor. A
-    /// model has work for one thread per block of 64 to 512 neurons at most.
+    /// [`Bdh::new`] with more options.
     ///
     /// # Errors
     /// As [`Bdh::new`].
-    pub fn with_threads(
-        model: Model,
-        device: &DeviceChoice,
-        weights: WeightChoice,
-        threads: Option<usize>,
-    ) -> Result<Self, BackendError> {
-        let weight_type = weights.resolve(&model);
-        let gpu = |choice| GpuBackend::new(&model, weight_type, &choice).map(|gpu| Arc::new(gpu) as Arc<dyn Backend>);
-        let cpu = || CpuBackend::new(&model, weight_type, threads).map(|cpu| Arc::new(cpu) as Arc<dyn Backend>);
+    pub fn with(model: Model, options: &DeviceOptions) -> Result<Self, BackendError> {
+        let DeviceOptions { device, weights, state, threads } = options;
+        let (weight_type, threads) = (weights.resolve(&model), *threads);
+        let gpu = |choice| {
+            let gpu = GpuBackend::new(&model, weight_type, &choice)?;
+            match state {
+                StateType::F32 => Ok(Arc::new(gpu) as Arc<dyn Backend>),
+                _ => Err(BackendError::StateType { device: gpu.device().name.clone(), state_type: *state }),
+            }
+        };
+        let cpu = || -> Result<Arc<dyn Backend>, BackendError> {
+            Ok(Arc::new(CpuBackend::new(&model, weight_type, threads)?.with_state(*state)))
+        };
         let mut fallback = None;
         let backend = match device {
             DeviceChoice::Cpu => cpu()?,
@@ -198,9 +230,8 @@ impl Bdh {
         let backend = match &*cpu {
             Some(backend) => backend.clone(),
             None => {
-                let backend: Arc<dyn Backend> =
-                    Arc::new(CpuBackend::new(&self.model, self.backend.weight_type(), self.threads)?);
-                cpu.insert(backend).clone()
+                let backend = CpuBackend::new(&self.model, self.backend.weight_type(), self.threads)?;
+                cpu.insert(Arc::new(backend.with_state(self.backend.state_type()))).clone()
             }
         };
         Ok(Self { backend, fallback: None, ..self.clone() })
@@ -242,7 +273,7 @@ impl Bdh {
     /// An empty conversation, with a choice of how much of the past counts.
     ///
     /// # Errors
-    /// As [`Bdh::session`].
+    /// As [`Bdh::session`]; [`GenerationError::FadingState`] for a state that the choice does not suit.
     pub fn session_with(&self, forgetting: Forgetting) -> Result<Session, GenerationError> {
         Session::new(self.clone(), forgetting)
     }

@@ -116,7 +116,8 @@ impl Bdh {
     /// How many sequences decode together by default: as many as there are, as far as the device gains
     /// from it.
     fn default_slots(&self, sequences: usize) -> usize {
-        sequences.min(self.backend().preferred_slots(4 * self.model().config.state_len() as u64))
+        let state_bytes = self.backend().state_type().state_bytes(&self.model().config);
+        sequences.min(self.backend().preferred_slots(state_bytes))
     }
 }
 

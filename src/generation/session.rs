@@ -1,6 +1,6 @@
 //! A conversation: one sequence's state, from its first token to its last.
 
-use super::batch::Batch;
+use super::batch::{Batch, check_state};
 use super::beam::BeamSearch;
 use super::chooser::{Chooser, Process};
 use super::failover::{self, Failover, History};
@@ -76,11 +76,16 @@ impl Session {
 
     /// Changes how much of the past counts, from the next token on. What has been forgotten stays so, and
     /// what has not keeps its weight of the moment.
-    pub fn set_forgetting(&mut self, forgetting: Forgetting) {
+    ///
+    /// # Errors
+    /// [`GenerationError::FadingState`] for a choice that the type of the state does not suit.
+    pub fn set_forgetting(&mut self, forgetting: Forgetting) -> Result<(), GenerationError> {
+        check_state(self.bdh.backend().state_type(), forgetting)?;
         self.batch.set_forgetting(0, forgetting);
         if let Some(history) = &mut self.history {
             history.change(forgetting);
         }
+        Ok(())
     }
 
     /// Limits the number of tokens per submission to the device. Results do not depend on it.

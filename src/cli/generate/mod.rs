@@ -257,7 +257,7 @@ impl Generate {
         let mut session = bdh.session_with(snapshot.forgetting())?;
         session.restore(&snapshot)?;
         if self.context.is_given() {
-            session.set_forgetting(forgetting);
+            session.set_forgetting(forgetting)?;
         }
         self.notices.detail(format_args!("{}: at position {}", path.display(), session.position()));
         if !self.prompt.is_given() && settings.options.seed.is_none() {

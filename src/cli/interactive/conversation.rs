@@ -111,7 +111,7 @@ impl Conversation {
 
     /// Changes how much of the past counts.
     pub fn set_forgetting(&mut self, forgetting: Forgetting) -> Result<(), Failure> {
-        self.session.set_forgetting(forgetting);
+        self.session.set_forgetting(forgetting)?;
         self.now = self.session.snapshot()?;
         Ok(())
     }

@@ -17,7 +17,7 @@ pub(super) mod values;
 use self::commands::Line;
 use self::conversation::{Conversation, Ended};
 use self::lines::{Input, Lines, Terminal};
-use super::args::{CheckArgs, ContextArgs, DeviceArgs, ModelArgs, state_bytes};
+use super::args::{CheckArgs, ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::{self, Failure};
 use super::format;
 use super::interrupt::Writing;
@@ -306,7 +306,14 @@ impl Loop {
             ("position", format::thousands(self.conversation.position())),
             ("tokens", format!("{} read, {} generated", stats.read, stats.generated)),
             ("last turn", last),
-            ("state", format!("{} on {}", format::bytes(state_bytes(&bdh.model().config)), self.conversation.device())),
+            (
+                "state",
+                format!(
+                    "{} on {}",
+                    format::bytes(bdh.backend().state_type().state_bytes(&bdh.model().config)),
+                    self.conversation.device()
+                ),
+            ),
             ("undo", format!("{turns} turns kept, {}", format::bytes(bytes))),
         ]))
     }
