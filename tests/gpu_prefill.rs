@@ -276,7 +276,7 @@ fn a_snapshot_restored_into_another_slot_continues_bit_for_bit() {
             }
             slots.restore(2, &snapshot).unwrap();
             slots.copy(0, 3).unwrap();
-            assert!(bits(&slots.snapshot(2).unwrap()) == bits(&snapshot), "{cut} tokens: the snapshots differ");
+            assert!(slots.snapshot(2).unwrap() == snapshot, "{cut} tokens: the snapshots differ");
             // The slot that was never asked, the one that was, and those that were given the snapshot or a copy.
             let expected = bits(&read_on(&mut *slots, 1, &tokens[cut..], &then, &mut { clock }));
             let state = bits(&slots.read_state(1).unwrap());

@@ -128,6 +128,25 @@ pub enum WeightType {
     F32,
     /// 16-bit floats; arithmetic stays in 32 bits.
     F16,
+    /// 8-bit integers with a scale per neuron in the encoders and the decoder, 16-bit floats in the
+    /// embedding and the language model head.
+    I8,
+}
+
+impl WeightType {
+    /// Bytes of a weight in the encoders and the decoder.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+            Self::I8 => 1,
+        }
+    }
+
+    /// Bytes of a weight in the embedding and the language model head.
+    pub fn table_bytes(self) -> usize {
+        if self == Self::F32 { 4 } else { 2 }
+    }
 }
 
 impl std::fmt::Display for WeightType {
@@ -135,6 +154,7 @@ impl std::fmt::Display for WeightType {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
+            Self::I8 => "int8",
         })
     }
 }
@@ -257,6 +277,14 @@ pub enum BackendError {
         device: String,
         /// The driver's message.
         reason: String,
+    },
+    /// The device holds no weights of this type.
+    #[error("{device}: weights of type {weight_type} need the CPU backend")]
+    WeightType {
+        /// The device.
+        device: String,
+        /// The type that was asked for.
+        weight_type: WeightType,
     },
     /// The device holds no states of this type.
     #[error("{device}: states of type {state_type} need the CPU backend")]

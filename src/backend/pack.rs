@@ -8,6 +8,7 @@
 use super::{BackendError, WeightType};
 use crate::model::{Config, Model, Tensor};
 use half::f16;
+use std::ops::Range;
 
 /// A type of weights on a device.
 pub trait Element: Copy + Send + Sync + 'static {
@@ -26,6 +27,17 @@ impl Element for f32 {
     }
     fn to_f32(self) -> f32 {
         self
+    }
+}
+
+/// A code, without its scale.
+impl Element for i8 {
+    const ZERO: Self = 0;
+    fn from_f32(x: f32) -> Self {
+        x.round_ties_even() as Self
+    }
+    fn to_f32(self) -> f32 {
+        self.into()
     }
 }
 
@@ -92,6 +104,11 @@ impl Geometry {
         self.blocks() * self.block
     }
 
+    /// A block's neurons among those of all heads.
+    pub fn neurons_of(&self, block: usize) -> Range<usize> {
+        block * self.block..(block + 1) * self.block
+    }
+
     /// The matrices of an encoder, one per head.
     pub fn heads_of<'a>(&self, tensor: &'a Tensor) -> Matrices<'a> {
         Matrices { tensor, groups: self.heads, depth: self.width, outputs: self.neurons }
@@ -138,11 +155,71 @@ pub struct Matrices<'a> {
     pub outputs: usize,
 }
 
+/// Factors from weights to what is packed, one per output of a matrix or row of a tensor, padded like
+/// them; none where weights are packed as they are.
+///
+/// 8-bit codes are weights / scale, the scale being an output's largest magnitude / 127.
+#[derive(Clone, Debug, Default)]
+pub struct Scales {
+    /// weight / code, `[groups][padded]`.
+    pub scales: Vec<f32>,
+    /// Their reciprocals; 0 for 0.
+    reciprocals: Vec<f32>,
+}
+
+impl Scales {
+    /// The scales of outputs with these largest magnitudes, `[groups][padded]`.
+    fn new(largest: &[f32]) -> Self {
+        // Below that a reciprocal would be infinite; such a weight is nothing beside any other.
+        const SMALLEST: f32 = 1e-30;
+        let scale = |&largest: &f32| if largest < SMALLEST { 0.0 } else { largest / 127.0 };
+        let scales: Vec<f32> = largest.iter().map(scale).collect();
+        let reciprocals = scales.iter().map(|&scale| if scale == 0.0 { 0.0 } else { 1.0 / scale }).collect();
+        Self { scales, reciprocals }
+    }
+
+    /// Scales of the outputs of matrices, `[groups][padded]`.
+    pub fn of_matrices(matrices: Matrices, padded: usize) -> Self {
+        let Matrices { tensor, groups, depth, outputs } = matrices;
+        let mut largest = vec![0.0f32; groups * padded];
+        let mut values = vec![0.0; outputs];
+        for line in 0..groups * depth {
+            tensor.read(line * outputs, &mut values);
+            let own = &mut largest[line / depth * padded..][..outputs];
+            own.iter_mut().zip(&values).for_each(|(largest, value)| *largest = largest.max(value.abs()));
+        }
+        Self::new(&largest)
+    }
+
+    /// Scales of the rows of a tensor `[groups * rows, D]`, `[groups][padded]`.
+    pub fn of_rows(tensor: &Tensor, groups: usize, rows: usize, depth: usize, padded: usize) -> Self {
+        let mut largest = vec![0.0f32; groups * padded];
+        let mut values = vec![0.0; depth];
+        for row in 0..groups * rows {
+            tensor.read(row * depth, &mut values);
+            let own = &mut largest[row / rows * padded + row % rows];
+            *own = values.iter().fold(0.0, |largest, value| largest.max(value.abs()));
+        }
+        Self::new(&largest)
+    }
+
+    /// A weight of an output as it is packed.
+    fn convert<E: Element>(&self, output: usize, weight: f32) -> E {
+        E::from_f32(self.reciprocals.get(output).map_or(weight, |reciprocal| weight * reciprocal))
+    }
+}
+
 /// Packs matrices into tiles, `[groups][padded / width][padded_depth][width]`.
 ///
 /// `padded` is the number of outputs per group with padding, a multiple of `width`. `padded_depth`
 /// is at least the depth.
-pub fn tiles<E: Element>(matrices: Matrices, padded_depth: usize, padded: usize, width: usize) -> Vec<E> {
+pub fn tiles<E: Element>(
+    matrices: Matrices,
+    scales: &Scales,
+    padded_depth: usize,
+    padded: usize,
+    width: usize,
+) -> Vec<E> {
     let Matrices { tensor, groups, depth, outputs } = matrices;
     let mut packed = vec![E::ZERO; groups * padded * padded_depth];
     let mut values = vec![0.0; width];
@@ -154,8 +231,8 @@ pub fn tiles<E: Element>(matrices: Matrices, padded_depth: usize, padded: usize,
         }
         for (d, line) in tile.chunks_exact_mut(width).take(depth).enumerate() {
             tensor.read((group * depth + d) * outputs + first, &mut values[..used]);
-            for (to, &from) in line.iter_mut().zip(&values[..used]) {
-                *to = E::from_f32(from);
+            for (lane, (to, &from)) in line.iter_mut().zip(&values[..used]).enumerate() {
+                *to = scales.convert(group * padded + first + lane, from);
             }
         }
     }
@@ -171,14 +248,12 @@ pub fn check_range(model: &Model, weight_type: WeightType) -> Result<(), Backend
         return Ok(());
     }
     let w = &model.weights;
-    let tensors = [
-        ("embed.weight", &w.embed),
-        ("encoder", &w.encoder),
-        ("encoder_v", &w.encoder_v),
-        ("decoder", &w.decoder),
-        ("lm_head", &w.lm_head),
-    ];
-    match tensors.into_iter().find_map(|(name, tensor)| Some((name, tensor, tensor.first_beyond_f16()?))) {
+    let tables = [("embed.weight", &w.embed), ("lm_head", &w.lm_head)];
+    let matrices = [("encoder", &w.encoder), ("encoder_v", &w.encoder_v), ("decoder", &w.decoder)];
+    // Codes have scales of their own.
+    let matrices = matrices.into_iter().filter(|_| weight_type == WeightType::F16);
+    match tables.into_iter().chain(matrices).find_map(|(name, tensor)| Some((name, tensor, tensor.first_beyond_f16()?)))
+    {
         None => Ok(()),
         Some((name, tensor, (at, value))) => {
             Err(BackendError::Overflow { tensor: name, index: tensor.index(at), value })
@@ -187,7 +262,7 @@ pub fn check_range(model: &Model, weight_type: WeightType) -> Result<(), Backend
 }
 
 /// Packs the columns of matrices into rows, one per output: `[groups][padded][row]`.
-pub fn columns_as_rows<E: Element>(matrices: Matrices, padded: usize, row: usize) -> Vec<E> {
+pub fn columns_as_rows<E: Element>(matrices: Matrices, scales: &Scales, padded: usize, row: usize) -> Vec<E> {
     // Outputs per pass over the depth.
     const STRIP: usize = 64;
     let Matrices { tensor, groups, depth, outputs } = matrices;
@@ -199,7 +274,7 @@ pub fn columns_as_rows<E: Element>(matrices: Matrices, padded: usize, row: usize
             for d in 0..depth {
                 tensor.read((group * depth + d) * outputs + first, &mut values[..used]);
                 for (i, &value) in values[..used].iter().enumerate() {
-                    rows[(first + i) * row + d] = E::from_f32(value);
+                    rows[(first + i) * row + d] = scales.convert(group * padded + first + i, value);
                 }
             }
         }
@@ -210,6 +285,7 @@ pub fn columns_as_rows<E: Element>(matrices: Matrices, padded: usize, row: usize
 /// Packs a tensor `[groups * rows, D]` into padded rows: `[groups][padded][row]`.
 pub fn rows<E: Element>(
     tensor: &Tensor,
+    scales: &Scales,
     groups: usize,
     rows: usize,
     depth: usize,
@@ -222,7 +298,7 @@ pub fn rows<E: Element>(
         for (i, line) in part.chunks_exact_mut(row).take(rows).enumerate() {
             tensor.read((group * rows + i) * depth, &mut values);
             for (to, &from) in line.iter_mut().zip(&values) {
-                *to = E::from_f32(from);
+                *to = scales.convert(group * padded + i, from);
             }
         }
     }

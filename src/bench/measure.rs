@@ -191,6 +191,7 @@ impl<'a> Counter<'a> {
                 let weights = match device.backend().weight_type() {
                     WeightType::F32 => WeightChoice::F32,
                     WeightType::F16 => WeightChoice::F16,
+                    WeightType::I8 => WeightChoice::Int8,
                 };
                 self.cpu.insert(Bdh::new(device.model().clone(), &DeviceChoice::Cpu, weights)?)
             }

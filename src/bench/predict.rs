@@ -85,11 +85,8 @@ pub fn predict_at(
     machine: &Machine,
 ) -> Result<Prediction, BenchError> {
     let recorder = GpuBackend::without_device(model, weights, machine.binding)?;
-    let weight_bytes = match weights {
-        WeightType::F32 => 4,
-        WeightType::F16 => 2,
-    };
-    let held = weight_bytes * model.config.parameters() + 4 * batch * SavedMemory::len(&model.config, StateType::F32);
+    let held =
+        weights.bytes() * model.config.parameters() + 4 * batch * SavedMemory::len(&model.config, StateType::F32);
     let rates = Rates { machine, all_cached: held as f64 <= machine.cache_bytes };
     let mut kernels: Vec<KernelPrediction> = Vec::new();
     for dispatch in recorder.step_costs(batch, density)? {

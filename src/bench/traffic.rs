@@ -73,6 +73,13 @@ impl NumberTypes {
         Self { weights: backend.weight_type(), state: backend.state_type() }
     }
 
+    /// Bytes of rows of the encoders and the decoder, and of the embedding and the head.
+    fn weights_of(self, rows: u64, table_rows: u64, width: u64) -> u64 {
+        let scale = if self.weights == WeightType::I8 { 4 } else { 0 };
+        let table = table_rows * width * self.weights.table_bytes() as u64;
+        rows * (width * self.weights.bytes() as u64 + scale) + table
+    }
+
     /// Bytes of a row of the state and its scale.
     fn state_row(self, width: u64) -> u64 {
         width * self.state.bytes() as u64 + 4 * self.state.scales() as u64
@@ -83,12 +90,8 @@ impl NumberTypes {
 pub fn traffic(config: &Config, types: NumberTypes, activity: &Activity) -> Traffic {
     let (neurons, width, layers) = (config.neurons() as u64, config.n_embd as u64, config.n_layer as u64);
     let window = WINDOW as u64;
-    let weight = weight_bytes(types.weights);
-    let rows = activity.steps * layers * neurons
-        + activity.shared_neurons
-        + activity.shared_gates
-        + activity.tokens
-        + activity.logits * config.vocab_size as u64;
+    let rows = activity.steps * layers * neurons + activity.shared_neurons + activity.shared_gates;
+    let table_rows = activity.tokens + activity.logits * config.vocab_size as u64;
     let state_rows = 2 * activity.pairs + 2 * 2 * activity.settled;
     let entries = 2 * activity.pairs * (window + 1)
         + activity.tokens * layers * neurons
@@ -96,7 +99,7 @@ pub fn traffic(config: &Config, types: NumberTypes, activity: &Activity) -> Traf
         + activity.tokens * layers * (window + 1) * width;
     let per_token = |bytes: u64| bytes as f64 / activity.tokens.max(1) as f64;
     Traffic {
-        weights: per_token(rows * width * weight),
+        weights: per_token(types.weights_of(rows, table_rows, width)),
         state: per_token(state_rows * types.state_row(width)),
         window: per_token(entries * 4),
     }
@@ -106,21 +109,13 @@ pub fn traffic(config: &Config, types: NumberTypes, activity: &Activity) -> Traf
 pub fn chunk_traffic(config: &Config, types: NumberTypes, activity: &Activity) -> Traffic {
     let (neurons, width, layers) = (config.neurons() as u64, config.n_embd as u64, config.n_layer as u64);
     let chunks = activity.tokens / activity.steps.max(1);
-    let rows = chunks * layers * neurons + activity.touched_neurons + activity.touched_gates + activity.tokens;
+    let rows = chunks * layers * neurons + activity.touched_neurons + activity.touched_gates;
     let state_rows = 2 * 2 * activity.touched_pairs;
     let per_token = |bytes: u64| bytes as f64 / activity.tokens.max(1) as f64;
     Traffic {
-        weights: per_token(rows * width * weight_bytes(types.weights)),
+        weights: per_token(types.weights_of(rows, activity.tokens, width)),
         state: per_token(state_rows * types.state_row(width)),
         window: 0.0,
-    }
-}
-
-/// Bytes of a weight, as the device holds it.
-fn weight_bytes(weights: WeightType) -> u64 {
-    match weights {
-        WeightType::F32 => 4,
-        WeightType::F16 => 2,
     }
 }
 

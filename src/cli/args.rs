@@ -152,6 +152,7 @@ pub enum Weights {
     Auto,
     F32,
     F16,
+    Int8,
 }
 
 /// [`StateType`] as the command line spells it.
@@ -180,6 +181,7 @@ impl DeviceArgs {
             Weights::Auto => WeightChoice::Auto,
             Weights::F32 => WeightChoice::F32,
             Weights::F16 => WeightChoice::F16,
+            Weights::Int8 => WeightChoice::Int8,
         };
         if self.device != DeviceChoice::Cpu {
             notices.watch_compilation();

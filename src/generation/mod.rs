@@ -100,18 +100,21 @@ pub enum WeightChoice {
     F32,
     /// 16 bits; weights that need more are rounded.
     F16,
+    /// 8 bits with a scale per neuron, but 16 in the embedding and the language model head.
+    Int8,
 }
 
 impl std::str::FromStr for WeightChoice {
     type Err = ChoiceError;
 
-    /// Reads `auto`, `f32` or `f16`.
+    /// Reads `auto`, `f32`, `f16` or `int8`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "auto" => Ok(Self::Auto),
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
-            _ => Err(ChoiceError("auto, f32 or f16")),
+            "int8" => Ok(Self::Int8),
+            _ => Err(ChoiceError("auto, f32, f16 or int8")),
         }
     }
 }
@@ -124,6 +127,7 @@ impl WeightChoice {
         match self {
             Self::F32 => WeightType::F32,
             Self::F16 => WeightType::F16,
+            Self::Int8 => WeightType::I8,
             Self::Auto if exact() => WeightType::F16,
             Self::Auto => WeightType::F32,
         }
@@ -350,6 +354,6 @@ mod tests {
     fn weights_are_chosen_by_word() {
         assert_eq!("f16".parse(), Ok(WeightChoice::F16));
         let error = "f8".parse::<WeightChoice>().unwrap_err();
-        assert_eq!(error.to_string(), "expected auto, f32 or f16");
+        assert_eq!(error.to_string(), "expected auto, f32, f16 or int8");
     }
 }

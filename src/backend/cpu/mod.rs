@@ -107,6 +107,7 @@ impl Backend for CpuBackend {
         match self.shared.model.weights {
             AnyWeights::F32(_) => WeightType::F32,
             AnyWeights::F16(_) => WeightType::F16,
+            AnyWeights::I8(_) => WeightType::I8,
         }
     }
 

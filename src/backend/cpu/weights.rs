@@ -3,10 +3,11 @@
 use super::pages::Pages;
 use super::simd::{Isa, LANES};
 use super::unpack::{Order, Packed};
-use crate::backend::pack::{self, Element, Geometry};
+use crate::backend::pack::{self, Element, Geometry, Scales};
 use crate::backend::{BackendError, WeightType};
 use crate::model::{Dtype, Model, Tensor, Weights as ModelWeights, rotary::Rotary};
 use bytemuck::Pod;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Outputs in a tile of a dense product: four vectors, whose independent sums hide the latency of a
@@ -55,22 +56,64 @@ impl Vectors for i8 {
 }
 
 /// A type of weights.
-pub trait Weight: Element + Vectors {}
+pub trait Weight: Element + Vectors {
+    /// Whether the rows of the encoders and of the decoder have scales.
+    const SCALED: bool;
+    /// Type of the embedding and of the LM head, without scales.
+    type Table: Weight;
+}
 
-impl<T: Element + Vectors> Weight for T {}
+impl Weight for f32 {
+    const SCALED: bool = false;
+    type Table = f32;
+}
+
+impl Weight for u16 {
+    const SCALED: bool = false;
+    type Table = u16;
+}
+
+impl Weight for i8 {
+    const SCALED: bool = true;
+    type Table = u16;
+}
+
+/// A matrix whose outputs or rows belong to neurons.
+pub struct Matrix<E> {
+    /// The weights, or codes.
+    pub numbers: Arc<Pages<E>>,
+    /// Weight / code, `[neurons]`; empty without scales.
+    scales: Vec<f32>,
+}
+
+impl<E: Weight> Matrix<E> {
+    /// The scales of some neurons; none without scales.
+    pub fn scales(&self, neurons: Range<usize>) -> &[f32] {
+        self.scales.get(neurons).unwrap_or_default()
+    }
+
+    fn bytes(&self) -> usize {
+        self.numbers.len() * size_of::<E>() + 4 * self.scales.len()
+    }
+}
 
 /// A model's weights, packed (see [`pack`]) as numbers of type `E`.
-pub struct Weights<E> {
+pub struct Weights<E: Weight> {
     /// Rows `[V][row]`.
-    pub embed: Arc<Pages<E>>,
+    pub embed: Arc<Pages<E::Table>>,
     /// Tiles `[blocks][block / TILE][D][TILE]`.
-    pub encoder: Arc<Pages<E>>,
+    pub encoder: Matrix<E>,
     /// Rows `[neurons][row]`.
-    pub encoder_v: Arc<Pages<E>>,
+    pub encoder_v: Matrix<E>,
     /// Rows `[neurons][row]`.
-    pub decoder: Arc<Pages<E>>,
+    pub decoder: Matrix<E>,
     /// Tiles `[V / TILE][D][TILE]`.
-    pub lm_head: Arc<Pages<E>>,
+    pub lm_head: Arc<Pages<E::Table>>,
+}
+
+/// Packed numbers where they stay.
+fn keep<T: Pod>(packed: &[T]) -> Result<Arc<Pages<T>>, BackendError> {
+    Pages::copied(packed, "the weights").map(Arc::new)
 }
 
 impl<E: Weight> Weights<E> {
@@ -81,40 +124,53 @@ impl<E: Weight> Weights<E> {
     pub fn pack(model: &Model, g: &Geometry) -> Result<Self, BackendError> {
         let w = &model.weights;
         let padded = g.padded_neurons();
-        let keep = |packed: Vec<E>| Pages::copied(&packed, "the weights").map(Arc::new);
+        let matrix = |scales: &dyn Fn() -> Scales, pack: &dyn Fn(&Scales) -> Vec<E>| {
+            let scales = if E::SCALED { scales() } else { Scales::default() };
+            Ok(Matrix { numbers: keep(&pack(&scales))?, scales: scales.scales })
+        };
+        let [encoder, encoder_v] = [g.heads_of(&w.encoder), g.heads_of(&w.encoder_v)];
+        let none = &Scales::default();
         Ok(Self {
-            embed: keep(pack::rows(&w.embed, 1, g.vocab, g.width, g.vocab, g.row))?,
-            encoder: keep(pack::tiles(g.heads_of(&w.encoder), g.width, padded, TILE))?,
-            encoder_v: keep(pack::columns_as_rows(g.heads_of(&w.encoder_v), padded, g.row))?,
-            decoder: keep(pack::rows(&w.decoder, g.heads, g.neurons, g.width, padded, g.row))?,
-            lm_head: keep(pack::tiles(g.lm_head_of(&w.lm_head), g.width, g.vocab.next_multiple_of(TILE), TILE))?,
+            embed: keep(&pack::rows(&w.embed, none, 1, g.vocab, g.width, g.vocab, g.row))?,
+            encoder: matrix(&|| Scales::of_matrices(encoder, padded), &|scales| {
+                pack::tiles(encoder, scales, g.width, padded, TILE)
+            })?,
+            encoder_v: matrix(&|| Scales::of_matrices(encoder_v, padded), &|scales| {
+                pack::columns_as_rows(encoder_v, scales, padded, g.row)
+            })?,
+            decoder: matrix(&|| Scales::of_rows(&w.decoder, g.heads, g.neurons, g.width, padded), &|scales| {
+                pack::rows(&w.decoder, scales, g.heads, g.neurons, g.width, padded, g.row)
+            })?,
+            lm_head: keep(&pack::tiles(g.lm_head_of(&w.lm_head), none, g.width, g.vocab.next_multiple_of(TILE), TILE))?,
         })
     }
 
     /// Returns `weights`, from which these were packed, with tensors that read the packed numbers.
     /// Tensors that this type does not hold exactly keep their source.
     pub fn as_model(&self, weights: &ModelWeights, g: &Geometry) -> ModelWeights {
-        let exact = |tensor: &Tensor| match tensor.dtype() {
-            Dtype::F64 => false,
-            _ => size_of::<E>() == size_of::<f32>() || tensor.fits_f16_exactly(),
-        };
-        let read = |tensor: &Tensor, numbers: &Arc<Pages<E>>, order| match exact(tensor) {
-            true => tensor.moved_to(Arc::new(Packed { numbers: numbers.clone(), order })),
-            false => tensor.clone(),
-        };
+        fn read<T: Weight>(tensor: &Tensor, numbers: &Arc<Pages<T>>, order: Order) -> Tensor {
+            let exact = match tensor.dtype() {
+                Dtype::F64 => false,
+                _ => !T::SCALED && (size_of::<T>() == size_of::<f32>() || tensor.fits_f16_exactly()),
+            };
+            match exact {
+                true => tensor.moved_to(Arc::new(Packed { numbers: numbers.clone(), order })),
+                false => tensor.clone(),
+            }
+        }
         let padded = g.padded_neurons();
         let (depth, row) = (g.width, g.row);
         let tiles = |outputs, padded| Order::Tiles { depth, outputs, padded, width: TILE };
         let rows = |rows, padded| Order::Rows { rows, depth, padded, row };
         ModelWeights {
             embed: read(&weights.embed, &self.embed, rows(g.vocab, g.vocab)),
-            encoder: read(&weights.encoder, &self.encoder, tiles(g.neurons, padded)),
+            encoder: read(&weights.encoder, &self.encoder.numbers, tiles(g.neurons, padded)),
             encoder_v: read(
                 &weights.encoder_v,
-                &self.encoder_v,
+                &self.encoder_v.numbers,
                 Order::Columns { depth, outputs: g.neurons, padded, row },
             ),
-            decoder: read(&weights.decoder, &self.decoder, rows(g.neurons, padded)),
+            decoder: read(&weights.decoder, &self.decoder.numbers, rows(g.neurons, padded)),
             lm_head: read(&weights.lm_head, &self.lm_head, tiles(g.vocab, g.vocab.next_multiple_of(TILE))),
             freqs: weights.freqs.clone(),
         }
@@ -122,9 +178,8 @@ impl<E: Weight> Weights<E> {
 
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
-        let numbers =
-            self.embed.len() + self.encoder.len() + self.encoder_v.len() + self.decoder.len() + self.lm_head.len();
-        (numbers * size_of::<E>()) as u64
+        let tables = (self.embed.len() + self.lm_head.len()) * size_of::<E::Table>();
+        (tables + self.encoder.bytes() + self.encoder_v.bytes() + self.decoder.bytes()) as u64
     }
 }
 
@@ -139,12 +194,14 @@ pub struct CpuModel {
     pub weights: AnyWeights,
 }
 
-/// Weights in 32 or 16 bits.
+/// Weights in one of the types.
 pub enum AnyWeights {
     /// 32-bit floats.
     F32(Weights<f32>),
     /// 16-bit floats.
     F16(Weights<u16>),
+    /// 8-bit codes.
+    I8(Weights<i8>),
 }
 
 /// Evaluates an expression over [`AnyWeights`], compiled for each type.
@@ -153,6 +210,7 @@ macro_rules! on_weights {
         match $any {
             $crate::backend::cpu::weights::AnyWeights::F32($weights) => $result,
             $crate::backend::cpu::weights::AnyWeights::F16($weights) => $result,
+            $crate::backend::cpu::weights::AnyWeights::I8($weights) => $result,
         }
     };
 }
@@ -174,6 +232,7 @@ impl CpuModel {
         let weights = match weight_type {
             WeightType::F32 => AnyWeights::F32(Weights::pack(model, &geometry)?),
             WeightType::F16 => AnyWeights::F16(Weights::pack(model, &geometry)?),
+            WeightType::I8 => AnyWeights::I8(Weights::pack(model, &geometry)?),
         };
         Ok(Self { geometry, turns, weights })
     }

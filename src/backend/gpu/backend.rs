@@ -79,6 +79,7 @@ impl GpuBackend {
         let weights = match weight_type {
             WeightType::F32 => Weights::upload::<f32>(model, &rotary, &gpu, &layout)?,
             WeightType::F16 => Weights::upload::<u16>(model, &rotary, &gpu, &layout)?,
+            WeightType::I8 => return Err(BackendError::WeightType { device: gpu.info.name.clone(), weight_type }),
         };
         // Flush now, so upload errors surface here.
         gpu.wait(gpu.queue.submit([]))?;

@@ -110,7 +110,7 @@ impl Dispatch<'_> {
     pub fn per_vector(&self) -> usize {
         match self.layout.weight_type {
             WeightType::F32 => 4,
-            WeightType::F16 => 8,
+            WeightType::F16 | WeightType::I8 => 8,
         }
     }
 

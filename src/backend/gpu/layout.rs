@@ -345,7 +345,7 @@ fn recent_bytes(g: &Geometry) -> u64 {
 fn element_bytes(weight_type: WeightType) -> u64 {
     match weight_type {
         WeightType::F32 => 4,
-        WeightType::F16 => 2,
+        WeightType::F16 | WeightType::I8 => 2,
     }
 }
 

@@ -114,7 +114,7 @@ impl SearchNodes {
 }
 
 /// A step's run.
-pub struct Run<'a, E, F> {
+pub struct Run<'a, E: Weight, F> {
     job: &'a Job<'a>,
     weights: &'a Weights<E>,
     step: &'a BeamStep,

@@ -7,12 +7,14 @@ use crate::backend::cpu::weights::{TILE, Weight};
 
 /// u ← relu(x · encoder) for a block of neurons and the sequences in `active`.
 ///
-/// `tiles` are the block's tiles of the encoder; `x` is `[S][row]`; `u` is `[S][stride]`, with the
+/// `tiles` are the block's tiles of the encoder, `scales` those of its outputs, if the weights have
+/// any; `x` is `[S][row]`; `u` is `[S][stride]`, with the
 /// block at `offset`.
 #[expect(clippy::too_many_arguments, reason = "the kernel's bindings, one by one")]
 pub fn activate<'a, E: Weight>(
     level: Level,
     tiles: impl Iterator<Item = Tile<'a, E>>,
+    scales: &[f32],
     x: &[f32],
     row: usize,
     active: &[usize],
@@ -26,6 +28,9 @@ pub fn activate<'a, E: Weight>(
             for (to, &sum) in to.iter_mut().zip(sums) {
                 // A NaN stays a NaN, so it reaches the logits and is reported.
                 *to = if sum < 0.0 { 0.0 } else { sum };
+            }
+            if E::SCALED {
+                to.iter_mut().zip(&scales[index * TILE..]).for_each(|(to, scale)| *to *= scale);
             }
         });
     }

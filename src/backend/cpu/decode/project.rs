@@ -1,7 +1,7 @@
 //! Twin of `shaders/decode/project.wgsl`: attention output to gated neurons to decoder output, for
 //! a block of neurons.
 
-use crate::backend::cpu::rows::{RowList, weighted_sum};
+use crate::backend::cpu::rows::{RowList, scale_weights, weighted_sum};
 use crate::backend::cpu::simd::{Isa, Kernel, LANES, Reuse};
 use crate::backend::cpu::weights::Weight;
 
@@ -17,6 +17,8 @@ pub struct Project<'a, E> {
     pub encoder_v: &'a [E],
     /// The block's rows of the decoder, `[block][row]`.
     pub decoder: &'a [E],
+    /// The block's scales of both, `[block]` each; none without scales.
+    pub scales: [&'a [f32]; 2],
     /// The block's share of the decoder output, `[row]`.
     pub update: &'a mut [f32],
     /// Whether to prefetch the weights' rows.
@@ -34,10 +36,14 @@ impl<E: Weight> Kernel for Project<'_, E> {
         let (vectors, _) = u.as_chunks::<LANES>();
         list.fill(isa, vectors.iter().map(|u| (*u, isa.nonzero(isa.load(u)))));
         let (decoder, _) = self.decoder.as_chunks::<LANES>();
-        gate(isa, u, list, self.y, self.encoder_v, self.prefetch);
+        let [scales, decoder_scales] = self.scales;
+        gate(isa, u, list, self.y, (self.encoder_v, scales), self.prefetch);
+        if E::SCALED {
+            scale_weights(list, decoder_scales);
+        }
         if self.prefetch {
             list.iter()
-                .take(isa.prefetch_distance())
+                .take(E::AHEAD * isa.prefetch_distance())
                 .for_each(|item| prefetch_row(isa, decoder, item.row, self.y.len() / LANES));
         }
         self.update.fill(0.0);
@@ -48,17 +54,25 @@ impl<E: Weight> Kernel for Project<'_, E> {
 /// g ← u · relu(y · encoder_v) for the neurons in `list`, which comes with u as weights. Keeps the
 /// neurons with g ≠ 0, with g as weights. `prefetch` prefetches rows of encoder_v.
 #[inline(always)]
-fn gate<I: Isa, E: Weight>(isa: I, gates: &mut [f32], list: &mut RowList, y: &[f32], encoder_v: &[E], prefetch: bool) {
+fn gate<I: Isa, E: Weight>(
+    isa: I,
+    gates: &mut [f32],
+    list: &mut RowList,
+    y: &[f32],
+    (encoder_v, scales): (&[E], &[f32]),
+    prefetch: bool,
+) {
     let (y, _) = y.as_chunks::<LANES>();
     let (values, _) = encoder_v.as_chunks::<LANES>();
     let items = &mut list[..];
     let mut open = 0;
     for i in 0..items.len() {
-        if prefetch && let Some(later) = items.get(i + isa.prefetch_distance()) {
+        if prefetch && let Some(later) = items.get(i + E::AHEAD * isa.prefetch_distance()) {
             prefetch_row(isa, values, later.row, y.len());
         }
         let mut item = items[i];
         let z = dot(isa, &values[item.row as usize * y.len()..][..y.len()], y);
+        let z = if E::SCALED { z * scales[item.row as usize] } else { z };
         item.weight *= if z < 0.0 { 0.0 } else { z };
         gates[item.row as usize] = item.weight;
         items[open] = item;

@@ -33,6 +33,8 @@ pub struct Project<'a, E> {
     pub encoder_v: &'a [E],
     /// The block's rows of the decoder, `[block][row]`.
     pub decoder: &'a [E],
+    /// The block's scales of both, `[block]` each; none without scales.
+    pub scales: [&'a [f32]; 2],
     /// Decoder output of a unit's blocks, `[T][row]`; the kernel adds this block's share.
     pub update: &'a mut [f32],
     /// Scratch.
@@ -52,6 +54,7 @@ impl<E: Weight> Kernel for Project<'_, E> {
         let (y, _) = self.y.as_chunks::<LANES>();
         let lines_per_row = row / LANES;
         let (values, _) = self.encoder_v.as_chunks::<LANES>();
+        let [scales, decoder_scales] = self.scales;
         let mut products = RowProducts { lanes: [[0.0; LANES]; TOKENS], sums: [0.0; TOKENS] };
         for first in (0..tokens).step_by(TOKENS) {
             let count = TOKENS.min(tokens - first);
@@ -60,6 +63,7 @@ impl<E: Weight> Kernel for Project<'_, E> {
             token_masks(u, self.stride, count, block, masks);
             for (i, (value, &mask)) in values.chunks_exact(lines_per_row).zip(masks.iter()).enumerate() {
                 products.multiply(isa, value, y, mask);
+                let scale = if E::SCALED { scales[i] } else { 1.0 };
                 let mut tokens = mask;
                 for z in products.sums {
                     if tokens == 0 {
@@ -67,12 +71,15 @@ impl<E: Weight> Kernel for Project<'_, E> {
                     }
                     let t = tokens.trailing_zeros() as usize;
                     tokens &= tokens - 1;
-                    gates[(first + t) * block + i] = u[t * self.stride + i] * if z < 0.0 { 0.0 } else { z };
+                    gates[(first + t) * block + i] = u[t * self.stride + i] * if z < 0.0 { 0.0 } else { z * scale };
                 }
             }
         }
         let (decoder, _) = self.decoder.as_chunks::<LANES>();
-        for (gates, update) in gates.chunks_exact(block).zip(self.update.chunks_exact_mut(row)) {
+        for (gates, update) in gates.chunks_exact_mut(block).zip(self.update.chunks_exact_mut(row)) {
+            if E::SCALED {
+                gates.iter_mut().zip(decoder_scales).for_each(|(gate, scale)| *gate *= scale);
+            }
             masks.clear();
             for gates in gates.chunks(32) {
                 masks.push(nonzero(isa, gates));

@@ -4,7 +4,7 @@
 use crate::backend::cpu::decode::embed::{Embed, Finish};
 use crate::backend::cpu::norm::LayerNorm;
 use crate::backend::cpu::simd::Level;
-use crate::backend::cpu::weights::{TILE, Weight, Weights};
+use crate::backend::cpu::weights::{Matrix, TILE, Weight, Weights};
 use crate::backend::pack::Geometry;
 use crate::backend::prefill::{
     PrefillAttendInput, PrefillAttendOutput, PrefillProjectInput, PrefillResidual, PrefillResidualInput,
@@ -72,7 +72,8 @@ pub fn encode<E: Weight>(weights: &Weights<E>, g: &Geometry, residual: &[f32]) -
     for x in residual.chunks_exact(g.width) {
         for head in 0..g.heads {
             let neurons = head * g.padded_neurons()..head * g.padded_neurons() + g.neurons;
-            activations.extend(neurons.map(|neuron| dot(column(&weights.encoder, g, neuron), x).max(0.0)));
+            let u = |neuron| dot(column(&weights.encoder.numbers, g, neuron), x).max(0.0);
+            activations.extend(neurons.map(|neuron| u(neuron) * scale(&weights.encoder, neuron)));
         }
     }
     activations
@@ -146,9 +147,21 @@ pub fn attend_and_write(g: &Geometry, level: Level, input: &PrefillAttendInput) 
     PrefillAttendOutput { attention, state }
 }
 
-/// A neuron's row of a matrix in rows, `[D]`.
-fn row<'a, E: Weight>(rows: &'a [E], g: &Geometry, head: usize, neuron: usize) -> impl Iterator<Item = f32> + 'a {
-    rows[(head * g.padded_neurons() + neuron) * g.row..][..g.width].iter().map(|weight| weight.to_f32())
+/// A neuron's scale; 1 without scales.
+fn scale<E: Weight>(matrix: &Matrix<E>, neuron: usize) -> f32 {
+    matrix.scales(neuron..neuron + 1).first().copied().unwrap_or(1.0)
+}
+
+/// A neuron's row of a matrix in rows, `[D]`, and its scale.
+fn row<'a, E: Weight>(
+    matrix: &'a Matrix<E>,
+    g: &Geometry,
+    head: usize,
+    neuron: usize,
+) -> (impl Iterator<Item = f32> + 'a, f32) {
+    let neuron = head * g.padded_neurons() + neuron;
+    let row = matrix.numbers[neuron * g.row..][..g.width].iter().map(|weight| weight.to_f32());
+    (row, scale(matrix, neuron))
 }
 
 /// g ← u relu(y · encoder_v), `[T, H, N]`.
@@ -157,7 +170,8 @@ pub fn gate<E: Weight>(weights: &Weights<E>, g: &Geometry, input: &PrefillProjec
     for (index, gates) in gates.chunks_exact_mut(g.neurons).enumerate() {
         let y = &input.attention[index * g.width..][..g.width];
         for (neuron, gate) in gates.iter_mut().enumerate().filter(|(_, gate)| **gate != 0.0) {
-            *gate *= dot(row(&weights.encoder_v, g, index % g.heads, neuron), y).max(0.0);
+            let (row, scale) = row(&weights.encoder_v, g, index % g.heads, neuron);
+            *gate *= dot(row, y).max(0.0) * scale;
         }
     }
     gates
@@ -168,7 +182,8 @@ pub fn decode<E: Weight>(weights: &Weights<E>, g: &Geometry, gates: &[f32]) -> V
     let mut updates = vec![0.0; gates.len() / (g.heads * g.neurons) * g.width];
     for (update, gates) in updates.chunks_exact_mut(g.width).zip(gates.chunks_exact(g.heads * g.neurons)) {
         for (index, &gate) in gates.iter().enumerate().filter(|(_, gate)| **gate != 0.0) {
-            add_scaled(update, gate, row(&weights.decoder, g, index / g.neurons, index % g.neurons));
+            let (row, scale) = row(&weights.decoder, g, index / g.neurons, index % g.neurons);
+            add_scaled(update, gate * scale, row);
         }
     }
     updates

@@ -25,7 +25,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A chunk's run.
-pub(super) struct Run<'a, E> {
+pub(super) struct Run<'a, E: Weight> {
     prefill: &'a Prefill,
     shared: &'a Shared,
     weights: &'a Weights<E>,
@@ -128,10 +128,12 @@ impl<'a, E: Weight> Run<'a, E> {
         }
         let stride = unit.blocks.len() * g.block;
         for (local, block) in unit.blocks.clone().enumerate() {
-            let tiles = &self.weights.encoder[block * g.block * g.width..][..g.block * g.width];
+            let scales = self.weights.encoder.scales(g.neurons_of(block));
+            let tiles = &self.weights.encoder.numbers[block * g.block * g.width..][..g.block * g.width];
             for (tile_index, tile) in tiles.chunks_exact(g.width * TILE).enumerate() {
                 level.run(Product {
                     tile,
+                    scales: scales.get(tile_index * TILE..).unwrap_or_default(),
                     x: &stream.groups,
                     tokens,
                     out: &mut u[local * g.block + tile_index * TILE..],
@@ -199,8 +201,10 @@ impl<'a, E: Weight> Run<'a, E> {
                 stride: unit.blocks.len() * g.block,
                 y: &own.y[..tokens * g.row],
                 row: g.row,
-                encoder_v: &self.weights.encoder_v[rows.clone()],
-                decoder: &self.weights.decoder[rows],
+                encoder_v: &self.weights.encoder_v.numbers[rows.clone()],
+                decoder: &self.weights.decoder.numbers[rows],
+                scales: [&self.weights.encoder_v, &self.weights.decoder]
+                    .map(|matrix| matrix.scales(g.neurons_of(block))),
                 update,
                 scratch: &mut own.project,
             });
@@ -228,7 +232,7 @@ impl<'a, E: Weight> Run<'a, E> {
         let mut out = vec![0.0; tokens * TILE];
         let tile = &self.weights.lm_head[index * TILE * g.width..][..TILE * g.width];
         let (x, weights) = (&stream.groups, &mut own.tile);
-        level.run(Product { tile, x, tokens, out: &mut out, stride: TILE, relu: false, weights });
+        level.run(Product { tile, scales: &[], x, tokens, out: &mut out, stride: TILE, relu: false, weights });
         let count = (g.vocab - index * TILE).min(TILE);
         let mut logits = lock(self.logits);
         for (to, from) in logits.chunks_exact_mut(g.vocab).zip(out.chunks_exact(TILE)) {

@@ -22,9 +22,10 @@ impl Job<'_> {
     /// Activations of a block.
     pub fn encode<E: Weight>(&self, weights: &Weights<E>, stream: &Stream, block: usize) {
         let g = &self.model.geometry;
-        let tiles = Tile::range(&weights.encoder, g.width, block_tiles(g, block), self.exchange.threads());
+        let tiles = Tile::range(&weights.encoder.numbers, g.width, block_tiles(g, block), self.exchange.threads());
         let u = &mut lock(&self.exchange.blocks[block].u);
-        activate(self.level, tiles, &stream.x, g.row, &stream.active, u, g.block, 0);
+        let scales = weights.encoder.scales(g.neurons_of(block));
+        activate(self.level, tiles, scales, &stream.x, g.row, &stream.active, u, g.block, 0);
     }
 
     /// Partial attention output of a block, whose memory is `[slots][layers]`.
@@ -114,8 +115,9 @@ impl Job<'_> {
             self.level.run(Project {
                 u: &mut u[slot * g.block..][..g.block],
                 y: &scratch.y[slot * g.row..][..g.row],
-                encoder_v: &weights.encoder_v[rows.clone()],
-                decoder: &weights.decoder[rows.clone()],
+                encoder_v: &weights.encoder_v.numbers[rows.clone()],
+                decoder: &weights.decoder.numbers[rows.clone()],
+                scales: [&weights.encoder_v, &weights.decoder].map(|matrix| matrix.scales(g.neurons_of(block))),
                 update: &mut update[slot * g.row..][..g.row],
                 prefetch: self.streams,
                 list: &mut scratch.list,

@@ -23,7 +23,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A run of a plan's steps.
-pub struct Run<'a, E> {
+pub struct Run<'a, E: Weight> {
     job: &'a Job<'a>,
     weights: &'a Weights<E>,
     /// Every block's part of the memory.
