@@ -16,6 +16,7 @@
 //! | [`tokenizer`] | text to tokens and back, as it comes |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |
 //! | [`mod@bench`] | how fast a model runs, and the bytes that a token moves |
+//! | [`compare`] | what smaller numbers cost |
 //!
 //! ```
 //! # #[cfg(feature = "embedded-model")]
@@ -43,11 +44,12 @@
 //! # Versions
 //!
 //! [Semantic versioning](https://semver.org) covers what this page names, [`generation`], [`model`],
-//! [`sampling`]'s options and [`tokenizer`]. The floors below, [`backend`], [`mod@bench`], [`verify`] and
-//! [`files`], are public for the program, its tests and the curious; they may change in any release.
+//! [`sampling`]'s options and [`tokenizer`]. The floors below, [`backend`], [`mod@bench`], [`compare`],
+//! [`verify`] and [`files`], are public for the program, its tests and the curious; they may change in any release.
 
 pub mod backend;
 pub mod bench;
+pub mod compare;
 pub mod files;
 pub mod generation;
 mod host_struct;

@@ -227,6 +227,20 @@ pub(super) fn measured_density(cpu: &Bdh, depth: u32) -> Result<Density, BenchEr
     Ok(density(config, &activity))
 }
 
+/// Bytes that a decoded token of a text moves where its numbers have a backend's types. What fires is
+/// counted on the CPU.
+///
+/// # Errors
+/// [`BenchError`] where the CPU cannot hold the model.
+pub fn bytes_per_token(bdh: &Bdh, tokens: &[u32]) -> Result<f64, BenchError> {
+    let config = &bdh.model().config;
+    let cpu = if bdh.device().kind == DeviceKind::Cpu { bdh.clone() } else { bdh.on_cpu()? };
+    let first = tokens[..tokens.len().min(HISTORY + COUNTED)].to_vec();
+    let counted = COUNTED.min(first.len());
+    let activity = count_activity(cpu.backend(), config, &[first], counted, 0, Output::Logits)?;
+    Ok(traffic(config, NumberTypes::of(bdh.backend()), &activity).total())
+}
+
 /// Reads sequences of equal length whose first token has the given position, and counts what the last `counted` tokens of
 /// each touched.
 fn count_activity(

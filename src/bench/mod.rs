@@ -27,7 +27,7 @@ mod traffic;
 
 pub use bandwidth::{Bandwidth, bandwidth};
 pub use machine::Machine;
-pub use measure::run;
+pub use measure::{bytes_per_token, run};
 pub use predict::{KernelPrediction, Prediction, predict, predict_at};
 pub use profile::{DeviceProfile, Profiled, profile};
 pub use report::{Report, Row, Speed};

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `generate`, `interactive`, `score`, `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions` | one command each: its options, and what it does |
+//! | `generate`, `interactive`, `score`, `compare`, `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions` | one command each: its options, and what it does |
 //! | `args`, `settings` | options that commands share: model, device and context; how to generate |
 //! | `bench_report` | the tables of `bench` |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
@@ -19,6 +19,7 @@ mod advice;
 mod args;
 mod bench;
 mod bench_report;
+mod compare;
 mod completions;
 mod convert;
 mod devices;
@@ -81,6 +82,7 @@ enum Command {
     Generate(Box<generate::Generate>),
     Interactive(Box<interactive::Interactive>),
     Score(score::Score),
+    Compare(compare::Compare),
     Verify(verify::Verify),
     Bench(bench::Bench),
     Info(info::Info),
@@ -96,6 +98,7 @@ impl Command {
             Self::Generate(command) => command.run(),
             Self::Interactive(command) => command.run(),
             Self::Score(command) => command.run(),
+            Self::Compare(command) => command.run(),
             Self::Verify(command) => command.run(),
             Self::Bench(command) => command.run(),
             Self::Info(command) => command.run(),

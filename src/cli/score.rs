@@ -42,11 +42,11 @@ pub struct Score {
     notices: Notices,
 }
 
-/// What to score: exactly one of these.
+/// What to read: exactly one of these.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 #[command(next_help_heading = "Input (one of these)")]
-struct InputArgs {
+pub struct InputArgs {
     /// The text
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     text: Option<OsString>,
@@ -70,14 +70,16 @@ struct OutputArgs {
     blocks: Option<usize>,
 }
 
+/// How to print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub enum Format {
     #[default]
     Text,
     Json,
 }
 
-fn block_size(text: &str) -> Result<usize, String> {
+/// Reads the size of a block.
+pub fn block_size(text: &str) -> Result<usize, String> {
     match args::whole(text)? {
         0 => Err("expected a whole number above 0".to_string()),
         size => Ok(size),
@@ -127,7 +129,8 @@ impl Score {
 }
 
 impl InputArgs {
-    fn read(&self, model: &Model) -> Result<Vec<u32>, Failure> {
+    /// The tokens of it.
+    pub fn read(&self, model: &Model) -> Result<Vec<u32>, Failure> {
         match self {
             Self { text: Some(text), .. } => input::encode(text.as_encoded_bytes(), model),
             Self { file: Some(path), .. } => input::encode(&input::read_file(path)?, model),
@@ -136,7 +139,8 @@ impl InputArgs {
         }
     }
 
-    fn check(&self) -> Result<(), Failure> {
+    /// Refuses to begin without any.
+    pub fn check(&self) -> Result<(), Failure> {
         let given = self.text.is_some() || self.file.is_some() || self.tokens.is_some();
         if given { Ok(()) } else { Err(no_input()) }
     }

@@ -79,7 +79,7 @@ pub(crate) fn check_state(state_type: StateType, forgetting: Forgetting) -> Resu
 }
 
 /// A slot's step.
-fn step_at(tick: Tick, input: Input, output: Output) -> SlotStep {
+pub(crate) fn step_at(tick: Tick, input: Input, output: Output) -> SlotStep {
     let Tick { position, read_scale, write_scale, rescale } = tick;
     SlotStep { input, output, position, read_scale, write_scale, rescale }
 }

@@ -12,7 +12,7 @@ mod lineage;
 mod options;
 mod requests;
 mod run;
-mod score;
+pub(crate) mod score;
 mod session;
 mod session_stream;
 mod settings;

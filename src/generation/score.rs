@@ -96,7 +96,13 @@ impl Bdh {
 
 /// ln softmax(logits)[target], in f64.
 fn log_softmax(logits: &[f32], target: usize) -> f64 {
+    let [highest, sum] = log_sum(logits);
+    logits[target] as f64 - highest - sum
+}
+
+/// The highest logit and ln Σ e^(logit − highest), in f64.
+pub(crate) fn log_sum(logits: &[f32]) -> [f64; 2] {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
     let sum: f64 = logits.iter().map(|&l| (l as f64 - highest).exp()).sum();
-    logits[target] as f64 - highest - sum.ln()
+    [highest, sum.ln()]
 }
