@@ -306,6 +306,7 @@ fn json_has_the_documented_keys() {
             "model",
             "parameters",
             "weights",
+            "state",
             "device",
             "test",
             "batch",
@@ -358,7 +359,7 @@ fn tables_end_with_what_was_measured_beside_the_rates() {
         assert!(footer.starts_with("density (tg6): u ") && footer.contains("memory bandwidth ("), "{text}");
         if format == "md" {
             let cells: Vec<usize> = table.lines().map(|line| line.matches('|').count()).collect();
-            assert_eq!(cells, [12; 5], "{text}");
+            assert_eq!(cells, [13; 5], "{text}");
         }
     }
 }

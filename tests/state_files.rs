@@ -6,9 +6,10 @@ mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
+use bdh_gpu::backend::StateType;
 use bdh_gpu::generation::{
-    Bdh, BeamOptions, DeviceChoice, FinishReason, GenerationOptions, Hypothesis, Session, Snapshot, StateError,
-    WeightChoice,
+    Bdh, BeamOptions, DeviceChoice, DeviceOptions, FinishReason, GenerationOptions, Hypothesis, Session, Snapshot,
+    StateError, WeightChoice,
 };
 use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::sampling::{SamplingOptions, philox4x32_10};
@@ -175,7 +176,13 @@ fn beams_continue_a_conversation() {
 
 /// A state file of a small model, and the model.
 fn small_file(folder: &Path) -> (Bdh, std::path::PathBuf, Vec<u8>) {
-    let bdh = bdh("odd-shapes", DeviceChoice::Cpu);
+    small_file_of(folder, StateType::F32)
+}
+
+/// The same with a state of another type.
+fn small_file_of(folder: &Path, state: StateType) -> (Bdh, std::path::PathBuf, Vec<u8>) {
+    let options = DeviceOptions { device: DeviceChoice::Cpu, state, ..DeviceOptions::default() };
+    let bdh = Bdh::with(common::model("odd-shapes"), &options).expect("a device");
     let mut session = session(&bdh);
     feed(&mut session, &[1, 2, 3]);
     generate(&mut session, 9);
@@ -188,10 +195,14 @@ fn small_file(folder: &Path) -> (Bdh, std::path::PathBuf, Vec<u8>) {
 #[test]
 fn a_thousand_corruptions_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let (bdh, path, sound) = small_file(folder.path());
-    Snapshot::load(&bdh, &path).expect("the file is sound");
+    let files = [StateType::F32, StateType::I16, StateType::I8].map(|state| small_file_of(folder.path(), state));
+    for (bdh, path, sound) in &files {
+        std::fs::write(path, sound).unwrap();
+        Snapshot::load(bdh, path).expect("the file is sound");
+    }
     let mut kinds = std::collections::BTreeMap::new();
     for case in 0..1000u32 {
+        let (bdh, path, sound) = &files[case as usize / 4 % 3];
         let random = philox4x32_10([case, 0, 0, 0], [1, 2]);
         let at = random[1] as usize % sound.len();
         let mut bytes = sound.clone();
@@ -202,8 +213,8 @@ fn a_thousand_corruptions_are_refused() {
             2 => bytes.truncate(at),
             _ => bytes.extend(std::iter::repeat_n(random[2] as u8, 1 + at % 100)),
         }
-        std::fs::write(&path, &bytes).unwrap();
-        let error = Snapshot::load(&bdh, &path).expect_err("a corrupt file");
+        std::fs::write(path, &bytes).unwrap();
+        let error = Snapshot::load(bdh, path).expect_err("a corrupt file");
         let message = error.to_string();
         assert!(message.starts_with(&path.display().to_string()) && !message.contains('\n'), "{message}");
         let kind = format!("{error:?}");

@@ -193,7 +193,7 @@ impl Bench {
     }
 
     fn device(&self, device: DeviceChoice, state: State) -> DeviceArgs {
-        DeviceArgs { device, weights: self.weights, state, threads: self.threads }
+        DeviceArgs { device, weights: self.weights, state, compact: false, threads: self.threads }
     }
 
     fn random_model(&self, Sizes([layers, width, heads, multiplier, vocab]): Sizes) -> Result<Model, Failure> {

@@ -74,7 +74,8 @@ impl Compare {
         }
         let open = |state, weights, model| {
             let device = self.device.clone();
-            DeviceArgs { device, weights, state, threads: self.threads }.open_silently(model, &self.notices)
+            let options = DeviceArgs { device, weights, state, compact: false, threads: self.threads };
+            options.open_silently(model, &self.notices)
         };
         let exact = open(State::F32, Weights::Auto, model)?;
         self.notices.say(format_args!("{} on {}", exact.model().name, exact.device()));

@@ -156,6 +156,7 @@ impl Session {
         if !snapshot.fits(&self.bdh.model().config) {
             return Err(GenerationError::ForeignSnapshot);
         }
+        check_state(self.bdh.backend().state_type(), snapshot.forgetting())?;
         self.history = self.history.take().map(|_| History::of(snapshot));
         let restored = self.batch.restore(0, snapshot.clock, &snapshot.unread, &snapshot.memory);
         self.survive(restored)?;

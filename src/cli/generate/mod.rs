@@ -173,6 +173,7 @@ impl Generate {
             drop(PendingFile::create(path).map_err(|error| unwritable_state(path, &error))?);
         }
         let bdh = self.device.open(model, &self.notices)?;
+        args::note_context(&bdh, forgetting, &self.notices);
         let session = if self.uses_session(&settings, sequences) {
             Some(self.session(&bdh, forgetting, &mut settings)?)
         } else {
@@ -254,6 +255,7 @@ impl Generate {
     fn session(&self, bdh: &Bdh, forgetting: Forgetting, settings: &mut Settings) -> Result<Session, Failure> {
         let Some(path) = &self.state.load_state else { return Ok(bdh.session_with(forgetting)?) };
         let snapshot = Snapshot::load(bdh, path)?;
+        args::note_conversion(path, &snapshot, bdh, &self.notices);
         let mut session = bdh.session_with(snapshot.forgetting())?;
         session.restore(&snapshot)?;
         if self.context.is_given() {

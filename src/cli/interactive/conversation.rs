@@ -1,7 +1,9 @@
 //! The conversation: its state on the device, and the turns that can be taken back.
 
+use crate::cli::args;
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Writing;
+use crate::cli::output::Notices;
 use bdh_gpu::backend::DeviceInfo;
 use bdh_gpu::generation::Settings;
 use bdh_gpu::generation::{Bdh, Failover, FinishReason, Session, Snapshot};
@@ -222,8 +224,9 @@ impl Conversation {
     }
 
     /// Goes on from a file, and returns the seed it was written with.
-    pub fn load(&mut self, path: &Path) -> Result<Option<u64>, Failure> {
+    pub fn load(&mut self, path: &Path, notices: &Notices) -> Result<Option<u64>, Failure> {
         let snapshot = Snapshot::load(&self.bdh, path)?;
+        args::note_conversion(path, &snapshot, &self.bdh, notices);
         self.session.restore(&snapshot)?;
         self.turns.clear();
         self.older = snapshot.position() > 0;

@@ -17,7 +17,7 @@ pub(super) mod values;
 use self::commands::Line;
 use self::conversation::{Conversation, Ended};
 use self::lines::{Input, Lines, Terminal};
-use super::args::{CheckArgs, ContextArgs, DeviceArgs, ModelArgs};
+use super::args::{self, CheckArgs, ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::{self, Failure};
 use super::format;
 use super::interrupt::Writing;
@@ -77,6 +77,7 @@ impl Interactive {
         } else {
             self.device.open(model, &self.notices)?
         };
+        args::note_context(&bdh, forgetting, &self.notices);
         let start = Start {
             prompt: &[],
             sampling: &settings.options.sampling,
@@ -230,7 +231,7 @@ impl Loop {
             "load" => {
                 let typed = Path::new(argument);
                 let path = if typed.exists() { typed.to_owned() } else { file_names::read(argument) };
-                if let Some(seed) = self.conversation.load(&path)? {
+                if let Some(seed) = self.conversation.load(&path, &self.notices)? {
                     self.settings.options.seed = Some(seed);
                 }
                 self.say(&format!("Loaded {}; at position {}", path.display(), self.conversation.position()))

@@ -191,14 +191,14 @@ mod tests {
     use super::*;
     use crate::backend::cpu::CpuBackend;
     use crate::backend::cpu::simd::Level;
-    use crate::backend::{Backend, ChunkToken, WeightType};
+    use crate::backend::{Backend, ChunkToken, StateType, WeightType};
     use crate::model::Model;
     use crate::model::synthetic::SyntheticSpec;
     use std::sync::Arc;
 
     /// Logits and state after a long and a short chunk, computed at one level.
-    fn run(model: &Model, weights: WeightType, level: Level) -> [Vec<f32>; 2] {
-        let mut backend = CpuBackend::new(model, weights, Some(2)).unwrap();
+    fn run(model: &Model, (weights, state): (WeightType, StateType), level: Level) -> [Vec<f32>; 2] {
+        let mut backend = CpuBackend::new(model, weights, Some(2)).unwrap().with_state(state);
         Arc::get_mut(&mut backend.shared).unwrap().level = level;
         let mut slots = backend.create_slots(1).unwrap();
         let mut position = 0;
@@ -227,15 +227,21 @@ mod tests {
                 density: 0.3,
                 seed: 3,
             });
-            for weights in [WeightType::F32, WeightType::F16] {
-                let wanted = run(&model, weights, Level::Portable);
+            for (types, limit) in [
+                ((WeightType::F32, StateType::F32), 1e-4),
+                ((WeightType::F16, StateType::F32), 1e-4),
+                // Another order of sums may tip a code, by one step of the row's 127.
+                ((WeightType::I8, StateType::I16), 2e-4),
+                ((WeightType::I8, StateType::I8), 1.1 / 127.0),
+            ] {
+                let wanted = run(&model, types, Level::Portable);
                 for level in Level::available() {
                     // Levels sum in different orders, with and without fused multiply-adds.
-                    for (got, wanted) in run(&model, weights, level).iter().zip(&wanted) {
+                    for (got, wanted) in run(&model, types, level).iter().zip(&wanted) {
                         let size = wanted.iter().fold(0.0_f32, |size, x| size.max(x.abs()));
                         assert!(size > 0.1 && got.len() == wanted.len());
                         for (got, wanted) in got.iter().zip(wanted) {
-                            let limit = 1e-4 * size;
+                            let limit = limit * size;
                             assert!((got - wanted).abs() <= limit, "{level:?}, D {n_embd}: {got}, not {wanted}");
                         }
                     }

@@ -291,4 +291,60 @@ mod tests {
             }
         }
     }
+
+    struct Codes<'a>(&'a [i8; LANES], &'a [i16; LANES], f32);
+
+    impl Kernel for Codes<'_> {
+        type Output = ([f32; LANES], [f32; LANES], [i8; LANES], [i16; LANES], [f32; LANES]);
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> Self::Output {
+            let (bytes, words) = (isa.load_i8(self.0), isa.load_i16(self.1));
+            let mut out = ([0.0; LANES], [0.0; LANES], [0; LANES], [0; LANES], [0.0; LANES]);
+            isa.store(bytes, &mut out.0);
+            isa.store(words, &mut out.1);
+            isa.store_i8(isa.add(bytes, isa.splat(self.2)), &mut out.2);
+            isa.store_i16(isa.add(words, isa.splat(self.2)), &mut out.3);
+            isa.store(isa.larger_magnitude(isa.splat(40.0), bytes), &mut out.4);
+            out
+        }
+    }
+
+    #[test]
+    fn every_code_is_loaded_and_rounded_alike_at_every_level() {
+        let rounded = |x: f32| x.round_ties_even();
+        for start in (-120..120).step_by(LANES) {
+            let bytes: [i8; LANES] = std::array::from_fn(|i| (start + i as i32 / 2) as i8);
+            let words = bytes.map(|byte| i16::from(byte) * 257);
+            for fraction in [0.0, 0.5, -0.5, 0.49, 0.51] {
+                for level in Level::available() {
+                    let (b, w, to_b, to_w, larger) = level.run(Codes(&bytes, &words, fraction));
+                    assert_eq!((b, w), (bytes.map(f32::from), words.map(f32::from)), "{level:?}");
+                    assert_eq!(to_b, b.map(|x| rounded(x + fraction) as i8), "{level:?} {fraction}");
+                    assert_eq!(to_w, w.map(|x| rounded(x + fraction) as i16), "{level:?} {fraction}");
+                    assert_eq!(larger, b.map(|x| x.abs().max(40.0)), "{level:?}");
+                }
+            }
+        }
+    }
+
+    struct Larger(f32, f32);
+
+    impl Kernel for Larger {
+        type Output = f32;
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> f32 {
+            let mut lanes = [0.0; LANES];
+            isa.store(isa.larger_magnitude(isa.splat(self.0), isa.splat(self.1)), &mut lanes);
+            lanes[LANES - 1]
+        }
+    }
+
+    #[test]
+    fn no_magnitude_is_larger_than_nan() {
+        for level in Level::available() {
+            assert!(level.run(Larger(1.0, -f32::NAN)).is_nan(), "{level:?}");
+            assert!(level.run(Larger(f32::NAN, 1.0)).is_nan(), "{level:?}");
+            assert_eq!(level.run(Larger(1.0, f32::NEG_INFINITY)), f32::INFINITY, "{level:?}");
+        }
+    }
 }
