@@ -11,7 +11,7 @@
 //! | [`sampling`] | options, the integer pipeline that draws tokens, random numbers |
 //! | [`backend`] | what a device must do, and the two that do it: [`backend::cpu`] and [`backend::gpu`] |
 //! | [`files`] | files that are complete or not there |
-//! | [`options`] | options by their names, and their values out of range |
+//! | [`options`] | generation options: the table that defines them |
 //! | [`generation`] | sessions, batches, beam search, scores |
 //! | [`tokenizer`] | text to tokens and back, as it comes |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |

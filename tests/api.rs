@@ -208,7 +208,8 @@ fn requests_that_contradict_themselves_are_refused() {
     assert!(refused(Request { do_sample: Some(true), ..beams() }).starts_with("do_sample has no effect"));
     assert!(refused(Request { length_penalty: Some(1.0), ..Default::default() }).contains("give num_beams"));
     assert!(
-        refused(Request { eos_token_ids: vec![256], ..Default::default() }).contains("vocabulary size 256, got 256")
+        refused(Request { eos_token_id: Some(vec![256]), ..Default::default() })
+            .contains("vocabulary size 256, got 256")
     );
     assert!(settings(beams()).unwrap().uses_beams());
     assert!(!settings(Request { do_sample: Some(false), ..Default::default() }).unwrap().options.sampling.do_sample);

@@ -48,7 +48,7 @@ fn every_golden_is_converted_without_loss() {
         config.tied_embeddings = false;
         assert_eq!(converted.config, config, "{folder}");
         let mut generation = original.generation.clone();
-        generation.eos_token_id = converted.generation.eos_token_id.clone();
+        generation.options.eos_token_id = converted.generation.options.eos_token_id.clone();
         generation.bos_token_id = converted.generation.bos_token_id;
         assert_eq!(converted.generation, generation, "{folder}");
         // The crate that defines the format accepts the file.

@@ -267,7 +267,8 @@ fn command_line(string: &str, commands: &[&str]) -> Option<String> {
 fn the_library_knows_nothing_of_the_command_line() {
     let commands = fs::read_to_string(root("src/cli/interactive/commands.rs")).expect("text");
     let names = commands.split("entry(\"").skip(1).map(|entry| entry.split('"').next().expect("a part"));
-    let names: Vec<&str> = names.collect();
+    let of_options = bdh_gpu::options::OPTIONS.iter().filter_map(|spec| spec.command.as_ref());
+    let names: Vec<&str> = names.chain(of_options.map(|command| command.name)).collect();
     assert!(names.contains(&"save") && names.len() > 15, "the commands are not found: {names:?}");
     let (mut number, mut found) = (0, Vec::new());
     for folder in ["src", "python/src"] {

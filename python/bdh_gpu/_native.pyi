@@ -14,8 +14,6 @@ class _Drawing(TypedDict, total=False):
     stop: Union[str, Iterable[str], None]
     eos_token_id: Union[int, Iterable[int], None]
     ignore_eos: Optional[bool]
-    do_sample: Optional[bool]
-    greedy: Optional[bool]
     temperature: Optional[float]
     top_k: Optional[int]
     top_p: Optional[float]
@@ -23,6 +21,8 @@ class _Drawing(TypedDict, total=False):
     repetition_penalty: Optional[float]
     presence_penalty: Optional[float]
     frequency_penalty: Optional[float]
+    do_sample: Optional[bool]
+    greedy: Optional[bool]
     seed: Optional[int]
     num_beams: Optional[int]
     length_penalty: Optional[float]
@@ -48,10 +48,10 @@ class BDH:
 
     Options of the generating methods; what is not given, or None, is the model's own:
     max_new_tokens, min_new_tokens, stop (a text or several), eos_token_id (an id or several),
-    ignore_eos; do_sample, greedy, temperature, top_k, top_p, min_p, seed; repetition_penalty,
-    presence_penalty, frequency_penalty; num_beams, length_penalty, early_stopping (True, False or
-    "never"); context (a number of tokens, or "full"), forget_tau; echo: False leaves the prompt out
-    of the result.
+    ignore_eos; temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
+    frequency_penalty, do_sample, greedy, seed; num_beams, length_penalty, early_stopping (True,
+    False or "never"); context (a number of tokens, or "full"), forget_tau; echo: False leaves the
+    prompt out of the result.
 
     Raises ValueError for an option out of its range and BDHError where the device fails. Other
     threads run while the device works; Ctrl-C interrupts.

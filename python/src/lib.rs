@@ -48,6 +48,10 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let class = module.getattr("BDH")?;
+        let text: String = class.getattr("__doc__")?.extract()?;
+        class.setattr("__doc__", text.replace("{options}", &options::names()))?;
+        module.add("_keywords", options::keywords())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -22,10 +22,7 @@ use std::str::FromStr;
 /// A model on a device, ready to generate.
 ///
 /// Options of the generating methods; what is not given, or None, is the model's own:
-///   max_new_tokens, min_new_tokens, stop (a text or several), eos_token_id (an id or several), ignore_eos;
-///   do_sample, greedy, temperature, top_k, top_p, min_p, seed;
-///   repetition_penalty, presence_penalty, frequency_penalty;
-///   num_beams, length_penalty, early_stopping (True, False or "never");
+///   {options};
 ///   context (a number of tokens, or "full"), forget_tau;
 ///   echo: False leaves the prompt out of the result.
 ///

@@ -3,8 +3,8 @@
 use crate::errors;
 use bdh_gpu::Bdh;
 use bdh_gpu::generation::{Context, Request, Settings};
-use bdh_gpu::model::EarlyStopping;
 use bdh_gpu::model::forgetting::Forgetting;
+use bdh_gpu::options::{self, EarlyStopping, Kind, OPTIONS, Spec, Value};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
@@ -47,7 +47,7 @@ impl Options {
             forget_tau: None,
         };
         if let Some(value) = max_new_tokens {
-            options.request.max_new_tokens = whole("max_new_tokens", value)?;
+            options.set_option("max_new_tokens", value)?;
         }
         for (key, value) in given.into_iter().flatten() {
             let key = key.cast::<PyString>()?;
@@ -81,34 +81,28 @@ impl Options {
         if extra.is_some_and(|extra| !extras.contains(&extra)) {
             return Ok(false);
         }
-        let request = &mut self.request;
         match key {
-            "min_new_tokens" => request.min_new_tokens = whole(key, value)?,
-            "stop" => request.stop = one_or_more(key, value, "str", text)?,
-            "eos_token_id" => request.eos_token_ids = one_or_more(key, value, "int", whole)?,
-            "ignore_eos" => request.ignore_eos = extract(key, value, "bool")?.unwrap_or(false),
-            "do_sample" => request.do_sample = extract(key, value, "bool")?.or(request.do_sample),
-            "greedy" => {
-                if extract(key, value, "bool")? == Some(true) {
-                    request.do_sample = Some(false);
-                }
-            }
-            "temperature" => request.temperature = number(key, value)?,
-            "top_k" => request.top_k = whole(key, value)?,
-            "top_p" => request.top_p = number(key, value)?,
-            "min_p" => request.min_p = number(key, value)?,
-            "repetition_penalty" => request.repetition_penalty = number(key, value)?,
-            "presence_penalty" => request.presence_penalty = number(key, value)?,
-            "frequency_penalty" => request.frequency_penalty = number(key, value)?,
-            "seed" => request.seed = whole(key, value)?,
-            "num_beams" => request.num_beams = whole(key, value)?,
-            "length_penalty" => request.length_penalty = extract(key, value, "float")?,
-            "early_stopping" => request.early_stopping = early_stopping(key, value)?,
             "echo" => self.echo = extract(key, value, "bool")?.unwrap_or(true),
             "num_return_sequences" => self.num_return_sequences = whole(key, value)?,
             "context" => self.context = context(key, value)?,
             "forget_tau" => self.forget_tau = extract(key, value, "float")?,
-            _ => return Ok(false),
+            _ => return self.set_option(key, value),
+        }
+        Ok(true)
+    }
+
+    /// Takes an option of the table, or a switch's opposite; false if there is none of that name.
+    fn set_option(&mut self, key: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let Some(spec) = OPTIONS.into_iter().find(|spec| spec.name == key || spec.opposite == Some(key)) else {
+            return Ok(false);
+        };
+        let read = match read(spec.kind, key, value)? {
+            // An opposite turns the switch off, and that only.
+            Some(Value::Switch(on)) if spec.opposite == Some(key) => on.then_some(Value::Switch(false)),
+            read => read,
+        };
+        if let Some(read) = read {
+            spec.give(&mut self.request, read).map_err(|error| PyValueError::new_err(error.to_string()))?;
         }
         Ok(true)
     }
@@ -129,6 +123,53 @@ impl Options {
     }
 }
 
+/// The keywords that every generating method takes beside max_new_tokens, each with its type in the stubs.
+pub fn keywords() -> Vec<(&'static str, &'static str)> {
+    let specs = options::in_help_order().filter(|spec| spec.name != options::specs::max_new_tokens.name);
+    specs
+        .flat_map(|spec| [Some(spec.name), spec.opposite].into_iter().flatten().map(|name| (name, hint(spec))))
+        .collect()
+}
+
+/// The names of all options for a documentation text: by heading, lists with their elements.
+pub fn names() -> String {
+    let word = |spec: &Spec| match spec.kind {
+        Kind::Texts => format!("{} (a text or several)", spec.name),
+        Kind::Ids => format!("{} (an id or several)", spec.name),
+        Kind::Stopping => format!("{} (True, False or \"never\")", spec.name),
+        _ => [Some(spec.name), spec.opposite].into_iter().flatten().collect::<Vec<_>>().join(", "),
+    };
+    let under = |heading: &str| {
+        options::in_help_order().filter(|spec| spec.heading == heading).map(word).collect::<Vec<_>>().join(", ")
+    };
+    options::HEADINGS.map(under).join("; ")
+}
+
+/// An option's type in the stubs.
+fn hint(spec: &Spec) -> &'static str {
+    match spec.kind {
+        Kind::Switch => "Optional[bool]",
+        Kind::Whole { .. } | Kind::Count => "Optional[int]",
+        Kind::Single | Kind::Double => "Optional[float]",
+        Kind::Stopping => "Union[bool, Literal[\"never\"], None]",
+        Kind::Texts => "Union[str, Iterable[str], None]",
+        Kind::Ids => "Union[int, Iterable[int], None]",
+    }
+}
+
+/// An option's value; None is nothing, and so is an empty list.
+fn read(kind: Kind, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
+    Ok(match kind {
+        Kind::Switch => extract(key, value, "bool")?.map(Value::Switch),
+        Kind::Whole { .. } | Kind::Count => whole_up_to(key, value, kind.largest())?.map(Value::Whole),
+        Kind::Single => extract(key, value, "float")?.map(Value::Single),
+        Kind::Double => extract(key, value, "float")?.map(Value::Double),
+        Kind::Stopping => early_stopping(key, value)?.map(Value::Stopping),
+        Kind::Texts => Some(one_or_more(key, value, "str", text)?).filter(|texts| !texts.is_empty()).map(Value::Texts),
+        Kind::Ids => Some(one_or_more(key, value, "int", whole)?).filter(|ids| !ids.is_empty()).map(Value::Ids),
+    })
+}
+
 /// A value of a type that Python and Rust share; None is nothing.
 fn extract<'py, T>(key: &str, value: &Bound<'py, PyAny>, expected: &str) -> PyResult<Option<T>>
 where
@@ -144,27 +185,22 @@ fn text(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
     extract(key, value, "str")
 }
 
-fn number(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<f32>> {
-    extract(key, value, "float")
+/// A whole number that is not negative.
+fn whole<T: TryFrom<u64>>(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<T>> {
+    let largest = u64::MAX >> (64 - 8 * size_of::<T>());
+    Ok(whole_up_to(key, value, largest)?.and_then(|number| T::try_from(number).ok()))
 }
 
-/// A whole number that is not negative.
-fn whole<'py, T>(key: &str, value: &Bound<'py, PyAny>) -> PyResult<Option<T>>
-where
-    T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
-{
+/// A whole number from 0 to `largest`.
+fn whole_up_to(key: &str, value: &Bound<'_, PyAny>, largest: u64) -> PyResult<Option<u64>> {
     if value.is_none() {
         return Ok(None);
     }
-    value.extract().map(Some).map_err(|error: PyErr| {
-        if error.is_instance_of::<PyOverflowError>(value.py()) {
-            let largest = u64::MAX >> (64 - 8 * size_of::<T>());
-            let message = format!("{key} must be a whole number from 0 to {largest}, got {value}");
-            PyValueError::new_err(message)
-        } else {
-            wrong_type(key, "int", value)
-        }
-    })
+    match value.extract::<u64>() {
+        Ok(number) if number <= largest => Ok(Some(number)),
+        Err(error) if !error.is_instance_of::<PyOverflowError>(value.py()) => Err(wrong_type(key, "int", value)),
+        _ => Err(PyValueError::new_err(format!("{key} must be a whole number from 0 to {largest}, got {value}"))),
+    }
 }
 
 /// One value or a sequence of them.

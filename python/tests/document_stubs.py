@@ -1,4 +1,4 @@
-"""Writes the docstrings of the built package into its type stubs, for editors that read only those.
+"""Writes the options and docstrings of the built package into its type stubs, for editors that read only those.
 
     python python/tests/document_stubs.py      # with the package installed
 """
@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import bdh_gpu
+from bdh_gpu import _native
 
 STUBS = Path(__file__).resolve().parents[1] / "bdh_gpu" / "_native.pyi"
 
@@ -26,10 +27,13 @@ def docstring(text, indent):
 
 
 def documented(source):
-    """The stubs with every public class's and method's docstring."""
+    """The stubs with every option, and every public class's and method's docstring."""
     lines = source.split("\n")
     edits = []
     for cls in ast.parse(source).body:
+        if isinstance(cls, ast.ClassDef) and cls.name == "_Drawing":
+            options = "\n".join(f"    {name}: {hint}" for name, hint in _native._keywords)
+            edits.append((cls.lineno, cls.end_lineno, options, None))
         if not isinstance(cls, ast.ClassDef) or cls.name.startswith("_") or cls.name == "BDHError":
             continue
         there = getattr(bdh_gpu, cls.name)

@@ -299,9 +299,20 @@ fn tau(text: &str) -> Result<f64, String> {
 }
 
 /// Reads a whole number, for errors that say which numbers there are.
-pub fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    let bits = 8 * size_of::<T>();
-    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX >> (64 - bits)))
+pub fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let largest = u64::MAX >> (64 - 8 * size_of::<T>());
+    let number = whole_up_to(text, largest)?;
+    T::try_from(number).map_err(|_| expected_whole(largest))
+}
+
+/// Reads a whole number from 0 to `largest`.
+pub fn whole_up_to(text: &str, largest: u64) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number <= largest);
+    number.ok_or_else(|| expected_whole(largest))
+}
+
+fn expected_whole(largest: u64) -> String {
+    format!("expected a whole number from 0 to {largest}")
 }
 
 /// Reads a number; its range is checked with the other options.

@@ -1,8 +1,7 @@
 //! Numbers, options and tables for people.
 
-use bdh_gpu::generation::GenerationOptions;
 use bdh_gpu::generation::Settings;
-use bdh_gpu::model::EarlyStopping;
+use bdh_gpu::options::{self, Effect, Kind, Spec, specs};
 
 /// What a message shows of a text that somebody typed: its beginning, without what would move a terminal's cursor.
 pub fn excerpt(text: &str) -> String {
@@ -50,71 +49,35 @@ fn scaled(mut number: f64, base: f64, units: &[&str]) -> String {
 
 /// The settings that have an effect, as generation_config.json names them.
 pub fn settings(settings: &Settings) -> String {
-    if !settings.uses_beams() {
-        return generation_options(&settings.options);
-    }
-    let mut options = settings.options.clone();
-    // What draws has no effect.
-    options.sampling.do_sample = false;
-    options.seed = None;
-    format!(
-        "{}, length_penalty {}, early_stopping {}",
-        generation_options(&options).replacen("greedy", &format!("num_beams {}", settings.num_beams), 1),
-        settings.length_penalty,
-        early_stopping(settings.early_stopping)
-    )
-}
-
-/// A value as generation_config.json spells it.
-pub fn early_stopping(value: EarlyStopping) -> &'static str {
-    match value {
-        EarlyStopping::WhenEnoughEnded => "true",
-        EarlyStopping::WhenUnlikely => "false",
-        EarlyStopping::Never => "never",
-    }
-}
-
-/// The generation options that have an effect, as generation_config.json names them.
-pub fn generation_options(options: &GenerationOptions) -> String {
-    let neutral = GenerationOptions::default().sampling;
-    let sampling = &options.sampling;
-    let mut parts = vec![format!("max_new_tokens {}", options.max_new_tokens)];
-    if sampling.min_new_tokens > 0 {
-        parts.push(format!("min_new_tokens {}", sampling.min_new_tokens));
-    }
-    if sampling.is_greedy() {
+    let request = settings.request();
+    let (beams, greedy) = (settings.uses_beams(), settings.options.sampling.is_greedy());
+    let has_effect = |spec: &Spec| match spec.effect {
+        Effect::Always => true,
+        Effect::Drawing => !beams && !greedy,
+        Effect::OnlyDrawing => !beams,
+        Effect::Beams => beams,
+    };
+    // Without these nobody knows how long the text gets, or how likely its tokens are.
+    let always = [specs::max_new_tokens.name, specs::temperature.name];
+    let shown = |spec: &'static Spec| {
+        let value = spec.given(&request).filter(|_| has_effect(spec))?;
+        let separate = matches!(spec.kind, Kind::Switch | Kind::Texts | Kind::Ids);
+        let expected = spec.is_default(&value) && spec.effect != Effect::Beams && !always.contains(&spec.name);
+        (!separate && !expected).then(|| format!("{} {value}", spec.name))
+    };
+    let under = |heading| options::in_help_order().filter(move |spec| spec.heading == heading);
+    let mut parts: Vec<String> = under(options::LENGTH).filter_map(shown).collect();
+    if beams {
+        parts.push(format!("num_beams {}", settings.num_beams));
+    } else if greedy {
         parts.push("greedy".to_string());
-    } else {
-        parts.push(format!("temperature {}", sampling.temperature));
-        if sampling.top_k > 0 {
-            parts.push(format!("top_k {}", sampling.top_k));
-        }
-        for (name, value, neutral) in
-            [("top_p", sampling.top_p, neutral.top_p), ("min_p", sampling.min_p, neutral.min_p)]
-        {
-            if value != neutral {
-                parts.push(format!("{name} {value}"));
-            }
-        }
     }
-    for (name, value, neutral) in [
-        ("repetition_penalty", sampling.repetition_penalty, neutral.repetition_penalty),
-        ("presence_penalty", sampling.presence_penalty, neutral.presence_penalty),
-        ("frequency_penalty", sampling.frequency_penalty, neutral.frequency_penalty),
-    ] {
-        if value != neutral {
-            parts.push(format!("{name} {value}"));
-        }
+    parts.extend(under(options::CHOOSING).filter_map(shown));
+    if !settings.options.eos_token_ids.is_empty() {
+        parts.push(format!("eos_token_id {}", ids(&settings.options.eos_token_ids)));
     }
-    if let Some(seed) = options.seed {
-        parts.push(format!("seed {seed}"));
-    }
-    if !options.eos_token_ids.is_empty() {
-        parts.push(format!("eos_token_id {}", ids(&options.eos_token_ids)));
-    }
-    for stop in &options.stop {
-        parts.push(format!("stop {stop:?}"));
-    }
+    parts.extend(settings.options.stop.iter().map(|stop| format!("stop {stop:?}")));
+    parts.extend(under(options::BEAMS).filter(|spec| spec.effect == Effect::Beams).filter_map(shown));
     parts.join(", ")
 }
 

@@ -75,7 +75,7 @@ pub fn commands(data: &[u8]) {
                 Ok(forgetting) => drop(values::all(&settings, forgetting)),
                 Err(failure) => check_failure(&failure),
             },
-            Line::Command(name, argument) if values::NAMES.contains(&name) => {
+            Line::Command(name, argument) if values::names().any(|known| known == name) => {
                 match values::changed(&settings, name, argument) {
                     Ok(changed) => settings = changed,
                     Err(failure) => check_failure(&failure),

@@ -5,9 +5,10 @@ use super::failure::Failure;
 use super::format;
 use super::output::{Notices, Output};
 use bdh_gpu::backend::StateType;
-use bdh_gpu::generation::GenerationOptions;
+use bdh_gpu::generation::{GenerationOptions, Settings};
 use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::Forgetting;
+use bdh_gpu::options::{self, Kind, Spec};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -89,7 +90,7 @@ fn text(model: &Model) -> String {
             ),
         ),
         ("forgetting", forgetting),
-        ("generation", format::generation_options(&GenerationOptions::of_model(model))),
+        ("generation", format::settings(&drawing(model))),
     ];
     rows.extend(model.notes.iter().map(|note| ("note", note.clone())));
     let mut text = format::pairs(&rows);
@@ -118,8 +119,6 @@ fn weight_bytes(model: &Model) -> u64 {
 
 fn object(model: &Model) -> Value {
     let config = &model.config;
-    let options = GenerationOptions::of_model(model);
-    let sampling = &options.sampling;
     let forgetting = match Forgetting::of_model(config) {
         Forgetting::Full => Value::Null,
         Forgetting::After { context, tau } => json!({ "context": context, "tau": tau }),
@@ -145,25 +144,22 @@ fn object(model: &Model) -> Value {
         "eos_token_ids": config.eos_token_ids,
         "trained_context": config.trained_context,
         "forgetting": forgetting,
-        "generation": {
-            "max_new_tokens": options.max_new_tokens,
-            "min_new_tokens": sampling.min_new_tokens,
-            "do_sample": sampling.do_sample,
-            "temperature": decimal(sampling.temperature),
-            "top_k": sampling.top_k,
-            "top_p": decimal(sampling.top_p),
-            "min_p": decimal(sampling.min_p),
-            "repetition_penalty": decimal(sampling.repetition_penalty),
-            "presence_penalty": decimal(sampling.presence_penalty),
-            "frequency_penalty": decimal(sampling.frequency_penalty),
-            "seed": options.seed,
-        },
+        "generation": generation(model),
         "training_args": model.training_args,
         "notes": model.notes,
     })
 }
 
-/// A number as it was written: 0.8 rather than the nearest f32 in all its digits.
-fn decimal(number: f32) -> Value {
-    number.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+/// The model's options of drawing.
+fn drawing(model: &Model) -> Settings {
+    Settings { options: GenerationOptions::of_model(model), ..Settings::default() }
+}
+
+/// The same, as generation_config.json has them; a seed that it does not give is null.
+fn generation(model: &Model) -> Value {
+    let request = drawing(model).request();
+    let is_scalar = |spec: &&Spec| spec.in_file && spec.kind != Kind::Ids && spec.heading != options::BEAMS;
+    let json = |spec: &Spec| spec.given(&request).map_or(Value::Null, |value| value.to_json());
+    let pairs = options::in_help_order().filter(is_scalar).map(|spec| (spec.name.to_string(), json(spec)));
+    Value::Object(pairs.collect())
 }

@@ -30,7 +30,7 @@ pub use requests::{BatchEvent, BatchOptions, Completion};
 pub use score::Score;
 pub use session::Session;
 pub use session_stream::SessionPieces;
-pub use settings::{Context, Request, Settings};
+pub use settings::{Context, Settings};
 pub use snapshot::Snapshot;
 pub use state_file::StateError;
 pub use stream::TextPieces;
@@ -40,6 +40,7 @@ use crate::backend::gpu::{AdapterChoice, GpuBackend};
 use crate::backend::{Backend, BackendError, DeviceInfo, StateType, WeightType};
 use crate::model::Model;
 use crate::model::forgetting::Forgetting;
+pub use crate::options::Request;
 use crate::tokenizer::TextStream;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

@@ -2,7 +2,7 @@
 
 use super::GenerationError;
 use crate::model::Model;
-use crate::sampling::SamplingOptions;
+use crate::options::{Request, SamplingOptions, defaults};
 
 /// How to generate.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,8 +23,8 @@ pub struct GenerationOptions {
 impl Default for GenerationOptions {
     fn default() -> Self {
         Self {
-            max_new_tokens: 100,
-            sampling: SamplingOptions::default(),
+            max_new_tokens: defaults::max_new_tokens,
+            sampling: SamplingOptions::DEFAULT,
             seed: None,
             eos_token_ids: Vec::new(),
             stop: Vec::new(),
@@ -35,26 +35,36 @@ impl Default for GenerationOptions {
 impl GenerationOptions {
     /// The defaults that come with a model: its generation_config.json over the built-in ones.
     pub fn of_model(model: &Model) -> Self {
-        let given = &model.generation;
-        let built_in = Self::default();
-        let s = built_in.sampling;
-        let count = |value: Option<usize>| value.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        Self {
-            max_new_tokens: given.max_new_tokens.unwrap_or(built_in.max_new_tokens),
-            sampling: SamplingOptions {
-                do_sample: given.do_sample.unwrap_or(s.do_sample),
-                temperature: given.temperature.unwrap_or(s.temperature),
-                top_k: count(given.top_k).unwrap_or(s.top_k),
-                top_p: given.top_p.unwrap_or(s.top_p),
-                min_p: given.min_p.unwrap_or(s.min_p),
-                repetition_penalty: given.repetition_penalty.unwrap_or(s.repetition_penalty),
-                presence_penalty: given.presence_penalty.unwrap_or(s.presence_penalty),
-                frequency_penalty: given.frequency_penalty.unwrap_or(s.frequency_penalty),
-                min_new_tokens: count(given.min_new_tokens).unwrap_or(s.min_new_tokens),
-            },
-            seed: given.seed,
-            eos_token_ids: model.config.eos_token_ids.clone(),
-            stop: Vec::new(),
+        let mut options = Self::default();
+        options.apply(&model.generation.options);
+        // Either of the model's files may name them.
+        options.eos_token_ids.clone_from(&model.config.eos_token_ids);
+        options
+    }
+
+    /// Takes over what is asked for.
+    pub fn apply(&mut self, request: &Request) {
+        self.max_new_tokens = request.max_new_tokens.unwrap_or(self.max_new_tokens);
+        self.sampling.apply(request);
+        self.seed = request.seed.or(self.seed);
+        if let Some(stop) = &request.stop {
+            self.stop.clone_from(stop);
+        }
+        if request.ignore_eos == Some(true) {
+            self.eos_token_ids.clear();
+        } else if let Some(ids) = &request.eos_token_id {
+            self.eos_token_ids.clone_from(ids);
+        }
+    }
+
+    /// The request that asks for exactly these options.
+    pub fn request(&self) -> Request {
+        Request {
+            max_new_tokens: Some(self.max_new_tokens),
+            seed: self.seed,
+            eos_token_id: Some(self.eos_token_ids.clone()),
+            stop: Some(self.stop.clone()),
+            ..self.sampling.request()
         }
     }
 

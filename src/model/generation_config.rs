@@ -1,58 +1,20 @@
 //! Default generation options that come with a model.
 
-use serde_json::{Map, Value};
-
 use super::error::ModelError;
 use super::json::JsonFile;
-
-/// When beam search stops looking for better texts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EarlyStopping {
-    /// As soon as `num_beams` texts have ended (`true`).
-    WhenEnoughEnded,
-    /// When the best live beam is unlikely to beat the worst ended one (`false`).
-    WhenUnlikely,
-    /// Only when no live beam can beat the worst ended one (`"never"`).
-    Never,
-}
+use crate::options::{self, EarlyStopping, Kind, Range, Request, Spec};
+use serde_json::{Map, Value};
+use std::ops::Bound;
 
 /// What generation_config.json says; `None` where it says nothing, or nothing that can be used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// Tokens to generate at most.
-    pub max_new_tokens: Option<usize>,
-    /// Tokens to generate before an end-of-sequence token may come.
-    pub min_new_tokens: Option<usize>,
-    /// Draw tokens (true) or take the likeliest (false).
-    pub do_sample: Option<bool>,
-    /// Divisor of the logits, ≥ 0; 0 takes the likeliest token.
-    pub temperature: Option<f32>,
-    /// Number of likeliest tokens to draw from; 0 is all.
-    pub top_k: Option<usize>,
-    /// Probability mass to draw from, in (0, 1].
-    pub top_p: Option<f32>,
-    /// Least probability relative to the likeliest token's, in [0, 1].
-    pub min_p: Option<f32>,
-    /// Factor against tokens of the prompt and the text, > 0; 1 does nothing.
-    pub repetition_penalty: Option<f32>,
-    /// Subtracted from the logits of tokens already generated.
-    pub presence_penalty: Option<f32>,
-    /// Subtracted from a generated token's logit for each time it was generated.
-    pub frequency_penalty: Option<f32>,
-    /// Beams, ≥ 1; 1 is no beam search.
-    pub num_beams: Option<usize>,
-    /// Exponent of the length that a beam's score is divided by.
-    pub length_penalty: Option<f32>,
-    /// When beam search stops.
-    pub early_stopping: Option<EarlyStopping>,
+    /// The options that the file gives. A list of end-of-sequence ids that is empty says that there are none.
+    pub options: Request,
     /// Texts to return per prompt, ≥ 1.
     pub num_return_sequences: Option<usize>,
-    /// Tokens that end a text.
-    pub eos_token_id: Option<Vec<u32>>,
     /// Token a generation without a prompt starts from.
     pub bos_token_id: Option<u32>,
-    /// Seed of the random numbers.
-    pub seed: Option<u64>,
     /// Keys whose values cannot be used, and why.
     problems: Vec<(&'static str, String)>,
 }
@@ -60,81 +22,44 @@ pub struct GenerationConfig {
 impl GenerationConfig {
     /// The keys that are set, as generation_config.json has them.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
-        // 0.8 rather than the nearest f32 in all its digits.
-        let decimal = |number: f32| number.to_string().parse::<f64>().map_or(Value::Null, Value::from);
-        let stopping = self.early_stopping.map(|stopping| match stopping {
-            EarlyStopping::WhenEnoughEnded => Value::from(true),
-            EarlyStopping::WhenUnlikely => Value::from(false),
-            EarlyStopping::Never => Value::from("never"),
-        });
-        let pairs = [
-            ("max_new_tokens", self.max_new_tokens.map(Value::from)),
-            ("min_new_tokens", self.min_new_tokens.map(Value::from)),
-            ("do_sample", self.do_sample.map(Value::from)),
-            ("temperature", self.temperature.map(decimal)),
-            ("top_k", self.top_k.map(Value::from)),
-            ("top_p", self.top_p.map(decimal)),
-            ("min_p", self.min_p.map(decimal)),
-            ("repetition_penalty", self.repetition_penalty.map(decimal)),
-            ("presence_penalty", self.presence_penalty.map(decimal)),
-            ("frequency_penalty", self.frequency_penalty.map(decimal)),
-            ("num_beams", self.num_beams.map(Value::from)),
-            ("length_penalty", self.length_penalty.map(decimal)),
-            ("early_stopping", stopping),
+        let option = |spec: &'static Spec| Some((spec.name, spec.given(&self.options)?.to_json()));
+        let others = [
             ("num_return_sequences", self.num_return_sequences.map(Value::from)),
-            ("eos_token_id", self.eos_token_id.clone().map(Value::from)),
             ("bos_token_id", self.bos_token_id.map(Value::from)),
-            ("seed", self.seed.map(Value::from)),
         ];
-        let set = pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-        set.collect()
+        let options = options::in_help_order().filter_map(option);
+        let set = options.chain(others.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        set.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     /// Reads the known keys of a file. Values that cannot be used are left out and kept as problems, for whoever uses
     /// them; a note names these, and another one the keys that Hugging Face's library obeys and this one does not.
     pub(crate) fn from_json(json: &JsonFile) -> (Self, Vec<String>) {
-        let mut problems = Vec::new();
-        let mut options = Self::default();
-        {
-            let mut read = Reader { json, problems: &mut problems };
-            options.max_new_tokens = read.count("max_new_tokens", 0);
-            options.min_new_tokens = read.count("min_new_tokens", 0);
-            options.do_sample = read.value("do_sample", |json, key| json.boolean(key));
-            options.temperature = read.number("temperature", "a number ≥ 0", |t| t >= 0.0);
-            options.top_k = match json.get("top_k").and_then(Value::as_f64) {
-                // Some servers switch it off so.
-                Some(-1.0) => Some(0),
-                _ => read.count("top_k", 0),
-            };
-            options.top_p = read.number("top_p", "a number > 0 and ≤ 1", |p| p > 0.0 && p <= 1.0);
-            options.min_p = read.number("min_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p));
-            options.repetition_penalty = read.number("repetition_penalty", "a number > 0", |r| r > 0.0);
-            options.presence_penalty = read.number("presence_penalty", "a finite number", |_| true);
-            options.frequency_penalty = read.number("frequency_penalty", "a finite number", |_| true);
-            options.num_beams = read.count("num_beams", 1);
-            options.length_penalty = read.number("length_penalty", "a finite number", |_| true);
-            options.early_stopping = read.value("early_stopping", |json, key| {
-                json.value(
-                    key,
-                    || "true, false or \"never\"".to_owned(),
-                    |value| match value {
-                        Value::Bool(true) => Some(EarlyStopping::WhenEnoughEnded),
-                        Value::Bool(false) => Some(EarlyStopping::WhenUnlikely),
-                        Value::String(text) if text == "never" => Some(EarlyStopping::Never),
-                        _ => None,
-                    },
-                )
-            });
-            options.num_return_sequences = read.count("num_return_sequences", 1);
-            options.eos_token_id = read.value("eos_token_id", |json, key| json.token_ids(key));
-            options.bos_token_id =
-                read.value("bos_token_id", |json, key| json.token_ids(key)).and_then(|ids| ids.first().copied());
-            options.seed = read.value("seed", |json, key| json.integer(key, 0..=u64::MAX));
+        let mut config = Self::default();
+        for spec in options::in_help_order().filter(|spec| spec.in_file) {
+            let value = config.kept(spec.name, read(json, spec));
+            let given = value.map(|value| spec.give(&mut config.options, value));
+            if let Some(Err(error)) = given {
+                config.problems.push((spec.name, error.to_string()));
+            }
         }
-        let mut notes: Vec<String> = problems.iter().map(|(_, message)| format!("{message}; it is not used")).collect();
+        let count = json.integer("num_return_sequences", 1..=u64::from(u32::MAX));
+        config.num_return_sequences =
+            config.kept("num_return_sequences", count).and_then(|count| usize::try_from(count).ok());
+        let ids = config.kept("bos_token_id", json.token_ids("bos_token_id"));
+        config.bos_token_id = ids.and_then(|ids| ids.first().copied());
+        let problems = config.problems.iter();
+        let mut notes: Vec<String> = problems.map(|(_, message)| format!("{message}; it is not used")).collect();
         notes.extend(not_obeyed(json));
-        options.problems = problems;
-        (options, notes)
+        (config, notes)
+    }
+
+    /// The value that was read; what is wrong with it is kept as a problem.
+    fn kept<T>(&mut self, key: &'static str, read: Result<Option<T>, ModelError>) -> Option<T> {
+        read.unwrap_or_else(|error| {
+            self.problems.push((key, error.to_string()));
+            None
+        })
     }
 
     /// Why a key's value cannot be used, in one line that names the file; `None` if it can, or is not given.
@@ -143,31 +68,60 @@ impl GenerationConfig {
     }
 }
 
-/// Reads keys, and keeps what is wrong with them.
-struct Reader<'a> {
-    json: &'a JsonFile,
-    problems: &'a mut Vec<(&'static str, String)>,
+/// Reads an option.
+fn read(json: &JsonFile, spec: &Spec) -> Result<Option<options::Value>, ModelError> {
+    use options::Value::{Double, Ids, Single, Stopping, Switch, Texts, Whole};
+    let key = spec.name;
+    let whole = |largest: u64| {
+        let least = if let Bound::Included(least) = spec.range.0 { least as u64 } else { 0 };
+        json.integer(key, least..=largest)
+    };
+    let number = || in_words(spec.range);
+    Ok(match spec.kind {
+        Kind::Switch => json.boolean(key)?.map(Switch),
+        // Some servers switch it off so.
+        _ if key == options::specs::top_k.name && json.get(key).and_then(Value::as_f64) == Some(-1.0) => Some(Whole(0)),
+        Kind::Whole { largest } => whole(largest)?.map(Whole),
+        Kind::Count => whole(u32::MAX.into())?.map(Whole),
+        Kind::Single => json.number(key, &number(), |value| spec.contains(value.into()))?.map(Single),
+        Kind::Double => {
+            let valid = |value: &Value| value.as_f64().filter(|&number| spec.contains(number));
+            json.value(key, number, valid)?.map(Double)
+        }
+        Kind::Stopping => {
+            let word = |value: &Value| match value {
+                Value::Bool(true) => Some(EarlyStopping::WhenEnoughEnded),
+                Value::Bool(false) => Some(EarlyStopping::WhenUnlikely),
+                Value::String(word) if word == "never" => Some(EarlyStopping::Never),
+                _ => None,
+            };
+            json.value(key, || spec.kind.to_string(), word)?.map(Stopping)
+        }
+        Kind::Texts => {
+            let texts = |value: &Value| value.as_array()?.iter().map(|text| Some(text.as_str()?.to_owned())).collect();
+            json.value(key, || "a list of texts".to_owned(), texts)?.map(Texts)
+        }
+        Kind::Ids => json.token_ids(key)?.map(Ids),
+    })
 }
 
-impl Reader<'_> {
-    fn value<T>(
-        &mut self,
-        key: &'static str,
-        read: impl FnOnce(&JsonFile, &'static str) -> Result<Option<T>, ModelError>,
-    ) -> Option<T> {
-        read(self.json, key).unwrap_or_else(|error| {
-            self.problems.push((key, error.to_string()));
-            None
-        })
-    }
-
-    fn count(&mut self, key: &'static str, least: u64) -> Option<usize> {
-        let number = self.value(key, |json, key| json.integer(key, least..=u64::from(u32::MAX)));
-        number.and_then(|number| usize::try_from(number).ok())
-    }
-
-    fn number(&mut self, key: &'static str, expected: &str, valid: impl Fn(f32) -> bool) -> Option<f32> {
-        self.value(key, |json, key| json.number(key, expected, valid))
+/// How messages call a range of numbers.
+fn in_words(range: Range) -> String {
+    let least = match range.0 {
+        Bound::Included(least) => Some(format!("≥ {least}")),
+        Bound::Excluded(limit) => Some(format!("> {limit}")),
+        Bound::Unbounded => None,
+    };
+    let most = match range.1 {
+        Bound::Included(most) => Some(format!("≤ {most}")),
+        Bound::Excluded(limit) => Some(format!("< {limit}")),
+        Bound::Unbounded => None,
+    };
+    match (range, least, most) {
+        ((Bound::Included(least), Bound::Included(most)), ..) => format!("a number from {least} to {most}"),
+        (_, None, None) => "a finite number".to_owned(),
+        (_, Some(least), Some(most)) => format!("a number {least} and {most}"),
+        (_, least, most) => format!("a number {}", least.or(most).unwrap_or_default()),
     }
 }
 
@@ -208,8 +162,9 @@ fn not_obeyed(json: &JsonFile) -> Option<String> {
         Some(_) if key == "max_length" && json.get("max_new_tokens").is_some() => false,
         Some(value) => off.is_none() || value.as_f64() != off,
     };
+    let ignored = OTHERS_OBEY.iter().filter(|(key, _)| options::find(key).is_none());
     let keys: Vec<String> =
-        OTHERS_OBEY.iter().filter(|&&(key, off)| in_effect(key, off)).map(|(key, _)| format!("{key:?}")).collect();
+        ignored.filter(|&&(key, off)| in_effect(key, off)).map(|(key, _)| format!("{key:?}")).collect();
     if keys.is_empty() {
         return None;
     }
@@ -243,10 +198,10 @@ mod tests {
     #[test]
     fn values_that_cannot_be_used_are_left_out() {
         let json = JsonFile::parse(Path::new("g.json"), br#"{"top_p": 0, "top_k": -1, "eos_token_id": -1}"#).unwrap();
-        let (options, notes) = GenerationConfig::from_json(&json);
+        let (config, notes) = GenerationConfig::from_json(&json);
         let problem = "g.json: key \"top_p\" is 0, expected a number > 0 and ≤ 1";
-        assert_eq!((options.top_p, options.problem("top_p")), (None, Some(problem)));
-        assert_eq!((options.top_k, options.eos_token_id.as_deref()), (Some(0), Some(&[][..])));
-        assert_eq!((options.problem("top_k"), notes), (None, vec![format!("{problem}; it is not used")]));
+        assert_eq!((config.options.top_p, config.problem("top_p")), (None, Some(problem)));
+        assert_eq!((config.options.top_k, config.options.eos_token_id.as_deref()), (Some(0), Some(&[][..])));
+        assert_eq!((config.problem("top_k"), notes), (None, vec![format!("{problem}; it is not used")]));
     }
 }

@@ -58,7 +58,7 @@ use serde_json::{Map, Value};
 
 pub use self::config::Config;
 pub use self::error::ModelError;
-pub use self::generation_config::{EarlyStopping, GenerationConfig};
+pub use self::generation_config::GenerationConfig;
 pub use self::hub::HubError;
 pub use self::layout::Layout;
 pub use self::rotary::{Frequencies, Rope, RopeError};
@@ -66,6 +66,7 @@ pub use self::save::SaveOptions;
 pub use self::synthetic::SyntheticSpec;
 pub use self::tensor::{Dtype, Tensor};
 pub use self::weights_file::Format;
+pub use crate::options::EarlyStopping;
 pub use crate::tokenizer::Tokenizer;
 
 use self::config::declared_context;
@@ -296,7 +297,7 @@ impl Model {
             characters::tokenizer(map, path, config.vocab_size)
         })?;
         config.bos_token_id = generation.bos_token_id.or(config.bos_token_id).or(tokenizer.bos_token_id);
-        if let Some(ids) = &generation.eos_token_id {
+        if let Some(ids) = &generation.options.eos_token_id {
             config.eos_token_ids.clone_from(ids);
         } else if config.eos_token_ids.is_empty() {
             config.eos_token_ids.extend(tokenizer.eos_token_id);

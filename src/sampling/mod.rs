@@ -5,7 +5,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `options` | what a caller may ask for, and its valid ranges |
+//! | `options` | what the options mean together; `crate::options` defines each |
 //! | `params` | the same as the device reads it: [`SamplerParams`], [`SamplerState`] |
 //! | `tables` | the powers of two behind the weights |
 //! | `philox` | the counter-based random numbers |

@@ -103,7 +103,7 @@ fn minus_one_is_no_token() {
     let model = small.load().unwrap();
     assert_eq!((model.config.eos_token_ids, model.config.bos_token_id), (vec![1], None));
     let model = small.file("generation_config.json", "{\"eos_token_id\": -1, \"top_k\": -1}").load().unwrap();
-    assert_eq!((model.config.eos_token_ids, model.generation.top_k), (vec![], Some(0)));
+    assert_eq!((model.config.eos_token_ids, model.generation.options.top_k), (vec![], Some(0)));
     assert!(model.notes.is_empty());
 }
 
@@ -148,21 +148,22 @@ fn special_tokens_come_from_either_file() {
 #[test]
 fn generation_options_are_read_and_checked() {
     let load = |text: &str| Small::new().file("generation_config.json", text).load().unwrap().generation;
-    let options = load(
+    let config = load(
         r#"{"max_new_tokens": 7, "min_new_tokens": 0, "do_sample": false, "temperature": 0, "top_k": 0,
             "top_p": 1, "min_p": 0.5, "repetition_penalty": 1.5, "presence_penalty": -1,
             "frequency_penalty": 0.25, "num_beams": 4, "length_penalty": -2.0, "early_stopping": "never",
             "num_return_sequences": 2, "eos_token_id": 1, "bos_token_id": [2],
             "seed": 18446744073709551615, "transformers_version": "5.0", "use_cache": true}"#,
     );
+    let options = &config.options;
     assert_eq!((options.max_new_tokens, options.min_new_tokens), (Some(7), Some(0)));
     assert_eq!((options.do_sample, options.temperature, options.top_k), (Some(false), Some(0.0), Some(0)));
     assert_eq!((options.top_p, options.min_p), (Some(1.0), Some(0.5)));
     assert_eq!((options.repetition_penalty, options.presence_penalty), (Some(1.5), Some(-1.0)));
     assert_eq!((options.frequency_penalty, options.num_beams), (Some(0.25), Some(4)));
     assert_eq!((options.length_penalty, options.early_stopping), (Some(-2.0), Some(EarlyStopping::Never)));
-    assert_eq!((options.num_return_sequences, options.seed), (Some(2), Some(u64::MAX)));
-    assert_eq!((options.eos_token_id, options.bos_token_id), (Some(vec![1]), Some(2)));
+    assert_eq!((config.num_return_sequences, options.seed), (Some(2), Some(u64::MAX)));
+    assert_eq!((options.eos_token_id.as_deref(), config.bos_token_id), (Some(&[1][..]), Some(2)));
     assert_eq!(load("{}"), load(r#"{"temperature": null, "top_k": null, "something": [1]}"#));
     for (option, message) in [
         ("\"temperature\": -1", "\"temperature\" is -1, expected a number ≥ 0"),

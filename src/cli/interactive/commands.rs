@@ -1,25 +1,18 @@
 //! The commands of the prompt loop: their names, their help, and what a line asks for.
 
 use crate::cli::format;
+use bdh_gpu::options::{self, Command, OPTIONS, Spec};
 
 /// A command's name, its argument, and what it does.
+#[derive(Clone, Copy)]
 pub struct Entry {
     pub name: &'static str,
     argument: &'static str,
     help: &'static str,
 }
 
-/// Every command, in the order of the help.
-pub const COMMANDS: [Entry; 19] = [
-    entry("temp", "T", "temperature, 0 or more: below 1 is safer, above 1 wilder, 0 greedy"),
-    entry("top_k", "K", "draw from the K likeliest tokens; 0 is all"),
-    entry("top_p", "P", "draw from the likeliest tokens of this share, above 0, up to 1 (all)"),
-    entry("min_p", "P", "draw from tokens with this share of the likeliest one's probability, 0 to 1"),
-    entry("penalty", "R", "repetition penalty, above 0: above 1 repeats less, 1 does nothing"),
-    entry("max_tokens", "N", "tokens to generate each turn"),
-    entry("beams", "N", "follow the N likeliest texts, 1 to 1024, instead of drawing; 1 draws"),
-    entry("seed", "N", "seed of the random numbers; random chooses a new one"),
-    entry("stop", "TEXT", "end the text before this one (\\n is a line end); off for none"),
+/// The commands that set no option of the table.
+const OTHERS: [Entry; 10] = [
     entry("context", "N", "let text older than N tokens fade, or full"),
     entry("settings", "", "show all of these"),
     entry("undo", "", "take back the last turn"),
@@ -36,6 +29,17 @@ const fn entry(name: &'static str, argument: &'static str, help: &'static str) -
     Entry { name, argument, help }
 }
 
+/// Every command, in the order of the help: those that set an option first.
+pub fn all() -> impl Iterator<Item = Entry> {
+    let of_options = of_options().map(|(command, _)| entry(command.name, command.value_name, command.help));
+    of_options.chain(OTHERS)
+}
+
+/// The commands that set an option of the table, and these options.
+pub fn of_options() -> impl Iterator<Item = (&'static Command, &'static Spec)> {
+    OPTIONS.into_iter().filter_map(|spec| Some((spec.command.as_ref()?, spec)))
+}
+
 const INTRODUCTION: &str = "\
 Type a text and the model goes on with it. The conversation is one text: what you type is added to
 its end, exactly as typed. Ctrl-C stops the text. A line that begins with / is a command; a setting
@@ -45,7 +49,7 @@ without a value is shown:
 /// What /help says.
 pub fn help() -> String {
     let mut text = INTRODUCTION.to_string();
-    for Entry { name, argument, help } in &COMMANDS {
+    for Entry { name, argument, help } in all() {
         text.push_str(&format!("  {:<17} {help}\n", format!("/{name} {argument}")));
     }
     text
@@ -76,7 +80,7 @@ pub fn parse(line: &str) -> Line<'_> {
     let Some(command) = line.strip_prefix('/') else { return Line::Text(line) };
     let (word, argument) = command.trim_end().split_once(char::is_whitespace).unwrap_or((command.trim_end(), ""));
     let name = word.to_lowercase().replace('-', "_");
-    match COMMANDS.iter().find(|entry| entry.name == name) {
+    match all().find(|entry| entry.name == name) {
         Some(entry) => Line::Command(entry.name, argument.trim_start()),
         None => Line::Unknown(word, closest(&name)),
     }
@@ -93,12 +97,11 @@ pub fn unknown(word: &str, closest: Option<&str>) -> String {
 
 /// The command that a word was probably meant to be.
 fn closest(word: &str) -> Option<&'static str> {
-    // Names that people know from elsewhere.
-    let known = [("temperature", "temp"), ("repetition_penalty", "penalty"), ("max_new_tokens", "max_tokens")];
-    if let Some((_, name)) = known.iter().find(|(alias, _)| *alias == word) {
-        return Some(name);
+    // The option's name elsewhere.
+    if let Some(command) = options::find(word).and_then(|spec| spec.command.as_ref()) {
+        return Some(command.name);
     }
-    let names = COMMANDS.iter().map(|entry| entry.name);
+    let names = all().map(|entry| entry.name);
     let (distance, name) = names.map(|name| (edits(word, name), name)).min()?;
     (distance <= 1 + name.len() / 3).then_some(name)
 }
@@ -157,7 +160,7 @@ mod tests {
     #[test]
     fn the_help_names_every_command_within_a_terminals_width() {
         let help = help();
-        assert!(COMMANDS.iter().all(|entry| help.contains(&format!("  /{}", entry.name))));
+        assert!(all().all(|entry| help.contains(&format!("  /{}", entry.name))));
         assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
     }
 }

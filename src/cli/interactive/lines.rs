@@ -1,6 +1,6 @@
 //! Where lines come from: a terminal with editing, history and completion, or a pipe.
 
-use super::commands::COMMANDS;
+use super::commands;
 use crate::cli::failure::Failure;
 use crate::cli::format;
 use crate::cli::input::LONGEST;
@@ -161,7 +161,7 @@ impl Completer for Assistant {
             return self.files.complete(line, position, context);
         }
         let pair = |name: &str| Pair { display: name.to_string(), replacement: format!("{name} ") };
-        let names = COMMANDS.iter().map(|entry| format!("/{}", entry.name));
+        let names = commands::all().map(|entry| format!("/{}", entry.name));
         let fitting = names.filter(|name| typed.starts_with('/') && name.starts_with(typed));
         Ok((0, fitting.map(|name| pair(&name)).collect()))
     }

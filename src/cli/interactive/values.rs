@@ -1,19 +1,28 @@
 //! The settings of the prompt loop: shown, and changed.
 
+use super::commands;
 use crate::cli::advice;
 use crate::cli::args;
 use crate::cli::failure::Failure;
 use crate::cli::format;
-use bdh_gpu::generation::{Context, Settings};
+use crate::cli::settings::parse;
+use bdh_gpu::generation::{Context, Request, Settings};
 use bdh_gpu::model::forgetting::{Forgetting, default_tau};
+use bdh_gpu::options::{self, Effect, Kind, Spec, Value, specs};
 
 /// Names of all settings, in the order of /settings.
-pub const NAMES: [&str; 10] =
-    ["temp", "top_k", "top_p", "min_p", "penalty", "max_tokens", "beams", "seed", "stop", "context"];
+pub fn names() -> impl Iterator<Item = &'static str> {
+    commands::of_options().map(|(command, _)| command.name).chain(["context"])
+}
+
+/// The option that a command sets; `None` for the context, which is no option of the table.
+fn option(name: &str) -> Option<&'static Spec> {
+    commands::of_options().find(|(command, _)| command.name == name).map(|(_, spec)| spec)
+}
 
 /// All settings, one on a line.
 pub fn all(settings: &Settings, forgetting: Forgetting) -> String {
-    let rows: Vec<(&str, String)> = NAMES.iter().map(|&name| (name, value(name, settings, forgetting))).collect();
+    let rows: Vec<(&str, String)> = names().map(|name| (name, value(name, settings, forgetting))).collect();
     format::pairs(&rows)
 }
 
@@ -23,54 +32,43 @@ pub fn show(name: &str, settings: &Settings, forgetting: Forgetting) -> String {
 }
 
 fn value(name: &str, settings: &Settings, forgetting: Forgetting) -> String {
-    let Settings { options, num_beams, .. } = settings;
-    let sampling = &options.sampling;
-    let drawn = |value: String| if settings.uses_beams() { format!("{value} (no effect with beams)") } else { value };
-    match name {
-        "temp" if !sampling.do_sample => drawn("0 (greedy)".to_string()),
-        "temp" => drawn(sampling.temperature.to_string()),
-        "top_k" if sampling.top_k == 0 => drawn("0 (all)".to_string()),
-        "top_k" => drawn(sampling.top_k.to_string()),
-        "top_p" => drawn(sampling.top_p.to_string()),
-        "min_p" => drawn(sampling.min_p.to_string()),
-        "penalty" => sampling.repetition_penalty.to_string(),
-        "max_tokens" => options.max_new_tokens.to_string(),
-        "beams" => num_beams.to_string(),
-        "seed" => drawn(options.seed.unwrap_or_default().to_string()),
-        "stop" if options.stop.is_empty() => "off".to_string(),
-        "stop" => options.stop.iter().map(|stop| format!("{stop:?}")).collect::<Vec<_>>().join(" "),
-        _ => match forgetting {
+    let Some(spec) = option(name) else {
+        return match forgetting {
             Forgetting::Full => "full".to_string(),
             Forgetting::After { context, tau } => format!("{context} (older text fades with time constant {tau})"),
-        },
+        };
+    };
+    let sampling = &settings.options.sampling;
+    let value = match spec.given(&settings.request()) {
+        _ if spec.name == specs::temperature.name && !sampling.do_sample => "0 (greedy)".to_string(),
+        _ if spec.name == specs::top_k.name && sampling.top_k == 0 => "0 (all)".to_string(),
+        Some(Value::Texts(texts)) if texts.is_empty() => "off".to_string(),
+        value => value.map_or("0".to_string(), |value| value.to_string()),
+    };
+    match spec.effect {
+        Effect::Drawing | Effect::OnlyDrawing if settings.uses_beams() => format!("{value} (no effect with beams)"),
+        _ => value,
     }
 }
 
 /// The settings with one of them changed; an error leaves them as they are.
 pub fn changed(settings: &Settings, name: &str, text: &str) -> Result<Settings, Failure> {
-    let mut new = settings.clone();
     let wrong = |expected: String| Failure::Usage(format!("/{name} {}: {expected}", format::excerpt(text)));
-    let sampling = &mut new.options.sampling;
-    match name {
-        "temp" => {
-            sampling.temperature = args::number(text).map_err(wrong)?;
-            sampling.do_sample = true;
-        }
-        "top_k" => sampling.top_k = args::whole(text).map_err(wrong)?,
-        "top_p" => sampling.top_p = args::number(text).map_err(wrong)?,
-        "min_p" => sampling.min_p = args::number(text).map_err(wrong)?,
-        "penalty" => sampling.repetition_penalty = args::number(text).map_err(wrong)?,
-        "max_tokens" => new.options.max_new_tokens = args::whole(text).map_err(wrong)?,
-        "beams" => new.num_beams = args::whole(text).map_err(wrong)?,
-        "seed" if text.eq_ignore_ascii_case("random") => new.options.seed = Some(rand::random::<u32>().into()),
-        "seed" => {
-            let seed = args::whole(text).map_err(|expected| wrong(expected + ", or random"))?;
-            new.options.seed = Some(seed);
-        }
-        "stop" if text.eq_ignore_ascii_case("off") => new.options.stop.clear(),
-        _ => new.options.stop = vec![unescape(text)],
-    }
-    match new.validate() {
+    let spec = option(name).ok_or_else(|| wrong("expected a setting".to_string()))?;
+    let is_seed = spec.name == specs::seed.name;
+    let value = match spec.kind {
+        _ if is_seed && text.eq_ignore_ascii_case("random") => Value::Whole(rand::random::<u32>().into()),
+        Kind::Texts if text.eq_ignore_ascii_case("off") => Value::Texts(Vec::new()),
+        Kind::Texts => Value::Texts(vec![unescape(text)]),
+        _ => parse(spec, text).map_err(|expected| wrong(expected + if is_seed { ", or random" } else { "" }))?,
+    };
+    // A temperature asks for drawing.
+    let do_sample = (spec.name == specs::temperature.name).then_some(true);
+    let mut request = Request { do_sample, ..Request::default() };
+    let mut new = settings.clone();
+    let given = spec.give(&mut request, value).map_err(Into::into);
+    new.apply(&request);
+    match given.and_then(|()| new.validate()) {
         Ok(()) => Ok(new),
         Err(error) => Err(Failure::Usage(advice::generation(&error, command))),
     }
@@ -78,13 +76,8 @@ pub fn changed(settings: &Settings, name: &str, text: &str) -> Result<Settings, 
 
 /// An option as a command: `/temp`.
 fn command(option: &str) -> String {
-    let name = match option {
-        "temperature" => "temp",
-        "repetition_penalty" => "penalty",
-        "num_beams" => "beams",
-        other => other,
-    };
-    format!("/{name}")
+    let command = options::find(option).and_then(|spec| spec.command.as_ref());
+    format!("/{}", command.map_or(option, |command| command.name))
 }
 
 /// How much of the past is to count.

@@ -1,10 +1,7 @@
 //! Options of the beam search.
 
-use crate::model::EarlyStopping;
-use crate::options::OutOfRange;
-
-/// Largest number of beams.
-pub const MAX_BEAMS: usize = 1024;
+pub use crate::options::MAX_BEAMS;
+use crate::options::{EarlyStopping, OutOfRange, Value, defaults, specs};
 
 /// How to search. What is done to each step's log-probabilities is for
 /// [`SamplerParams`](crate::sampling::SamplerParams) to say.
@@ -32,9 +29,9 @@ impl Default for BeamOptions {
         Self {
             num_beams: 4,
             num_return_sequences: 1,
-            length_penalty: 1.0,
-            early_stopping: EarlyStopping::WhenUnlikely,
-            max_new_tokens: 100,
+            length_penalty: defaults::length_penalty,
+            early_stopping: defaults::early_stopping,
+            max_new_tokens: defaults::max_new_tokens,
             eos_token_ids: Vec::new(),
             stop: Vec::new(),
         }
@@ -48,17 +45,12 @@ impl BeamOptions {
     /// [`BeamError`] for the first option that is out of range.
     pub fn validate(&self) -> Result<(), BeamError> {
         let Self { num_beams, num_return_sequences, length_penalty, .. } = *self;
-        if !(1..=MAX_BEAMS).contains(&num_beams) {
-            let range = format!("at least 1 and at most {MAX_BEAMS}");
-            return Err(OutOfRange::new("num_beams", range, num_beams).into());
-        }
+        specs::num_beams.check(&Value::Whole(num_beams as u64))?;
         if !(1..=num_beams).contains(&num_return_sequences) {
             let range = format!("at least 1 and at most the number of beams ({num_beams})");
             return Err(OutOfRange::new("num_return_sequences", range, num_return_sequences).into());
         }
-        if !length_penalty.is_finite() {
-            return Err(OutOfRange::new("length_penalty", "finite", length_penalty).into());
-        }
+        specs::length_penalty.check(&Value::Double(length_penalty))?;
         if self.stop.iter().any(String::is_empty) {
             return Err(BeamError::EmptyStop);
         }

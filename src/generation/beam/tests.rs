@@ -68,17 +68,7 @@ fn check(options: &BeamOptions, sampling: &SamplingOptions, expected: [(&[u32], 
     }
 }
 
-pub(super) const GREEDY: SamplingOptions = SamplingOptions {
-    do_sample: false,
-    temperature: 1.0,
-    top_k: 0,
-    top_p: 1.0,
-    min_p: 0.0,
-    repetition_penalty: 1.0,
-    presence_penalty: 0.0,
-    frequency_penalty: 0.0,
-    min_new_tokens: 0,
-};
+pub(super) const GREEDY: SamplingOptions = SamplingOptions { do_sample: false, ..SamplingOptions::DEFAULT };
 
 // The expected texts and scores of the next four tests are those of transformers.
 
