@@ -1,7 +1,9 @@
 //! Random inputs of the sampler, the awkward ones included.
 
 use super::random::Random;
+use crate::options::{Effect, Request, Value};
 use crate::sampling::{EOS_BIT, PROMPT_BIT, SamplerParams, SamplingOptions};
+use std::ops::Bound;
 
 /// One call of the sampler.
 pub(super) struct SamplingCase {
@@ -76,12 +78,24 @@ fn options(vocab: usize, random: &mut Random) -> SamplingOptions {
     if random.one_in(3) {
         options.min_p = random.unit() * 0.3;
     }
-    if random.one_in(2) {
-        options.repetition_penalty = 0.5 + random.unit() * 1.5;
-    }
-    if random.one_in(2) {
-        options.frequency_penalty = random.normal();
-        options.presence_penalty = random.normal();
-    }
+    options.apply(&changed_logits(&options, random));
     options
+}
+
+/// Half of the options that change logits, such as penalties, each at random in its range.
+fn changed_logits(options: &SamplingOptions, random: &mut Random) -> Request {
+    let mut request = Request::default();
+    for (spec, value) in options.request().values() {
+        if spec.effect == Effect::Always && matches!(value, Value::Single(_)) && random.one_in(2) {
+            let value = match spec.range {
+                (Bound::Unbounded, Bound::Unbounded) => random.normal(),
+                (Bound::Included(least) | Bound::Excluded(least), Bound::Unbounded) => {
+                    least as f32 + 0.5 + random.unit() * 1.5
+                }
+                (_, Bound::Included(most) | Bound::Excluded(most)) => most as f32 * random.unit(),
+            };
+            spec.give(&mut request, Value::Single(value)).expect("a number");
+        }
+    }
+    request
 }
