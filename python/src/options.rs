@@ -123,7 +123,7 @@ impl Options {
     }
 }
 
-/// The keywords that every generating method takes beside max_new_tokens, each with its type in the stubs.
+/// The keywords of every generating method, max_new_tokens aside, each with its type in the stubs.
 pub fn keywords() -> Vec<(&'static str, &'static str)> {
     let specs = options::in_help_order().filter(|spec| spec.name != options::specs::max_new_tokens.name);
     specs

@@ -1,4 +1,4 @@
-//! How to generate, as `generate` and `interactive` are told: an argument for every row of the table of options.
+//! How to generate, as `generate` and `interactive` are told: an argument for every option.
 
 use super::args;
 use super::failure::Failure;

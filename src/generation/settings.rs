@@ -110,7 +110,7 @@ impl Settings {
     }
 }
 
-/// The first option given that decides how tokens are drawn; the opposite's name of a switch that is off.
+/// The first option given that asks for drawing; of a switch that is off, its opposite's name.
 fn asks_for_drawing(request: &Request) -> Option<&'static str> {
     let drawing = request.values().find(|(spec, _)| spec.effect == Effect::Drawing);
     drawing.map(|(spec, value)| match spec.opposite {

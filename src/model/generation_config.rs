@@ -9,7 +9,8 @@ use std::ops::Bound;
 /// What generation_config.json says; `None` where it says nothing, or nothing that can be used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// The options that the file gives. A list of end-of-sequence ids that is empty says that there are none.
+    /// The options that the file gives. An empty list of end-of-sequence ids says that there are
+    /// none.
     pub options: Request,
     /// Texts to return per prompt, ≥ 1.
     pub num_return_sequences: Option<usize>,

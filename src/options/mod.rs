@@ -1,4 +1,4 @@
-//! Generation options: each is defined once, as a row of [`table`].
+//! Generation options: each is defined once, as a row of `table.rs`.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -7,10 +7,11 @@
 //! | `spec` | a row at run time: [`Spec`] |
 //! | `value` | a value of any option: [`Value`], and its type: [`Kind`] |
 //!
-//! Whatever names options goes through the rows: the command line and the prompt loop make arguments and commands of
-//! them, [`GenerationConfig`](crate::model::GenerationConfig) reads and writes their keys, the Python package takes
-//! their names as keywords. All fill a [`Request`]; [`Settings`](crate::generation::Settings) merges what the caller
-//! asks for, what the model asks for and the defaults, in this order.
+//! Every interface walks over the rows: the command line makes arguments of them and the prompt
+//! loop commands, [`GenerationConfig`](crate::model::GenerationConfig) reads and writes their keys,
+//! the Python package takes their names as keywords. Each fills a [`Request`].
+//! [`Settings`](crate::generation::Settings) merges the caller's over the model's over the
+//! defaults.
 //!
 //! ```
 //! use bdh_gpu::options::{self, Request, Value};
@@ -19,7 +20,8 @@
 //! let mut request = Request::default();
 //! spec.give(&mut request, Value::Single(0.9)).expect("a number");
 //! assert_eq!(request.top_p, Some(0.9));
-//! assert_eq!(spec.check(&Value::Single(1.5)).unwrap_err().to_string(), "top_p must be above 0 and at most 1, got 1.5");
+//! let error = spec.check(&Value::Single(1.5)).unwrap_err();
+//! assert_eq!(error.to_string(), "top_p must be above 0 and at most 1, got 1.5");
 //! ```
 
 mod rows;

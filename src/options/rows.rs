@@ -1,10 +1,11 @@
 //! From rows to structures.
 
-/// Makes structures of the rows in `table.rs`, each `name: type = default => { fields of Spec }` with the documentation
-/// of the field before it.
+/// Makes structures of the rows in `table.rs`, each `name: type = default => { fields of Spec }`
+/// below the documentation of the field.
 ///
-/// `SamplingOptions` gets the rows of the first block as fields, `Request` those of both, as options. `specs` has a
-/// [`Spec`](super::Spec) for each row by its name, `OPTIONS` all of them, and `defaults` the defaults with their types.
+/// `SamplingOptions` gets the rows of the first block as fields, `Request` those of both blocks, as
+/// `Option`s. `specs` holds the `Spec` of each row under its name, `OPTIONS` all of them, and
+/// `defaults` the defaults with their types.
 macro_rules! options {
     (
         SamplingOptions {
@@ -20,8 +21,8 @@ macro_rules! options {
     ) => {
         /// How the next token is chosen from the logits.
         ///
-        /// The order is: penalties, bans, temperature, top-k, top-p, min-p, draw. The default draws from
-        /// the model's own distribution, unchanged.
+        /// The order is: penalties, bans, temperature, top-k, top-p, min-p, draw. The default draws
+        /// from the model's own distribution, unchanged.
         #[derive(Clone, Copy, Debug, PartialEq)]
         pub struct SamplingOptions {
             $($(#[$sampling_doc])* pub $sampling: $sampling_type,)*
@@ -48,7 +49,8 @@ macro_rules! options {
             }
         }
 
-        /// What a caller asks for, or the files of a model; what is `None` is left to the model, or to the defaults.
+        /// What a caller or a model's file asks for; `None` leaves an option to the model, or to
+        /// its default.
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Request {
             $($(#[$sampling_doc])* pub $sampling: Option<$sampling_type>,)*

@@ -12,8 +12,8 @@ pub type Range = (Bound<f64>, Bound<f64>);
 pub enum Effect {
     /// However tokens are chosen.
     Always,
-    /// In drawing. A caller who gives the option asks for drawing: the model's own `num_beams` and its `do_sample`
-    /// false give way.
+    /// In drawing. A caller who gives the option asks for drawing: the model's own `num_beams` and
+    /// its `do_sample` false give way.
     Drawing,
     /// In drawing, which it does not ask for.
     OnlyDrawing,

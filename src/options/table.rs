@@ -1,11 +1,12 @@
 //! The table of generation options.
 //!
-//! A row holds all that an option is: its documentation for Rust, `name: type = default`, and fields of [`Spec`] that
-//! differ from [`Spec::ROW`]. Rows of the first block are fields of [`SamplingOptions`]: what the sampler reads. Users
-//! see the options in this order: `/help`, `/settings`, and within each heading of `--help`.
+//! A row is an option's documentation for Rust, `name: type = default`, and the fields of [`Spec`]
+//! that differ from [`Spec::ROW`]. Rows of the first block are fields of [`SamplingOptions`], which
+//! the sampler reads. Users see the options in this order: in the prompt loop, and under each
+//! heading of a help text.
 //!
-//! How many texts there are (`num_return_sequences`), how much of them is shown (`echo`) and how much of the past counts
-//! (`context`, `forget_tau`) are no rows: none of these changes how a text is generated.
+//! `num_return_sequences` (how many texts), `echo` (how much of them is shown), `context` and
+//! `forget_tau` (how much of the past counts) are no rows: they belong to a whole call or session.
 
 use super::rows::options;
 use super::spec::{Command, Effect, Range, Spec};
