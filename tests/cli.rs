@@ -101,6 +101,18 @@ fn an_empty_prompt_starts_from_a_line_end() {
     assert_eq!(generate(&["-p", "\n", "-n", "8", "--greedy"]).ok(), format!("\n{empty}"));
 }
 
+/// The shipped model's own options, and the texts of others, which do not depend on these.
+#[test]
+fn options_replace_the_models_defaults_one_by_one() {
+    let text = |options: &[&str]| generate(&[&["-p", "KING:", "--seed", "1", "-n", "60", "-q"], options].concat()).ok();
+    let own = "KING:\nThe clouds men may shall be satisfied.\n\nFirst Citizen:\nSir,\n";
+    assert_eq!(text(&[]), own);
+    assert_eq!(text(&["--temperature", "1", "--min-p", "0.1", "--top-k", "0", "--top-p", "1"]), own);
+    let others = "KING:\nThe contrary the old all hand, the loss of war\nTo wail them\n";
+    assert_eq!(text(&["--temperature", "0.8", "--min-p", "0", "--top-k", "50"]), others);
+    assert_ne!(text(&["--temperature", "0.8", "--top-k", "50"]), others, "min-p is still the model's");
+}
+
 #[test]
 fn a_prompt_may_come_from_anywhere() {
     let options = ["-n", "8", "--greedy", "--quiet"];
@@ -231,7 +243,8 @@ fn info_describes_the_shipped_model() {
     insta::assert_snapshot!("info", run(&["info"]).ok());
     let object = run(&["info", "--format", "json"]).json();
     assert_eq!(object["parameters"], 1_638_400);
-    assert_eq!(object["generation"]["temperature"], 0.8);
+    assert_eq!(object["generation"]["temperature"], 1.0);
+    assert_eq!(object["generation"]["min_p"], 0.1);
     assert_eq!(object["forgetting"], serde_json::json!({ "context": 256, "tau": 128.0 }));
     let object = run(&["info", "--format", "json", "--model", &golden("micro")]).json();
     assert_eq!((&object["name"], &object["forgetting"]), (&Value::from("micro"), &Value::Null));

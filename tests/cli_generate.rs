@@ -287,7 +287,7 @@ fn streamed_text_is_the_same_for_fifty_prompts() {
     for seed in 0..50 {
         let prompt = ["Café ", "", "KING:", "\u{1f409}", "To be"][seed % 5];
         let seed = seed.to_string();
-        let options = ["-n", "40", "--seed", &seed, "--temperature", "3", "--top-k", "0", "--quiet"];
+        let options = ["-n", "40", "--seed", &seed, "--temperature", "3", "--min-p", "0", "--quiet"];
         let text = |stream| generate(&[&["-p", prompt, stream], &options[..]].concat()).ok();
         let streamed = text("--stream");
         assert_eq!(streamed, text("--no-stream"), "seed {seed}");

@@ -36,7 +36,7 @@ fn settings_persist_and_are_shown() {
     let lines = "/temp 0\n/max_tokens 3\n/top_k 5\n/stop x\\n\nTo be or \n/max_tokens\n/top-k\n/settings\n";
     let text = piped(&["--seed", "4"], lines).ok();
     let expected = "the\nmax_tokens 3\ntop_k 5\n\
-        temp        0\ntop_k       5\ntop_p       1\nmin_p       0\npenalty     1\nmax_tokens  3\nbeams       1\n\
+        temp        0\ntop_k       5\ntop_p       1\nmin_p       0.1\npenalty     1\nmax_tokens  3\nbeams       1\n\
         seed        4\nstop        \"x\\n\"\ncontext     256 (older text fades with time constant 128)\n";
     assert_eq!(text, expected);
 }

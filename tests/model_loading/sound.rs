@@ -81,8 +81,8 @@ fn the_shipped_model_comes_with_all_its_files() {
         assert_eq!(model.config.parameters(), 1_638_400);
         assert_eq!(model.config.trained_context, Some(256));
         let options = &model.generation.options;
-        assert_eq!((options.max_new_tokens, options.top_k), (Some(200), Some(50)));
-        assert_eq!((options.temperature, options.do_sample), (Some(0.8), Some(true)));
+        assert_eq!((options.max_new_tokens, options.do_sample), (Some(200), Some(true)));
+        assert_eq!((options.temperature, options.min_p), (Some(1.0), Some(0.1)));
         assert_eq!(model.training_args.unwrap()["batch_size"], 16);
         assert!(!model.stored_freqs && model.notes.is_empty());
     }
