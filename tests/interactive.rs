@@ -16,10 +16,12 @@ fn piped(arguments: &[&str], lines: &str) -> Run {
 }
 
 const GREEDY: [&str; 4] = ["--temperature", "0", "-n", "9"];
+/// What is typed is added as it is.
+const AS_IT_IS: [&str; 6] = ["--temperature", "0", "-n", "9", "--turns", "length"];
 
 #[test]
 fn lines_from_a_pipe_are_turns_of_one_text() {
-    let run = piped(&GREEDY, "To be or \n\r\n of\r\nquit\nnever read\n");
+    let run = piped(&AS_IT_IS, "To be or \n\r\n of\r\nquit\nnever read\n");
     assert_eq!(run.stderr, "");
     let text = run.ok();
     let (first, rest) = text.split_once('\n').expect("two turns");
@@ -31,19 +33,75 @@ fn lines_from_a_pipe_are_turns_of_one_text() {
     assert_eq!(piped(&GREEDY, "").ok(), "");
 }
 
+/// What the conversation of `lines` has become.
+fn position(arguments: &[&str], lines: &str) -> usize {
+    let text = piped(arguments, &format!("{lines}/stats\n")).ok();
+    let position = text.lines().find_map(|line| line.strip_prefix("position   ")).expect("a position");
+    position.replace(',', "").parse().expect("a number")
+}
+
+#[test]
+fn turns_end_where_they_are_told_to() {
+    let options = ["--seed", "2", "-n", "300", "--temperature", "1", "--min-p", "0.1"];
+    let turn = |turns: &str| piped(&options, &format!("/turns {turns}\nKING:\n")).ok();
+    let whole = turn("length");
+    assert_eq!(whole, generate(&[&["-p", "KING:", "--no-echo", "-q"], &options[..]].concat()).ok());
+    assert_eq!(turn("Paragraph"), piped(&options, "KING:\n").ok(), "the default");
+    let paragraph = turn("paragraph");
+    let line = turn("line");
+    // The white space before the first word ends nothing; the end of a turn is not shown twice.
+    assert!(paragraph.starts_with('\n') && !paragraph.trim().contains("\n\n"), "{paragraph:?}");
+    assert!(line.starts_with('\n') && !line.trim().contains('\n'), "{line:?}");
+    assert!(whole.starts_with(&format!("{paragraph}\n")) && paragraph.starts_with(&line), "{whole}");
+    assert!(line.len() < paragraph.len() && paragraph.len() < 300, "{whole}");
+    // The line ends that are not shown belong to the conversation.
+    let count = "KING:".len() + paragraph.len() + "\n".len();
+    assert_eq!(position(&options, "KING:\n"), count);
+    assert_eq!(position(&options, "/turns line\nKING:\n"), "KING:".len() + line.len());
+}
+
+/// A turn that is not complete does not run into what is typed next.
+#[test]
+fn what_is_typed_begins_a_line_or_a_paragraph() {
+    let turns = "To be or \nof\n";
+    for (option, between) in [("length", ""), ("line", "\n"), ("paragraph", "\n\n")] {
+        let options = [&GREEDY[..], &["--turns", option]].concat();
+        let text = piped(&options, turns).ok();
+        let next = text.strip_prefix("the world\n").expect("a first turn");
+        let prompt = format!("To be or the world{between}of");
+        let expected = generate(&["-p", &prompt, "--greedy", "-n", "9", "--no-echo", "-q"]).ok();
+        assert_eq!(next.trim(), expected.trim(), "{option}");
+        assert_eq!(position(&options, turns), prompt.len() + 9, "{option}");
+    }
+    // A stop text is no part of the conversation, the line end after a complete turn is.
+    let stopped = ["--temperature", "0", "-n", "300", "--stop", "\n\n"];
+    let complete = ["--temperature", "0", "-n", "300"];
+    assert_eq!(piped(&stopped, "To be or \nof\n").ok(), piped(&complete, "To be or \nof\n").ok());
+    // Beams are cut where the turn ends.
+    let beams = ["--num-beams", "2", "-n", "120"];
+    let whole = piped(&beams, "/turns length\nKING:\n").ok();
+    let turn = piped(&beams, "/turns line\nKING:\n").ok();
+    assert!(whole.starts_with(&turn) && turn.len() < whole.len(), "{whole:?} {turn:?}");
+    // Ends of sequence are banned before min_new_tokens, line ends are not.
+    let long = ["--seed", "1", "-n", "300", "--temperature", "1", "--turns", "line", "--min-new-tokens", "100"];
+    let text = piped(&long, "KING:\n").ok();
+    let whole = piped(&[&long[..], &["--turns", "length"]].concat(), "KING:\n").ok();
+    assert!(whole.starts_with(&text) && !text[100..text.len() - 1].contains('\n'), "{text:?}");
+}
+
 #[test]
 fn settings_persist_and_are_shown() {
     let lines = "/temp 0\n/max_tokens 3\n/top_k 5\n/stop x\\n\nTo be or \n/max_tokens\n/top-k\n/settings\n";
     let text = piped(&["--seed", "4"], lines).ok();
     let expected = "the\nmax_tokens 3\ntop_k 5\n\
-        temp        0\ntop_k       5\ntop_p       1\nmin_p       0.1\npenalty     1\nmax_tokens  3\nbeams       1\n\
-        seed        4\nstop        \"x\\n\"\ncontext     256 (older text fades with time constant 128)\n";
+        temp        0\ntop_k       5\ntop_p       1\nmin_p       0.1\npenalty     1\nmax_tokens  3\n\
+        turns       paragraph (stop texts end a turn instead)\nbeams       1\nseed        4\nstop        \"x\\n\"\ncontext     256 (older text fades with time constant 128)\n";
     assert_eq!(text, expected);
 }
 
 #[test]
 fn a_mistake_is_explained_and_changes_nothing() {
-    let lines = "/temp -1\n/temp hot\n/top_p 0\n/max_tokens -3\n/beams 0\n/context x\n/tmep 1\n/xyzzy\n/undo\n/retry\n\
+    let lines = "/temp -1\n/temp hot\n/top_p 0\n/max_tokens -3\n/beams 0\n/context x\n/turns page\n/tmep 1\n/xyzzy\n/undo\n/retry\n\
         /save\n/load missing.state\nTo be or \n";
     let run = piped(&GREEDY, lines);
     insta::assert_snapshot!("interactive-errors", run.stderr);
@@ -64,9 +122,9 @@ fn help_lists_the_commands_with_and_without_a_slash() {
 fn undo_and_retry_restore_exactly() {
     let options = ["--seed", "5", "-n", "60", "--temperature", "1"];
     let text = |lines: &str| piped(&options, lines).ok();
+    // A backslash at its end joins a line to the next.
     let plain = text("/temp 1\nKING:\\\nand now\n/stats\n");
-    let position = |text: &str| text.lines().find(|line| line.starts_with("position")).map(str::to_string);
-    assert_eq!(position(&plain).as_deref(), Some("position   133"));
+    assert!(plain.contains("\ntokens     13 read, "), "{plain}");
 
     let turns = text("KING:\nand now\n");
     let undone = text("KING:\nsomething else\n/undo\nand now\n");
@@ -159,9 +217,23 @@ mod terminal {
         session.exp_string("BDH Interactive Generation").expect("a banner");
         session.exp_string("Model: bdh-shakespeare (1.6M parameters) on CPU").expect("the model and the device");
         session.exp_string("Type 'quit' to exit, 'help' for commands").expect("a way out");
-        session.exp_string("> ").expect("a prompt");
         session
     }
+
+    /// Types keys as soon as the loop reads them: what comes earlier is thrown away.
+    fn keys(session: &mut PtySession, keys: &str) {
+        // The program switches bracketed paste on whenever it begins to read.
+        session.exp_string("\x1b[?2004h").expect("a prompt");
+        session.send(keys).expect("a terminal");
+        session.flush().expect("a terminal");
+    }
+
+    fn line(session: &mut PtySession, text: &str) {
+        keys(session, &format!("{text}\n"));
+    }
+
+    const CTRL_C: &str = "\x03";
+    const CTRL_D: &str = "\x04";
 
     fn code(mut session: PtySession) -> i32 {
         session.exp_eof().expect("the end");
@@ -175,49 +247,74 @@ mod terminal {
     fn a_session_at_a_terminal() {
         let folder = TempDir::new().unwrap();
         let mut session = start(folder.path(), &["-n", "9"], true);
-        session.send_line("To be or ").unwrap();
-        session.exp_string("the world\r\n").unwrap();
-        session.send_line("/tmep 1").unwrap();
+        line(&mut session, "To be or ");
+        session.exp_string("the world\r\n(max_tokens reached; Enter writes on)").unwrap();
+        line(&mut session, "/tmep 1");
         session.exp_string("error: there is no command /tmep; did you mean /temp?").unwrap();
-        session.send_line("/max_tokens 4").unwrap();
+        line(&mut session, "/max_tokens 4");
         session.exp_string("max_tokens 4\r\n").unwrap();
-        session.send_line("/undo").unwrap();
+        line(&mut session, "/undo");
         session.exp_string("Took back one turn; at position 0").unwrap();
-        session.send_line("To be or ").unwrap();
-        session.exp_string("the \r\n").unwrap();
+        line(&mut session, "/turns length");
+        session.exp_string("turns length\r\n").unwrap();
+        line(&mut session, "To be or ");
+        let shown = session.exp_string("\x1b[?2004h").unwrap();
+        assert!(shown.ends_with("the \r\n"), "{shown:?}");
         // Completion of a command.
         session.send("/sett\t").unwrap();
         session.flush().unwrap();
         session.exp_string("/settings ").unwrap();
         session.send_line("").unwrap();
         session.exp_string("max_tokens  4").unwrap();
-        session.send_line("quit").unwrap();
+        line(&mut session, "quit");
+        assert_eq!(code(session), 0);
+    }
+
+    #[test]
+    fn several_lines_are_one_turn_and_enter_writes_on() {
+        let folder = TempDir::new().unwrap();
+        let mut session = start(folder.path(), &["-n", "1"], true);
+        let mut position = |turn: &str, expected: &str| {
+            keys(&mut session, turn);
+            session.exp_string("Enter writes on").unwrap();
+            line(&mut session, "/stats");
+            session.exp_string(&format!("position   {expected}\r\n")).unwrap();
+        };
+        // A backslash before Enter, Alt-Enter, and a paste.
+        position("KING:\\\nSo\x1b\rbe it\n", "15");
+        position("\x1b[200~KING:\r\nSo\rbe it\x1b[201~\n", "32");
+        // Enter alone, and with nothing but white space before it.
+        position("\n", "33");
+        position("  \n", "34");
+        line(&mut session, "/undo");
+        session.exp_string("at position 33").unwrap();
+        // A command has one line.
+        line(&mut session, "/stop a\\");
+        session.exp_string("stop \"a\\\\\"\r\n").unwrap();
+        keys(&mut session, CTRL_D);
         assert_eq!(code(session), 0);
     }
 
     #[test]
     fn ctrl_c_stops_the_text_and_keeps_the_session() {
         let folder = TempDir::new().unwrap();
-        let mut session = start(folder.path(), &["-n", "100000000"], true);
+        let mut session = start(folder.path(), &["-n", "100000000", "--turns", "length"], true);
         for _ in 0..3 {
-            session.send_line("To be or ").unwrap();
+            line(&mut session, "To be or ");
             // The line itself is echoed before the text comes.
             session.exp_string("To be or ").unwrap();
             session.exp_string("the ").unwrap();
             session.send_control('c').unwrap();
             session.exp_string("(stopped)").unwrap();
-            session.exp_string("> ").unwrap();
         }
-        session.send_line("/undo").unwrap();
+        line(&mut session, "/undo");
         session.exp_string("Took back one turn").unwrap();
-        session.send_line("/stats").unwrap();
+        line(&mut session, "/stats");
         session.exp_string("2 turns kept").unwrap();
         // At an empty prompt it asks, and a second one ends.
-        session.exp_string("> ").unwrap();
-        session.send_control('c').unwrap();
+        keys(&mut session, CTRL_C);
         session.exp_string("Press Ctrl-C again to exit").unwrap();
-        session.exp_string("> ").unwrap();
-        session.send_control('c').unwrap();
+        keys(&mut session, CTRL_C);
         assert_eq!(code(session), 130);
     }
 
@@ -225,16 +322,13 @@ mod terminal {
     fn ctrl_c_discards_a_line_and_ctrl_d_ends() {
         let folder = TempDir::new().unwrap();
         let mut session = start(folder.path(), &[], true);
-        session.send("half a line").unwrap();
-        session.flush().unwrap();
+        keys(&mut session, "half a line");
         session.exp_string("half a line").unwrap();
         session.send_control('c').unwrap();
-        session.exp_string("> ").unwrap();
         // The line is gone, so this is an empty prompt: the first of two.
-        session.send_control('c').unwrap();
+        keys(&mut session, CTRL_C);
         session.exp_string("Press Ctrl-C again to exit").unwrap();
-        session.exp_string("> ").unwrap();
-        session.send_control('d').unwrap();
+        keys(&mut session, CTRL_D);
         assert_eq!(code(session), 0);
     }
 
@@ -243,9 +337,9 @@ mod terminal {
         use std::os::unix::fs::PermissionsExt;
         let folder = TempDir::new().unwrap();
         let mut session = start(folder.path(), &["-n", "3"], true);
-        session.send_line("To be or ").unwrap();
+        line(&mut session, "To be or ");
         session.exp_string("the\r\n").unwrap();
-        session.send_line("quit").unwrap();
+        line(&mut session, "quit");
         assert_eq!(code(session), 0);
         let history = folder.path().join("bdh-gpu/history");
         assert!(std::fs::read_to_string(&history).unwrap().contains("To be or "));
@@ -254,12 +348,11 @@ mod terminal {
         assert_eq!(mode & 0o777, 0o700);
         let mut session = start(folder.path(), &["-n", "3"], true);
         // Up twice: quit, then the text.
-        session.send("\x1b[A\x1b[A").unwrap();
-        session.flush().unwrap();
+        keys(&mut session, "\x1b[A\x1b[A");
         session.exp_string("To be or ").unwrap();
         session.send_line("").unwrap();
         session.exp_string("the\r\n").unwrap();
-        session.send_control('d').unwrap();
+        keys(&mut session, CTRL_D);
         assert_eq!(code(session), 0);
     }
 
@@ -268,9 +361,10 @@ mod terminal {
         for no_colour in [false, true] {
             let folder = TempDir::new().unwrap();
             let mut session = start(folder.path(), &[], no_colour);
-            session.send_line("/nonsense").unwrap();
+            line(&mut session, "/nonsense");
             let before = session.exp_string("there is no command").unwrap();
             assert_eq!(before.contains("\x1b[1m\x1b[31m"), !no_colour, "{before:?}");
+            session.exp_string("\x1b[?2004h").unwrap();
             let prompt = session.exp_string("> ").unwrap();
             assert_eq!(prompt.contains("\x1b[1;32m"), !no_colour, "{prompt:?}");
             session.send_control('d').unwrap();

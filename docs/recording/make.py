@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Lines typed at the shell, each with the lines typed at the program's own prompt.
 SESSION = [
-    ("bdh-gpu generate --prompt JULIET: --seed 45 --stop $'\\n\\n'", []),
-    ("bdh-gpu interactive --seed 1 --stop $'\\n\\n'", ["O Romeo, ", "/retry", "quit"]),
+    ("bdh-gpu generate --prompt JULIET: --seed 14 --stop $'\\n\\n'", []),
+    ("bdh-gpu interactive --seed 23", ["O Romeo, ", "/retry", "quit"]),
     ('bdh-gpu score --text "The king is dead."', []),
 ]
 

@@ -6,6 +6,7 @@
 use super::failure::{Failure, one_line};
 use super::input::{TokenSource, prompt_lines};
 use super::interactive::commands::{self, Line};
+use super::interactive::turns::Turns;
 use super::interactive::values;
 use super::{Cli, Command, parser};
 use bdh_gpu::generation::Settings;
@@ -72,7 +73,11 @@ pub fn commands(data: &[u8]) {
             Line::Blank => assert!(text.trim().is_empty()),
             Line::Text(kept) => assert_eq!(kept, text),
             Line::Command("context", argument) => match values::context(argument) {
-                Ok(forgetting) => drop(values::all(&settings, forgetting)),
+                Ok(forgetting) => drop(values::all(&settings, Turns::Line, forgetting)),
+                Err(failure) => check_failure(&failure),
+            },
+            Line::Command("turns", argument) => match values::turns(argument) {
+                Ok(turns) => drop(values::show("turns", &settings, turns, Forgetting::Full)),
                 Err(failure) => check_failure(&failure),
             },
             Line::Command(name, argument) if values::names().any(|known| known == name) => {
@@ -80,7 +85,7 @@ pub fn commands(data: &[u8]) {
                     Ok(changed) => settings = changed,
                     Err(failure) => check_failure(&failure),
                 }
-                values::show(name, &settings, Forgetting::Full);
+                values::show(name, &settings, Turns::Line, Forgetting::Full);
             }
             Line::Command(..) => {}
             Line::Unknown(word, closest) => check_message(&commands::unknown(word, closest)),

@@ -32,6 +32,11 @@ impl Snapshot {
         self.clock.position() + self.unread.len() as u64
     }
 
+    /// The last token, none in an empty conversation.
+    pub fn last_token(&self) -> Option<u32> {
+        self.unread.last().copied()
+    }
+
     /// How much of the past counts.
     pub fn forgetting(&self) -> Forgetting {
         self.clock.forgetting()

@@ -12,7 +12,8 @@ pub struct Entry {
 }
 
 /// The commands that set no option of the table.
-const OTHERS: [Entry; 10] = [
+const OTHERS: [Entry; 11] = [
+    entry("turns", "WHERE", "end turns at a line, a paragraph (an empty line), or length (max_tokens)"),
     entry("context", "N", "let text older than N tokens fade, or full"),
     entry("settings", "", "show all of these"),
     entry("undo", "", "take back the last turn"),
@@ -41,9 +42,9 @@ pub fn of_options() -> impl Iterator<Item = (&'static Command, &'static Spec)> {
 }
 
 const INTRODUCTION: &str = "\
-Type a text and the model goes on with it. The conversation is one text: what you type is added to
-its end, exactly as typed. Ctrl-C stops the text. A line that begins with / is a command; a setting
-without a value is shown:
+Type a text and the model goes on with it, up to an empty line. Enter alone lets it write on.
+Alt-Enter, or a backslash at the end of a line, begins another line. The conversation is one text;
+Ctrl-C stops it. A line that begins with / is a command; a setting without a value is shown:
 ";
 
 /// What /help says.

@@ -1,5 +1,6 @@
 //! The conversation: its state on the device, and the turns that can be taken back.
 
+use super::turns::{TurnEnd, Turns, line_ends};
 use crate::cli::args;
 use crate::cli::failure::Failure;
 use crate::cli::interrupt::Writing;
@@ -32,6 +33,8 @@ pub struct Conversation {
     turns: VecDeque<Turn>,
     /// Whether there were turns before those.
     older: bool,
+    /// Tokens that end a line.
+    line_ends: Vec<u32>,
     /// Tokens read and generated since the program began, and the last turn's speed.
     pub stats: Stats,
 }
@@ -59,6 +62,8 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     Complete,
+    /// There were as many tokens as are allowed before the turn had come to its end.
+    Cut,
     /// Ctrl-C stopped the text, which is part of the conversation as far as it came.
     Stopped,
     /// Ctrl-C came before the text began: the turn has not happened.
@@ -70,7 +75,9 @@ impl Conversation {
     pub fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, Failure> {
         let mut session = bdh.session_with(forgetting)?;
         let now = session.snapshot()?;
-        Ok(Self { bdh, session, now, turns: VecDeque::new(), older: false, stats: Stats::default() })
+        let line_ends = line_ends(&bdh);
+        let stats = Stats::default();
+        Ok(Self { bdh, session, now, turns: VecDeque::new(), older: false, line_ends, stats })
     }
 
     /// The model.
@@ -88,9 +95,16 @@ impl Conversation {
         self.session.take_failover()
     }
 
-    /// Token ids of a text that the conversation goes on with.
-    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, Failure> {
-        Ok(self.session.encode(text)?)
+    /// Token ids of a text that was typed: it goes on with an unfinished line or paragraph only where turns end by
+    /// their length.
+    pub fn encode(&self, text: &[u8], turns: Turns) -> Result<Vec<u32>, Failure> {
+        // The last token alone tells, as it does after /load.
+        let last = self.now.last_token().filter(|token| !self.line_ends.contains(token));
+        let separator = match last {
+            Some(_) if !self.line_ends.is_empty() && !text.starts_with(b"\n") => turns.separator(),
+            _ => "",
+        };
+        Ok(self.session.encode(&[separator.as_bytes(), text].concat())?)
     }
 
     /// What turns the tokens after a prompt into text.
@@ -128,12 +142,13 @@ impl Conversation {
         &mut self,
         prompt: Vec<u32>,
         settings: &Settings,
+        turns: Turns,
         seed: u64,
         writing: &Writing,
         sink: &mut Sink<'_>,
     ) -> Result<Ended, Failure> {
-        let ended = self.write(&prompt, settings, seed, writing, sink);
-        if let Ok(Ended::Complete | Ended::Stopped) = ended {
+        let ended = self.write(&prompt, settings, turns, seed, writing, sink);
+        if let Ok(Ended::Complete | Ended::Cut | Ended::Stopped) = ended {
             let now = self.session.snapshot()?;
             let before = std::mem::replace(&mut self.now, now);
             self.remember(Turn { before, prompt, seed });
@@ -157,6 +172,7 @@ impl Conversation {
         &mut self,
         prompt: &[u32],
         settings: &Settings,
+        turns: Turns,
         seed: u64,
         writing: &Writing,
         sink: &mut Sink<'_>,
@@ -167,24 +183,102 @@ impl Conversation {
             return Ok(Ended::TakenBack);
         }
         let start = Instant::now();
-        let mut settings = settings.clone();
-        settings.options.seed = Some(seed);
-        let mut sunk = Ok(());
-        let texts = self.session.run(&settings, 1, |tokens| {
-            if sunk.is_ok() && !tokens.is_empty() {
-                sunk = sink(tokens, "");
+        // A stop text may span lines: only a whole turn can be searched for it.
+        let turns = if settings.options.stop.is_empty() { turns } else { Turns::Length };
+        let (ended, count) = if settings.uses_beams() {
+            self.search(settings, turns, writing, sink)?
+        } else {
+            self.draw(settings, turns, seed, writing, sink)?
+        };
+        let seed = (!settings.uses_beams()).then_some(seed);
+        self.account(prompt.len(), count, start, seed);
+        Ok(ended)
+    }
+
+    /// Draws a turn, and returns how it ended and its number of tokens.
+    ///
+    /// Every token with a line end counts as an end of sequence, so that the device stops exactly there. Unless the turn
+    /// is over the next generation goes on with it, as if there had been one.
+    fn draw(
+        &mut self,
+        settings: &Settings,
+        turns: Turns,
+        seed: u64,
+        writing: &Writing,
+        sink: &mut Sink<'_>,
+    ) -> Result<(Ended, usize), Failure> {
+        let own_ends = &settings.options.eos_token_ids;
+        let mut options = settings.options.clone();
+        options.seed = Some(seed);
+        let (mut stream, mut end) = (self.session.text_stream(), TurnEnd::new(turns));
+        let (mut count, mut sunk) = (0, Ok(()));
+        loop {
+            // Ends of sequence are banned before min_new_tokens. Line ends are not.
+            let due = (options.sampling.min_new_tokens as usize).saturating_sub(count);
+            let by_line = turns != Turns::Length && due == 0;
+            options.max_new_tokens = settings.options.max_new_tokens - count;
+            options.eos_token_ids.clone_from(own_ends);
+            if by_line {
+                options.eos_token_ids.extend(&self.line_ends);
+            } else if turns != Turns::Length {
+                options.max_new_tokens = options.max_new_tokens.min(due);
             }
-            if sunk.is_err() { ControlFlow::Break(()) } else { flow() }
-        })?;
-        sunk?;
-        let Some(text) = texts.first() else { return Ok(Ended::TakenBack) };
-        if !text.tail.is_empty() {
-            sink(&[], &text.tail)?;
+            let generated = self.session.generate_with(&options, |tokens| {
+                if sunk.is_ok() {
+                    sunk = sink(tokens, "");
+                }
+                if sunk.is_err() || writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            std::mem::replace(&mut sunk, Ok(()))?;
+            count += generated.tokens.len();
+            if !generated.tail.is_empty() {
+                sink(&[], &generated.tail)?;
+            }
+            let over = end.push(&stream.take(&generated.tokens)) && by_line;
+            let own_end = generated.tokens.last().is_some_and(|last| own_ends.contains(last));
+            let ended = match generated.finish_reason {
+                FinishReason::Stop if writing.interrupted() => Ended::Stopped,
+                FinishReason::Eos if !over && !own_end => continue,
+                FinishReason::Length
+                    if generated.tokens.len() == options.max_new_tokens && count < settings.options.max_new_tokens =>
+                {
+                    continue;
+                }
+                FinishReason::Length => Ended::Cut,
+                _ => Ended::Complete,
+            };
+            return Ok((ended, count));
         }
-        self.account(prompt.len(), text.tokens.len(), start, text.seed);
-        // A text may end while Ctrl-C is pressed.
-        let cut = text.finish_reason == FinishReason::Stop || settings.uses_beams();
-        Ok(if cut && writing.interrupted() { Ended::Stopped } else { Ended::Complete })
+    }
+
+    /// Finds the likeliest text and takes its first turn, and returns how it ended and its number of tokens.
+    fn search(
+        &mut self,
+        settings: &Settings,
+        turns: Turns,
+        writing: &Writing,
+        sink: &mut Sink<'_>,
+    ) -> Result<(Ended, usize), Failure> {
+        let flow = || if writing.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let beam = settings.beam_options(1);
+        let found = self.session.beam_search_with(&settings.options.sampling, &beam, |_| flow())?;
+        let Some(text) = found.into_iter().next() else { return Ok((Ended::Complete, 0)) };
+        let (mut stream, mut end) = (self.session.text_stream(), TurnEnd::new(turns));
+        let last = text.tokens.iter().position(|&token| end.push(&stream.take(&[token])));
+        let (tokens, tail) = match last {
+            Some(last) => (&text.tokens[..=last], ""),
+            None => (&text.tokens[..], &text.tail[..]),
+        };
+        self.session.feed(tokens)?;
+        sink(tokens, tail)?;
+        let ended = if writing.interrupted() {
+            Ended::Stopped
+        } else if last.is_none() && text.finish_reason(&beam.eos_token_ids) == FinishReason::Length {
+            Ended::Cut
+        } else {
+            Ended::Complete
+        };
+        Ok((ended, tokens.len()))
     }
 
     fn account(&mut self, read: usize, generated: usize, start: Instant, seed: Option<u64>) {

@@ -9,8 +9,8 @@ use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::history::DefaultHistory;
 use rustyline::{
-    Cmd, ConditionalEventHandler, Config, Context, Editor, Event, EventContext, EventHandler, Helper, Hinter, KeyEvent,
-    RepeatCount, Validator,
+    Cmd, ConditionalEventHandler, Config, Context, Editor, Event, EventContext, EventHandler, Helper, Hinter, KeyCode,
+    KeyEvent, Modifiers, Movement, RepeatCount, Validator,
 };
 use std::borrow::Cow;
 use std::io::{BufRead, Read};
@@ -22,7 +22,7 @@ const PROMPT: &str = "> ";
 
 /// What was typed.
 pub enum Input {
-    /// A line, without its end.
+    /// A line, or several that belong together, without the last line end.
     Line(Vec<u8>),
     /// Ctrl-C, which discarded a line that was not empty.
     Discarded,
@@ -44,20 +44,34 @@ impl Lines {
         match self {
             Self::Terminal(terminal) => terminal.next(),
             Self::Pipe(stdin) => {
-                let mut line = Vec::new();
-                let mut limited = stdin.take(LONGEST + 1);
-                let count = limited.read_until(b'\n', &mut line).map_err(|error| unreadable(&error))?;
-                if count as u64 > LONGEST {
-                    return Err(unreadable(&format!("a line is longer than {}", format::bytes(LONGEST))));
+                let mut lines = Vec::new();
+                loop {
+                    let mut limited = stdin.take(LONGEST + 1 - lines.len() as u64);
+                    let count = limited.read_until(b'\n', &mut lines).map_err(|error| unreadable(&error))?;
+                    if lines.len() as u64 > LONGEST {
+                        return Err(unreadable(&format!("a line is longer than {}", format::bytes(LONGEST))));
+                    }
+                    if count == 0 {
+                        return Ok(if lines.is_empty() { Input::End } else { Input::Line(lines) });
+                    }
+                    if lines.last() == Some(&b'\n') {
+                        lines.pop();
+                        lines.pop_if(|last| *last == b'\r');
+                    }
+                    if !goes_on(&lines) {
+                        return Ok(Input::Line(lines));
+                    }
+                    lines.pop();
+                    lines.push(b'\n');
                 }
-                if line.last() == Some(&b'\n') {
-                    line.pop();
-                    line.pop_if(|last| *last == b'\r');
-                }
-                Ok(if count == 0 { Input::End } else { Input::Line(line) })
             }
         }
     }
+}
+
+/// Whether a text has another line to come: a backslash stands at its end. Commands have one line.
+fn goes_on(text: &[u8]) -> bool {
+    text.ends_with(b"\\") && !text.starts_with(b"/")
 }
 
 fn unreadable(error: &dyn std::fmt::Display) -> Failure {
@@ -82,6 +96,11 @@ impl Terminal {
         let was_empty = Arc::new(AtomicBool::new(true));
         let handler = EventHandler::Conditional(Box::new(NoteEmptyLine(was_empty.clone())));
         editor.bind_sequence(Event::from(KeyEvent::ctrl('C')), handler);
+        for enter in [KeyEvent(KeyCode::Enter, Modifiers::NONE), KeyEvent::ctrl('J')] {
+            editor.bind_sequence(Event::from(enter), EventHandler::Conditional(Box::new(BeginLine)));
+        }
+        let alt_enter = Event::from(KeyEvent(KeyCode::Enter, Modifiers::ALT));
+        editor.bind_sequence(alt_enter, EventHandler::Simple(Cmd::Newline));
         let history = history_file();
         if let Some(path) = &history {
             // A history that does not exist yet, or cannot be read, is an empty one.
@@ -142,6 +161,17 @@ impl ConditionalEventHandler for NoteEmptyLine {
     fn handle(&self, _: &Event, _: RepeatCount, _: bool, context: &EventContext) -> Option<Cmd> {
         self.0.store(context.line().is_empty(), SeqCst);
         Some(Cmd::Interrupt)
+    }
+}
+
+/// On Enter after a backslash, puts a line end in its place.
+struct BeginLine;
+
+impl ConditionalEventHandler for BeginLine {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, context: &EventContext) -> Option<Cmd> {
+        let at_end = context.pos() == context.line().len();
+        let line_end = Cmd::Replace(Movement::BackwardChar(1), Some("\n".to_string()));
+        (at_end && goes_on(context.line().as_bytes())).then_some(line_end)
     }
 }
 

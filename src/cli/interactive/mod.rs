@@ -6,17 +6,20 @@
 //! | `conversation` | the state on the device, and the turns that can be taken back |
 //! | `file_names` | names of files as they are typed |
 //! | `lines` | where lines come from: a terminal or a pipe |
+//! | `turns` | where a turn ends |
 //! | `values` | settings: shown, and changed |
 
 pub(super) mod commands;
 mod conversation;
 mod file_names;
 mod lines;
+pub(super) mod turns;
 pub(super) mod values;
 
 use self::commands::Line;
 use self::conversation::{Conversation, Ended};
 use self::lines::{Input, Lines, Terminal};
+use self::turns::Turns;
 use super::args::{self, CheckArgs, ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::{self, Failure};
 use super::format;
@@ -35,13 +38,17 @@ use std::path::Path;
 const EXAMPLES: &str = "\
 Examples:
   bdh-gpu interactive
-  bdh-gpu interactive --temperature 0.7 --max-new-tokens 200 --seed 1
+  bdh-gpu interactive --temperature 0.7 --max-new-tokens 500 --seed 1
+  bdh-gpu interactive --turns line
+  bdh-gpu interactive --stop QUEEN: --stop ROMEO:
   bdh-gpu interactive --model models/bdh-shakespeare --device cpu
   printf 'KING:\\n/temp 0.5\\nQUEEN:\\n' | bdh-gpu interactive --quiet
 
-The model goes on with what is typed; the conversation is one text that grows from turn to turn. At the
-prompt, /help lists the commands: settings, /undo, /retry, /save, /load and more. Ctrl-C stops a text,
-Ctrl-D ends the program. Lines that come from a pipe are read one by one.";
+The model goes on with what is typed, up to an empty line unless --turns says otherwise; the
+conversation is one text that grows from turn to turn. Enter alone lets it write on. Alt-Enter, or a
+backslash at the end of a line, begins another line. At the prompt, /help lists the commands:
+settings, /undo, /retry, /save, /load and more. Ctrl-C stops a text, Ctrl-D ends the program. Lines
+that come from a pipe are read one by one.";
 
 /// Write a text together, turn by turn
 #[derive(Debug, Args)]
@@ -49,6 +56,10 @@ Ctrl-D ends the program. Lines that come from a pipe are read one by one.";
 pub struct Interactive {
     #[command(flatten)]
     settings: SettingsArgs,
+    /// End a turn at a line end, at an empty line (paragraph), or only at --max-new-tokens (length); stop
+    /// texts end it instead
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t, help_heading = "Length")]
+    turns: Turns,
     /// Accepted for the sake of habit: text always appears as it comes
     #[arg(long, hide = true)]
     stream: bool,
@@ -98,8 +109,8 @@ impl Interactive {
         };
         let conversation = Conversation::new(bdh, forgetting)?;
         let writing = Writing::hold();
-        let notices = self.notices;
-        Loop { conversation, settings, output, notices, terminal, writing, device_failed: false }.run(lines)
+        let (turns, notices) = (self.turns, self.notices);
+        Loop { conversation, settings, turns, output, notices, terminal, writing, device_failed: false }.run(lines)
     }
 }
 
@@ -124,6 +135,7 @@ fn banner(bdh: &Bdh) -> String {
 struct Loop {
     conversation: Conversation,
     settings: Settings,
+    turns: Turns,
     output: Output,
     notices: Notices,
     /// Whether a person sits at the other end.
@@ -187,9 +199,14 @@ impl Loop {
     fn line(&mut self, line: &[u8]) -> Result<Next, Failure> {
         let text = String::from_utf8_lossy(line);
         match commands::parse(&text) {
-            Line::Blank => {}
+            // In a pipe, blank lines part the others.
+            Line::Blank if !self.terminal => {}
+            Line::Blank => {
+                let seed = self.seed();
+                self.turn(Vec::new(), seed)?;
+            }
             Line::Text(_) => {
-                let prompt = self.conversation.encode(line)?;
+                let prompt = self.conversation.encode(line, self.turns)?;
                 let seed = self.seed();
                 self.turn(prompt, seed)?;
             }
@@ -204,7 +221,7 @@ impl Loop {
         match name {
             "help" => self.output.write(&commands::help()),
             "settings" => {
-                let text = values::all(&self.settings, self.conversation.forgetting());
+                let text = values::all(&self.settings, self.turns, self.conversation.forgetting());
                 self.output.write(&text)
             }
             "stats" => self.stats(),
@@ -237,8 +254,12 @@ impl Loop {
                 self.say(&format!("Loaded {}; at position {}", path.display(), self.conversation.position()))
             }
             _ if argument.is_empty() => {
-                let value = values::show(name, &self.settings, self.conversation.forgetting());
+                let value = self.show(name);
                 self.output.line(value)
+            }
+            "turns" => {
+                self.turns = values::turns(argument)?;
+                self.changed(name)
             }
             "context" => {
                 let forgetting = values::context(argument)?;
@@ -254,8 +275,13 @@ impl Loop {
 
     /// Says what a setting is now.
     fn changed(&mut self, name: &str) -> Result<(), Failure> {
-        let value = values::show(name, &self.settings, self.conversation.forgetting());
+        let value = self.show(name);
         self.say(&value)
+    }
+
+    /// A setting.
+    fn show(&self, name: &str) -> String {
+        values::show(name, &self.settings, self.turns, self.conversation.forgetting())
     }
 
     /// Says something that only a person wants to know.
@@ -271,20 +297,29 @@ impl Loop {
     fn turn(&mut self, prompt: Vec<u32>, seed: u64) -> Result<(), Failure> {
         self.writing.restart();
         let (mut stream, mut text) = (self.conversation.continuation(&prompt), String::new());
-        let output = &mut self.output;
-        let ended = self.conversation.turn(prompt, &self.settings, seed, &self.writing, &mut |tokens, tail| {
-            output.write(&(stream.take(tokens) + tail))
+        let (turns, output) = (self.turns, &mut self.output);
+        let ended = self.conversation.turn(prompt, &self.settings, turns, seed, &self.writing, &mut |tokens, tail| {
+            text.push_str(&(stream.take(tokens) + tail));
+            // Line ends wait for what follows them: those at the end of a turn are not shown.
+            let line_ends = text.split_off(text.trim_end_matches('\n').len());
+            output.write(&std::mem::replace(&mut text, line_ends))
         });
         if !self.terminal {
             // At rest, a Ctrl-C ends a program that reads from a pipe.
             self.writing.end();
         }
         if !matches!(ended, Err(Failure::ClosedPipe)) {
+            let by_line = turns != Turns::Length && self.settings.options.stop.is_empty();
+            if by_line && matches!(ended, Ok(Ended::Complete)) {
+                text.clear();
+            }
             stream.finish(&mut text);
             self.output.write(&(text + "\n"))?;
         }
         match ended? {
             Ended::Complete => Ok(()),
+            Ended::Cut if turns == Turns::Length => Ok(()),
+            Ended::Cut => self.say("(max_tokens reached; Enter writes on)"),
             Ended::Stopped if self.terminal => self.say("(stopped)"),
             Ended::TakenBack if self.terminal => self.say("(stopped before the text began; the turn is taken back)"),
             // A script's Ctrl-C is meant for the program.

@@ -1,6 +1,7 @@
 //! The settings of the prompt loop: shown, and changed.
 
 use super::commands;
+use super::turns::Turns;
 use crate::cli::advice;
 use crate::cli::args;
 use crate::cli::failure::Failure;
@@ -9,30 +10,36 @@ use crate::cli::settings::parse;
 use bdh_gpu::generation::{Context, Request, Settings};
 use bdh_gpu::model::forgetting::{Forgetting, default_tau};
 use bdh_gpu::options::{self, Effect, Kind, Spec, Value, specs};
+use clap::ValueEnum;
 
 /// Names of all settings, in the order of /settings.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    commands::of_options().map(|(command, _)| command.name).chain(["context"])
+    commands::of_options().map(|(command, _)| command.name).chain(["turns", "context"])
 }
 
-/// The option that a command sets; `None` for the context, which is no option of the table.
+/// The option that a command sets; `None` for those that are no option of the table.
 fn option(name: &str) -> Option<&'static Spec> {
     commands::of_options().find(|(command, _)| command.name == name).map(|(_, spec)| spec)
 }
 
 /// All settings, one on a line.
-pub fn all(settings: &Settings, forgetting: Forgetting) -> String {
-    let rows: Vec<(&str, String)> = names().map(|name| (name, value(name, settings, forgetting))).collect();
+pub fn all(settings: &Settings, turns: Turns, forgetting: Forgetting) -> String {
+    let rows: Vec<(&str, String)> = names().map(|name| (name, value(name, settings, turns, forgetting))).collect();
     format::pairs(&rows)
 }
 
 /// One setting.
-pub fn show(name: &str, settings: &Settings, forgetting: Forgetting) -> String {
-    format!("{name} {}", value(name, settings, forgetting))
+pub fn show(name: &str, settings: &Settings, turns: Turns, forgetting: Forgetting) -> String {
+    format!("{name} {}", value(name, settings, turns, forgetting))
 }
 
-fn value(name: &str, settings: &Settings, forgetting: Forgetting) -> String {
+fn value(name: &str, settings: &Settings, turns: Turns, forgetting: Forgetting) -> String {
     let Some(spec) = option(name) else {
+        if name == "turns" {
+            let name = turns.to_possible_value().map_or(String::new(), |value| value.get_name().to_string());
+            let own = settings.options.stop.is_empty();
+            return if own { name } else { name + " (stop texts end a turn instead)" };
+        }
         return match forgetting {
             Forgetting::Full => "full".to_string(),
             Forgetting::After { context, tau } => format!("{context} (older text fades with time constant {tau})"),
@@ -89,6 +96,12 @@ pub fn context(text: &str) -> Result<Forgetting, Failure> {
     }
 }
 
+/// Where turns are to end.
+pub fn turns(text: &str) -> Result<Turns, Failure> {
+    Turns::from_str(text, true)
+        .map_err(|_| Failure::Usage(format!("/turns {}: expected line, paragraph or length", format::excerpt(text))))
+}
+
 /// A text with \n, \t and \\ put in.
 fn unescape(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
@@ -133,10 +146,14 @@ mod tests {
             ("stop", "a\\n\\\\n", "stop \"a\\n\\\\n\""),
         ] {
             let new = changed(&settings(), name, text).unwrap();
-            assert_eq!(show(name, &new, Forgetting::Full), shown);
+            assert_eq!(show(name, &new, Turns::Length, Forgetting::Full), shown);
         }
         let stopped = changed(&settings(), "stop", "x").unwrap();
-        assert_eq!(show("stop", &changed(&stopped, "stop", "off").unwrap(), Forgetting::Full), "stop off");
+        let turns_of = |settings| show("turns", settings, turns("LINE").unwrap(), Forgetting::Full);
+        assert_eq!(turns_of(&stopped), "turns line (stop texts end a turn instead)");
+        let unstopped = changed(&stopped, "stop", "off").unwrap();
+        assert_eq!(turns_of(&unstopped), "turns line");
+        assert_eq!(show("stop", &unstopped, Turns::Length, Forgetting::Full), "stop off");
     }
 
     #[test]
@@ -155,7 +172,7 @@ mod tests {
             let Err(Failure::Usage(message)) = changed(&settings(), name, text) else { panic!("{name} {text}") };
             assert!(message.contains(range), "{name} {text}: {message}");
         }
-        assert!(context("-1").is_err());
+        assert!(context("-1").is_err() && turns("page").is_err());
         assert_eq!(context("full").unwrap(), Forgetting::Full);
         assert_eq!(context("10").unwrap(), Forgetting::After { context: 10, tau: 5.0 });
     }
