@@ -21,9 +21,11 @@
 #[path = "common/program.rs"]
 mod program;
 
+use bdh_gpu::{Bdh, DeviceChoice, Forgetting, Model, WeightChoice};
 use program::{file_with, generate, golden, model_with, path, program, run, run_command};
 use serde_json::Value;
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use tempfile::TempDir;
@@ -219,6 +221,54 @@ fn a_saved_state_goes_on_where_it_stopped() {
     assert!(error.contains("is the state of another model"), "{error}");
     std::fs::write(&state, "nonsense").unwrap();
     assert!(generate(&["--load-state", path(&state)]).stderr.contains("is not a state file"));
+}
+
+/// `--logits`, as the CPU has them for the whole text in one reading.
+#[test]
+fn the_logits_of_the_next_token_are_written() {
+    let folder = TempDir::new().expect("a folder");
+    let (file, state) = (folder.path().join("next.npy"), folder.path().join("talk.state"));
+    let model = Bdh::new(Model::embedded().expect("a model"), &DeviceChoice::Cpu, WeightChoice::Auto).expect("a CPU");
+    let written = || {
+        let bytes = std::fs::read(&file).expect("logits");
+        let (header, numbers) = bytes.split_at(128);
+        assert!(
+            header.starts_with(b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (256,), }")
+        );
+        numbers
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes")))
+            .collect::<Vec<_>>()
+    };
+    let check = |text: &str| {
+        let tokens = model.encode(text.as_bytes()).expect("tokens");
+        let forgetting = Forgetting::of_model(&model.model().config);
+        let rows = model.logits(&tokens, forgetting, |_| ControlFlow::Continue(())).expect("logits");
+        let (got, expected) = (written(), &rows[rows.len() - 256..]);
+        let difference = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(got.len() == 256 && difference < 1e-4, "{text:?}: {difference}");
+    };
+    let text = |arguments: &[&str]| {
+        let run = generate(&[arguments, &["--seed", "2", "--logits", path(&file)]].concat());
+        assert!(run.stderr.contains("next.npy: logits saved at position "), "{run:?}");
+        run.ok()
+    };
+    // After the prompt, after the text, and after a stop text is left out.
+    text(&["-p", "To be or ", "-n", "0"]);
+    check("To be or ");
+    let whole = text(&["-p", "KING:", "-n", "300", "--save-state", path(&state)]);
+    check(whole.strip_suffix('\n').expect("a line end"));
+    check(text(&["-p", "KING:", "-n", "300", "--stop", "\n\n"]).strip_suffix('\n').expect("a line end"));
+    // From a state, and of the likeliest text.
+    text(&["--load-state", path(&state), "-p", " So be it.", "-n", "0"]);
+    check(&format!("{} So be it.", whole.strip_suffix('\n').expect("a line end")));
+    check(text(&["-p", "KING:", "-n", "9", "--num-beams", "3"]).strip_suffix('\n').expect("a line end"));
+    assert_eq!(entries(folder.path()), ["next.npy", "talk.state"]);
+    let refused = generate(&["-p", "a", "--num-return-sequences", "2", "--logits", path(&file)]).error(2);
+    assert!(refused.contains("--logits are those after one text"), "{refused}");
+    let nowhere = generate(&["-p", "a", "--logits", path(&folder.path().join("no/next.npy"))]);
+    assert!(nowhere.stderr.contains("the logits cannot be written: there is no folder"), "{nowhere:?}");
+    assert_eq!((nowhere.code, nowhere.stdout.as_str()), (1, ""), "refused before any text");
 }
 
 #[test]

@@ -134,6 +134,44 @@ fn greedy_matches_the_port_on_the_gpu() {
     greedy_matches_the_port(DeviceChoice::Gpu);
 }
 
+/// A session's next logits, against the text's in one reading on the CPU; and they leave no trace.
+fn next_logits_are_those_of_the_text(device: DeviceChoice) {
+    let (cpu, bdh) = (bdh(DeviceChoice::Cpu), bdh(device));
+    let forgetting = Forgetting::After { context: 20, tau: 10.0 };
+    let options = options(40, SamplingOptions { presence_penalty: 0.5, ..Default::default() });
+    let (mut session, mut undisturbed) = (bdh.session_with(forgetting).unwrap(), bdh.session_with(forgetting).unwrap());
+    // Nothing, one token, and a chunk; the conversation begins with a line end.
+    let mut text = vec![10];
+    for prompt in ["", "K", "ING: Now is the winter of our discontent made glorious summer"] {
+        let prompt = bdh.encode(prompt.as_bytes()).unwrap();
+        for session in [&mut session, &mut undisturbed] {
+            session.feed(&prompt).unwrap();
+        }
+        text.extend(prompt);
+        for _ in 0..2 {
+            let logits = session.next_logits().unwrap();
+            let rows = cpu.logits(&text, forgetting, |_| ControlFlow::Continue(())).unwrap();
+            let expected = &rows[rows.len() - 256..];
+            let difference = logits.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(logits.len() == 256 && difference < 1e-3, "{} tokens: {difference}", text.len());
+            let generated = session.generate(&options).unwrap().tokens;
+            assert_eq!(generated, undisturbed.generate(&options).unwrap().tokens, "the conversation is as it was");
+            text.extend(generated);
+        }
+    }
+    assert_eq!(session.position(), text.len() as u64);
+}
+
+#[test]
+fn next_logits_are_those_of_the_text_on_the_cpu() {
+    next_logits_are_those_of_the_text(DeviceChoice::Cpu);
+}
+
+#[test]
+fn next_logits_are_those_of_the_text_on_the_gpu() {
+    next_logits_are_those_of_the_text(DeviceChoice::Gpu);
+}
+
 #[test]
 fn nothing_to_do_is_done_at_once() {
     let bdh = bdh(DeviceChoice::Cpu);

@@ -265,6 +265,10 @@ class Session:
         until its end or close(), and goes on after the pieces that were taken. Beam search finds
         whole texts: for generate_text.
         """
+    def next_logits(self) -> npt.NDArray[np.float32]:
+        """The logits of the token that comes next, a NumPy array [V] of float32, without penalties and
+        temperature. The conversation stays as it is.
+        """
     def fork(self) -> Session:
         """A second conversation with the same past."""
     def snapshot(self) -> Snapshot:

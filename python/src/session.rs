@@ -8,6 +8,7 @@ use crate::signals::{Signals, detached};
 use crate::stream::{Continued, Source, TextStream};
 use bdh_gpu::Bdh;
 use bdh_gpu::generation;
+use numpy::PyArray1;
 use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -182,6 +183,15 @@ impl Session {
             let pieces = session.into_stream(settings.options);
             Ok(TextStream::new(Source::Continued(Continued::new(pieces, &self.place))))
         })
+    }
+
+    /// The logits of the token that comes next, a NumPy array [V] of float32, without penalties and temperature. The
+    /// conversation stays as it is.
+    fn next_logits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        // Says so in Python's words where NumPy is missing.
+        py.import("numpy")?;
+        let logits = self.work(py, |session, _| session.next_logits().map_err(errors::generation))?;
+        Ok(PyArray1::from_vec(py, logits))
     }
 
     /// A second conversation with the same past.

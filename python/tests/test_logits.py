@@ -39,6 +39,19 @@ def test_logits_are_those_of_the_reference(root):
     assert np.array_equal(micro.logits(tokens.tolist(), context="full"), logits)
 
 
+def test_a_session_has_the_logits_of_the_next_token(model):
+    session = model.session()
+    session.feed("To be or ")
+    logits = session.next_logits()
+    assert logits.dtype == np.float32 and logits.shape == (256,)
+    assert np.abs(logits - model.logits("To be or ")[-1]).max() < 1e-3
+    text = "To be or " + session.generate_text(20, seed=3)
+    assert text == model.generate_text("To be or ", 20, seed=3), "the conversation is as it was"
+    assert np.abs(session.next_logits() - model.logits(text)[-1]).max() < 1e-3
+    best = session.next_logits().argmax()
+    assert session.generate(1, greedy=True) == [best]
+
+
 def test_nothing_has_no_logits(model):
     assert model.logits([]).shape == (0, 256)
     assert model.logits("é").shape == (2, 256)

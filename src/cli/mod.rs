@@ -7,6 +7,7 @@
 //! | `bench_report` | the tables of `bench` |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
 //! | `output` | standard output, and notices on standard error |
+//! | `npy` | NumPy's file format |
 //! | `download_bar` | how far a model's download is |
 //! | `failure` | why a command stopped, and the exit code for it |
 //! | `advice` | the library's errors with options as flags, and with advice |
@@ -34,6 +35,7 @@ mod input;
 mod interactive;
 mod interrupt;
 mod merge;
+mod npy;
 mod output;
 mod predict_report;
 mod score;

@@ -535,6 +535,36 @@ impl Session {
         Ok(())
     }
 
+    /// The logits `[V]` of the token that comes next, as the model gives them: without penalties and temperature. The
+    /// conversation stays as it is; an empty one gets its beginning as in [`Session::generate`].
+    ///
+    /// # Errors
+    /// A device that fails; a conversation that is full.
+    pub fn next_logits(&mut self) -> Result<Vec<f32>, GenerationError> {
+        self.start()?;
+        let (snapshot, text) = (self.snapshot()?, self.text.clone());
+        let logits = match self.last_logits() {
+            // Unless the conversation has gone to the CPU, this gives the error back.
+            Err(error) => self.survive(Err(error)).and_then(|()| self.last_logits()),
+            logits => logits,
+        };
+        self.restore(&snapshot)?;
+        self.text = text;
+        logits
+    }
+
+    /// The logits after the last token, which is read now.
+    fn last_logits(&mut self) -> Result<Vec<f32>, GenerationError> {
+        let mut last = Vec::new();
+        // A token is read when there is one after it. The one added here is never read.
+        self.trace(&[0], |_, logits| {
+            last.clear();
+            last.extend_from_slice(logits);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(last)
+    }
+
     /// Reads tokens and hands out the logits `[V]` after each of them but the last, with its index, until
     /// `each` has enough.
     pub(super) fn trace(

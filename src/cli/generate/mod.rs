@@ -19,6 +19,7 @@ use super::failure::Failure;
 use super::format;
 use super::input::{self, Prompts, TokenSource};
 use super::interrupt::Writing;
+use super::npy;
 use super::output::Notices;
 use super::settings::SettingsArgs;
 use bdh_gpu::files::PendingFile;
@@ -51,6 +52,7 @@ Examples:
   bdh-gpu generate --tokens \"75 73 78 71 58\" --device cpu
   bdh-gpu generate --prompt \"Act I\" --save-state act1.state
   bdh-gpu generate --load-state act1.state --max-new-tokens 500
+  bdh-gpu generate --prompt \"To be or \" --max-new-tokens 0 --logits next.npy
   bdh-gpu generate --prompt \"KING:\" --device gpu --check
 
 Options given here win over the model's generation_config.json, which wins over the defaults shown.
@@ -100,7 +102,7 @@ struct PromptArgs {
         long,
         value_name = "FILE",
         value_hint = ValueHint::FilePath,
-        conflicts_with_all = ["save_state", "load_state"]
+        conflicts_with_all = ["save_state", "load_state", "logits"]
     )]
     prompts: Option<PathBuf>,
 }
@@ -140,6 +142,9 @@ struct StateArgs {
     /// Write the state after the text, to go on from later
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     save_state: Option<PathBuf>,
+    /// Write the logits of the token that comes after the text, float32 [V], in NumPy's format (.npy)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    logits: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -171,6 +176,9 @@ impl Generate {
         if let Some(path) = &self.state.save_state {
             // Better now than after the text.
             drop(PendingFile::create(path).map_err(|error| unwritable_state(path, &error))?);
+        }
+        if let Some(path) = &self.state.logits {
+            drop(PendingFile::create(path).map_err(|error| unwritable_logits(path, &error))?);
         }
         let bdh = self.device.open(model, &self.notices)?;
         args::note_context(&bdh, forgetting, &self.notices);
@@ -231,12 +239,17 @@ impl Generate {
                 "--save-state saves one text's state; leave out --num-return-sequences".to_string(),
             ));
         }
+        if several && state.logits.is_some() {
+            return Err(Failure::Usage(
+                "--logits are those after one text; leave out --num-return-sequences".to_string(),
+            ));
+        }
         if several && state.load_state.is_some() && !settings.uses_beams() {
             return Err(Failure::Usage(
                 "--load-state goes on with one text; leave out --num-return-sequences, or add --num-beams".to_string(),
             ));
         }
-        let one = state.save_state.is_some() || state.load_state.is_some();
+        let one = state.needs_session();
         let of_model = model.generation.num_return_sequences.filter(|_| !one);
         let sequences = given.or(of_model).unwrap_or(1);
         if settings.uses_beams() {
@@ -247,8 +260,7 @@ impl Generate {
 
     /// Whether there is one text that a session writes.
     fn uses_session(&self, settings: &Settings, sequences: usize) -> bool {
-        let state = self.state.load_state.is_some() || self.state.save_state.is_some();
-        state || (self.prompt.prompts.is_none() && sequences == 1 && !settings.uses_beams())
+        self.state.needs_session() || (self.prompt.prompts.is_none() && sequences == 1 && !settings.uses_beams())
     }
 
     /// A session, empty or from a state.
@@ -290,9 +302,9 @@ impl Generate {
         let mut results = self.results(sequences, bdh)?;
         let mut written = Vec::new();
         let outcome = if settings.options.max_new_tokens == 0 {
-            let read = match self.state.save_state {
-                Some(_) => run.read(&mut session, &writing).map(drop),
-                None => Ok(()),
+            let read = match self.state {
+                StateArgs { save_state: None, logits: None, .. } => Ok(()),
+                _ => run.read(&mut session, &writing).map(drop),
             };
             read.and_then(|()| self.write_nothing(&run, &mut results)).map(|()| None)
         } else if settings.uses_beams() {
@@ -318,6 +330,11 @@ impl Generate {
         if let Some(path) = &self.state.save_state {
             session.snapshot()?.save(bdh, path)?;
             notices.say(format_args!("{}: state saved at position {}", path.display(), session.position()));
+        }
+        if let Some(path) = &self.state.logits {
+            let logits = session.next_logits()?;
+            npy::write(path, &logits).map_err(|error| unwritable_logits(path, &error))?;
+            notices.say(format_args!("{}: logits saved at position {}", path.display(), session.position()));
         }
         self.conclude(outcome, results)
     }
@@ -483,6 +500,17 @@ impl PromptArgs {
                 .to_string(),
         ))
     }
+}
+
+impl StateArgs {
+    /// Whether there must be one session for one text.
+    fn needs_session(&self) -> bool {
+        self.load_state.is_some() || self.save_state.is_some() || self.logits.is_some()
+    }
+}
+
+fn unwritable_logits(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Failed(format!("{}: the logits cannot be written: {error}", path.display()))
 }
 
 fn unwritable_state(path: &Path, error: &std::io::Error) -> Failure {
