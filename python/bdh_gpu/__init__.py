@@ -3,7 +3,7 @@
     from bdh_gpu import BDH
 
     model = BDH.embedded()                    # or BDH.from_pretrained("path/to/a/model")
-    print(model.generate_text("To be or ", max_new_tokens=50, temperature=0.8, top_k=50))
+    print(model.generate_text("To be or ", max_new_tokens=50, temperature=0.7, min_p=0))
 """
 
 from ._native import (

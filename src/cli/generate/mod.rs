@@ -45,6 +45,7 @@ Examples:
   bdh-gpu generate --prompt \"KING:\" --seed 7 --temperature 0.7 --top-p 0.95
   bdh-gpu generate --prompt \"KING:\" --greedy --max-new-tokens 50 --no-echo
   bdh-gpu generate --prompt \"KING:\" --stop \"QUEEN:\" --stop \"ROMEO:\"
+  bdh-gpu generate --prompt \"KING:\" --stop $'\\n\\n'    (bash, zsh: up to an empty line)
   bdh-gpu generate --prompt \"KING:\" --num-beams 4 --num-return-sequences 2
   bdh-gpu generate --prompt-file play.txt --format jsonl > next.jsonl
   bdh-gpu generate --prompts prompts.txt --output texts.txt --num-return-sequences 3
