@@ -13,7 +13,7 @@ use bdh_gpu::backend::{
 use bdh_gpu::compare::{Comparison, compare};
 use bdh_gpu::generation::{Bdh, BeamOptions, DeviceOptions, GenerationError, Session, Snapshot};
 use bdh_gpu::model::forgetting::Forgetting;
-use bdh_gpu::model::{Model, SyntheticSpec, Tensor};
+use bdh_gpu::model::{Dtype, Model, SaveOptions, SyntheticSpec, Tensor};
 use bdh_gpu::sampling::SamplingOptions;
 use bdh_gpu::{DeviceChoice, GenerationOptions, WeightChoice};
 use std::ops::ControlFlow;
@@ -305,4 +305,80 @@ fn session_of(bdh: &Bdh, path: &std::path::Path) -> Session {
     let mut session = bdh.session_with(FADING).unwrap();
     session.restore(&snapshot).unwrap();
     session
+}
+
+// ---- files ----
+
+#[test]
+fn a_converted_model_is_the_one_that_is_rounded_when_it_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["shakespeare", "odd-shapes"] {
+        let path = folder.path().join(name);
+        let model = common::model(name);
+        model.save(&path, &SaveOptions { dtype: Some(Dtype::I8), overwrite: false }).unwrap();
+        let weights = std::fs::metadata(path.join("model.safetensors")).unwrap().len();
+        // Codes, a scale for every neuron of three matrices, halves, and the header.
+        let config = &model.config;
+        let (codes, tables) = (3 * config.neurons() * config.n_embd, 2 * config.vocab_size * config.n_embd);
+        let expected = codes + 3 * 4 * config.neurons() + 2 * tables + 4 * config.neurons_per_head;
+        assert!(weights < expected as u64 + 2000, "{name}: {weights} bytes, not {expected}");
+
+        let open = |model: Model, weights| {
+            let device = DeviceOptions { device: DeviceChoice::Cpu, weights, threads: Some(2), ..Default::default() };
+            Bdh::with(model, &device).unwrap()
+        };
+        let rounded = open(model, WeightChoice::Int8);
+        let stored = open(Model::from_path(&path).unwrap(), WeightChoice::Auto);
+        assert_eq!(stored.backend().weight_type(), WeightType::I8);
+        assert_eq!(stored.backend().weight_bytes(), rounded.backend().weight_bytes());
+        let tokens: Vec<u32> = (0..40).map(|i| i * 7 % config_vocab(&stored)).collect();
+        let logits = |bdh: &Bdh| bdh.logits(&tokens, FADING, |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(logits(&stored), logits(&rounded), "{name}: bit for bit");
+        // The same numbers, as floats.
+        let floats = open(Model::from_path(&path).unwrap(), WeightChoice::F32);
+        let expected: Vec<f64> = logits(&floats).into_iter().map(f64::from).collect();
+        assert!(common::distance(&logits(&stored), &expected).nmse < 1e-9, "{name}");
+        // Converted again, it stays what it is.
+        let again = folder.path().join(format!("{name}-again"));
+        stored.model().save(&again, &SaveOptions::default()).unwrap();
+        let read = |path: &std::path::Path| std::fs::read(path.join("model.safetensors")).unwrap();
+        assert!(read(&again) == read(&path), "{name}: the same file");
+    }
+}
+
+fn config_vocab(bdh: &Bdh) -> u32 {
+    bdh.model().config.vocab_size as u32
+}
+
+#[test]
+fn codes_without_sound_scales_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    common::model("odd-shapes").save(&path, &SaveOptions { dtype: Some(Dtype::I8), overwrite: false }).unwrap();
+    let file = path.join("model.safetensors");
+    let sound = std::fs::read(&file).unwrap();
+    let header =
+        String::from_utf8(sound[8..8 + u64::from_le_bytes(sound[..8].try_into().unwrap()) as usize].to_vec()).unwrap();
+    let refused = |header: &str, expected: &str| {
+        let mut bytes = sound.clone();
+        bytes[8..8 + header.len()].copy_from_slice(header.as_bytes());
+        std::fs::write(&file, &bytes).unwrap();
+        let error = Model::from_path(&path).map(drop).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+    };
+    refused(&header.replace("encoder_v.scale", "encoder_v.stale"), "encoder_v");
+    refused(&header.replace("decoder.scale", "encoder.extra"), "decoder");
+    let mut bytes = sound.clone();
+    // The last scale is a NaN; frequencies may follow.
+    let at = header
+        .find("decoder.scale")
+        .map(|at| header[at..].find("data_offsets").map(|offsets| at + offsets))
+        .unwrap()
+        .unwrap();
+    let offsets: Vec<usize> =
+        header[at..].split(['[', ',', ']']).skip(1).take(2).map(|x| x.trim().parse().unwrap()).collect();
+    bytes[8 + header.len() + offsets[0]..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&file, &bytes).unwrap();
+    let error = Model::from_path(&path).map(drop).unwrap_err().to_string();
+    assert!(error.contains("decoder"), "{error}");
 }

@@ -61,11 +61,12 @@ class BDH:
         cls,
         path: Union[str, PathLike[str]],
         device: Union[str, int] = "auto",
-        weights: Literal["auto", "f32", "f16"] = "auto",
+        weights: Literal["auto", "f32", "f16", "int8"] = "auto",
         tokenizer: Union[str, PathLike[str], None] = None,
         rope: Optional[str] = None,
         threads: Optional[int] = None,
         dtype: Any = None,
+        state_dtype: Any = "float32",
     ) -> BDH:
         """Loads a model directory, a weights file, or a model of the Hugging Face Hub by its name,
         "owner/name[@revision][:file]", which is downloaded into the Hub's cache. device: "auto"
@@ -80,8 +81,9 @@ class BDH:
     def embedded(
         cls,
         device: Union[str, int] = "auto",
-        weights: Literal["auto", "f32", "f16"] = "auto",
+        weights: Literal["auto", "f32", "f16", "int8"] = "auto",
         threads: Optional[int] = None,
+        state_dtype: Any = "float32",
     ) -> BDH:
         """The small model that comes with the package, on a device as for from_pretrained."""
     def generate_text(
@@ -139,6 +141,9 @@ class BDH:
     @property
     def device(self) -> str:
         """The device that runs it."""
+    @property
+    def state_dtype(self) -> str:
+        """"""
     @property
     def weights(self) -> str:
         """How the device holds the weights: "f32" or "f16"."""

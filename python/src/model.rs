@@ -9,6 +9,7 @@ use crate::score::Score;
 use crate::session::Session;
 use crate::signals::{Signals, detached};
 use crate::stream::{Search, Source, TextStream};
+use bdh_gpu::backend::StateType;
 use bdh_gpu::generation::Snapshot;
 use bdh_gpu::model::{LoadOptions, Rope};
 use bdh_gpu::{Bdh, DeviceChoice, DeviceOptions, WeightChoice};
@@ -39,28 +40,21 @@ const MANY: &[Extra] = &[Extra::Echo, Extra::Context, Extra::NumReturnSequences]
 impl Model {
     fn open(
         py: Python<'_>,
-        device: &Bound<'_, PyAny>,
+        device: Option<&Bound<'_, PyAny>>,
         weights: &str,
+        state: Option<&Bound<'_, PyAny>>,
         threads: Option<usize>,
         load: impl FnOnce(&mut Signals) -> Result<bdh_gpu::Model, bdh_gpu::model::ModelError> + Send,
     ) -> PyResult<Self> {
-        let device = match device.extract::<usize>() {
-            Ok(index) => DeviceChoice::Index(index),
-            Err(_) => match device.cast::<PyString>() {
-                Ok(name) => choice("device", &name.to_cow()?)?,
-                Err(_) => {
-                    let message = format!("device must be str or int, not {}", device.get_type().name()?);
-                    return Err(PyTypeError::new_err(message));
-                }
-            },
-        };
+        let device = device.map_or(Ok(DeviceChoice::Auto), device_of)?;
         let weights: WeightChoice = choice("weights", weights)?;
+        let state = state.map_or(Ok(StateType::F32), state_of)?;
         if threads == Some(0) {
             return Err(PyValueError::new_err("threads is 0: at least one thread is needed"));
         }
         detached(py, |signals| {
             let model = load(signals).map_err(|error| errors::open(error.into()))?;
-            let options = DeviceOptions { device, weights, threads, ..DeviceOptions::default() };
+            let options = DeviceOptions { device, weights, state, threads };
             let bdh = Bdh::with(model, &options).map_err(|error| errors::open(error.into()))?;
             Ok(Self { bdh: Owned::new(bdh) })
         })
@@ -103,16 +97,47 @@ fn prompts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     given.try_iter()?.map(|prompt| prompt?.extract()).collect()
 }
 
-/// The type of weights that a dtype of Python's packages names.
-fn weights_of(dtype: &Bound<'_, PyAny>) -> PyResult<&'static str> {
-    // torch.float16, <class 'numpy.float16'>, dtype('float16'), float16, f16.
+/// A device by its name or index.
+fn device_of(device: &Bound<'_, PyAny>) -> PyResult<DeviceChoice> {
+    if let Ok(index) = device.extract::<usize>() {
+        return Ok(DeviceChoice::Index(index));
+    }
+    match device.cast::<PyString>() {
+        Ok(name) => choice("device", &name.to_cow()?),
+        Err(_) => {
+            let message = format!("device must be str or int, not {}", device.get_type().name()?);
+            Err(PyTypeError::new_err(message))
+        }
+    }
+}
+
+/// The last part of a dtype's name, as Python's packages write it: torch.float16, <class 'numpy.float16'>,
+/// dtype('float16'), float16.
+fn dtype_name(dtype: &Bound<'_, PyAny>) -> PyResult<String> {
     let name = dtype.str()?.to_string();
-    let name = name.trim_end_matches("'>").rsplit('.').next().unwrap_or_default();
-    match name {
+    Ok(name.trim_end_matches("'>").rsplit('.').next().unwrap_or_default().to_string())
+}
+
+/// The type of weights that a dtype names.
+fn weights_of(dtype: &Bound<'_, PyAny>) -> PyResult<&'static str> {
+    let name = dtype_name(dtype)?;
+    match name.as_str() {
         "float16" | "half" | "f16" => Ok("f16"),
         "float32" | "float" | "f32" => Ok("f32"),
+        "int8" | "i8" => Ok("int8"),
         "auto" => Ok("auto"),
-        _ => Err(PyValueError::new_err(format!("dtype is {name}: expected float16, float32 or auto"))),
+        _ => Err(PyValueError::new_err(format!("dtype is {name}: expected float16, float32, int8 or auto"))),
+    }
+}
+
+/// The type of states that a dtype names.
+fn state_of(dtype: &Bound<'_, PyAny>) -> PyResult<StateType> {
+    let name = dtype_name(dtype)?;
+    match name.as_str() {
+        "float32" | "float" | "f32" => Ok(StateType::F32),
+        "int16" | "i16" => Ok(StateType::I16),
+        "int8" | "i8" => Ok(StateType::I8),
+        _ => Err(PyValueError::new_err(format!("state_dtype is {name}: expected float32, int16 or int8"))),
     }
 }
 
@@ -121,15 +146,19 @@ impl Model {
     /// Loads a model directory, a weights file, or a model of the Hugging Face Hub by its name,
     /// "owner/name[@revision][:file]", which is downloaded into the Hub's cache. device: "auto" (the
     /// best graphics card, else the CPU), "gpu", "cpu", an index, or a part of an adapter's name.
-    /// weights: "auto" (f16 where that changes none), "f32", "f16". threads: of the CPU, by default
-    /// one per processor. tokenizer: a tokenizer.json or its folder, in place of the one beside the
+    /// weights: "auto" (f16 where that changes none), "f32", "f16", "int8". state_dtype: of the
+    /// sequences' states, "float32" (exact), "int16", "int8". threads: of the CPU, by default one
+    /// per processor. tokenizer: a tokenizer.json or its folder, in place of the one beside the
     /// model. rope: the kind of rotary embedding, "interleaved:65536" or "half-split:10000", for
     /// checkpoints that do not say it. dtype: another name for weights, as other packages have it:
-    /// "float16", "float32", torch.float16, numpy.float32, …
+    /// "float16", "float32", "int8", torch.float16, numpy.float32, …
     #[classmethod]
     #[pyo3(
-        signature = (path, device=None, weights=None, tokenizer=None, rope=None, threads=None, dtype=None),
-        text_signature = "(path, device='auto', weights='auto', tokenizer=None, rope=None, threads=None, dtype=None)"
+        signature = (
+            path, device=None, weights=None, tokenizer=None, rope=None, threads=None, dtype=None, state_dtype=None
+        ),
+        text_signature = "(path, device='auto', weights='auto', tokenizer=None, rope=None, threads=None, dtype=None, \
+            state_dtype='float32')"
     )]
     #[allow(clippy::too_many_arguments, reason = "Python's keywords")]
     fn from_pretrained(
@@ -141,6 +170,7 @@ impl Model {
         rope: Option<&str>,
         threads: Option<usize>,
         dtype: Option<&Bound<'_, PyAny>>,
+        state_dtype: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let py = class.py();
         let weights = match (weights, dtype) {
@@ -148,13 +178,12 @@ impl Model {
             (_, Some(dtype)) => weights_of(dtype)?,
             (weights, None) => weights.unwrap_or("auto"),
         };
-        let auto = PyString::new(py, "auto").into_any();
         let parse = |text: &str| {
             let parsed: Result<Rope, _> = text.parse();
             parsed.map_err(|error| PyValueError::new_err(format!("rope is {text:?}: {error}")))
         };
         let options = LoadOptions { tokenizer, rope: rope.map(parse).transpose()?, ..LoadOptions::default() };
-        Self::open(py, device.unwrap_or(&auto), weights, threads, |signals| {
+        Self::open(py, device, weights, state_dtype, threads, |signals| {
             bdh_gpu::Model::from_pretrained(path, &options, &mut |_| signals.flow())
         })
     }
@@ -162,18 +191,17 @@ impl Model {
     /// The small model that comes with the package, on a device as for from_pretrained.
     #[classmethod]
     #[pyo3(
-        signature = (device=None, weights="auto", threads=None),
-        text_signature = "(device='auto', weights='auto', threads=None)"
+        signature = (device=None, weights="auto", threads=None, state_dtype=None),
+        text_signature = "(device='auto', weights='auto', threads=None, state_dtype='float32')"
     )]
     fn embedded(
         class: &Bound<'_, PyType>,
         device: Option<&Bound<'_, PyAny>>,
         weights: &str,
         threads: Option<usize>,
+        state_dtype: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let py = class.py();
-        let auto = PyString::new(py, "auto").into_any();
-        Self::open(py, device.unwrap_or(&auto), weights, threads, |_| bdh_gpu::Model::embedded())
+        Self::open(class.py(), device, weights, state_dtype, threads, |_| bdh_gpu::Model::embedded())
     }
 
     /// Continues a text; the result begins with it.
@@ -341,7 +369,13 @@ impl Model {
         self.bdh.device().to_string()
     }
 
-    /// How the device holds the weights: "f32" or "f16".
+    /// How the device holds the sequences' states: "f32", "i16" or "i8".
+    #[getter]
+    fn state_dtype(&self) -> String {
+        self.bdh.backend().state_type().to_string()
+    }
+
+    /// How the device holds the weights: "f32", "f16" or "int8".
     #[getter]
     fn weights(&self) -> String {
         self.bdh.backend().weight_type().to_string()

@@ -107,7 +107,7 @@ def test_devices_that_are_not_there():
         BDH.embedded(device="no such adapter in any shop")
     with pytest.raises(ValueError, match="device is \"\", expected auto, gpu, cpu"):
         BDH.embedded(device="")
-    with pytest.raises(ValueError, match="weights is \"f8\", expected auto, f32 or f16"):
+    with pytest.raises(ValueError, match="weights is \"f8\", expected auto, f32, f16 or int8"):
         BDH.embedded(weights="f8")
     with pytest.raises(TypeError, match="device must be str or int"):
         BDH.embedded(device=1.5)

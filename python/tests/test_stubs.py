@@ -45,9 +45,23 @@ def test_the_stubs_have_the_packages_options_and_docstrings():
 
 def test_a_dtype_is_another_name_for_the_weights(root):
     path = root / "models" / "bdh-shakespeare"
-    for dtype, weights in [("float16", "f16"), (np.float32, "f32"), (np.dtype("float32"), "f32")]:
+    for dtype, weights in [("float16", "f16"), (np.float32, "f32"), (np.dtype("float32"), "f32"), ("int8", "int8")]:
         assert bdh_gpu.BDH.from_pretrained(path, device="cpu", dtype=dtype).weights == weights
-    with pytest.raises(ValueError, match="dtype is int8"):
-        bdh_gpu.BDH.from_pretrained(path, device="cpu", dtype="int8")
+    with pytest.raises(ValueError, match="dtype is int4"):
+        bdh_gpu.BDH.from_pretrained(path, device="cpu", dtype="int4")
     with pytest.raises(ValueError, match="not both"):
         bdh_gpu.BDH.from_pretrained(path, device="cpu", dtype="float16", weights="f32")
+
+
+def test_states_and_weights_take_fewer_bytes():
+    exact = bdh_gpu.BDH.embedded(device="cpu")
+    assert exact.state_dtype == "f32"
+    for dtype, name in [("int16", "i16"), (np.int8, "i8"), ("float32", "f32")]:
+        small = bdh_gpu.BDH.embedded(device="cpu", weights="int8", state_dtype=dtype)
+        assert (small.state_dtype, small.weights) == (name, "int8")
+        assert len(small.generate_text("KING:", 20, seed=1)) == 25
+    assert bdh_gpu.BDH.embedded(device="cpu", state_dtype="int16").score("To be or not to be").total == pytest.approx(
+        exact.score("To be or not to be").total, abs=1e-3
+    )
+    with pytest.raises(ValueError, match="state_dtype is int4: expected float32, int16 or int8"):
+        bdh_gpu.BDH.embedded(device="cpu", state_dtype="int4")

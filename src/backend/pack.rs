@@ -157,8 +157,6 @@ pub struct Matrices<'a> {
 
 /// Factors from weights to what is packed, one per output of a matrix or row of a tensor, padded like
 /// them; none where weights are packed as they are.
-///
-/// 8-bit codes are weights / scale, the scale being an output's largest magnitude / 127.
 #[derive(Clone, Debug, Default)]
 pub struct Scales {
     /// weight / code, `[groups][padded]`.
@@ -168,39 +166,15 @@ pub struct Scales {
 }
 
 impl Scales {
-    /// The scales of outputs with these largest magnitudes, `[groups][padded]`.
-    fn new(largest: &[f32]) -> Self {
-        // Below that a reciprocal would be infinite; such a weight is nothing beside any other.
-        const SMALLEST: f32 = 1e-30;
-        let scale = |&largest: &f32| if largest < SMALLEST { 0.0 } else { largest / 127.0 };
-        let scales: Vec<f32> = largest.iter().map(scale).collect();
+    /// The scales of a tensor's outputs or rows (see [`Tensor::eight_bit_scales`]), `padded` for each of
+    /// `groups`.
+    pub fn of(tensor: &Tensor, groups: usize, padded: usize) -> Self {
+        let own = tensor.eight_bit_scales();
+        let mut scales = vec![0.0; groups * padded];
+        let rows = scales.chunks_exact_mut(padded).zip(own.chunks_exact((own.len() / groups).max(1)));
+        rows.for_each(|(to, from)| to[..from.len()].copy_from_slice(from));
         let reciprocals = scales.iter().map(|&scale| if scale == 0.0 { 0.0 } else { 1.0 / scale }).collect();
         Self { scales, reciprocals }
-    }
-
-    /// Scales of the outputs of matrices, `[groups][padded]`.
-    pub fn of_matrices(matrices: Matrices, padded: usize) -> Self {
-        let Matrices { tensor, groups, depth, outputs } = matrices;
-        let mut largest = vec![0.0f32; groups * padded];
-        let mut values = vec![0.0; outputs];
-        for line in 0..groups * depth {
-            tensor.read(line * outputs, &mut values);
-            let own = &mut largest[line / depth * padded..][..outputs];
-            own.iter_mut().zip(&values).for_each(|(largest, value)| *largest = largest.max(value.abs()));
-        }
-        Self::new(&largest)
-    }
-
-    /// Scales of the rows of a tensor `[groups * rows, D]`, `[groups][padded]`.
-    pub fn of_rows(tensor: &Tensor, groups: usize, rows: usize, depth: usize, padded: usize) -> Self {
-        let mut largest = vec![0.0f32; groups * padded];
-        let mut values = vec![0.0; depth];
-        for row in 0..groups * rows {
-            tensor.read(row * depth, &mut values);
-            let own = &mut largest[row / rows * padded + row % rows];
-            *own = values.iter().fold(0.0, |largest, value| largest.max(value.abs()));
-        }
-        Self::new(&largest)
     }
 
     /// A weight of an output as it is packed.

@@ -12,6 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   bdh-gpu convert --from checkpoint.pt --to models/mine
   bdh-gpu convert --from checkpoint.pt --to models/mine --dtype f16
+  bdh-gpu convert --from models/mine --to models/mine-int8 --dtype int8
   bdh-gpu convert --from weights.npz --to models/mine --n-layer 6 --context 512
   bdh-gpu convert --from paper-names.pt --to models/mine --n-layer 6 --rope half-split:10000
 
@@ -64,6 +65,7 @@ enum StoredType {
     F32,
     F16,
     Bf16,
+    Int8,
 }
 
 impl Convert {
@@ -101,6 +103,7 @@ impl TargetArgs {
             StoredType::F32 => Dtype::F32,
             StoredType::F16 => Dtype::F16,
             StoredType::Bf16 => Dtype::BF16,
+            StoredType::Int8 => Dtype::I8,
         });
         model.save(&self.to, &SaveOptions { dtype, overwrite: self.force })?;
         let parameters = format::short(model.config.parameters() as u64);

@@ -38,8 +38,8 @@ pub use stream::TextPieces;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend};
 use crate::backend::{Backend, BackendError, DeviceInfo, StateType, WeightType};
-use crate::model::Model;
 use crate::model::forgetting::Forgetting;
+use crate::model::{Dtype, Model};
 pub use crate::options::Request;
 use crate::tokenizer::TextStream;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -121,11 +121,14 @@ impl std::str::FromStr for WeightChoice {
 }
 
 impl WeightChoice {
-    fn resolve(self, model: &Model) -> WeightType {
+    /// The type that a device holds a model's weights in.
+    fn resolve(self, model: &Model, on_cpu: bool) -> WeightType {
         let w = &model.weights;
         let exact =
             || [&w.encoder, &w.encoder_v, &w.decoder, &w.lm_head, &w.embed].iter().all(|t| t.fits_f16_exactly());
         match self {
+            // Codes that the model came with.
+            Self::Auto if w.encoder.dtype() == Dtype::I8 && on_cpu => WeightType::I8,
             Self::F32 => WeightType::F32,
             Self::F16 => WeightType::F16,
             Self::Int8 => WeightType::I8,
@@ -179,15 +182,16 @@ impl Bdh {
     /// As [`Bdh::new`].
     pub fn with(model: Model, options: &DeviceOptions) -> Result<Self, BackendError> {
         let DeviceOptions { device, weights, state, threads } = options;
-        let (weight_type, threads) = (weights.resolve(&model), *threads);
+        let threads = *threads;
         let gpu = |choice| {
-            let gpu = GpuBackend::new(&model, weight_type, &choice)?;
+            let gpu = GpuBackend::new(&model, weights.resolve(&model, false), &choice)?;
             match state {
                 StateType::F32 => Ok(Arc::new(gpu) as Arc<dyn Backend>),
                 _ => Err(BackendError::StateType { device: gpu.device().name.clone(), state_type: *state }),
             }
         };
         let cpu = || -> Result<Arc<dyn Backend>, BackendError> {
+            let weight_type = weights.resolve(&model, true);
             Ok(Arc::new(CpuBackend::new(&model, weight_type, threads)?.with_state(*state)))
         };
         let mut fallback = None;

@@ -208,7 +208,7 @@ pub enum ModelError {
     #[error("tensor {tensor:?} holds {value} at index {index:?}, which {dtype} cannot hold")]
     Overflow {
         /// The tensor.
-        tensor: &'static str,
+        tensor: String,
         /// Where in the tensor, one index per dimension.
         index: Vec<usize>,
         /// The value.

@@ -30,6 +30,7 @@ mod characters;
 pub mod config;
 mod config_keys;
 mod directory;
+mod eight_bits;
 mod embedded;
 pub mod error;
 pub mod forgetting;

@@ -17,6 +17,11 @@ use super::weights_file::{Entry, Format, NamedTensors};
 /// Longest header read, in bytes: enough for tens of thousands of tensors.
 const MAX_HEADER: u64 = 4 << 20;
 
+/// The dtype of 8-bit codes.
+const CODES: &str = "I8";
+/// What follows the name of a tensor of codes in that of its scales.
+pub(super) const SCALES: &str = ".scale";
+
 /// Reads the header and checks it against the file's length. No weight is looked at.
 pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
     let bytes = storage.bytes();
@@ -53,6 +58,7 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
     let data_start = bytes.len() - data.len();
     let mut entries = BTreeMap::new();
     let mut extents = Vec::new();
+    let mut codes = Vec::new();
     for (name, info) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
         let of_tensor =
             |found: String, expected: &str| malformed(format!("tensor {:?} {found}", clip(&name)), expected);
@@ -67,6 +73,10 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         extents.push((begin, end));
         let entry = match known_dtype(dtype) {
             _ if shape.is_empty() => Entry::Scalar,
+            None if dtype == CODES => {
+                codes.push((name.clone(), shape, data_start + begin, end - begin));
+                Entry::Other(dtype.to_owned())
+            }
             None => Entry::Other(dtype.to_owned()),
             Some(dtype) => {
                 let size = shape.iter().try_fold(dtype.size(), |product, &size| product.checked_mul(size));
@@ -82,6 +92,20 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
             }
         };
         entries.insert(name, entry);
+    }
+
+    for (name, shape, offset, length) in codes {
+        let scales_name = format!("{name}{SCALES}");
+        let Some(Entry::Tensor(scales)) = entries.get(&scales_name) else { continue };
+        let size = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+        let tensor = Tensor::of_codes(storage.clone(), offset, &shape, scales).filter(|_| size == Some(length));
+        let Some(tensor) = tensor else {
+            let found =
+                format!("tensor {:?} or its scales {:?} have a wrong shape or value", clip(&name), clip(&scales_name));
+            return Err(malformed(found, "codes of rank 2 or 3 and a finite scale for each row or column"));
+        };
+        entries.remove(&scales_name);
+        entries.insert(name, Entry::Tensor(tensor));
     }
 
     // The format allows neither gaps nor overlaps: they are signs of damage.

@@ -11,8 +11,10 @@ use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
 use super::directory::WEIGHTS_FILE;
+use super::eight_bits;
 use super::error::ModelError;
 use super::rotary::default_freqs;
+use super::safetensors::SCALES;
 use super::tensor::{Dtype, Tensor};
 use super::{CONFIG, GENERATION_CONFIG, Model, TRAINING_ARGS};
 
@@ -58,23 +60,36 @@ impl Model {
     /// The tensors to write, by their official names.
     fn tensors(&self, dtype: Option<Dtype>) -> Vec<Output> {
         let w = &self.weights;
-        let output = |name, tensor: &Tensor| {
+        let output = |name: &str, tensor: &Tensor| {
             let own = match tensor.dtype() {
                 Dtype::F64 => Dtype::F32,
                 other => other,
             };
-            Output { name, tensor: tensor.clone(), dtype: dtype.unwrap_or(own) }
+            Output { name: name.to_owned(), tensor: tensor.clone(), dtype: dtype.unwrap_or(own) }
+        };
+        // Where the neurons' weights are codes, the others are halves.
+        let table = |name: &str, tensor: &Tensor| match output(name, tensor) {
+            Output { name, tensor, dtype: Dtype::I8 } => Output { name, tensor, dtype: Dtype::F16 },
+            output => output,
         };
         let mut tensors = vec![
-            output("embed.weight", &w.embed),
+            table("embed.weight", &w.embed),
             output("encoder", &w.encoder),
             output("encoder_v", &w.encoder_v),
             output("decoder", &w.decoder),
-            output("lm_head", &w.lm_head),
+            table("lm_head", &w.lm_head),
         ];
+        let scales = |output: &Output| {
+            let shape = eight_bits::scales_shape(output.tensor.shape())?;
+            let tensor = Tensor::from_f32(&shape, output.tensor.eight_bit_scales());
+            Some(Output { name: output.name.clone() + SCALES, tensor, dtype: Dtype::F32 })
+        };
+        let of_codes = tensors.iter().filter(|output| output.dtype == Dtype::I8);
+        let scales: Vec<Output> = of_codes.filter_map(scales).collect();
+        tensors.extend(scales);
         if self.stored_freqs || w.freqs != default_freqs(w.freqs.len()) {
             let freqs = Tensor::from_f32(&[1, 1, 1, w.freqs.len()], w.freqs.clone());
-            tensors.push(Output { name: "attn.freqs", tensor: freqs, dtype: Dtype::F32 });
+            tensors.push(Output { name: "attn.freqs".to_owned(), tensor: freqs, dtype: Dtype::F32 });
         }
         tensors
     }
@@ -123,9 +138,9 @@ impl Model {
     /// The model card.
     fn card(&self, name: &str, tensors: &[Output]) -> String {
         let config = &self.config;
-        let types: Vec<String> = [Dtype::F16, Dtype::BF16, Dtype::F32]
+        let types: Vec<String> = [Dtype::I8, Dtype::F16, Dtype::BF16, Dtype::F32]
             .into_iter()
-            .filter(|&dtype| tensors.iter().any(|output| output.dtype == dtype && output.name != "attn.freqs"))
+            .filter(|&dtype| tensors.iter().any(|output| output.dtype == dtype && output.is_weight()))
             .map(|dtype| dtype.to_string())
             .collect();
         let freqs = self.frequencies;
@@ -168,9 +183,16 @@ fn object(value: Value) -> Map<String, Value> {
 
 /// A tensor to write, and as what.
 struct Output {
-    name: &'static str,
+    name: String,
     tensor: Tensor,
     dtype: Dtype,
+}
+
+impl Output {
+    /// Whether it is neither scales nor frequencies.
+    fn is_weight(&self) -> bool {
+        !self.name.ends_with(SCALES) && self.name != "attn.freqs"
+    }
 }
 
 /// Why a file was not written.
@@ -194,9 +216,12 @@ fn write_safetensors(tensors: &[Output], file: &mut impl Write) -> Result<(), Wr
     for Output { name, tensor, dtype } in tensors {
         let begin = end;
         end += tensor.len() * dtype.size();
-        let spelled = dtype.to_string().to_uppercase();
+        let spelled = match dtype {
+            Dtype::I8 => "I8".to_owned(),
+            floats => floats.to_string().to_uppercase(),
+        };
         let info = json!({ "dtype": spelled, "shape": tensor.shape(), "data_offsets": [begin, end] });
-        header.insert((*name).to_owned(), info);
+        header.insert(name.clone(), info);
     }
     let mut header = Value::from(header).to_string();
     // Spaces at the end let the data begin at a multiple of eight.
@@ -206,7 +231,9 @@ fn write_safetensors(tensors: &[Output], file: &mut impl Write) -> Result<(), Wr
 
     let mut values = [0.0; BLOCK];
     let mut bytes = Vec::with_capacity(BLOCK * 4);
+    let mut codes = [0; BLOCK];
     for Output { name, tensor, dtype } in tensors {
+        let scales = if *dtype == Dtype::I8 { tensor.eight_bit_scales() } else { Vec::new() };
         for start in (0..tensor.len()).step_by(BLOCK) {
             let values = &mut values[..BLOCK.min(tensor.len() - start)];
             tensor.read(start, values);
@@ -226,6 +253,12 @@ fn write_safetensors(tensors: &[Output], file: &mut impl Write) -> Result<(), Wr
                     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
                     true
                 }
+                Dtype::I8 => {
+                    let codes = &mut codes[..values.len()];
+                    tensor.read_codes(start, &scales, values, codes);
+                    bytes.extend(codes.iter().map(|code| code.cast_unsigned()));
+                    true
+                }
                 Dtype::F64 => {
                     bytes.extend(values.iter().flat_map(|value| f64::from(*value).to_le_bytes()));
                     true
@@ -234,7 +267,7 @@ fn write_safetensors(tensors: &[Output], file: &mut impl Write) -> Result<(), Wr
             if !finite {
                 let place = bytes.len() / dtype.size() - 1;
                 return Err(WriteError::Overflow(ModelError::Overflow {
-                    tensor: name,
+                    tensor: name.clone(),
                     index: tensor.index(start + place),
                     value: values[place],
                     dtype: *dtype,

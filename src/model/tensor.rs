@@ -19,6 +19,8 @@ pub enum Dtype {
     F32,
     /// IEEE double precision.
     F64,
+    /// 8-bit codes with a scale for each output.
+    I8,
 }
 
 impl Dtype {
@@ -28,6 +30,7 @@ impl Dtype {
             Self::F16 | Self::BF16 => 2,
             Self::F32 => 4,
             Self::F64 => 8,
+            Self::I8 => 1,
         }
     }
 }
@@ -39,6 +42,7 @@ impl fmt::Display for Dtype {
             Self::BF16 => "bf16",
             Self::F32 => "f32",
             Self::F64 => "f64",
+            Self::I8 => "int8",
         })
     }
 }
@@ -71,6 +75,10 @@ enum Data {
 pub(crate) trait Elements: Send + Sync {
     /// As [`Tensor::read`].
     fn read(&self, start: usize, out: &mut [f32]);
+    /// Scales of 8-bit codes, one per output; see [`Tensor::eight_bit_scales`].
+    fn scales(&self) -> Option<&[f32]> {
+        None
+    }
 }
 
 impl Tensor {
@@ -125,6 +133,19 @@ impl Tensor {
     /// The same numbers, read from somewhere else from now on: the tensor's own memory is let go.
     pub(crate) fn moved_to(&self, elements: Arc<dyn Elements>) -> Self {
         Self { shape: self.shape.clone(), len: self.len, data: Data::Elsewhere { elements, dtype: self.dtype() } }
+    }
+
+    /// A tensor that somebody else holds.
+    pub(crate) fn elsewhere(shape: &[usize], dtype: Dtype, elements: Arc<dyn Elements>) -> Self {
+        Self { shape: shape.into(), len: shape.iter().product(), data: Data::Elsewhere { elements, dtype } }
+    }
+
+    /// The scales that the tensor came with, if it is made of codes.
+    pub(crate) fn own_scales(&self) -> Option<&[f32]> {
+        match &self.data {
+            Data::Elsewhere { elements, .. } => elements.scales(),
+            Data::Stored { .. } | Data::Owned(_) => None,
+        }
     }
 
     /// The transpose of a matrix, of the same element type where the elements are the tensor's own.
@@ -203,6 +224,7 @@ impl Tensor {
                     Dtype::BF16 => convert(bytes, out, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
                     Dtype::F32 => convert(bytes, out, f32::from_le_bytes),
                     Dtype::F64 => convert(bytes, out, |b| f64::from_le_bytes(b) as f32),
+                    Dtype::I8 => unreachable!("codes have scales elsewhere"),
                 }
             }
         }
@@ -278,6 +300,7 @@ impl Tensor {
                 Dtype::BF16 => first(self.bytes(), |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
                 Dtype::F32 => first(self.bytes(), |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
                 Dtype::F64 => first(self.bytes(), |b| !(f64::from_le_bytes(b) as f32).is_finite()),
+                Dtype::I8 => None,
             },
         }?;
         let value = match &self.data {

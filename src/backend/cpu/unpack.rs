@@ -52,9 +52,20 @@ struct Run {
     start: usize,
     stride: usize,
     len: usize,
+    /// Output or row of the first element, padded, and how far the next one's is.
+    output: usize,
+    next_output: usize,
 }
 
 impl Order {
+    /// Numbers of outputs or rows without padding.
+    fn unpadded(self, padded_list: &[f32]) -> Vec<f32> {
+        let (Self::Tiles { outputs: count, padded, .. }
+        | Self::Columns { outputs: count, padded, .. }
+        | Self::Rows { rows: count, padded, .. }) = self;
+        padded_list.chunks_exact(padded.max(1)).flat_map(|group| &group[..count]).copied().collect()
+    }
+
     /// The run that starts at element `index` of the tensor.
     fn run(self, index: usize) -> Run {
         match self {
@@ -62,17 +73,29 @@ impl Order {
                 let (line, column) = (index / outputs, index % outputs);
                 let (group, d) = (line / depth, line % depth);
                 let (tile, lane) = (group * (padded / width) + column / width, column % width);
-                Run { start: (tile * depth + d) * width + lane, stride: 1, len: (width - lane).min(outputs - column) }
+                Run {
+                    start: (tile * depth + d) * width + lane,
+                    stride: 1,
+                    len: (width - lane).min(outputs - column),
+                    output: group * padded + column,
+                    next_output: 1,
+                }
             }
             Self::Columns { depth, outputs, padded, row } => {
                 let (line, column) = (index / outputs, index % outputs);
                 let (group, d) = (line / depth, line % depth);
-                Run { start: (group * padded + column) * row + d, stride: row, len: outputs - column }
+                Run {
+                    start: (group * padded + column) * row + d,
+                    stride: row,
+                    len: outputs - column,
+                    output: group * padded + column,
+                    next_output: 1,
+                }
             }
             Self::Rows { rows, depth, padded, row } => {
                 let (line, d) = (index / depth, index % depth);
                 let line = line / rows * padded + line % rows;
-                Run { start: line * row + d, stride: 1, len: depth - d }
+                Run { start: line * row + d, stride: 1, len: depth - d, output: line, next_output: 0 }
             }
         }
     }
@@ -80,24 +103,43 @@ impl Order {
 
 /// A packed tensor.
 pub struct Packed<E> {
-    /// The numbers.
-    pub numbers: Arc<Pages<E>>,
-    /// Their order.
-    pub order: Order,
+    numbers: Arc<Pages<E>>,
+    /// Weight / code, by output or row, padded; empty without codes.
+    scales: Arc<[f32]>,
+    /// The same without padding.
+    own_scales: Vec<f32>,
+    order: Order,
+}
+
+impl<E> Packed<E> {
+    /// Packed numbers, with the scales of their outputs or rows where they are codes.
+    pub fn new(numbers: &Arc<Pages<E>>, scales: &Arc<[f32]>, order: Order) -> Self {
+        let own_scales = order.unpadded(scales);
+        Self { numbers: numbers.clone(), scales: scales.clone(), own_scales, order }
+    }
 }
 
 impl<E: Element + Pod> Elements for Packed<E> {
     fn read(&self, start: usize, out: &mut [f32]) {
         let (mut index, mut rest) = (start, out);
         while !rest.is_empty() {
-            let Run { start, stride, len } = self.order.run(index);
+            let Run { start, stride, len, output, next_output } = self.order.run(index);
             let (now, later) = rest.split_at_mut(len.min(rest.len()));
             for (out, &number) in now.iter_mut().zip(self.numbers[start..].iter().step_by(stride)) {
                 *out = number.to_f32();
             }
+            if !self.scales.is_empty() {
+                for (k, out) in now.iter_mut().enumerate() {
+                    *out *= self.scales[output + k * next_output];
+                }
+            }
             index += now.len();
             rest = later;
         }
+    }
+
+    fn scales(&self) -> Option<&[f32]> {
+        Some(&self.own_scales[..]).filter(|scales| !scales.is_empty())
     }
 }
 

@@ -83,7 +83,7 @@ pub struct Matrix<E> {
     /// The weights, or codes.
     pub numbers: Arc<Pages<E>>,
     /// Weight / code, `[neurons]`; empty without scales.
-    scales: Vec<f32>,
+    scales: Arc<[f32]>,
 }
 
 impl<E: Weight> Matrix<E> {
@@ -124,21 +124,17 @@ impl<E: Weight> Weights<E> {
     pub fn pack(model: &Model, g: &Geometry) -> Result<Self, BackendError> {
         let w = &model.weights;
         let padded = g.padded_neurons();
-        let matrix = |scales: &dyn Fn() -> Scales, pack: &dyn Fn(&Scales) -> Vec<E>| {
-            let scales = if E::SCALED { scales() } else { Scales::default() };
-            Ok(Matrix { numbers: keep(&pack(&scales))?, scales: scales.scales })
+        let matrix = |tensor: &Tensor, pack: &dyn Fn(&Scales) -> Vec<E>| {
+            let scales = if E::SCALED { Scales::of(tensor, g.heads, padded) } else { Scales::default() };
+            Ok(Matrix { numbers: keep(&pack(&scales))?, scales: scales.scales.into() })
         };
         let [encoder, encoder_v] = [g.heads_of(&w.encoder), g.heads_of(&w.encoder_v)];
         let none = &Scales::default();
         Ok(Self {
             embed: keep(&pack::rows(&w.embed, none, 1, g.vocab, g.width, g.vocab, g.row))?,
-            encoder: matrix(&|| Scales::of_matrices(encoder, padded), &|scales| {
-                pack::tiles(encoder, scales, g.width, padded, TILE)
-            })?,
-            encoder_v: matrix(&|| Scales::of_matrices(encoder_v, padded), &|scales| {
-                pack::columns_as_rows(encoder_v, scales, padded, g.row)
-            })?,
-            decoder: matrix(&|| Scales::of_rows(&w.decoder, g.heads, g.neurons, g.width, padded), &|scales| {
+            encoder: matrix(&w.encoder, &|scales| pack::tiles(encoder, scales, g.width, padded, TILE))?,
+            encoder_v: matrix(&w.encoder_v, &|scales| pack::columns_as_rows(encoder_v, scales, padded, g.row))?,
+            decoder: matrix(&w.decoder, &|scales| {
                 pack::rows(&w.decoder, scales, g.heads, g.neurons, g.width, padded, g.row)
             })?,
             lm_head: keep(&pack::tiles(g.lm_head_of(&w.lm_head), none, g.width, g.vocab.next_multiple_of(TILE), TILE))?,
@@ -148,30 +144,35 @@ impl<E: Weight> Weights<E> {
     /// Returns `weights`, from which these were packed, with tensors that read the packed numbers.
     /// Tensors that this type does not hold exactly keep their source.
     pub fn as_model(&self, weights: &ModelWeights, g: &Geometry) -> ModelWeights {
-        fn read<T: Weight>(tensor: &Tensor, numbers: &Arc<Pages<T>>, order: Order) -> Tensor {
+        fn read<T: Weight>(tensor: &Tensor, numbers: &Arc<Pages<T>>, scales: &Arc<[f32]>, order: Order) -> Tensor {
             let exact = match tensor.dtype() {
                 Dtype::F64 => false,
+                Dtype::I8 => T::SCALED,
                 _ => !T::SCALED && (size_of::<T>() == size_of::<f32>() || tensor.fits_f16_exactly()),
             };
             match exact {
-                true => tensor.moved_to(Arc::new(Packed { numbers: numbers.clone(), order })),
+                true => tensor.moved_to(Arc::new(Packed::new(numbers, scales, order))),
                 false => tensor.clone(),
             }
         }
+        fn matrix<T: Weight>(tensor: &Tensor, matrix: &Matrix<T>, order: Order) -> Tensor {
+            read(tensor, &matrix.numbers, &matrix.scales, order)
+        }
+        let none = &Arc::default();
         let padded = g.padded_neurons();
         let (depth, row) = (g.width, g.row);
         let tiles = |outputs, padded| Order::Tiles { depth, outputs, padded, width: TILE };
         let rows = |rows, padded| Order::Rows { rows, depth, padded, row };
         ModelWeights {
-            embed: read(&weights.embed, &self.embed, rows(g.vocab, g.vocab)),
-            encoder: read(&weights.encoder, &self.encoder.numbers, tiles(g.neurons, padded)),
-            encoder_v: read(
+            embed: read(&weights.embed, &self.embed, none, rows(g.vocab, g.vocab)),
+            encoder: matrix(&weights.encoder, &self.encoder, tiles(g.neurons, padded)),
+            encoder_v: matrix(
                 &weights.encoder_v,
-                &self.encoder_v.numbers,
+                &self.encoder_v,
                 Order::Columns { depth, outputs: g.neurons, padded, row },
             ),
-            decoder: read(&weights.decoder, &self.decoder.numbers, rows(g.neurons, padded)),
-            lm_head: read(&weights.lm_head, &self.lm_head, tiles(g.vocab, g.vocab.next_multiple_of(TILE))),
+            decoder: matrix(&weights.decoder, &self.decoder, rows(g.neurons, padded)),
+            lm_head: read(&weights.lm_head, &self.lm_head, none, tiles(g.vocab, g.vocab.next_multiple_of(TILE))),
             freqs: weights.freqs.clone(),
         }
     }
