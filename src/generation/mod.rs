@@ -37,7 +37,7 @@ pub use stream::TextPieces;
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend};
-use crate::backend::{Backend, BackendError, DeviceInfo, StateType, WeightType};
+use crate::backend::{Backend, BackendError, DeviceInfo, StateType, WeightType, pack};
 use crate::model::forgetting::Forgetting;
 use crate::model::{Dtype, Model};
 pub use crate::options::Request;
@@ -180,8 +180,15 @@ impl Bdh {
     ///
     /// # Errors
     /// As [`Bdh::new`].
-    pub fn with(model: Model, options: &DeviceOptions) -> Result<Self, BackendError> {
+    pub fn with(mut model: Model, options: &DeviceOptions) -> Result<Self, BackendError> {
         let DeviceOptions { device, weights, state, threads } = options;
+        let fingerprint = OnceLock::new();
+        if *weights == WeightChoice::Int8 && model.weights.encoder.dtype() != Dtype::I8 {
+            // The codes alone stay in memory; states are those of the model as it was.
+            pack::check_range(&model, WeightType::I8)?;
+            let _ = fingerprint.set(snapshot::fingerprint(&model));
+            model.weights = model.weights.to_int8();
+        }
         let threads = *threads;
         let gpu = |choice| {
             let gpu = GpuBackend::new(&model, weights.resolve(&model, false), &choice)?;
@@ -210,7 +217,7 @@ impl Bdh {
                 }
             },
         };
-        Ok(Self { fallback, threads, ..Self::assemble(model, backend) })
+        Ok(Self { fallback, threads, fingerprint: Arc::new(fingerprint), ..Self::assemble(model, backend) })
     }
 
     /// A model on a device that holds its weights already, one with options of its own for instance.

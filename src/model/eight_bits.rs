@@ -90,6 +90,25 @@ impl Tensor {
         }
     }
 
+    /// A copy made of codes.
+    ///
+    /// # Panics
+    /// If the tensor is not of rank 2 or 3.
+    pub fn to_int8(&self) -> Self {
+        const BLOCK: usize = 4096;
+        let scales = self.eight_bit_scales();
+        let (mut values, mut codes) = (vec![0.0; BLOCK], vec![0; BLOCK]);
+        let mut bytes = Vec::with_capacity(self.len());
+        for start in (0..self.len()).step_by(BLOCK) {
+            let count = BLOCK.min(self.len() - start);
+            self.read_codes(start, &scales, &mut values[..count], &mut codes[..count]);
+            bytes.extend(codes[..count].iter().map(|code| code.cast_unsigned()));
+        }
+        let axis = Axis::of(self.shape()).unwrap_or_else(|| panic!("codes of shape {:?}", self.shape()));
+        let codes = Codes { storage: Storage::Owned(Arc::new(bytes)), offset: 0, axis, scales };
+        Self::elsewhere(self.shape(), Dtype::I8, Arc::new(codes))
+    }
+
     /// A tensor of a file's codes from byte `offset` on, and their scales. `None` where the file has too few bytes, or the
     /// scales are not as many as the shape asks for, or one of them is no scale.
     pub(crate) fn of_codes(storage: Storage, offset: usize, shape: &[usize], scales: &Tensor) -> Option<Self> {

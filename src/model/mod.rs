@@ -109,6 +109,19 @@ impl Weights {
             freqs: self.freqs.clone(),
         }
     }
+
+    /// A copy whose encoders and decoder are 8-bit codes with a scale per neuron, and whose embedding and head
+    /// are of element type f16.
+    pub fn to_int8(&self) -> Self {
+        Self {
+            embed: self.embed.to_f16(),
+            encoder: self.encoder.to_int8(),
+            encoder_v: self.encoder_v.to_int8(),
+            decoder: self.decoder.to_int8(),
+            lm_head: self.lm_head.to_f16(),
+            freqs: self.freqs.clone(),
+        }
+    }
 }
 
 /// A model as loaded: its weights are checked, and still where they were stored.
