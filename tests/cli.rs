@@ -196,6 +196,48 @@ fn a_long_text_from_a_model_without_a_context_gets_advice_once() {
 }
 
 #[test]
+fn a_comparison_has_a_row_for_every_combination() {
+    let text = "KING:\nWhat news, my lord?\n\nQUEEN:\nNone, good my liege.\n";
+    let compare = |arguments: &[&str]| run(&[&["compare", "--device", "cpu", "--text", text], arguments].concat());
+    let list = compare(&["--format", "json", "--blocks", "20"]).json();
+    let rows = list.as_array().expect("a list");
+    let types: Vec<_> =
+        rows.iter().map(|row| (row["state"].as_str().unwrap(), row["weights"].as_str().unwrap())).collect();
+    assert_eq!(types, [("i16", "f16"), ("i8", "f16"), ("i16", "int8"), ("i8", "int8"), ("f32", "int8")]);
+    let keys: Vec<&str> = rows[0].as_object().expect("an object").keys().map(String::as_str).collect();
+    let documented = [
+        "exact_state",
+        "exact_weights",
+        "state",
+        "weights",
+        "predicted",
+        "exact_bits_per_token",
+        "bits_per_token",
+        "divergence",
+        "largest_divergence",
+        "same_greedy",
+        "same_drawn",
+        "exact_bytes_per_token",
+        "bytes_per_token",
+        "exact_tokens_per_second",
+        "tokens_per_second",
+        "divergence_by_block",
+    ];
+    assert_eq!(keys, documented);
+    let number = |row: usize, key: &str| rows[row][key].as_f64().expect("a number");
+    assert_eq!(rows[0]["predicted"].as_u64(), Some(text.len() as u64 - 1));
+    assert!(number(0, "divergence") < 1e-8 && number(3, "divergence") < 1e-2);
+    assert!(number(3, "bytes_per_token") < number(1, "bytes_per_token"));
+    // Full context: no 8-bit states.
+    let full = compare(&["--context", "full", "--quiet"]).ok();
+    assert!(!full.contains("i8 "), "{full}");
+    let lines = full.lines().collect::<Vec<_>>();
+    assert!(lines[0].starts_with("state  weights  bits/token") && lines[1].starts_with("f32    f16"), "{full}");
+    let one = compare(&["--state", "i16", "--weights", "auto", "--blocks", "20", "--quiet"]).ok();
+    assert!(one.contains("\n1-20 ") && one.contains("state i16, weights f16"), "{one}");
+}
+
+#[test]
 fn a_score_lists_every_log_probability() {
     let text = "The king is dead.";
     let object = score(&["--text", text, "--format", "json"]).json();
@@ -470,8 +512,19 @@ fn every_text_has_a_seed_that_gives_it_alone() {
 #[test]
 fn help_teaches() {
     insta::assert_snapshot!("help", run(&["--help"]).ok());
-    let commands =
-        ["generate", "interactive", "score", "verify", "bench", "info", "devices", "convert", "merge", "completions"];
+    let commands = [
+        "generate",
+        "interactive",
+        "score",
+        "compare",
+        "verify",
+        "bench",
+        "info",
+        "devices",
+        "convert",
+        "merge",
+        "completions",
+    ];
     for command in commands {
         insta::assert_snapshot!(format!("help-{command}"), run(&[command, "--help"]).ok());
     }
@@ -557,6 +610,12 @@ fn bad_usage_is_one_line_and_exit_code_2() {
         &["score", "--text", ""],
         &["score", "--text", "a"],
         &["score", "--tokens", "1 70000"],
+        &["compare"],
+        &["compare", "--text", "a"],
+        &["compare", "--text", "ab", "--state", "i4"],
+        &["compare", "--text", "ab", "--state", "i8", "--context", "full"],
+        &["generate", "-p", "a", "--compact", "--context", "full"],
+        &["generate", "-p", "a", "--compact", "--state", "i16"],
         &["score", "--text", "ab", "--blocks", "0"],
         &["score", "--text", "ab", "--format", "jsonl"],
         &["verify", "--format", "csv"],

@@ -95,7 +95,8 @@ fn settings_persist_and_are_shown() {
     let text = piped(&["--seed", "4"], lines).ok();
     let expected = "the\nmax_tokens 3\ntop_k 5\n\
         temp        0\ntop_k       5\ntop_p       1\nmin_p       0.1\npenalty     1\nmax_tokens  3\n\
-        turns       paragraph (stop texts end a turn instead)\nbeams       1\nseed        4\nstop        \"x\\n\"\ncontext     256 (older text fades with time constant 128)\n";
+        beams       1\nseed        4\nstop        \"x\\n\"\n\
+        turns       paragraph (stop texts end a turn instead)\ncontext     256 (older text fades with time constant 128)\n";
     assert_eq!(text, expected);
 }
 

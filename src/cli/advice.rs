@@ -69,6 +69,7 @@ pub fn generation(error: &GenerationError, spell: Spelling) -> String {
             let (option, beams) = (spell(option), spell("num_beams"));
             format!("{option} has no effect in beam search, which draws nothing; leave out {option} or {beams}")
         }
+        GenerationError::FadingState => format!("{error}: --state i16, or --context N"),
         GenerationError::NoBeams => {
             "--length-penalty and --early-stopping are for beam search; give --num-beams N, above 1, too".to_string()
         }

@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::format;
 use super::output::Notices;
 use bdh_gpu::backend::{DeviceKind, StateType};
-use bdh_gpu::generation::{Bdh, Context, DeviceChoice, DeviceOptions, Snapshot, WeightChoice};
+use bdh_gpu::generation::{Bdh, Context, DeviceChoice, DeviceOptions, GenerationError, Snapshot, WeightChoice};
 use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::model::{Config, LoadOptions, Model, Rope};
 use bdh_gpu::verify::{self, Start, StartError};
@@ -98,7 +98,7 @@ pub struct DeviceArgs {
     /// How to hold the states of sequences: exactly, or in half or a quarter of the bytes
     #[arg(long, value_name = "TYPE", value_enum, default_value_t, help_heading = "Model and device")]
     pub state: State,
-    /// Short for --state i8 --weights int8: nearly the same text, twice as fast from a third of the memory
+    /// Short for --state i8 --weights int8: nearly the same text, faster and from a third of the memory
     #[arg(long, conflicts_with_all = ["state", "weights"], help_heading = "Model and device")]
     pub compact: bool,
     #[command(flatten)]
@@ -178,6 +178,16 @@ pub enum State {
     I8,
 }
 
+impl State {
+    /// Refuses a type that does not suit how much of the past counts.
+    pub fn check(self, forgetting: Forgetting) -> Result<(), Failure> {
+        match (self, forgetting) {
+            (Self::I8, Forgetting::Full) => Err(GenerationError::FadingState.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl From<State> for StateType {
     fn from(state: State) -> Self {
         match state {
@@ -189,9 +199,19 @@ impl From<State> for StateType {
 }
 
 impl DeviceArgs {
+    /// Types of the states and of the weights.
+    fn types(&self) -> (State, Weights) {
+        if self.compact { (State::I8, Weights::Int8) } else { (self.state, self.weights) }
+    }
+
+    /// Refuses a type of states that does not suit how much of the past counts.
+    pub fn check(&self, forgetting: Forgetting) -> Result<(), Failure> {
+        self.types().0.check(forgetting)
+    }
+
     /// Puts the model on the device, and says nothing unless it is another device than was to be expected.
     pub fn open_silently(&self, model: Model, notices: &Notices) -> Result<Bdh, Failure> {
-        let (state, weights) = if self.compact { (State::I8, Weights::Int8) } else { (self.state, self.weights) };
+        let (state, weights) = self.types();
         if self.device != DeviceChoice::Cpu {
             notices.watch_compilation();
         }

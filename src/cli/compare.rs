@@ -68,6 +68,7 @@ impl Compare {
         self.input.check()?;
         let model = self.model.load(&self.notices)?;
         let forgetting = self.context.forgetting(&model.config)?;
+        self.states.iter().try_for_each(|state| state.check(forgetting))?;
         let tokens = self.input.read(&model)?;
         if tokens.len() < 2 {
             return Err(GenerationError::TooShort(tokens.len()).into());

@@ -60,6 +60,7 @@ fn text(model: &Model) -> String {
         }
     };
     let freqs = format!("{}, {}", model.rope, model.frequencies);
+    let state_bytes = |state: StateType| format::bytes(state.state_bytes(config));
     let mut rows = vec![
         ("name", model.name.clone()),
         ("parameters", number(config.parameters())),
@@ -74,9 +75,11 @@ fn text(model: &Model) -> String {
         (
             "state",
             format!(
-                "{} numbers, {} in f32, per text, whatever its length",
+                "{} numbers per text, whatever its length: {} (i16 {}, i8 {})",
                 number(config.state_len()),
-                format::bytes(StateType::F32.state_bytes(config))
+                state_bytes(StateType::F32),
+                state_bytes(StateType::I16),
+                state_bytes(StateType::I8)
             ),
         ),
         ("tokenizer", model.tokenizer.to_string()),
@@ -114,7 +117,7 @@ fn plain(value: &Value) -> String {
 fn weight_bytes(model: &Model) -> u64 {
     let w = &model.weights;
     let tensors = [&w.embed, &w.encoder, &w.encoder_v, &w.decoder, &w.lm_head];
-    tensors.iter().map(|tensor| (tensor.len() * tensor.dtype().size()) as u64).sum()
+    tensors.iter().map(|tensor| tensor.stored_bytes()).sum()
 }
 
 fn object(model: &Model) -> Value {
@@ -136,7 +139,12 @@ fn object(model: &Model) -> Value {
         "rope": model.rope.to_string(),
         "frequencies": model.frequencies.to_string(),
         "stored_frequencies": model.stored_freqs,
-        "state": { "numbers": config.state_len(), "bytes": StateType::F32.state_bytes(config) },
+        "state": {
+            "numbers": config.state_len(),
+            "bytes": StateType::F32.state_bytes(config),
+            "bytes_i16": StateType::I16.state_bytes(config),
+            "bytes_i8": StateType::I8.state_bytes(config),
+        },
         "layout": model.source.map(|(_, layout)| layout.to_string()),
         "format": model.source.map(|(format, _)| format.to_string()),
         "tokenizer": model.tokenizer.to_string(),

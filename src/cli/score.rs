@@ -92,6 +92,7 @@ impl Score {
         self.input.check()?;
         let model = self.model.load(&self.notices)?;
         let forgetting = self.context.forgetting(&model.config)?;
+        self.device.check(forgetting)?;
         let tokens = self.input.read(&model)?;
         if tokens.len() < 2 {
             return Err(GenerationError::TooShort(tokens.len()).into());

@@ -43,7 +43,7 @@ pub enum GenerationError {
     /// A state that fades where nothing may be forgotten: a row that has grown rounds what is added to it to
     /// nothing.
     #[error(
-        "a state of type i8 loses what it should remember unless older tokens fade: choose i16 or f32, or a context"
+        "a state of type i8 loses what it should remember unless older tokens fade; choose another type, or a context"
     )]
     FadingState,
     /// The logits of a step allow no draw.

@@ -201,6 +201,12 @@ impl Tensor {
         self.len
     }
 
+    /// Bytes that the elements take in their file, scales included.
+    pub fn stored_bytes(&self) -> u64 {
+        let scales = self.own_scales().map_or(0, <[f32]>::len);
+        (self.len * self.dtype().size() + 4 * scales) as u64
+    }
+
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -170,6 +170,9 @@ impl Generate {
         }
         let model = self.model.load(&self.notices)?;
         let (mut settings, sequences, forgetting) = self.settings_for(&model)?;
+        if self.state.load_state.is_none() {
+            self.device.check(forgetting)?;
+        }
         if self.output.format == Format::Text || !settings.options.stop.is_empty() {
             self.check_text(&model)?;
         }

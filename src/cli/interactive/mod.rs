@@ -80,6 +80,7 @@ impl Interactive {
     pub fn run(&self) -> Result<(), Failure> {
         let model = self.model.load(&self.notices)?;
         let (mut settings, forgetting) = self.settings_for(&model)?;
+        self.device.check(forgetting)?;
         model.tokenizer.check().map_err(GenerationError::from)?;
         settings.options.seed.get_or_insert_with(|| rand::random::<u32>().into());
         let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
