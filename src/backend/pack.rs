@@ -166,7 +166,7 @@ pub struct Scales {
 }
 
 impl Scales {
-    /// The scales of a tensor's outputs or rows (see [`Tensor::eight_bit_scales`]), `padded` for each of
+    /// The scales of a tensor's outputs or rows (`model::eight_bits`), `padded` for each of
     /// `groups`.
     pub fn of(tensor: &Tensor, groups: usize, padded: usize) -> Self {
         let own = tensor.eight_bit_scales();

@@ -130,6 +130,17 @@ impl<T: StateNumber> RowsOf<'_, T> {
         }
     }
 
+    /// Multiplies a row by a factor.
+    #[inline(always)]
+    pub fn rescale_row(&mut self, index: usize, row: usize, factor: f32) {
+        if T::SCALED {
+            self.scales[index] *= factor;
+        } else {
+            let row: &mut [f32] = bytemuck::cast_slice_mut(&mut self.numbers[index * row..][..row]);
+            rescale(row, factor);
+        }
+    }
+
     /// Rounds floats to a row.
     #[inline(always)]
     pub fn store_row<I: Isa>(&mut self, isa: I, index: usize, from: &[f32]) {

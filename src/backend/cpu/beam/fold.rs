@@ -31,7 +31,8 @@ impl<T: StateNumber> Kernel for Fold<'_, T> {
         let Self { folds, scaled_x, q, layer, mut state, scratch } = self;
         let row = scratch.len();
         for neuron in 0..state.numbers.len() / row {
-            if folds.iter().all(|fold| fold.rescale.is_none() && q.get(fold.node, layer)[neuron] == 0.0) {
+            if folds.iter().all(|fold| q.get(fold.node, layer)[neuron] == 0.0) {
+                folds.iter().filter_map(|fold| fold.rescale).for_each(|factor| state.rescale_row(neuron, row, factor));
                 continue;
             }
             state.load_row(isa, neuron, scratch);

@@ -85,7 +85,7 @@ impl<T: StateNumber> Kernel for ReadWrite<'_, T> {
                 let rows = &mut rows[..neurons * row];
                 load_rows(isa, &self.state, first, ends, rows);
                 share.run(isa, rows, &[], self.attention);
-                store_rows(isa, &mut self.state, first, ends, rows);
+                store_rows(isa, &mut self.state, first, lists, ends, rows);
             } else {
                 let state: &mut [f32] = bytemuck::cast_slice_mut(&mut self.state.numbers[first * row..]);
                 let (state, later) = state.split_at_mut(neurons * row);
@@ -109,13 +109,20 @@ fn load_rows<I: Isa, T: StateNumber>(isa: I, state: &RowsOf<'_, T>, first: usize
     }
 }
 
-/// The inverse of [`load_rows`].
+/// The inverse of [`load_rows`]. Rows that no token enters keep their codes.
 #[inline(always)]
-fn store_rows<I: Isa, T: StateNumber>(isa: I, state: &mut RowsOf<'_, T>, first: usize, ends: &[usize], rows: &[f32]) {
+fn store_rows<I: Isa, T: StateNumber>(
+    isa: I,
+    state: &mut RowsOf<'_, T>,
+    first: usize,
+    lists: &[RowList; 2],
+    ends: &[usize],
+    rows: &[f32],
+) {
     let (mut start, row) = (0, rows.len() / (2 * ends.len()));
     for (pair, (&end, rows)) in ends.iter().zip(rows.chunks_exact(2 * row)).enumerate() {
-        if end > start {
-            for (k, from) in rows.chunks_exact(row).enumerate() {
+        for (k, (from, list)) in rows.chunks_exact(row).zip(lists).enumerate() {
+            if list[start..end].iter().any(|token| token.weight != 0.0) {
                 state.store_row(isa, first + 2 * pair + k, from);
             }
         }
