@@ -76,10 +76,6 @@ impl<E: Weight> Product<'_, E> {
         let (weights, _) = self.weights.as_chunks_mut::<LANES>();
         let (weights, _) = weights.as_chunks_mut::<V>();
         for first in (0..TILE / LANES).step_by(V) {
-            let mut scales = [isa.splat(1.0); V];
-            for (v, scales_of) in self.scales.as_chunks::<LANES>().0.iter().skip(first).take(V).enumerate() {
-                scales[v] = isa.load(scales_of);
-            }
             // These columns of the tile, as f32, stay in the first-level cache for all tokens.
             for (to, from) in weights.iter_mut().zip(tile) {
                 let (from, _) = from.as_chunks::<LANES>();
@@ -105,8 +101,12 @@ impl<E: Weight> Product<'_, E> {
                 let tokens = S.min(self.tokens - group * S);
                 for (s, sums) in sums.iter().enumerate().take(tokens) {
                     let (out, _) = self.out[(group * S + s) * self.stride..].as_chunks_mut::<LANES>();
-                    for ((out, &sum), &scale) in out[first..first + V].iter_mut().zip(sums).zip(&scales) {
-                        isa.store(if E::SCALED { isa.mul_add(sum, scale, isa.splat(0.0)) } else { sum }, out);
+                    for (v, (out, &sum)) in out[first..first + V].iter_mut().zip(sums).enumerate() {
+                        isa.store(sum, out);
+                        if E::SCALED {
+                            let scales = &self.scales[(first + v) * LANES..][..LANES];
+                            out.iter_mut().zip(scales).for_each(|(x, scale)| *x *= scale);
+                        }
                         if self.relu {
                             // A NaN stays a NaN, so it reaches the logits and is reported.
                             out.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x });

@@ -11,7 +11,7 @@ use crate::backend::cpu::state::{RowsOf, StateNumber};
 /// Neurons whose rows of the state stay in the second-level cache for all panels.
 const NEURONS: usize = 128;
 
-/// Scratch memory of [`ReadWrite`].
+/// Scratch memory of [`Score`] and [`ReadWrite`].
 #[derive(Default)]
 pub struct Scratch {
     /// Rotated activations, `[T][block]`.
@@ -27,13 +27,9 @@ pub struct Scratch {
     rows: Vec<f32>,
 }
 
-/// Rotates a block's activations, multiplies them with each other and with the state, and then adds
-/// the chunk's tokens to the state:
-///
-/// scores[t][s] += q[t] · q[s], attention[t] += q[t] · ρ, ρ += Σ_t q[t] ⊗ scaled_x[t].
-///
-/// Each row of the state is loaded and stored once for all tokens.
-pub struct ReadWrite<'a, T> {
+/// Rotates a block's activations and multiplies them with each other, for all tokens of a chunk:
+/// scores[t][s] += q[t] · q[s]. Leaves q in the scratch memory for [`ReadWrite`].
+pub struct Score<'a> {
     /// Activations, `[T][stride]`; the first `block` numbers of each row.
     pub u: &'a [f32],
     /// Length of a row of `u`.
@@ -42,6 +38,43 @@ pub struct ReadWrite<'a, T> {
     pub phases: [&'a [f32]; 2],
     /// Length of a row of the phases.
     pub phase_stride: usize,
+    /// Neurons of the block.
+    pub block: usize,
+    /// T.
+    pub tokens: usize,
+    /// q · q of all pairs of tokens, `[T][T padded]`; the kernel adds this block's share, complete
+    /// for earlier tokens only.
+    pub scores: &'a mut [f32],
+    /// Scratch.
+    pub scratch: &'a mut Scratch,
+}
+
+impl Kernel for Score<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let (tokens, block) = (self.tokens, self.block);
+        let padded = padded_tokens(tokens);
+        let Scratch { q, transposed, .. } = self.scratch;
+        q.resize(tokens * block, 0.0);
+        transposed.resize(block * padded, 0.0);
+        for t in 0..tokens {
+            let u = &self.u[t * self.stride..][..block];
+            let [cosines, sines] = self.phases.map(|table| &table[t * self.phase_stride..][..block]);
+            rotate(u, cosines, sines, &mut q[t * block..][..block]);
+        }
+        transpose(isa, q, block, transposed, padded);
+        add_scores(isa, q, transposed, block, padded, self.scores);
+    }
+}
+
+/// Multiplies a block's rotated activations with the state, and then adds the chunk's tokens to it:
+///
+/// attention[t] += q[t] · ρ, ρ += Σ_t q[t] ⊗ scaled_x[t].
+///
+/// Each row of the state is loaded and stored once for all tokens.
+pub struct ReadWrite<'a, T> {
     /// Residuals times their write scale, `[T][row]` in panels.
     pub scaled_x: &'a [f32],
     /// The block's rows of the state, `[block][row]`.
@@ -50,10 +83,7 @@ pub struct ReadWrite<'a, T> {
     pub row: usize,
     /// q · state of a unit's blocks, `[T][row]` in panels; the kernel adds this block's share.
     pub attention: &'a mut [f32],
-    /// q · q of all pairs of tokens, `[T][T padded]`, added likewise; complete for earlier tokens
-    /// only.
-    pub scores: &'a mut [f32],
-    /// Scratch.
+    /// Scratch, with the q of [`Score`].
     pub scratch: &'a mut Scratch,
 }
 
@@ -65,31 +95,37 @@ impl<T: StateNumber> Kernel for ReadWrite<'_, T> {
         let (row, block) = (self.row, self.state.numbers.len() / self.row);
         let tokens = self.attention.len() / row;
         let padded = padded_tokens(tokens);
-        let Scratch { q, transposed, tokens: lists, ends, rows } = self.scratch;
-        q.resize(tokens * block, 0.0);
-        transposed.resize(block * padded, 0.0);
-        for t in 0..tokens {
-            let u = &self.u[t * self.stride..][..block];
-            let [cosines, sines] = self.phases.map(|table| &table[t * self.phase_stride..][..block]);
-            rotate(u, cosines, sines, &mut q[t * block..][..block]);
-        }
-        transpose(isa, q, block, transposed, padded);
-        add_scores(isa, q, transposed, block, padded, self.scores);
-
+        let Scratch { transposed, tokens: lists, ends, rows, .. } = self.scratch;
         for first in (0..block).step_by(NEURONS) {
             let neurons = NEURONS.min(block - first);
             list_tokens(isa, &transposed[first * padded..][..neurons * padded], padded, lists, ends);
-            let share = Share { lists, ends, x: self.scaled_x, row };
-            if T::SCALED {
+            let (state, later): (&mut [f32], &[f32]) = if T::SCALED {
                 rows.resize(NEURONS * row, 0.0);
-                let rows = &mut rows[..neurons * row];
-                load_rows(isa, &self.state, first, ends, rows);
-                share.run(isa, rows, &[], self.attention);
-                store_rows(isa, &mut self.state, first, lists, ends, rows);
+                load_rows(isa, &self.state, first, ends, &mut rows[..neurons * row]);
+                (&mut rows[..neurons * row], &[])
             } else {
                 let state: &mut [f32] = bytemuck::cast_slice_mut(&mut self.state.numbers[first * row..]);
                 let (state, later) = state.split_at_mut(neurons * row);
-                share.run(isa, state, later, self.attention);
+                (state, later)
+            };
+            for Panel { at, vectors } in panels::<I>(row) {
+                let range = at * LANES * tokens..(at + vectors) * LANES * tokens;
+                let (x, attention) = (&self.scaled_x[range.clone()], &mut self.attention[range]);
+                let mut start = 0;
+                for (pair, &end) in ends.iter().enumerate() {
+                    let lists = [0, 1].map(|k| &lists[k][start..end]);
+                    start = end;
+                    let rows = &mut state[2 * pair * row..][..2 * row];
+                    // Rows of the next neurons, to prefetch.
+                    let later = later.get(2 * pair * row..).unwrap_or_default();
+                    match vectors {
+                        4 => read_write_pair::<I, 4>(isa, lists, x, attention, rows, later, at),
+                        _ => read_write_pair::<I, 1>(isa, lists, x, attention, rows, later, at),
+                    }
+                }
+            }
+            if T::SCALED {
+                store_rows(isa, &mut self.state, first, lists, ends, &rows[..neurons * row]);
             }
         }
     }
@@ -127,42 +163,6 @@ fn store_rows<I: Isa, T: StateNumber>(
             }
         }
         start = end;
-    }
-}
-
-/// Neurons whose rows stay in a cache.
-struct Share<'a> {
-    /// Active tokens of every pair; see [`Scratch`].
-    lists: &'a [RowList; 2],
-    ends: &'a [usize],
-    /// See [`ReadWrite::scaled_x`].
-    x: &'a [f32],
-    row: usize,
-}
-
-impl Share<'_> {
-    /// Runs all active tokens through the neurons' rows. Prefetches the rows of the neurons that come
-    /// `later`.
-    #[inline(always)]
-    fn run<I: Isa>(&self, isa: I, state: &mut [f32], later: &[f32], attention: &mut [f32]) {
-        let row = self.row;
-        let tokens = attention.len() / row;
-        for Panel { at, vectors } in panels::<I>(row) {
-            let range = at * LANES * tokens..(at + vectors) * LANES * tokens;
-            let (x, attention) = (&self.x[range.clone()], &mut attention[range]);
-            let mut start = 0;
-            for (pair, &end) in self.ends.iter().enumerate() {
-                let lists = [0, 1].map(|k| &self.lists[k][start..end]);
-                start = end;
-                let rows = &mut state[2 * pair * row..][..2 * row];
-                // Rows of the next neurons, to prefetch.
-                let later = later.get(2 * pair * row..).unwrap_or_default();
-                match vectors {
-                    4 => read_write_pair::<I, 4>(isa, lists, x, attention, rows, later, at),
-                    _ => read_write_pair::<I, 1>(isa, lists, x, attention, rows, later, at),
-                }
-            }
-        }
     }
 }
 

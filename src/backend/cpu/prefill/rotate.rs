@@ -1,6 +1,6 @@
-//! Twin of `shaders/prefill/rotate.wgsl`: rotary phases of a chunk. [`ReadWrite`] applies them.
+//! Twin of `shaders/prefill/rotate.wgsl`: rotary phases of a chunk. [`Score`] applies them.
 //!
-//! [`ReadWrite`]: super::read_write::ReadWrite
+//! [`Score`]: super::read_write::Score
 
 use crate::backend::cpu::rotary;
 use crate::backend::cpu::simd::{Isa, Kernel};

@@ -7,7 +7,7 @@ use super::attend::Attend;
 use super::layout::{CopyPanels, padded_tokens};
 use super::product::{GroupTokens, Product};
 use super::project::Project;
-use super::read_write::ReadWrite;
+use super::read_write::{ReadWrite, Score};
 use super::rotate::Phases;
 use super::{ChunkStream, Prefill, ThreadMemory, UnitAttention};
 use crate::backend::Chunk;
@@ -143,16 +143,21 @@ impl<'a, E: Weight> Run<'a, E> {
                 });
             }
             let first = block % g.blocks_per_head * g.block;
-            on_rows!(part.state.part(local * g.block, g.block, g.row), state => level.run(ReadWrite {
+            level.run(Score {
                 u: &u[local * g.block..],
                 stride,
                 phases: [&stream.phases[0][first..], &stream.phases[1][first..]],
                 phase_stride: g.padded_neurons(),
+                block: g.block,
+                tokens,
+                scores,
+                scratch: &mut own.read_write,
+            });
+            on_rows!(part.state.part(local * g.block, g.block, g.row), state => level.run(ReadWrite {
                 scaled_x: &stream.panels[..tokens * g.row],
                 state,
                 row: g.row,
                 attention,
-                scores,
                 scratch: &mut own.read_write,
             }));
         }
