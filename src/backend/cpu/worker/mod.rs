@@ -164,9 +164,10 @@ impl<'a, E: Weight> Run<'a, E> {
         job.encode(self.weights, stream, block);
         scratch.lap(Phase::Encode);
         job.attend(stream, steps, layer, block, memory, scratch);
-        self.exchange().has_attended(block);
         scratch.lap(Phase::Attend);
+        // Before another thread can put the gates in the activations' place.
         self.count_neurons(stream, layer, block, scratch, Probe::neurons);
+        self.exchange().has_attended(block);
     }
 
     /// Counts a block's activations or gates, if the run is profiled.
