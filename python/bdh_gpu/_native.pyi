@@ -71,11 +71,12 @@ class BDH:
         """Loads a model directory, a weights file, or a model of the Hugging Face Hub by its name,
         "owner/name[@revision][:file]", which is downloaded into the Hub's cache. device: "auto"
         (the best graphics card, else the CPU), "gpu", "cpu", an index, or a part of an adapter's
-        name. weights: "auto" (f16 where that changes none), "f32", "f16". threads: of the CPU, by
-        default one per processor. tokenizer: a tokenizer.json or its folder, in place of the one
-        beside the model. rope: the kind of rotary embedding, "interleaved:65536" or
-        "half-split:10000", for checkpoints that do not say it. dtype: another name for weights, as
-        other packages have it: "float16", "float32", torch.float16, numpy.float32, …
+        name. weights: "auto" (f16 where that changes none), "f32", "f16", "int8". state_dtype: of
+        the sequences' states, "float32" (exact), "int16", "int8". threads: of the CPU, by default
+        one per processor. tokenizer: a tokenizer.json or its folder, in place of the one beside the
+        model. rope: the kind of rotary embedding, "interleaved:65536" or "half-split:10000", for
+        checkpoints that do not say it. dtype: another name for weights, as other packages have it:
+        "float16", "float32", "int8", torch.float16, numpy.float32, …
         """
     @classmethod
     def embedded(
@@ -143,10 +144,10 @@ class BDH:
         """The device that runs it."""
     @property
     def state_dtype(self) -> str:
-        """"""
+        """How the device holds the sequences' states: "f32", "i16" or "i8"."""
     @property
     def weights(self) -> str:
-        """How the device holds the weights: "f32" or "f16"."""
+        """How the device holds the weights: "f32", "f16" or "int8"."""
     @property
     def notes(self) -> list[str]:
         """What is worth knowing about how the model was loaded, a line each."""
