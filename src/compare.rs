@@ -1,5 +1,5 @@
-//! What smaller numbers cost: a text read with two types of numbers, token by token, and how far the
-//! predictions part.
+//! What smaller numbers cost: a text read with two types of numbers, token by token, and how far
+//! the predictions part.
 
 use crate::backend::{Input, Output, Plan, SlotStep, Slots};
 use crate::bench::{self, BenchError};
@@ -66,13 +66,13 @@ pub enum CompareError {
     Bench(#[from] BenchError),
 }
 
-/// Reads a text with both and compares their predictions of every token, the divergence also by blocks of `block`
-/// predictions. Both read as decoding does, one token at a time. `progress` hears how many tokens have been read,
-/// and may end the reading.
+/// Reads a text with both and compares their predictions of every token, the divergence also by
+/// blocks of `block` predictions. Both read as decoding does, one token at a time. `progress` hears
+/// how many tokens have been read, and may end the reading.
 ///
 /// # Errors
-/// [`CompareError`] for fewer than two tokens, an id outside the vocabulary, a state that does not suit the
-/// forgetting, logits that are not numbers, or a device that fails.
+/// [`CompareError`] for fewer than two tokens, an id outside the vocabulary, a state that does not
+/// suit the forgetting, logits that are not numbers, or a device that fails.
 pub fn compare(
     exact: &Bdh,
     other: &Bdh,

@@ -43,9 +43,10 @@
 //!
 //! # Versions
 //!
-//! [Semantic versioning](https://semver.org) covers what this page names, [`generation`], [`model`],
-//! [`sampling`]'s options and [`tokenizer`]. The floors below, [`backend`], [`mod@bench`], [`compare`],
-//! [`verify`] and [`files`], are public for the program, its tests and the curious; they may change in any release.
+//! [Semantic versioning](https://semver.org) covers what this page names, [`generation`],
+//! [`model`], [`sampling`]'s options and [`tokenizer`]. The floors below, [`backend`],
+//! [`mod@bench`], [`compare`], [`verify`] and [`files`], are public for the program, its tests and
+//! the curious; they may change in any release.
 
 pub mod backend;
 pub mod bench;

@@ -1,7 +1,7 @@
 //! States and weights in 16 or 8 bits: what they hold, and what they cost.
 //!
-//! Codes are compared as numbers: a code is off by half a step at most, and a step is a row's largest magnitude
-//! / 127 (or 32767), rounded up by at most one sixteenth of an octave (1.0443).
+//! Codes are compared as numbers: a code is off by half a step at most, and a step is a row's
+//! largest magnitude / 127 (or 32767), rounded up by at most one sixteenth of an octave (1.0443).
 
 mod common;
 
@@ -48,8 +48,8 @@ fn noise(count: usize) -> Vec<f32> {
 
 // ---- kernels ----
 
-/// What enters a row is rounded to half a step of the row that results, over odd shapes, rows of zeros, one huge
-/// number, and subnormals.
+/// What enters a row is rounded to half a step of the row that results, over odd shapes, rows of
+/// zeros, one huge number, and subnormals.
 #[test]
 fn settling_rounds_to_the_nearest_code() {
     for (width, heads, neurons) in [(1, 1, 2), (5, 3, 34), (72, 2, 300), (256, 1, 64)] {
@@ -184,7 +184,8 @@ fn compared(state: StateType, weights: WeightChoice, forgetting: Forgetting) -> 
     compare(&exact, &other, &text(), forgetting, 1000, |_| ControlFlow::Continue(())).unwrap()
 }
 
-/// Bounds as measured over 20,000 bytes of the model's own kind of text, where divergences are a third of them.
+/// Bounds as measured over 20,000 bytes of the model's own kind of text, where divergences are a
+/// third of them.
 #[test]
 fn predictions_hardly_change() {
     let fading = Forgetting::After { context: 256, tau: 128.0 };

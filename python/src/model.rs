@@ -111,8 +111,8 @@ fn device_of(device: &Bound<'_, PyAny>) -> PyResult<DeviceChoice> {
     }
 }
 
-/// The last part of a dtype's name, as Python's packages write it: torch.float16, <class 'numpy.float16'>,
-/// dtype('float16'), float16.
+/// The last part of a dtype's name, as Python's packages write it: torch.float16, <class
+/// 'numpy.float16'>, dtype('float16'), float16.
 fn dtype_name(dtype: &Bound<'_, PyAny>) -> PyResult<String> {
     let name = dtype.str()?.to_string();
     Ok(name.trim_end_matches("'>").rsplit('.').next().unwrap_or_default().to_string())

@@ -185,8 +185,8 @@ impl Session {
         })
     }
 
-    /// The logits of the token that comes next, a NumPy array [V] of float32, without penalties and temperature. The
-    /// conversation stays as it is.
+    /// The logits of the token that comes next, a NumPy array [V] of float32, without penalties and
+    /// temperature. The conversation stays as it is.
     fn next_logits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f32>>> {
         // Says so in Python's words where NumPy is missing.
         py.import("numpy")?;

@@ -1,11 +1,11 @@
 //! Rows of a state as integers with one scale per row.
 //!
 //! A row's scale follows from its largest magnitude m: the smallest limit 2^(k/16) ≥ m, for an
-//! integer k, divided by the largest code. A number's code is number / scale, rounded to the nearest
-//! integer, halves to even. Scales come from tables of 16 steps per octave, so they need no division
-//! and no power: every device computes the same. A row without a magnitude of at least 2⁻¹⁰⁰ has
-//! scale 0 and codes 0; one with a number that is not finite has the scale NaN, so the numbers that
-//! depend on it are reported.
+//! integer k, divided by the largest code. A number's code is number / scale, rounded to the
+//! nearest integer, halves to even. Scales come from tables of 16 steps per octave, so they need no
+//! division and no power: every device computes the same. A row without a magnitude of at least
+//! 2⁻¹⁰⁰ has scale 0 and codes 0; one with a number that is not finite has the scale NaN, so the
+//! numbers that depend on it are reported.
 
 use super::StateType;
 use crate::model::Config;

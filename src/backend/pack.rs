@@ -155,8 +155,8 @@ pub struct Matrices<'a> {
     pub outputs: usize,
 }
 
-/// Factors from weights to what is packed, one per output of a matrix or row of a tensor, padded like
-/// them; none where weights are packed as they are.
+/// Factors from weights to what is packed, one per output of a matrix or row of a tensor, padded
+/// like them; none where weights are packed as they are.
 #[derive(Clone, Debug, Default)]
 pub struct Scales {
     /// weight / code, `[groups][padded]`.

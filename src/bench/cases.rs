@@ -1,8 +1,7 @@
 //! The tests, the tokens that they read, and one timed run.
 
 use super::BenchOptions;
-use crate::backend::StateType;
-use crate::generation::batch::Batch;
+use crate::generation::batch::{Batch, check_state};
 use crate::generation::{Bdh, GenerationError, GenerationOptions};
 use crate::model::forgetting::Forgetting;
 use crate::sampling::SamplerParams;
@@ -72,10 +71,11 @@ impl Lane {
     /// Allocates the sequences.
     pub fn new(bdh: &Bdh, sequences: usize) -> Result<Self, GenerationError> {
         let config = &bdh.model().config;
-        let forgetting = match (Forgetting::of_model(config), bdh.backend().state_type()) {
-            // 8-bit states forget; the speed is the same.
-            (Forgetting::Full, StateType::I8) => Forgetting::After { context: 256, tau: 128.0 },
-            (forgetting, _) => forgetting,
+        let of_model = Forgetting::of_model(config);
+        let forgetting = match check_state(bdh.backend().state_type(), of_model) {
+            Ok(()) => of_model,
+            // The speed is the same.
+            Err(_) => Forgetting::After { context: 256, tau: 128.0 },
         };
         let batch = Batch::new(bdh.backend(), config, sequences, forgetting)?;
         Ok(Self { bdh: bdh.clone(), sequences, batch })

@@ -227,8 +227,8 @@ pub(super) fn measured_density(cpu: &Bdh, depth: u32) -> Result<Density, BenchEr
     Ok(density(config, &activity))
 }
 
-/// Bytes that a decoded token of a text moves where its numbers have a backend's types. What fires is
-/// counted on the CPU.
+/// Bytes that a decoded token of a text moves where its numbers have a backend's types. What fires
+/// is counted on the CPU.
 ///
 /// # Errors
 /// [`BenchError`] where the CPU cannot hold the model.

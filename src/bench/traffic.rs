@@ -2,8 +2,9 @@
 //!
 //! # Decoding
 //!
-//! With n neurons (all heads), width D, vocabulary V, L layers, w bytes per weight,
-//! s per number of the state and r per scale of a row, and W = [`WINDOW`] tokens in the window, a step of S sequences reads and writes
+//! With n neurons (all heads), width D, vocabulary V, L layers, w bytes per weight, s per number of
+//! the state and r per scale of a row, and W = [`WINDOW`] tokens in the window, a step of S
+//! sequences reads and writes
 //!
 //! | what | bytes |
 //! | --- | --- |

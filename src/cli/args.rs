@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::format;
 use super::output::Notices;
 use bdh_gpu::backend::{DeviceKind, StateType};
-use bdh_gpu::generation::{Bdh, Context, DeviceChoice, DeviceOptions, GenerationError, Snapshot, WeightChoice};
+use bdh_gpu::generation::{Bdh, Context, DeviceChoice, DeviceOptions, Snapshot, WeightChoice, check_state};
 use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::model::{Config, LoadOptions, Model, Rope};
 use bdh_gpu::verify::{self, Start, StartError};
@@ -98,7 +98,8 @@ pub struct DeviceArgs {
     /// How to hold the states of sequences: exactly, or in half or a quarter of the bytes
     #[arg(long, value_name = "TYPE", value_enum, default_value_t, help_heading = "Model and device")]
     pub state: State,
-    /// Short for --state i8 --weights int8: nearly the same text, faster and from a third of the memory
+    /// Short for --state i8 --weights int8: nearly the same text, faster and from a third of the
+    /// memory
     #[arg(long, conflicts_with_all = ["state", "weights"], help_heading = "Model and device")]
     pub compact: bool,
     #[command(flatten)]
@@ -178,16 +179,6 @@ pub enum State {
     I8,
 }
 
-impl State {
-    /// Refuses a type that does not suit how much of the past counts.
-    pub fn check(self, forgetting: Forgetting) -> Result<(), Failure> {
-        match (self, forgetting) {
-            (Self::I8, Forgetting::Full) => Err(GenerationError::FadingState.into()),
-            _ => Ok(()),
-        }
-    }
-}
-
 impl From<State> for StateType {
     fn from(state: State) -> Self {
         match state {
@@ -206,7 +197,7 @@ impl DeviceArgs {
 
     /// Refuses a type of states that does not suit how much of the past counts.
     pub fn check(&self, forgetting: Forgetting) -> Result<(), Failure> {
-        self.types().0.check(forgetting)
+        Ok(check_state(self.types().0.into(), forgetting)?)
     }
 
     /// Puts the model on the device, and says nothing unless it is another device than was to be expected.

@@ -7,7 +7,7 @@ use super::output::{Notices, Output};
 use super::score::{Format, InputArgs, block_size};
 use bdh_gpu::backend::WeightType;
 use bdh_gpu::compare::{CompareError, Comparison, compare};
-use bdh_gpu::generation::{Bdh, DeviceChoice, GenerationError};
+use bdh_gpu::generation::{Bdh, DeviceChoice, GenerationError, check_state};
 use bdh_gpu::model::forgetting::Forgetting;
 use clap::Args;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ pub struct Compare {
     blocks: Option<usize>,
     #[command(flatten)]
     model: ModelArgs,
-    /// What to run on, as for generate
+    /// The device, as for generate
     #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Model and device")]
     device: DeviceChoice,
     /// Types of the states to compare, one or several [default: i16, i8 and f32]
@@ -68,7 +68,7 @@ impl Compare {
         self.input.check()?;
         let model = self.model.load(&self.notices)?;
         let forgetting = self.context.forgetting(&model.config)?;
-        self.states.iter().try_for_each(|state| state.check(forgetting))?;
+        self.states.iter().try_for_each(|&state| check_state(state.into(), forgetting))?;
         let tokens = self.input.read(&model)?;
         if tokens.len() < 2 {
             return Err(GenerationError::TooShort(tokens.len()).into());
@@ -103,14 +103,15 @@ impl Compare {
     /// The types to compare.
     fn variants(&self, forgetting: Forgetting) -> Vec<(State, Weights)> {
         let states = match &self.states[..] {
-            // 8-bit states need forgetting.
-            [] if forgetting == Forgetting::Full => vec![State::I16, State::F32],
             [] => vec![State::I16, State::I8, State::F32],
             given => given.to_vec(),
         };
         let weights = if self.weights.is_empty() { vec![Weights::Auto, Weights::Int8] } else { self.weights.clone() };
         let all = weights.iter().flat_map(|&weights| states.iter().map(move |&state| (state, weights)));
-        all.filter(|&(state, weights)| (state, weights) != (State::F32, Weights::Auto)).collect()
+        let sensible = |&(state, weights): &(State, Weights)| {
+            (state, weights) != (State::F32, Weights::Auto) && check_state(state.into(), forgetting).is_ok()
+        };
+        all.filter(sensible).collect()
     }
 }
 

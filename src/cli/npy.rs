@@ -7,7 +7,8 @@ use std::path::Path;
 /// Bytes before the numbers are a multiple of this.
 const ALIGNMENT: usize = 64;
 
-/// Writes an array of one dimension, little-endian f32. The file takes its place when it is complete.
+/// Writes an array of one dimension, little-endian f32. The file takes its place when it is
+/// complete.
 pub fn write(path: &Path, numbers: &[f32]) -> io::Result<()> {
     let mut file = PendingFile::create(path)?;
     file.write_all(&header(numbers.len()))?;
@@ -17,7 +18,8 @@ pub fn write(path: &Path, numbers: &[f32]) -> io::Result<()> {
     file.commit()
 }
 
-/// The header, version 1.0: magic, version, the length of the rest, a Python dictionary, and spaces up to a line end.
+/// The header, version 1.0: magic, version, the length of the rest, a Python dictionary, and spaces
+/// up to a line end.
 fn header(length: usize) -> Vec<u8> {
     const FIXED: usize = 10;
     let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({length},), }}");

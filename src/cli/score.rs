@@ -42,7 +42,7 @@ pub struct Score {
     notices: Notices,
 }
 
-/// What to read: exactly one of these.
+/// The text: exactly one of these.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 #[command(next_help_heading = "Input (one of these)")]

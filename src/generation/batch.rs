@@ -71,7 +71,10 @@ struct Planned {
 }
 
 /// Refuses a state that would not remember what `forgetting` says.
-pub(crate) fn check_state(state_type: StateType, forgetting: Forgetting) -> Result<(), GenerationError> {
+///
+/// # Errors
+/// [`GenerationError::FadingState`] for 8-bit states where nothing may be forgotten.
+pub fn check_state(state_type: StateType, forgetting: Forgetting) -> Result<(), GenerationError> {
     if state_type == StateType::I8 && forgetting == Forgetting::Full {
         return Err(GenerationError::FadingState);
     }

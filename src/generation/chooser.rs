@@ -4,8 +4,8 @@ use super::batch::{Batch, Progress};
 use super::{GenerationError, GenerationOptions, session::mark_eos};
 use crate::sampling::{SampleOutcome, Sampler, SamplerParams};
 
-/// A caller's say in the next token: it receives the tokens drawn so far and the logits `[V]`, which it may
-/// change; minus infinity forbids a token.
+/// A caller's say in the next token: it receives the tokens drawn so far and the logits `[V]`,
+/// which it may change; minus infinity forbids a token.
 pub type Process<'a> = dyn FnMut(&[u32], &mut [f32]) + 'a;
 
 /// A sampler on the host. It draws what the device's would draw from the same logits.

@@ -40,8 +40,8 @@ pub enum GenerationError {
     /// A beam option is out of its range.
     #[error(transparent)]
     Beams(#[from] BeamError),
-    /// A state that fades where nothing may be forgotten: a row that has grown rounds what is added to it to
-    /// nothing.
+    /// A state that fades where nothing may be forgotten: a row that has grown rounds what is added
+    /// to it to nothing.
     #[error(
         "a state of type i8 loses what it should remember unless older tokens fade; choose another type, or a context"
     )]

@@ -21,6 +21,7 @@ mod state_file;
 mod stop;
 mod stream;
 
+pub use batch::check_state;
 pub use beam::{BeamError, BeamOptions, Hypothesis};
 pub use beams::BeamProgress;
 pub use error::{ChoiceError, GenerationError, OpenError};
@@ -147,8 +148,8 @@ pub struct DeviceOptions {
     pub weights: WeightChoice,
     /// The states of sequences; f32 is exact.
     pub state: StateType,
-    /// Threads where the CPU runs; by default one per processor. A model has work for one thread per block of
-    /// 64 to 512 neurons at most.
+    /// Threads where the CPU runs; by default one per processor. A model has work for one thread
+    /// per block of 64 to 512 neurons at most.
     pub threads: Option<usize>,
 }
 
@@ -289,7 +290,8 @@ impl Bdh {
     /// An empty conversation, with a choice of how much of the past counts.
     ///
     /// # Errors
-    /// As [`Bdh::session`]; [`GenerationError::FadingState`] for a state that the choice does not suit.
+    /// As [`Bdh::session`]; [`GenerationError::FadingState`] for a state that the choice does not
+    /// suit.
     pub fn session_with(&self, forgetting: Forgetting) -> Result<Session, GenerationError> {
         Session::new(self.clone(), forgetting)
     }

@@ -1,5 +1,5 @@
-//! Texts as the settings ask for them, drawn or found by beam search: for many prompts, or one that a
-//! conversation goes on with.
+//! Texts as the settings ask for them, drawn or found by beam search: for many prompts, or one that
+//! a conversation goes on with.
 
 use super::{
     BatchEvent, BatchOptions, Bdh, BeamProgress, Completion, Generated, GenerationError, Hypothesis, Session, Settings,
@@ -74,12 +74,13 @@ impl Bdh {
 }
 
 impl Session {
-    /// Continues the conversation as the settings ask: as [`Session::generate_with`] does, or with the best
-    /// text of a beam search. Returns that text and, of a search, up to `num_return_sequences` in all, the best
-    /// first.
+    /// Continues the conversation as the settings ask: as [`Session::generate_with`] does, or with
+    /// the best text of a beam search. Returns that text and, of a search, up to
+    /// `num_return_sequences` in all, the best first.
     ///
-    /// `each` receives the new tokens: drawn ones in bursts, those of a search at its end and an empty list
-    /// before, at every step. It may end the work; a search then ends with its beams as they stand.
+    /// `each` receives the new tokens: drawn ones in bursts, those of a search at its end and an
+    /// empty list before, at every step. It may end the work; a search then ends with its beams as
+    /// they stand.
     ///
     /// # Errors
     /// As [`Session::generate_with`] and [`Session::beam_search_with`].

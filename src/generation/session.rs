@@ -69,7 +69,7 @@ impl Session {
         self.bdh.device()
     }
 
-    /// Where the conversation went on since this was asked last, if its device failed, and why.
+    /// The conversation's move to the CPU, if its device has failed. Each move is returned once.
     pub fn take_failover(&mut self) -> Option<Failover> {
         self.failover.take()
     }
@@ -248,10 +248,11 @@ impl Session {
         self.continue_text(options, None, each)
     }
 
-    /// As [`Session::generate_with`], for callers who have a say in every token: `process` receives the tokens
-    /// drawn so far in this generation and the logits `[V]` of the next one, and may change them. Minus infinity
-    /// forbids a token; at least one must be left. Penalties, temperature and the rest follow. If it changes
-    /// nothing, the text is the one of [`Session::generate_with`].
+    /// As [`Session::generate_with`], for callers who have a say in every token: `process` receives
+    /// the tokens drawn so far in this generation and the logits `[V]` of the next one, and may
+    /// change them. Minus infinity forbids a token; at least one must be left. Penalties,
+    /// temperature and the rest follow. If it changes nothing, the text is the one of
+    /// [`Session::generate_with`].
     ///
     /// The logits come to the host for every token, so the device works on one token at a time.
     ///
@@ -535,8 +536,9 @@ impl Session {
         Ok(())
     }
 
-    /// The logits `[V]` of the token that comes next, as the model gives them: without penalties and temperature. The
-    /// conversation stays as it is; an empty one gets its beginning as in [`Session::generate`].
+    /// The logits `[V]` of the token that comes next, as the model gives them: without penalties
+    /// and temperature. The conversation stays as it is; an empty one gets its beginning as in
+    /// [`Session::generate`].
     ///
     /// # Errors
     /// A device that fails; a conversation that is full.

@@ -1,8 +1,8 @@
 //! Weights as 8-bit codes: weight = code · scale, with one scale per output of a matrix.
 //!
-//! A matrix of rank 3, `[groups, D, N]`, has a scale per column, `[groups, N]`; one of rank 2, `[rows, D]`,
-//! a scale per row, `[rows]`. A scale is its column's or row's largest magnitude / 127, and a code
-//! weight / scale, rounded to the nearest integer, halves to even.
+//! A matrix of rank 3, `[groups, D, N]`, has a scale per column, `[groups, N]`; one of rank 2,
+//! `[rows, D]`, a scale per row, `[rows]`. A scale is its column's or row's largest magnitude /
+//! 127, and a code weight / scale, rounded to the nearest integer, halves to even.
 
 use std::sync::Arc;
 
@@ -46,7 +46,8 @@ pub(crate) fn scales_shape(shape: &[usize]) -> Option<Vec<usize>> {
     }
 }
 
-/// The scale of a column or row by its largest magnitude. Below 10⁻³⁰ its weights are nothing beside any other.
+/// The scale of a column or row by its largest magnitude. Below 10⁻³⁰ its weights are nothing
+/// beside any other.
 fn scale_of(largest: f32) -> f32 {
     if largest < 1e-30 { 0.0 } else { largest / 127.0 }
 }
@@ -109,8 +110,9 @@ impl Tensor {
         Self::elsewhere(self.shape(), Dtype::I8, Arc::new(codes))
     }
 
-    /// A tensor of a file's codes from byte `offset` on, and their scales. `None` where the file has too few bytes, or the
-    /// scales are not as many as the shape asks for, or one of them is no scale.
+    /// A tensor of a file's codes from byte `offset` on, and their scales. `None` where the file
+    /// has too few bytes, or the scales are not as many as the shape asks for, or one of them is no
+    /// scale.
     pub(crate) fn of_codes(storage: Storage, offset: usize, shape: &[usize], scales: &Tensor) -> Option<Self> {
         let axis = Axis::of(shape)?;
         let len = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;

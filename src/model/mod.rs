@@ -110,8 +110,8 @@ impl Weights {
         }
     }
 
-    /// A copy whose encoders and decoder are 8-bit codes with a scale per neuron, and whose embedding and head
-    /// are of element type f16.
+    /// A copy whose encoders and decoder are 8-bit codes with a scale per neuron, and whose
+    /// embedding and head are of element type f16.
     pub fn to_int8(&self) -> Self {
         Self {
             embed: self.embed.to_f16(),

@@ -267,7 +267,8 @@ impl StatePages {
         }
     }
 
-    /// Replaces the numbers. A state of the same type is copied as it is, one of another type rounded.
+    /// Replaces the numbers. A state of the same type is copied as it is, one of another type
+    /// rounded.
     pub fn load(&mut self, g: &Geometry, saved: SavedState<'_>) {
         fn copy<T: Pod>(rows: &mut Rows<Pages<T>, Pages<f32>>, g: &Geometry, numbers: &[T], scales: &[f32]) {
             for (from, index) in numbers.chunks_exact(g.width).zip(neurons(g)) {

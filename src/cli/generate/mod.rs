@@ -143,7 +143,8 @@ struct StateArgs {
     /// Write the state after the text, to go on from later
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     save_state: Option<PathBuf>,
-    /// Write the logits of the token that comes after the text, float32 [V], in NumPy's format (.npy)
+    /// Write the logits of the token that comes after the text, float32 [V], in NumPy's format
+    /// (.npy)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     logits: Option<PathBuf>,
 }

@@ -90,13 +90,13 @@ impl Conversation {
         self.session.device()
     }
 
-    /// Where the conversation went on since this was asked last, if its device failed, and why.
+    /// The conversation's move to the CPU, if its device has failed. Each move is returned once.
     pub fn take_failover(&mut self) -> Option<Failover> {
         self.session.take_failover()
     }
 
-    /// Token ids of a text that was typed: it goes on with an unfinished line or paragraph only where turns end by
-    /// their length.
+    /// Token ids of a text that was typed: it goes on with an unfinished line or paragraph only
+    /// where turns end by their length.
     pub fn encode(&self, text: &[u8], turns: Turns) -> Result<Vec<u32>, Failure> {
         // The last token alone tells, as it does after /load.
         let last = self.now.last_token().filter(|token| !self.line_ends.contains(token));
@@ -197,8 +197,9 @@ impl Conversation {
 
     /// Draws a turn, and returns how it ended and its number of tokens.
     ///
-    /// Every token with a line end counts as an end of sequence, so that the device stops exactly there. Unless the turn
-    /// is over the next generation goes on with it, as if there had been one.
+    /// Every token with a line end counts as an end of sequence, so that the device stops exactly
+    /// there. Unless the turn is over the next generation goes on with it, as if there had been
+    /// one.
     fn draw(
         &mut self,
         settings: &Settings,
@@ -251,7 +252,8 @@ impl Conversation {
         }
     }
 
-    /// Finds the likeliest text and takes its first turn, and returns how it ended and its number of tokens.
+    /// Finds the likeliest text and takes its first turn, and returns how it ended and its number
+    /// of tokens.
     fn search(
         &mut self,
         settings: &Settings,

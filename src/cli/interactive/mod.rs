@@ -56,8 +56,8 @@ that come from a pipe are read one by one.";
 pub struct Interactive {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// End a turn at a line end, at an empty line (paragraph), or only at --max-new-tokens (length); stop
-    /// texts end it instead
+    /// End a turn at a line end, at an empty line (paragraph), or only at --max-new-tokens
+    /// (length); stop texts end it instead
     #[arg(long, value_name = "WHERE", value_enum, default_value_t, help_heading = "Length")]
     turns: Turns,
     /// Accepted for the sake of habit: text always appears as it comes

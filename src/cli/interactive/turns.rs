@@ -1,9 +1,10 @@
-//! Where a turn of the model ends, and how the next one follows it.
+//! The end of the model's turn, and the line ends before the next one.
 
 use bdh_gpu::Bdh;
 use clap::ValueEnum;
 
-/// Where a turn ends, unless stop texts say so: after a line, at an empty line, or at its greatest length.
+/// The end of a turn: a line end, an empty line, or its greatest length. Stop texts come before
+/// these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Turns {
     Line,
@@ -67,7 +68,7 @@ pub fn line_ends(bdh: &Bdh) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    /// Where turns end in a text that comes letter by letter.
+    /// The places at which turns end in a text that comes letter by letter.
     fn ends(turns: Turns, text: &str) -> Vec<usize> {
         let mut end = TurnEnd::new(turns);
         let letters = text.char_indices().map(|(at, letter)| (at, letter.to_string()));

@@ -96,7 +96,7 @@ pub fn context(text: &str) -> Result<Forgetting, Failure> {
     }
 }
 
-/// Where turns are to end.
+/// Reads the value of `/turns`.
 pub fn turns(text: &str) -> Result<Turns, Failure> {
     Turns::from_str(text, true)
         .map_err(|_| Failure::Usage(format!("/turns {}: expected line, paragraph or length", format::excerpt(text))))

@@ -48,7 +48,7 @@ pub fn settle_pair<I: Isa, T: StateNumber>(
         state.load_row(isa, 2 * pair, first);
         state.load_row(isa, 2 * pair + 1, second);
         add_window(isa, [q0, q1], [first, second], recent);
-        // What the window does not enter keeps its codes.
+        // A row that the window leaves alone keeps its codes.
         if entered[0] {
             state.store_row(isa, 2 * pair, first);
         }
