@@ -1,0 +1,319 @@
+//! A conversation: one sequence's state, from its first token to its last.
+
+mod generate;
+mod search;
+
+use super::batch::{Batch, check_state};
+use super::failover::{self, Failover, History};
+use super::snapshot::Snapshot;
+use super::{Bdh, GenerationError};
+use crate::backend::{BackendError, DeviceInfo, DeviceKind};
+use crate::model::forgetting::Forgetting;
+use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT};
+use crate::tokenizer::TextStream;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// A conversation whose state stays on the device from turn to turn. If the device fails, it goes on on the CPU.
+pub struct Session {
+    bdh: Bdh,
+    batch: Batch,
+    /// Ids that have occurred, `[V]`: [`PROMPT_BIT`] for those read as a prompt, and the number of times
+    /// generated.
+    counts: Vec<u32>,
+    /// Tokens drawn in the whole conversation: the step of the random numbers.
+    drawn: u32,
+    /// Tokens drawn since something was read.
+    generated: u32,
+    /// The seed of the last generation.
+    seed: Option<u64>,
+    /// The conversation's text so far, as far as the text that follows depends on it.
+    text: TextStream,
+    /// On a device that may fail: what to read again on the CPU.
+    history: Option<History>,
+    failover: Option<Failover>,
+}
+
+impl Session {
+    pub(in crate::generation) fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, GenerationError> {
+        let batch = Batch::new(bdh.backend(), &bdh.model().config, 1, forgetting)?;
+        let counts = vec![0; bdh.model().config.vocab_size];
+        let history = (bdh.device().kind != DeviceKind::Cpu).then(|| History::new(forgetting));
+        let text = bdh.text_stream();
+        Ok(Self { counts, batch, drawn: 0, generated: 0, seed: None, text, history, failover: None, bdh })
+    }
+
+    /// Tokens read and generated so far.
+    pub fn position(&self) -> u64 {
+        self.batch.position(0)
+    }
+
+    /// The seed of the last generation, in this session or in the one that its state comes from.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
+    /// How much of the past counts.
+    pub fn forgetting(&self) -> Forgetting {
+        self.batch.clock(0).forgetting()
+    }
+
+    /// The device that it runs on.
+    pub fn device(&self) -> &DeviceInfo {
+        self.bdh.device()
+    }
+
+    /// The conversation's move to the CPU, if its device has failed. Each move is returned once.
+    pub fn take_failover(&mut self) -> Option<Failover> {
+        self.failover.take()
+    }
+
+    /// Changes how much of the past counts, from the next token on. What has been forgotten stays so, and
+    /// what has not keeps its weight of the moment.
+    ///
+    /// # Errors
+    /// [`GenerationError::FadingState`] for a choice that the type of the state does not suit.
+    pub fn set_forgetting(&mut self, forgetting: Forgetting) -> Result<(), GenerationError> {
+        check_state(self.bdh.backend().state_type(), forgetting)?;
+        self.batch.set_forgetting(0, forgetting);
+        if let Some(history) = &mut self.history {
+            history.change(forgetting);
+        }
+        Ok(())
+    }
+
+    /// Limits the number of tokens per submission to the device. Results do not depend on it.
+    pub fn limit_burst(&mut self, tokens: usize) {
+        self.batch.limit_burst(tokens);
+    }
+
+    /// Forgets the whole conversation.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn reset(&mut self) -> Result<(), GenerationError> {
+        self.counts.fill(0);
+        (self.drawn, self.generated, self.seed) = (0, 0, None);
+        self.text = self.bdh.text_stream();
+        self.history = self.history.take().map(|_| History::new(self.forgetting()));
+        let cleared = self.batch.clear(0);
+        self.survive(cleared)
+    }
+
+    /// Token ids of a text that the conversation goes on with: it is added exactly as it is, without a space that some
+    /// tokenizers put before every text.
+    ///
+    /// # Errors
+    /// As [`Bdh::encode`].
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, GenerationError> {
+        Ok(self.bdh.model().tokenizer.encode_after(&self.text, text)?)
+    }
+
+    /// Turns the tokens that come next into text: what they add to the conversation's text. A character that the
+    /// conversation ends in the midst of comes with its last token.
+    pub fn text_stream(&self) -> TextStream {
+        self.text.clone()
+    }
+
+    /// Everything that the conversation's continuation depends on. The state passes through the host.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn snapshot(&mut self) -> Result<Snapshot, GenerationError> {
+        let memory = match self.batch.snapshot(0) {
+            // No memory for the copy: the conversation itself is still there.
+            Err(error) if !matches!(error, GenerationError::Backend(BackendError::OutOfMemory { .. })) => {
+                self.survive(Err(error))?;
+                self.batch.snapshot(0)?
+            }
+            memory => memory?,
+        };
+        let snapshot = Snapshot {
+            clock: self.batch.clock(0),
+            unread: self.batch.unread(0),
+            counts: self.counts.clone(),
+            drawn: self.drawn,
+            generated: self.generated,
+            seed: self.seed,
+            memory: Arc::new(memory),
+        };
+        self.history = self.history.take().map(|_| History::of(&snapshot));
+        Ok(snapshot)
+    }
+
+    /// Replaces the conversation by the one of a snapshot of the same model. On the device that it was taken
+    /// on, the conversation continues as it would have then, bit for bit.
+    ///
+    /// # Errors
+    /// [`GenerationError::ForeignSnapshot`] for a model of other sizes; a device that fails.
+    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), GenerationError> {
+        if !snapshot.fits(&self.bdh.model().config) {
+            return Err(GenerationError::ForeignSnapshot);
+        }
+        check_state(self.bdh.backend().state_type(), snapshot.forgetting())?;
+        self.history = self.history.take().map(|_| History::of(snapshot));
+        let restored = self.batch.restore(0, snapshot.clock, &snapshot.unread, &snapshot.memory);
+        self.survive(restored)?;
+        self.counts.clone_from(&snapshot.counts);
+        (self.drawn, self.generated, self.seed) = (snapshot.drawn, snapshot.generated, snapshot.seed);
+        self.text = self.bdh.text_stream();
+        self.text.skip(&snapshot.unread);
+        Ok(())
+    }
+
+    /// A second conversation with the same past.
+    ///
+    /// # Errors
+    /// As [`Bdh::session`].
+    pub fn fork(&mut self) -> Result<Self, GenerationError> {
+        let snapshot = self.snapshot()?;
+        let mut fork = self.bdh.session_with(self.forgetting())?;
+        fork.restore(&snapshot)?;
+        fork.text = self.text.clone();
+        Ok(fork)
+    }
+
+    /// Reads tokens.
+    ///
+    /// # Errors
+    /// [`GenerationError`] for an id outside the vocabulary, a conversation that is full, or a device
+    /// that fails.
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<(), GenerationError> {
+        self.feed_with(tokens, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Session::feed`]. `progress` receives how many of the tokens have been read so far, and may
+    /// end the reading; the rest is read before what comes next.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn feed_with(
+        &mut self,
+        tokens: &[u32],
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<(), GenerationError> {
+        self.batch.push(0, tokens)?;
+        for &token in tokens {
+            self.counts[token as usize] |= PROMPT_BIT;
+        }
+        if !tokens.is_empty() {
+            self.generated = 0;
+        }
+        self.text.skip(tokens);
+        self.remember(tokens);
+        let mut read = 0;
+        while self.batch.is_reading(0) {
+            match self.batch.advance() {
+                Ok(mut progress) => read += progress.remove(0).read,
+                Err(error) => {
+                    self.survive(Err(error))?;
+                    read = tokens.len();
+                }
+            }
+            if progress(read).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Bdh::check_text`].
+    pub(in crate::generation) fn check_text(&self) -> Result<(), GenerationError> {
+        self.bdh.check_text()
+    }
+
+    /// Gives an empty conversation its beginning.
+    fn start(&mut self) -> Result<(), GenerationError> {
+        if self.batch.is_empty(0) {
+            let start = self.bdh.default_prompt()?;
+            self.feed(&start)?;
+            // The text begins after it.
+            self.text = self.bdh.text_stream();
+        }
+        Ok(())
+    }
+
+    /// Counts of a generation that everything so far is the prompt of.
+    fn occurred(&self) -> Vec<u32> {
+        let occurred = |&count: &u32| if count & (PROMPT_BIT | COUNT_MASK) != 0 { PROMPT_BIT } else { 0 };
+        self.counts.iter().map(occurred).collect()
+    }
+
+    /// Counts drawn tokens.
+    fn count(&mut self, tokens: &[u32]) {
+        for &token in tokens {
+            let count = &mut self.counts[token as usize];
+            if *count & COUNT_MASK < COUNT_MASK {
+                *count += 1;
+            }
+        }
+        let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+        self.drawn = self.drawn.saturating_add(count);
+        self.generated = self.generated.saturating_add(count);
+    }
+
+    /// Makes the conversation end with `tokens`, all that is to be kept after a snapshot of the same
+    /// generation.
+    fn rewind(&mut self, snapshot: &Snapshot, tokens: &[u32]) -> Result<(), GenerationError> {
+        self.restore(snapshot)?;
+        self.remember(tokens);
+        self.count(tokens);
+        let replayed = self.batch.replay(0, tokens);
+        self.survive(replayed)
+    }
+
+    /// Notes tokens that the conversation now has.
+    fn remember(&mut self, tokens: &[u32]) {
+        if let Some(history) = &mut self.history {
+            history.push(tokens);
+        }
+    }
+
+    /// Goes on on the CPU if the device has failed: the conversation is read again from its last
+    /// snapshot. The new state agrees with the old one to rounding; random numbers, penalties and
+    /// forgetting go on.
+    fn survive(&mut self, result: Result<(), GenerationError>) -> Result<(), GenerationError> {
+        let error = match (result, &self.history) {
+            (Err(GenerationError::Backend(error)), Some(_)) if failover::gives_up(&error) => error,
+            (result, _) => return result,
+        };
+        let cpu = self.bdh.on_cpu()?;
+        if let Some(history) = self.history.take() {
+            self.batch = history.replay(&cpu)?;
+        }
+        self.failover = Some(Failover { error, device: cpu.device().clone() });
+        self.bdh = cpu;
+        Ok(())
+    }
+
+    /// Reads tokens and hands out the logits `[V]` after each of them but the last, with its index, until
+    /// `each` has enough.
+    pub(in crate::generation) fn trace(
+        &mut self,
+        tokens: &[u32],
+        mut each: impl FnMut(usize, &[f32]) -> Result<ControlFlow<()>, GenerationError>,
+    ) -> Result<(), GenerationError> {
+        self.batch.push(0, tokens)?;
+        let (mut index, mut flow) = (0, ControlFlow::Continue(()));
+        while self.batch.is_reading(0) && flow.is_continue() {
+            self.batch.advance_traced(0, |logits| {
+                if flow.is_continue() {
+                    flow = each(index, logits)?;
+                    index += 1;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Marks the end-of-sequence ids in token counts.
+pub(in crate::generation) fn mark_eos(mut counts: Vec<u32>, eos_token_ids: &[u32]) -> Vec<u32> {
+    for &id in eos_token_ids {
+        if let Some(count) = counts.get_mut(id as usize) {
+            *count |= EOS_BIT;
+        }
+    }
+    counts
+}

@@ -1,0 +1,72 @@
+//! Beam search from where a conversation is.
+
+use super::{Session, mark_eos};
+use crate::backend::BackendError;
+use crate::generation::beam::BeamSearch;
+use crate::generation::{BeamOptions, BeamProgress, GenerationError, Hypothesis, beams};
+use crate::sampling::{SamplerParams, SamplingOptions};
+use std::ops::ControlFlow;
+
+impl Session {
+    /// Finds the likeliest continuations of the conversation, which itself stays as it is. Options and
+    /// errors are those of [`Bdh::beam_search`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn beam_search(
+        &mut self,
+        sampling: &SamplingOptions,
+        beam: &BeamOptions,
+    ) -> Result<Vec<Hypothesis>, GenerationError> {
+        self.beam_search_with(sampling, beam, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Session::beam_search`], with progress as in [`Bdh::beam_search_with`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn beam_search_with(
+        &mut self,
+        sampling: &SamplingOptions,
+        beam: &BeamOptions,
+        mut progress: impl FnMut(BeamProgress) -> ControlFlow<()>,
+    ) -> Result<Vec<Hypothesis>, GenerationError> {
+        sampling.validate()?;
+        let mut beam = beam.clone();
+        beam.validate()?;
+        self.bdh.check_stops(&beam.stop)?;
+        self.start()?;
+        beam.max_new_tokens = self.batch.room_for(0, beam.max_new_tokens)?;
+        let search = BeamSearch::new(beam.clone())?.with_text(self.text_stream());
+        if search.is_over() {
+            return Ok(search.finish());
+        }
+        while self.batch.is_reading(0) {
+            let advanced = self.batch.advance().map(drop);
+            self.survive(advanced)?;
+        }
+        match self.run_beams(sampling, &beam, search.clone(), &mut progress) {
+            Err(GenerationError::Backend(error)) if !matches!(error, BackendError::OutOfMemory { .. }) => {
+                self.survive(Err(error.into()))?;
+                self.run_beams(sampling, &beam, search, &mut progress)
+            }
+            found => found,
+        }
+    }
+
+    /// A search from where the conversation is.
+    fn run_beams(
+        &mut self,
+        sampling: &SamplingOptions,
+        beam: &BeamOptions,
+        search: BeamSearch,
+        progress: &mut dyn FnMut(BeamProgress) -> ControlFlow<()>,
+    ) -> Result<Vec<Hypothesis>, GenerationError> {
+        let mut beams = self.bdh.backend().create_beams(beam.num_beams)?;
+        beams.base()?.restore(0, &self.batch.snapshot(0)?)?;
+        let counts = mark_eos(self.occurred(), &beam.eos_token_ids);
+        beams.start(&SamplerParams::new(sampling, 0, 0), &counts)?;
+        let unread = self.batch.unread(0);
+        beams::run(&mut *beams, search, self.batch.clock(0), unread[unread.len() - 1], progress)
+    }
+}
