@@ -1,6 +1,8 @@
 //! Drawing: a conversation goes on.
 
 use super::{Session, mark_eos};
+#[cfg(doc)]
+use crate::generation::Bdh;
 use crate::generation::chooser::{Chooser, Process};
 use crate::generation::stop::StopScan;
 use crate::generation::{FinishReason, Generated, GenerationError, GenerationOptions, SessionPieces};

@@ -2,6 +2,8 @@
 
 use super::{Session, mark_eos};
 use crate::backend::BackendError;
+#[cfg(doc)]
+use crate::generation::Bdh;
 use crate::generation::beam::BeamSearch;
 use crate::generation::{BeamOptions, BeamProgress, GenerationError, Hypothesis, beams};
 use crate::sampling::{SamplerParams, SamplingOptions};
