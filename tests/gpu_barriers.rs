@@ -12,7 +12,7 @@ mod gpu;
 use bdh_gpu::backend::gpu::{GpuOptions, Rewrite};
 use bdh_gpu::backend::{Backend, DeviceKind, WeightType};
 use bdh_gpu::model::{Model, SyntheticSpec};
-use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, beam_suites, prefill_suites, suites};
+use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, beam_suites, coded_suites, prefill_suites, suites};
 use std::sync::OnceLock;
 
 /// Checks a suite's kernels: one of `verify`'s functions.
@@ -120,6 +120,7 @@ fn kernels_do_not_depend_on_the_order_of_invocations() {
     // Rows shared by few and by many invocations, heads of one block and of several, one sequence and several.
     let chosen = [0, 4, 6, 13, 15].map(|index| suites().remove(index));
     assert_same_in_all_orders(verify::check_kernels, &chosen);
+    assert_same_in_all_orders(verify::check_kernels, &coded_suites()[..3]);
 }
 
 #[test]
@@ -213,6 +214,7 @@ fn assert_counted(check: Check, suites: &[Suite]) {
 fn all_invocations_pass_as_many_barriers() {
     let suites: Vec<Suite> = suites().into_iter().skip(1).step_by(2).collect();
     assert_counted(verify::check_kernels, &suites);
+    assert_counted(verify::check_kernels, &coded_suites()[..4]);
     assert_counted(verify::check_beam_kernels, &beam_suites()[..2]);
     assert_counted(verify::check_prefill_kernels, &prefill_suites()[..2]);
 }

@@ -9,7 +9,8 @@ use bdh_gpu::backend::gpu::{GpuOptions, Phase, Rewrite, kernel_names};
 use bdh_gpu::backend::{Backend, Input, Output, Plan, SlotStep, WeightType};
 use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::sampling::{SamplerParams, SamplingOptions};
-use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, VerifyOptions, suites};
+use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, VerifyOptions, coded_suites, suites};
+use std::collections::HashSet;
 
 /// Runs every kernel on some shapes.
 fn check_kernels(suites: &[Suite], options: GpuOptions) -> Vec<CaseReport> {
@@ -74,7 +75,7 @@ fn kernels_with_bounds_checks_agree_with_their_twins() {
 /// tests on a software adapter too.
 #[test]
 fn kernels_laid_out_for_hardware_agree_with_their_twins() {
-    let suites: Vec<Suite> = suites().into_iter().skip(1).step_by(2).collect();
+    let suites: Vec<Suite> = suites().into_iter().skip(1).step_by(2).chain(coded_suites()).collect();
     let options = GpuOptions { hardware_layout: true, ..GpuOptions::default() };
     assert_passed(&check_kernels(&suites, options.clone()));
     // A batch runs other kernels than a single sequence, and its texts are the same.
@@ -87,18 +88,45 @@ fn kernels_laid_out_for_hardware_agree_with_their_twins() {
 /// they exchange through memory.
 #[test]
 fn kernels_whose_workgroups_are_not_one_subgroup_agree_with_their_twins() {
-    let suites: Vec<Suite> = suites().into_iter().step_by(2).collect();
+    let suites: Vec<Suite> = suites().into_iter().step_by(2).chain(coded_suites().into_iter().step_by(2)).collect();
     assert_passed(&check_kernels(&suites, GpuOptions { workgroup: Some(16), ..GpuOptions::default() }));
 }
 
 /// The rows of a broken kernel fail, and those of the others do not.
 #[test]
 fn a_corrupted_kernel_fails_alone() {
-    let suite = Suite { each_density: false, ..suites().remove(1) };
-    for kernel in kernel_names(Phase::Decode) {
-        let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
-        for row in check_kernels(std::slice::from_ref(&suite), options) {
-            assert_eq!(row.passed, row.kernel != kernel, "{kernel} is corrupt: {}", line(&row));
+    for suite in [suites().remove(1), coded_suites().remove(0), coded_suites().remove(1)] {
+        let suite = Suite { each_density: false, ..suite };
+        for kernel in kernel_names(Phase::Decode) {
+            let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
+            for row in check_kernels(std::slice::from_ref(&suite), options) {
+                assert_eq!(row.passed, row.kernel != kernel, "{kernel} is corrupt: {}", line(&row));
+            }
+        }
+    }
+}
+
+/// Codes that are rounded towards zero, or whose scale is that of another row, do not pass.
+#[test]
+fn wrong_codes_are_noticed() {
+    fn truncated(text: String) -> String {
+        text.replace("return round(v * reciprocal);", "return trunc(v * reciprocal);")
+    }
+    fn unscaled(text: String) -> String {
+        text.replace("for (var k = 0u; k < 15u; k++) {", "for (var k = 0u; k < 7u; k++) {")
+    }
+    let rewrites: [Rewrite; 2] = [|_, text| truncated(text), |_, text| unscaled(text)];
+    for rewrite in rewrites {
+        for hardware_layout in [false, true] {
+            for suite in [coded_suites().remove(0), coded_suites().remove(6)] {
+                let options = GpuOptions { rewrite: Some(rewrite), hardware_layout, ..GpuOptions::default() };
+                let failed = |rows: Vec<CaseReport>| -> HashSet<String> {
+                    rows.into_iter().filter(|row| !row.passed).map(|row| row.kernel).collect()
+                };
+                let kernels = failed(check_kernels(std::slice::from_ref(&suite), options));
+                let rounding = ["settle", "embed", "encode", "encode_finished"];
+                assert_eq!(kernels, HashSet::from(rounding.map(String::from)), "{suite}");
+            }
         }
     }
 }

@@ -6,7 +6,9 @@ mod common;
 mod gpu;
 
 use bdh_gpu::backend::gpu::{GpuBackend, GpuOptions, Phase, kernel_names};
-use bdh_gpu::backend::{Backend, BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots, WeightType};
+use bdh_gpu::backend::{
+    Backend, BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots, StateType, WeightType,
+};
 use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::{Clock, Forgetting};
 use bdh_gpu::verify::{self, CaseReport, Suite, prefill_suites};
@@ -65,8 +67,11 @@ fn a_corrupted_kernel_fails_alone() {
         &["prefill/decode"],
         &["prefill/logits"],
     ];
-    let suite = prefill_suites().remove(1);
-    for kernel in kernel_names(Phase::Prefill) {
+    let coded = prefill_suites().into_iter().filter(|suite| suite.state != StateType::F32).take(2);
+    for (suite, kernel) in std::iter::once(prefill_suites().remove(1))
+        .chain(coded)
+        .flat_map(|suite| kernel_names(Phase::Prefill).into_iter().map(move |kernel| (suite.clone(), kernel)))
+    {
         let own = stages.iter().find(|stage| stage.contains(&kernel)).expect("a stage");
         // What is made of a wrong result is wrong too.
         let then: &[&str] = match kernel {

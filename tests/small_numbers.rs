@@ -4,12 +4,13 @@
 //! largest magnitude / 127 (or 32767), rounded up by at most one sixteenth of an octave (1.0443).
 
 mod common;
+#[path = "common/gpu.rs"]
+mod gpu;
 
 use bdh_gpu::backend::cpu::CpuBackend;
+use bdh_gpu::backend::gpu::GpuOptions;
 use bdh_gpu::backend::memory::{Memory, WINDOW};
-use bdh_gpu::backend::{
-    Backend, BackendError, Chunk, ChunkToken, Input, Output, Plan, SlotStep, StateType, WeightType,
-};
+use bdh_gpu::backend::{Backend, Chunk, ChunkToken, Input, Output, Plan, SlotStep, StateType, WeightType};
 use bdh_gpu::compare::{Comparison, compare};
 use bdh_gpu::generation::{Bdh, BeamOptions, DeviceOptions, GenerationError, Session, Snapshot};
 use bdh_gpu::model::forgetting::Forgetting;
@@ -25,9 +26,28 @@ fn largest_code(state: StateType) -> f32 {
     if state == StateType::I8 { 127.0 } else { 32767.0 }
 }
 
-fn bdh(folder: &str, state: StateType, weights: WeightChoice) -> Bdh {
-    let options = DeviceOptions { device: DeviceChoice::Cpu, weights, state, threads: Some(2) };
-    Bdh::with(common::model(folder), &options).expect("the CPU holds it")
+/// The CPU and the adapter under test.
+fn devices() -> [DeviceChoice; 2] {
+    [DeviceChoice::Cpu, gpu::device()]
+}
+
+fn bdh_on(device: &DeviceChoice, state: StateType, weights: WeightChoice) -> Bdh {
+    let options = DeviceOptions { device: device.clone(), weights, state, threads: Some(2) };
+    Bdh::with(common::model("shakespeare"), &options).expect("the device holds it")
+}
+
+fn bdh(state: StateType, weights: WeightChoice) -> Bdh {
+    bdh_on(&DeviceChoice::Cpu, state, weights)
+}
+
+/// A model on the CPU, and on the adapter in both layouts.
+fn backends(model: &Model, state: StateType) -> Vec<(&'static str, Box<dyn Backend>)> {
+    let cpu = CpuBackend::new(model, WeightType::F32, Some(1)).unwrap().with_state(state);
+    let gpu = |hardware_layout| {
+        let options = GpuOptions { state, hardware_layout, ..GpuOptions::default() };
+        Box::new(gpu::backend(model, WeightType::F32, options))
+    };
+    vec![("CPU", Box::new(cpu)), ("GPU", gpu(false)), ("hardware", gpu(true))]
 }
 
 fn random(n_embd: usize, n_head: usize, neurons_per_head: usize) -> Model {
@@ -55,8 +75,10 @@ fn settling_rounds_to_the_nearest_code() {
     for (width, heads, neurons) in [(1, 1, 2), (5, 3, 34), (72, 2, 300), (256, 1, 64)] {
         let model = random(width, heads, neurons);
         let rows = heads * neurons;
-        for state in SMALL {
-            let backend = CpuBackend::new(&model, WeightType::F32, Some(1)).unwrap().with_state(state);
+        let states = SMALL.into_iter().flat_map(|state| {
+            backends(&model, state).into_iter().map(move |(device, backend)| (state, device, backend))
+        });
+        for (state, device, backend) in states {
             let mut memory = Memory::zeros(1, heads, neurons, width);
             memory.recent = noise(WINDOW * width);
             memory.rotated = noise(rows * WINDOW);
@@ -91,12 +113,15 @@ fn settling_rounds_to_the_nearest_code() {
                 let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
                 let limit = 0.5001 * 1.0443 * largest / largest_code(state) + 1e-30;
                 for (got, expected) in got.iter().zip(expected) {
-                    assert!((got - expected).abs() <= limit, "{state} D{width} row {index}: {got}, not {expected}");
+                    assert!(
+                        (got - expected).abs() <= limit,
+                        "{device} {state} D{width} row {index}: {got}, not {expected}"
+                    );
                     worst = worst.max((got - expected).abs() / limit);
                 }
             }
             // Truncation would show as a whole step.
-            assert!(width == 1 || worst > 0.5, "{state} D{width}: {worst}");
+            assert!(width == 1 || worst > 0.5, "{device} {state} D{width}: {worst}");
         }
     }
 }
@@ -173,14 +198,14 @@ fn eight_bit_weights_are_the_model_that_their_codes_stand_for() {
 /// A text of the model's own.
 fn text() -> Vec<u32> {
     let options = GenerationOptions { max_new_tokens: 2999, seed: Some(8), ..GenerationOptions::default() };
-    let exact = bdh("shakespeare", StateType::F32, WeightChoice::Auto);
+    let exact = bdh(StateType::F32, WeightChoice::Auto);
     let mut session = exact.session_with(Forgetting::After { context: 256, tau: 128.0 }).unwrap();
     [vec![10], session.generate(&options).unwrap().tokens].concat()
 }
 
-fn compared(state: StateType, weights: WeightChoice, forgetting: Forgetting) -> Comparison {
-    let exact = bdh("shakespeare", StateType::F32, WeightChoice::Auto);
-    let other = bdh("shakespeare", state, weights);
+fn compared(device: &DeviceChoice, state: StateType, weights: WeightChoice, forgetting: Forgetting) -> Comparison {
+    let exact = bdh_on(device, StateType::F32, WeightChoice::Auto);
+    let other = bdh_on(device, state, weights);
     compare(&exact, &other, &text(), forgetting, 1000, |_| ControlFlow::Continue(())).unwrap()
 }
 
@@ -189,15 +214,18 @@ fn compared(state: StateType, weights: WeightChoice, forgetting: Forgetting) -> 
 #[test]
 fn predictions_hardly_change() {
     let fading = Forgetting::After { context: 256, tau: 128.0 };
-    for (state, weights, divergence, greedy) in [
+    let bounds = [
         (StateType::F32, WeightChoice::Auto, 0.0, 1.0),
         (StateType::I16, WeightChoice::Auto, 1e-8, 0.999),
         (StateType::I8, WeightChoice::Auto, 2e-4, 0.99),
         (StateType::I8, WeightChoice::Int8, 4e-4, 0.985),
-    ] {
-        let found = compared(state, weights, fading);
+    ];
+    for (device, (state, weights, divergence, greedy)) in
+        devices().iter().flat_map(|device| bounds.map(|bounds| (device, bounds)))
+    {
+        let found = compared(device, state, weights, fading);
         assert_eq!(found.predicted, 2999);
-        assert!(found.divergence <= divergence && found.same_greedy >= greedy, "{state}: {found:?}");
+        assert!(found.divergence <= divergence && found.same_greedy >= greedy, "{device:?} {state}: {found:?}");
         let [exact, bits] = found.bits();
         assert!((bits - exact).abs() < 0.005, "{state}: {exact} and {bits} bits");
         assert!(found.same_drawn > 0.95 && found.divergence_by_block.len() == 3, "{found:?}");
@@ -206,13 +234,13 @@ fn predictions_hardly_change() {
         let fewer = found.other.bytes_per_token < found.exact.bytes_per_token;
         assert_eq!(fewer, (state, weights) != (StateType::F32, WeightChoice::Auto));
     }
-    let full = compared(StateType::I16, WeightChoice::Auto, Forgetting::Full);
+    let full = compared(&DeviceChoice::Cpu, StateType::I16, WeightChoice::Auto, Forgetting::Full);
     assert!(full.divergence < 1e-5 && full.same_greedy > 0.999, "{full:?}");
 }
 
 #[test]
 fn an_8_bit_state_needs_forgetting() {
-    let bdh = bdh("shakespeare", StateType::I8, WeightChoice::Auto);
+    let bdh = bdh(StateType::I8, WeightChoice::Auto);
     let refused = |result: Result<(), GenerationError>| {
         assert!(matches!(result, Err(GenerationError::FadingState)), "{result:?}");
     };
@@ -220,17 +248,6 @@ fn an_8_bit_state_needs_forgetting() {
     refused(bdh.session_with(FADING).unwrap().set_forgetting(Forgetting::Full));
     let beam = BeamOptions { num_beams: 2, max_new_tokens: 4, ..BeamOptions::default() };
     refused(bdh.beam_search(&[75], &SamplingOptions::default(), &beam, Forgetting::Full).map(drop));
-}
-
-#[test]
-fn what_a_device_cannot_hold_is_an_error() {
-    let open = |state, weights| {
-        let options = DeviceOptions { device: DeviceChoice::Gpu, weights, state, threads: None };
-        Bdh::with(common::model("micro"), &options).map(drop).unwrap_err()
-    };
-    for error in [open(StateType::I8, WeightChoice::Auto), open(StateType::F32, WeightChoice::Int8)] {
-        assert!(matches!(error, BackendError::StateType { .. } | BackendError::WeightType { .. }), "{error}");
-    }
 }
 
 // ---- texts ----
@@ -247,12 +264,12 @@ fn options(max_new_tokens: usize) -> GenerationOptions {
 
 #[test]
 fn a_text_does_not_depend_on_its_company_or_its_bursts() {
-    for state in SMALL {
-        let bdh = bdh("shakespeare", state, WeightChoice::Int8);
+    for (state, device) in SMALL.into_iter().flat_map(|state| devices().map(|device| (state, device))) {
+        let bdh = bdh_on(&device, state, WeightChoice::Int8);
         let prompts = ["KING:\n", "To be or not to be, that is the question:\n", "A"];
         let alone: Vec<String> =
             prompts.iter().map(|prompt| bdh.generate_text(prompt, &options(60)).unwrap()).collect();
-        assert_eq!(bdh.generate_batch(&prompts, &options(60)).unwrap(), alone, "{state}");
+        assert_eq!(bdh.generate_batch(&prompts, &options(60)).unwrap(), alone, "{device:?} {state}");
         let mut short = session(&bdh);
         short.limit_burst(3);
         assert_eq!(short.generate(&options(80)).unwrap(), session(&bdh).generate(&options(80)).unwrap());
@@ -262,22 +279,25 @@ fn a_text_does_not_depend_on_its_company_or_its_bursts() {
 #[test]
 fn a_search_finds_what_it_finds_with_exact_numbers() {
     let beam = BeamOptions { num_beams: 3, num_return_sequences: 2, max_new_tokens: 40, ..BeamOptions::default() };
-    let search = |state| {
-        session(&bdh("shakespeare", state, WeightChoice::Auto)).beam_search(&SamplingOptions::default(), &beam).unwrap()
-    };
-    let exact = search(StateType::F32);
-    let small = search(StateType::I16);
-    assert_eq!(small[0].tokens, exact[0].tokens);
-    assert!((small[0].score - exact[0].score).abs() < 1e-4);
-    let smaller = search(StateType::I8);
-    assert!((smaller[0].score - exact[0].score).abs() < 0.05, "{} and {}", smaller[0].score, exact[0].score);
+    for device in devices() {
+        let search = |state| {
+            let bdh = bdh_on(&device, state, WeightChoice::Auto);
+            session(&bdh).beam_search(&SamplingOptions::default(), &beam).unwrap()
+        };
+        let exact = search(StateType::F32);
+        let small = search(StateType::I16);
+        assert_eq!(small[0].tokens, exact[0].tokens, "{device:?}");
+        assert!((small[0].score - exact[0].score).abs() < 1e-4);
+        let smaller = search(StateType::I8);
+        assert!((smaller[0].score - exact[0].score).abs() < 0.05, "{} and {}", smaller[0].score, exact[0].score);
+    }
 }
 
 #[test]
 fn a_state_file_keeps_its_codes_and_loads_into_any_type() {
     let folder = tempfile::tempdir().unwrap();
     for from in [StateType::F32, StateType::I16, StateType::I8] {
-        let bdh_from = bdh("shakespeare", from, WeightChoice::Auto);
+        let bdh_from = bdh(from, WeightChoice::Auto);
         let mut first = session(&bdh_from);
         first.generate(&options(70)).unwrap();
         let path = folder.path().join("state");
@@ -289,13 +309,36 @@ fn a_state_file_keeps_its_codes_and_loads_into_any_type() {
         let expected = next(&mut session_of(&bdh_from, &path));
         assert_eq!(next(&mut first), expected, "{from}: bit for bit");
         for to in [StateType::F32, StateType::I16, StateType::I8] {
-            let bdh_to = bdh("shakespeare", to, WeightChoice::Auto);
+            let bdh_to = bdh(to, WeightChoice::Auto);
             let mut moved = session_of(&bdh_to, &path);
             let saved = moved.snapshot().unwrap();
             assert_eq!((saved.state_type(), saved.position()), (to, 40 + 70), "{from} to {to}");
             if from == to || (from, to) == (StateType::I16, StateType::F32) {
                 assert_eq!(next(&mut moved)[..10], expected[..10], "{from} to {to}");
             }
+        }
+    }
+}
+
+/// What one device has saved is the same codes on the other, and it goes on with them.
+#[test]
+fn a_state_moves_between_devices_as_it_is() {
+    for state in SMALL {
+        for (from, to) in [devices(), {
+            let [cpu, gpu] = devices();
+            [gpu, cpu]
+        }]
+        .map(|[from, to]| (from, to))
+        {
+            let mut first = session(&bdh_on(&from, state, WeightChoice::Auto));
+            first.generate(&options(70)).unwrap();
+            let saved = first.snapshot().unwrap();
+            let other = bdh_on(&to, state, WeightChoice::Auto);
+            let mut second = other.session_with(FADING).unwrap();
+            second.restore(&saved).unwrap();
+            assert!(second.snapshot().unwrap() == saved, "{from:?} to {to:?}, {state}");
+            let next = |session: &mut Session| session.generate(&options(10)).unwrap().tokens;
+            assert_eq!(next(&mut first), next(&mut second), "{from:?} to {to:?}, {state}");
         }
     }
 }

@@ -27,7 +27,7 @@ struct BeamAttendParams {
 @group(0) @binding(4) var<storage, read> nodes: array<vec4<f32>>;
 // The segment's memory of this layer's base state, [block_count][BLOCK_MEMORY]; the window is
 // empty.
-#store(5, read) state: vec4<f32>
+#store(5, read) memory: vec4<u32>
 // Per slot: activations [BLOCKS][BLOCK / 4], then partial attention outputs [BLOCKS][ROW4].
 #store(6, write) neurons: vec4<f32>
 
@@ -90,11 +90,14 @@ fn attend_base(i: u32, slot: u32, local_block: u32, pairs: u32) {
                 for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
                     let own = k + j * ROW_TEAMS;
                     let pair = list[min(own, pairs - 1u)];
-                    let at = local_block * BLOCK_MEMORY + pair * 2u * ROW4 + c;
+                    let base = local_block * BLOCK_MEMORY;
                     let four = own_q[pair / 2u];
                     // Past the last pair q is zero and adds nothing.
-                    q[j] = select(vec2(0.0), select(four.xy, four.zw, pair % 2u == 1u), own < pairs);
-                    rows_of_pair[j] = array(load_state(at), load_state(at + ROW4));
+                    let own_pair = select(vec2(0.0), select(four.xy, four.zw, pair % 2u == 1u), own < pairs);
+                    q[j] = own_pair * pair_scales(base, pair);
+                    let at = base + pair * 2u * STATE_ROW + c / PACK;
+                    let first_row = state_column(load_memory(at), c % PACK);
+                    rows_of_pair[j] = array(first_row, state_column(load_memory(at + STATE_ROW), c % PACK));
                 }
                 for (var j = 0u; j < PAIRS_AT_ONCE; j++) {
                     y = add_scaled(add_scaled(y, q[j].x, rows_of_pair[j][0]), q[j].y, rows_of_pair[j][1]);

@@ -8,7 +8,7 @@
 
 #import shared::vectors
 #import shared::compact
-#import shared::memory
+#import shared::rounding
 
 // Start of a dispatch.
 #host
@@ -24,9 +24,22 @@ struct BeamFoldParams {
 @group(0) @binding(2) var<storage, read> nodes: array<vec4<f32>>;
 // The segment's memory of this layer's base state, [block_count][BLOCK_MEMORY]; the window is
 // empty.
-#store(3, read_write) state: vec4<f32>
+#store(3, read_write) memory: vec4<u32>
 
 const NODE: u32 = BLOCKS * (BLOCK / 4u) + ROW4;
+
+// Invocations that share a row of the state, such teams, and vectors of a row per invocation.
+const STATE_TEAM: u32 = min(STATE_ROW, W);
+const STATE_TEAMS: u32 = W / STATE_TEAM;
+const OWN: u32 = (STATE_ROW + STATE_TEAM - 1u) / STATE_TEAM;
+
+#ifdef CODES
+// Bits of the largest magnitudes of the teams' rows; these rows' new scales and their reciprocals;
+// the scales of all rows.
+var<workgroup> largest: array<atomic<u32>, STATE_TEAMS>;
+var<workgroup> rounded: array<vec2<f32>, STATE_TEAMS>;
+var<workgroup> new_scales: array<f32, BLOCK>;
+#endif
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -45,21 +58,76 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let firing = list_flagged(i, 4u);
 
-    let lane = i % ROW_TEAM;
-    let team = i / ROW_TEAM;
-    if (team < ROW_TEAMS) {
-        for (var c = lane; c < ROW4; c += ROW_TEAM) {
-            for (var k = team; k < firing; k += ROW_TEAMS) {
-                let n = list[k];
-                let at = group.x * BLOCK_MEMORY + n * ROW4 + c;
-                var row = load_state(at);
+    let base = group.x * BLOCK_MEMORY;
+#ifdef CODES
+    // Scales are written four at a time, but rows in any order.
+    for (var n = i; n < BLOCK; n += W) {
+        new_scales[n] = row_scales(base, n / 4u)[n % 4u];
+    }
+    workgroupBarrier();
+#endif
+    let lane = i % STATE_TEAM;
+    let team = i / STATE_TEAM;
+    for (var first = 0u; first < firing; first += STATE_TEAMS) {
+        // Idle teams repeat the last row.
+        let inside = team < STATE_TEAMS && first + team < firing;
+        let n = list[min(first + team, firing - 1u)];
+        let at = base + n * STATE_ROW;
+        let scale = row_scales(base, n / 4u)[n % 4u];
+        var row: array<array<vec4<f32>, PACK>, OWN>;
+        for (var v = 0u; v < OWN; v++) {
+            let own = min(lane + v * STATE_TEAM, STATE_ROW - 1u);
+            let packed = load_memory(at + own);
+            for (var p = 0u; p < PACK; p++) {
+                row[v][p] = state_column(packed, p) * scale;
                 for (var a = 1u; a <= count; a++) {
                     let node = folds[a].x * NODE;
-                    let x = nodes[node + BLOCKS * (BLOCK / 4u) + c] * bitcast<f32>(folds[a].y);
-                    row = add_scaled(row, nodes[node + block_q + n / 4u][n % 4u], x);
+                    let x = nodes[node + BLOCKS * (BLOCK / 4u) + own * PACK + p] * bitcast<f32>(folds[a].y);
+                    row[v][p] = add_scaled(row[v][p], nodes[node + block_q + n / 4u][n % 4u], x);
                 }
-                store_state(at, row);
             }
         }
+#ifdef CODES
+        if (i < STATE_TEAMS) {
+            atomicStore(&largest[i], 0u);
+        }
+        workgroupBarrier();
+        for (var v = 0u; v < OWN; v++) {
+            for (var p = 0u; p < PACK; p++) {
+                atomicMax(&largest[min(team, STATE_TEAMS - 1u)], select(0u, magnitude(row[v][p]), inside));
+            }
+        }
+        workgroupBarrier();
+        if (i < STATE_TEAMS) {
+            rounded[i] = row_scale(atomicLoad(&largest[i]));
+        }
+        workgroupBarrier();
+        if (inside) {
+            for (var v = 0u; v < OWN; v++) {
+                for (var p = 0u; p < PACK; p++) {
+                    row[v][p] = codes_of(row[v][p], rounded[team].y);
+                }
+                if (lane + v * STATE_TEAM < STATE_ROW) {
+                    store_memory(at + lane + v * STATE_TEAM, packed_codes(row[v]));
+                }
+            }
+            if (lane == 0u) {
+                new_scales[n] = rounded[team].x;
+            }
+        }
+        workgroupBarrier();
+#else
+        for (var v = 0u; v < OWN; v++) {
+            if (inside && lane + v * STATE_TEAM < STATE_ROW) {
+                store_floats(at + lane + v * STATE_TEAM, row[v][0]);
+            }
+        }
+#endif
     }
+#ifdef CODES
+    for (var k = i; k < BLOCK / 4u; k += W) {
+        let scales = vec4(new_scales[4u * k], new_scales[4u * k + 1u], new_scales[4u * k + 2u], new_scales[4u * k + 3u]);
+        store_floats(base + BLOCK_STATE + k, scales);
+    }
+#endif
 }

@@ -1,11 +1,12 @@
 // state <- state * factor, and the same for the window's residuals: forgetting's rare
-// renormalisation, with one factor per slot.
+// renormalisation, with one factor per slot. Of codes only the scales change.
 //
 // Workgroup (stripe, slot of the page). Twin: `src/backend/cpu/decode/rescale.rs`.
 // Experiments: `docs/performance/decode.md#decoderescale`.
 
 #import shared::slots
 #import shared::memory
+#import shared::rounding
 
 // The bound page.
 #host
@@ -24,7 +25,11 @@ struct RescaleParams {
 
 @group(0) @binding(0) var<uniform> params: RescaleParams;
 // This layer's memory in the page, [slots of the page][slot_stride]; see `shared/memory.wgsl`.
-#store(3, read_write) state: vec4<f32>
+#store(3, read_write) memory: vec4<u32>
+
+// Vectors of a block that change, and the offset of the first.
+const RESCALED: u32 = select(BLOCK / 4u, BLOCK_STATE, PACK == 1u);
+const FIRST_RESCALED: u32 = select(BLOCK_STATE, 0u, PACK == 1u);
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -33,13 +38,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let factor = steps[slot].rescale;
-    let memory = group.y * params.slot_stride;
-    for (var k = group.x * W + i; k < params.block_count * BLOCK_STATE; k += params.stripes * W) {
-        let at = memory + k / BLOCK_STATE * BLOCK_MEMORY + k % BLOCK_STATE;
-        store_state(at, load_state(at) * factor);
+    let own = group.y * params.slot_stride;
+    for (var k = group.x * W + i; k < params.block_count * RESCALED; k += params.stripes * W) {
+        let at = own + k / RESCALED * BLOCK_MEMORY + FIRST_RESCALED + k % RESCALED;
+        store_floats(at, load_floats(at) * factor);
     }
     for (var k = group.x * W + i; k < RECENT_ROWS * ROW4; k += params.stripes * W) {
-        let at = memory + params.recent_begin + k;
-        store_state(at, load_state(at) * factor);
+        let at = own + params.recent_begin + k;
+        store_floats(at, load_floats(at) * factor);
     }
 }

@@ -21,7 +21,7 @@ struct SettleParams {
 
 @group(0) @binding(0) var<uniform> params: SettleParams;
 // This layer's memory in the page, [slots of the page][slot_stride]; see `shared/memory.wgsl`.
-#store(3, read_write) state: vec4<f32>
+#store(3, read_write) memory: vec4<u32>
 
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -29,10 +29,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (!is_active(slot)) {
         return;
     }
-    let memory = group.x * params.slot_stride;
-    let base = memory + group.y * BLOCK_MEMORY;
-    let recent = memory + params.recent_begin;
-    let position = u32(load_state(recent + RECENT_ROWS * ROW4).x) + 1u;
+    let own = group.x * params.slot_stride;
+    let base = own + group.y * BLOCK_MEMORY;
+    let recent = own + params.recent_begin;
+    let position = u32(load_floats(recent + RECENT_ROWS * ROW4).x) + 1u;
     for (var window_slot = 0u; window_slot < WINDOW; window_slot++) {
         settle_pairs(i, base, recent, window_slot, position);
     }

@@ -8,7 +8,7 @@
 #import prefill::params
 #import shared::vectors
 #import shared::exchange
-#import shared::memory
+#import shared::rounding
 
 // q [CHUNK][block_count][BLOCK / 4]
 @group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
@@ -16,10 +16,19 @@
 #store(2, read) chunk_residual: vec4<f32>
 // A page's memory of this layer. Only the state rows of the slot's segment
 // [block_count][BLOCK_MEMORY] change.
-#store(3, read_write) state: vec4<f32>
+#store(3, read_write) memory: vec4<u32>
 
-// Invocations that share a row of the state: columns lane, lane + ROW_SHARE, ...
-const ROW_SHARE: u32 = (ROW4 + COLUMNS - 1u) / COLUMNS;
+// Columns of an invocation, and invocations that share a row of the state.
+#ifdef CODES
+// A row's scale depends on all of it: a workgroup holds whole rows.
+const NEEDED: u32 = max(COLUMNS, (ROW4 + W - 1u) / W);
+const OWN: u32 = (NEEDED + PACK - 1u) / PACK * PACK;
+#else
+const OWN: u32 = COLUMNS;
+#endif
+const ROW_SHARE: u32 = (ROW4 + OWN - 1u) / OWN;
+// Invocations of a workgroup that have work.
+const BUSY: u32 = select(W / ROW_SHARE * ROW_SHARE, W, PACK == 1u);
 // Neurons per invocation, in fours.
 const FOURS: u32 = WRITTEN / 4u;
 // Tokens that are added at once.
@@ -28,29 +37,54 @@ const STEP: u32 = 4u;
 // q.
 const TOGETHER: bool = SHARED >= STEP * FOURS && ROW_SHARE % W == 0u;
 
+#ifdef CODES
+// Bits of the rows' largest magnitudes, and the rows' new scales and their reciprocals.
+var<workgroup> largest: array<atomic<u32>, BUSY / ROW_SHARE * WRITTEN>;
+var<workgroup> rounded: array<vec2<f32>, BUSY / ROW_SHARE * WRITTEN>;
+#endif
+
+// The c-th column of an invocation. Columns of codes are adjacent, for they share vectors.
+fn own_column(lane: u32, c: u32) -> u32 {
+    return select(lane * OWN + c, lane + c * ROW_SHARE, PACK == 1u);
+}
+
 @compute @workgroup_size(W)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
-    let job = group.x * W + i;
-    let inside = job / ROW_SHARE < BLOCK / 4u / FOURS;
+    let job = group.x * BUSY + min(i, BUSY - 1u);
+    let inside = i < BUSY && job / ROW_SHARE < BLOCK / 4u / FOURS;
     // Idle invocations repeat the last tile: all invocations must take part in the exchange of
     // vectors.
     let tile = min(job / ROW_SHARE, BLOCK / 4u / FOURS - 1u);
     let lane = job % ROW_SHARE;
-    let at = params.state_begin + group.y * BLOCK_MEMORY + tile * FOURS * 4u * ROW4;
-    var rows: array<array<array<vec4<f32>, COLUMNS>, 4>, FOURS>;
+    let base = params.state_begin + group.y * BLOCK_MEMORY;
+    let at = base + tile * WRITTEN * STATE_ROW;
+    var rows: array<array<array<vec4<f32>, OWN>, 4>, FOURS>;
     for (var f = 0u; f < FOURS; f++) {
+        let scales = row_scales(base, tile * FOURS + f);
         for (var k = 0u; k < 4u; k++) {
-            for (var c = 0u; c < COLUMNS; c++) {
-                rows[f][k][c] = load_state(at + (4u * f + k) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u));
+            for (var c = 0u; c < OWN; c += PACK) {
+                let column = min(own_column(lane, c), ROW4 - PACK);
+                let packed = load_memory(at + (4u * f + k) * STATE_ROW + column / PACK);
+                for (var p = 0u; p < PACK; p++) {
+                    rows[f][k][c + p] = state_column(packed, p) * scales[k];
+                }
             }
         }
     }
+#ifdef CODES
+    // Whether anything enters a row.
+    var enters: array<vec4<bool>, FOURS>;
+    for (var f = 0u; f < FOURS; f++) {
+        enters[f] = vec4(false);
+    }
+#endif
     let stride = params.block_count * (BLOCK / 4u);
     for (var t = 0u; t < params.tiles * TILE; t += STEP) {
-        var x: array<array<vec4<f32>, COLUMNS>, STEP>;
+        var x: array<array<vec4<f32>, OWN>, STEP>;
         for (var k = 0u; k < STEP; k++) {
-            for (var c = 0u; c < COLUMNS; c++) {
-                x[k][c] = load_chunk_residual((CHUNK + t + k) * ROW4 + min(lane + c * ROW_SHARE, ROW4 - 1u));
+            for (var c = 0u; c < OWN; c++) {
+                let column = min(own_column(lane, c - c % PACK), ROW4 - PACK) + c % PACK;
+                x[k][c] = load_chunk_residual((CHUNK + t + k) * ROW4 + column);
             }
         }
         let q_at = t * stride + group.y * (BLOCK / 4u) + tile * FOURS;
@@ -74,7 +108,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 q2 = rotated[q_at + 2u * stride + f];
                 q3 = rotated[q_at + 3u * stride + f];
             }
-            for (var c = 0u; c < COLUMNS; c++) {
+#ifdef CODES
+            let zero = vec4(0.0);
+            enters[f] = enters[f] | (q0 != zero) | (q1 != zero) | (q2 != zero) | (q3 != zero);
+#endif
+            for (var c = 0u; c < OWN; c++) {
                 for (var k = 0u; k < 4u; k++) {
                     var row = add_scaled(rows[f][k][c], q0[k], x[0][c]);
                     row = add_scaled(row, q1[k], x[1][c]);
@@ -84,14 +122,59 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
     }
+#ifdef CODES
+    let own_rows = min(i, BUSY - 1u) / ROW_SHARE * WRITTEN;
+    for (var k = i; k < BUSY / ROW_SHARE * WRITTEN; k += W) {
+        atomicStore(&largest[k], 0u);
+    }
+    workgroupBarrier();
     for (var f = 0u; f < FOURS; f++) {
         for (var k = 0u; k < 4u; k++) {
-            for (var c = 0u; c < COLUMNS; c++) {
-                let column = lane + c * ROW_SHARE;
+            var own_largest = 0u;
+            for (var c = 0u; c < OWN; c++) {
+                own_largest = max(own_largest, magnitude(rows[f][k][c]));
+            }
+            // Columns past the row's end repeat others, invocations without work whole rows.
+            atomicMax(&largest[own_rows + 4u * f + k], select(UNTOUCHED, own_largest, enters[f][k]));
+        }
+    }
+    workgroupBarrier();
+    for (var k = i; k < BUSY / ROW_SHARE * WRITTEN; k += W) {
+        rounded[k] = row_scale(atomicLoad(&largest[k]));
+    }
+    workgroupBarrier();
+    for (var f = 0u; f < FOURS; f++) {
+        var scales = row_scales(base, tile * FOURS + f);
+        for (var k = 0u; k < 4u; k++) {
+            let r = own_rows + 4u * f + k;
+            if (inside && atomicLoad(&largest[r]) != UNTOUCHED) {
+                scales = with_component(scales, k, rounded[r].x);
+                for (var c = 0u; c < OWN; c += PACK) {
+                    var codes: array<vec4<f32>, PACK>;
+                    for (var p = 0u; p < PACK; p++) {
+                        codes[p] = codes_of(rows[f][k][c + p], rounded[r].y);
+                    }
+                    let column = own_column(lane, c);
+                    if (column < ROW4) {
+                        store_memory(at + (4u * f + k) * STATE_ROW + column / PACK, packed_codes(codes));
+                    }
+                }
+            }
+        }
+        if (inside && lane == 0u) {
+            store_floats(base + BLOCK_STATE + tile * FOURS + f, scales);
+        }
+    }
+#else
+    for (var f = 0u; f < FOURS; f++) {
+        for (var k = 0u; k < 4u; k++) {
+            for (var c = 0u; c < OWN; c++) {
+                let column = own_column(lane, c);
                 if (inside && column < ROW4) {
-                    store_state(at + (4u * f + k) * ROW4 + column, rows[f][k][c]);
+                    store_floats(at + (4u * f + k) * STATE_ROW + column, rows[f][k][c]);
                 }
             }
         }
     }
+#endif
 }

@@ -35,6 +35,22 @@ const WRITTEN: u32 = 4u;
 // Blocks of neurons per part of an update, and parts of all blocks.
 const PART_BLOCKS: u32 = 4u;
 const PARTS: u32 = 32u;
+// Columns of four numbers in a vector of the state: 1 for floats, 2 and 4 for codes of 16 and 8 bits.
+const PACK: u32 = 1u;
+// Bits of the limits of a row's largest magnitude in [1, 2), of their scales and of the scales'
+// reciprocals; see `src/backend/codes.rs`.
+const LIMITS = array<u32, 16>(
+    0x3f800008u, 0x3f85aaccu, 0x3f8b95cbu, 0x3f91c3ddu, 0x3f9837fau, 0x3f9ef53du, 0x3fa5fee2u, 0x3fad584au,
+    0x3fb504ffu, 0x3fbd08b0u, 0x3fc56737u, 0x3fce249au, 0x3fd7450bu, 0x3fe0cceeu, 0x3feac0d6u, 0x3ff5258du,
+);
+const SCALES = array<u32, 16>(
+    0x3c010204u, 0x3c06b834u, 0x3c0caf20u, 0x3c12e9a7u, 0x3c196ac6u, 0x3c20359eu, 0x3c274d72u, 0x3c2eb5aau,
+    0x3c3671d7u, 0x3c3e85afu, 0x3c46f514u, 0x3c4fc414u, 0x3c58f6ebu, 0x3c629203u, 0x3c6c99fbu, 0x3c7713a4u,
+);
+const RECIPROCALS = array<u32, 16>(
+    0x42fe0000u, 0x42f33b32u, 0x42e8eb45u, 0x42df0b45u, 0x42d59673u, 0x42cc8843u, 0x42c3dc5cu, 0x42bb8e92u,
+    0x42b39ae9u, 0x42abfd8eu, 0x42a4b2d9u, 0x429db748u, 0x42970780u, 0x4290a04cu, 0x428a7e96u, 0x42849f6eu,
+);
 // Weights are half floats, two to a u32; otherwise floats.
 const F16: bool = true;
 // Both neurons of a rotary pair share a frequency.

@@ -4,10 +4,8 @@
 
 #import shared::vectors
 #import shared::memory
+#import shared::rounding
 #import shared::store
-
-#needs fn load_state(at: u32) -> vec4<f32> { return vec4(f32(at)); }
-#needs fn store_state(at: u32, value: vec4<f32>) {}
 
 // Pairs of a block that settle together.
 const SETTLING_PAIRS: u32 = BLOCK / (2u * WINDOW);
@@ -24,57 +22,252 @@ fn recent_row(index: u32, position: u32) -> u32 {
 // whose window entries are zero afterwards. `base` is the block's memory, `recent` its window's
 // residuals, `position` that of the next token. Ends with barriers.
 fn settle_pairs(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) {
-    let entries = base + BLOCK_STATE + window_slot * PAIR_ENTRIES;
-    settle_rows(i, base + window_slot * 2u * ROW4, entries, recent, position);
+    settle_rows(i, base, recent, window_slot, position);
     store_barrier();
+    let entries = base + BLOCK_WINDOW + window_slot * PAIR_ENTRIES;
     for (var e = i; e < SETTLING_PAIRS * PAIR_ENTRIES; e += W) {
-        store_state(entries + e / PAIR_ENTRIES * WINDOW * PAIR_ENTRIES + e % PAIR_ENTRIES, vec4(0.0));
+        store_floats(entries + e / PAIR_ENTRIES * WINDOW * PAIR_ENTRIES + e % PAIR_ENTRIES, vec4(0.0));
     }
     // Other invocations read these rows and entries next.
     store_barrier();
 }
+
+#ifdef CODES
+// Replaces a settled pair's scales, unless the bits of its rows' largest magnitudes say that nothing
+// has entered them.
+fn settle_scales(base: u32, pair: u32, bits: vec2<u32>, scales: vec2<f32>) {
+    let at = base + BLOCK_STATE + pair / 2u;
+    let old = load_floats(at);
+    let own = select(scales, pair_scales(base, pair), bits == vec2(UNTOUCHED));
+    // The other pair of the vector settles at another position.
+    store_floats(at, select(vec4(own, old.zw), vec4(old.xy, own), pair % 2u == 1u));
+}
+
+// Replaces the p-th column of a vector of a row by codes.
+fn store_column(at: u32, p: u32, codes: vec4<f32>) {
+    let old = load_memory(at);
+    let whole = vec4<i32>(codes);
+    if (PACK == 4u) {
+        store_memory(at, select(old, vec4(pack4xI8(whole)), vec4(0u, 1u, 2u, 3u) == vec4(p)));
+    } else {
+        let halves = bitcast<vec4<u32>>(whole) & vec4(0xffffu);
+        let words = vec2(halves.x | (halves.y << 16u), halves.z | (halves.w << 16u));
+        store_memory(at, select(vec4(words, old.zw), vec4(old.xy, words), p == 1u));
+    }
+}
+#endif
 
 #ifdef SUBGROUP
 // Every invocation holds an entry of the current pair and broadcasts it by shuffle.
 
 // Columns per invocation. They are adjacent: the first loads of all invocations together touch
 // every cache line of a row.
-const SHARE: u32 = (ROW4 + W - 1u) / W;
+const SHARE: u32 = ((ROW4 + W - 1u) / W + PACK - 1u) / PACK * PACK;
 
-// Settles every WINDOW-th pair: rows from `at` on, window entries from `entries` on.
-fn settle_rows(i: u32, at: u32, entries: u32, recent: u32, position: u32) {
+// Column c of both rows of a settling pair, with the window in it: `scales` are the rows' own, `own`
+// is the invocation's entry of the pair's window, and `x` the window's residuals in that column.
+fn entered_columns(
+    row: u32,
+    c: u32,
+    scales: vec2<f32>,
+    own: vec4<f32>,
+    x: ptr<function, array<vec4<f32>, WINDOW>>,
+) -> array<vec4<f32>, 2> {
+    var first_row = state_column(load_memory(row + c / PACK), c % PACK);
+    var second_row = state_column(load_memory(row + STATE_ROW + c / PACK), c % PACK);
+    first_row *= scales.x;
+    second_row *= scales.y;
+    for (var v = 0u; v < WINDOW / 4u; v++) {
+        let first_q = subgroupShuffle(own, v);
+        let second_q = subgroupShuffle(own, WINDOW / 4u + v);
+        for (var j = 0u; j < 4u; j++) {
+            first_row = add_scaled(first_row, first_q[j], (*x)[4u * v + j]);
+            second_row = add_scaled(second_row, second_q[j], (*x)[4u * v + j]);
+        }
+    }
+    return array(first_row, second_row);
+}
+
+// Loads the window's residuals in column c.
+fn load_window(recent: u32, c: u32, position: u32, x: ptr<function, array<vec4<f32>, WINDOW>>) {
+    for (var w = 0u; w < WINDOW; w++) {
+        (*x)[w] = load_floats(recent + recent_row(w, position) * ROW4 + c);
+    }
+}
+
+// Settles every WINDOW-th pair of the block, from pair `window_slot` on.
+fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) {
+    let at = base + window_slot * 2u * STATE_ROW;
+    let entries = base + BLOCK_WINDOW + window_slot * PAIR_ENTRIES + i % PAIR_ENTRIES;
+    var x: array<vec4<f32>, WINDOW>;
+#ifdef CODES
+    // A row's scale depends on all of it: the columns are computed once for the largest magnitudes,
+    // and again for the codes.
+    var largest: array<vec2<u32>, SETTLING_PAIRS>;
+    for (var k = 0u; k < SETTLING_PAIRS; k++) {
+        largest[k] = vec2(0u);
+    }
+    for (var first = 0u; first < SHARE; first++) {
+        let c = min(i * SHARE + first, ROW4 - 1u);
+        load_window(recent, c, position, &x);
+        for (var k = 0u; k < SETTLING_PAIRS; k++) {
+            let own = load_floats(entries + k * WINDOW * PAIR_ENTRIES);
+            let scales = pair_scales(base, window_slot + WINDOW * k);
+            let columns = entered_columns(at + WINDOW * k * 2u * STATE_ROW, c, scales, own, &x);
+            largest[k] = max(largest[k], vec2(magnitude(columns[0]), magnitude(columns[1])));
+        }
+    }
+    var reciprocals: array<vec2<f32>, SETTLING_PAIRS>;
+    for (var k = 0u; k < SETTLING_PAIRS; k++) {
+        for (var step = 1u; step < W; step *= 2u) {
+            largest[k] = max(largest[k], subgroupShuffle(largest[k], i ^ step));
+        }
+        reciprocals[k] = vec2(row_scale(largest[k].x).y, row_scale(largest[k].y).y);
+        // The first half of the entries belongs to the pair's first row.
+        var enters = select(0u, 1u, any(load_floats(entries + k * WINDOW * PAIR_ENTRIES) != vec4(0.0)));
+        for (var step = 1u; step < PAIR_ENTRIES / 2u; step *= 2u) {
+            enters |= subgroupShuffle(enters, i ^ step);
+        }
+        let rests = vec2(subgroupShuffle(enters, 0u), subgroupShuffle(enters, PAIR_ENTRIES / 2u)) == vec2(0u);
+        largest[k] = select(largest[k], vec2(UNTOUCHED), rests);
+    }
+#endif
     for (var first = 0u; first < SHARE; first++) {
         let column = i * SHARE + first;
         let c = min(column, ROW4 - 1u);
-        var x: array<vec4<f32>, WINDOW>;
-        for (var w = 0u; w < WINDOW; w++) {
-            x[w] = load_state(recent + recent_row(w, position) * ROW4 + c);
-        }
+        load_window(recent, c, position, &x);
         for (var k = 0u; k < SETTLING_PAIRS; k++) {
-            let row = at + WINDOW * k * 2u * ROW4 + c;
-            var first_row = load_state(row);
-            var second_row = load_state(row + ROW4);
-            let own = load_state(entries + k * WINDOW * PAIR_ENTRIES + i % PAIR_ENTRIES);
-            for (var v = 0u; v < WINDOW / 4u; v++) {
-                let first_q = subgroupShuffle(own, v);
-                let second_q = subgroupShuffle(own, WINDOW / 4u + v);
-                for (var j = 0u; j < 4u; j++) {
-                    first_row = add_scaled(first_row, first_q[j], x[4u * v + j]);
-                    second_row = add_scaled(second_row, second_q[j], x[4u * v + j]);
+            let row = at + WINDOW * k * 2u * STATE_ROW;
+            let own = load_floats(entries + k * WINDOW * PAIR_ENTRIES);
+            let scales = pair_scales(base, window_slot + WINDOW * k);
+            let columns = entered_columns(row, c, scales, own, &x);
+#ifdef CODES
+            for (var r = 0u; r < 2u; r++) {
+                if (column < ROW4 && largest[k][r] != UNTOUCHED) {
+                    let codes = codes_of(columns[r], reciprocals[k][r]);
+                    store_column(row + r * STATE_ROW + column / PACK, column % PACK, codes);
                 }
             }
+#else
             if (column < ROW4) {
-                store_state(row, first_row);
-                store_state(row + ROW4, second_row);
+                store_floats(row + c, columns[0]);
+                store_floats(row + STATE_ROW + c, columns[1]);
             }
+#endif
         }
     }
+#ifdef CODES
+    // The old scales have been read.
+    store_barrier();
+    for (var k = i; k < SETTLING_PAIRS; k += W) {
+        let scales = vec2(row_scale(largest[k].x).x, row_scale(largest[k].y).x);
+        settle_scales(base, window_slot + WINDOW * k, largest[k], scales);
+    }
+#endif
 }
 #else
 // Each team of invocations takes one pair at a time.
 
-// Settles every WINDOW-th pair: rows from `at` on, window entries from `entries` on.
-fn settle_rows(i: u32, at: u32, entries: u32, recent: u32, position: u32) {
+#ifdef CODES
+// Columns of a row that an invocation takes, and pairs of a team.
+const STRIPES: u32 = (ROW4 + ROW_TEAM - 1u) / ROW_TEAM;
+const ROUNDS: u32 = (SETTLING_PAIRS + ROW_TEAMS - 1u) / ROW_TEAMS;
+
+// Bits of the rows' largest magnitudes, then the rows' new scales and their reciprocals.
+var<workgroup> largest: array<atomic<u32>, 2u * SETTLING_PAIRS>;
+var<workgroup> settled: array<vec2<f32>, 2u * SETTLING_PAIRS>;
+
+// Settles every WINDOW-th pair of the block, from pair `window_slot` on.
+fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) {
+    let lane = i % ROW_TEAM;
+    let team = i / ROW_TEAM;
+    for (var k = i; k < 2u * SETTLING_PAIRS; k += W) {
+        atomicStore(&largest[k], 0u);
+    }
+    workgroupBarrier();
+
+    // The numbers of the invocation's columns, until their codes are known.
+    var numbers: array<array<array<vec4<f32>, 2>, ROUNDS>, STRIPES>;
+    for (var stripe = 0u; stripe < STRIPES; stripe++) {
+        let c = min(stripe * ROW_TEAM + lane, ROW4 - 1u);
+        var x: array<vec4<f32>, WINDOW>;
+        for (var w = 0u; w < WINDOW; w++) {
+            x[w] = load_floats(recent + recent_row(w, position) * ROW4 + c);
+        }
+        for (var round = 0u; round < ROUNDS; round++) {
+            // Idle teams repeat the last pair.
+            let k = min(round * ROW_TEAMS + team, SETTLING_PAIRS - 1u);
+            let pair = window_slot + WINDOW * k;
+            let scales = pair_scales(base, pair);
+            for (var r = 0u; r < 2u; r++) {
+                var row = scales[r] * state_column(load_memory(base + (2u * pair + r) * STATE_ROW + c / PACK), c % PACK);
+                var enters = false;
+                for (var v = 0u; v < WINDOW / 4u; v++) {
+                    let q = load_floats(base + BLOCK_WINDOW + pair * PAIR_ENTRIES + r * (WINDOW / 4u) + v);
+                    enters = enters || any(q != vec4(0.0));
+                    for (var j = 0u; j < 4u; j++) {
+                        row = add_scaled(row, q[j], x[4u * v + j]);
+                    }
+                }
+                numbers[stripe][round][r] = row;
+                atomicMax(&largest[2u * k + r], select(UNTOUCHED, magnitude(row), enters));
+            }
+        }
+    }
+    workgroupBarrier();
+    for (var k = i; k < 2u * SETTLING_PAIRS; k += W) {
+        settled[k] = row_scale(atomicLoad(&largest[k]));
+    }
+    workgroupBarrier();
+
+    for (var stripe = 0u; stripe < STRIPES; stripe++) {
+        for (var round = 0u; round < ROUNDS; round++) {
+            let k = round * ROW_TEAMS + team;
+            if (team < ROW_TEAMS && k < SETTLING_PAIRS) {
+                // Selected, not indexed: compilers do not unroll these loops, because of their
+                // barriers, and would keep the numbers in memory.
+                var own = numbers[0][0];
+                for (var s = 0u; s < STRIPES; s++) {
+                    for (var t = 0u; t < ROUNDS; t++) {
+                        let taken = s == stripe && t == round;
+                        own[0] = select(own[0], numbers[s][t][0], taken);
+                        own[1] = select(own[1], numbers[s][t][1], taken);
+                    }
+                }
+                for (var r = 0u; r < 2u; r++) {
+                    pool[(2u * team + r) * ROW_TEAM + lane] = codes_of(own[r], settled[2u * k + r].y);
+                }
+            }
+            workgroupBarrier();
+            for (var v = i; v < 2u * ROW_TEAMS * ROW_TEAM / PACK; v += W) {
+                let r = v / (ROW_TEAM / PACK);
+                let at = stripe * (ROW_TEAM / PACK) + v % (ROW_TEAM / PACK);
+                let k = round * ROW_TEAMS + r / 2u;
+                if (k < SETTLING_PAIRS && at < STATE_ROW) {
+                    if (atomicLoad(&largest[2u * k + r % 2u]) != UNTOUCHED) {
+                        var codes: array<vec4<f32>, PACK>;
+                        for (var p = 0u; p < PACK; p++) {
+                            codes[p] = pool[v * PACK + p];
+                        }
+                        let row = 2u * (window_slot + WINDOW * k) + r % 2u;
+                        store_memory(base + row * STATE_ROW + at, packed_codes(codes));
+                    }
+                }
+            }
+            workgroupBarrier();
+        }
+    }
+    for (var k = i; k < SETTLING_PAIRS; k += W) {
+        let bits = vec2(atomicLoad(&largest[2u * k]), atomicLoad(&largest[2u * k + 1u]));
+        let scales = vec2(settled[2u * k].x, settled[2u * k + 1u].x);
+        settle_scales(base, window_slot + WINDOW * k, bits, scales);
+    }
+}
+#else
+// Settles every WINDOW-th pair of the block, from pair `window_slot` on.
+fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) {
+    let at = base + window_slot * 2u * STATE_ROW;
+    let entries = base + BLOCK_WINDOW + window_slot * PAIR_ENTRIES;
     let lane = i % ROW_TEAM;
     let team = i / ROW_TEAM;
     if (team < ROW_TEAMS) {
@@ -85,7 +278,7 @@ fn settle_rows(i: u32, at: u32, entries: u32, recent: u32, position: u32) {
             }
             var x: array<vec4<f32>, WINDOW>;
             for (var w = 0u; w < WINDOW; w++) {
-                x[w] = load_state(recent + recent_row(w, position) * ROW4 + c);
+                x[w] = load_floats(recent + recent_row(w, position) * ROW4 + c);
             }
             for (var round = 0u; round < SETTLING_PAIRS; round += ROW_TEAMS) {
                 let k = round + team;
@@ -94,11 +287,11 @@ fn settle_rows(i: u32, at: u32, entries: u32, recent: u32, position: u32) {
                 }
                 let row = at + WINDOW * k * 2u * ROW4 + c;
                 let q = entries + k * WINDOW * PAIR_ENTRIES;
-                var first_row = load_state(row);
-                var second_row = load_state(row + ROW4);
+                var first_row = load_floats(row);
+                var second_row = load_floats(row + ROW4);
                 for (var v = 0u; v < WINDOW / 4u; v++) {
-                    let first_q = load_state(q + v);
-                    let second_q = load_state(q + WINDOW / 4u + v);
+                    let first_q = load_floats(q + v);
+                    let second_q = load_floats(q + WINDOW / 4u + v);
                     first_row = add_scaled(first_row, first_q.x, x[4u * v]);
                     first_row = add_scaled(first_row, first_q.y, x[4u * v + 1u]);
                     first_row = add_scaled(first_row, first_q.z, x[4u * v + 2u]);
@@ -108,10 +301,11 @@ fn settle_rows(i: u32, at: u32, entries: u32, recent: u32, position: u32) {
                     second_row = add_scaled(second_row, second_q.z, x[4u * v + 2u]);
                     second_row = add_scaled(second_row, second_q.w, x[4u * v + 3u]);
                 }
-                store_state(row, first_row);
-                store_state(row + ROW4, second_row);
+                store_floats(row, first_row);
+                store_floats(row + ROW4, second_row);
             }
         }
     }
 }
+#endif
 #endif

@@ -3,7 +3,8 @@
 //! A row's scale follows from its largest magnitude m: the smallest limit 2^(k/16) ≥ m, for an
 //! integer k, divided by the largest code. A number's code is number / scale, rounded to the
 //! nearest integer, halves to even. Scales come from tables of 16 steps per octave, so they need no
-//! division and no power: every device computes the same. A row without a magnitude of at least
+//! division and no power: every device computes the same. Rounding a row that has been rounded
+//! changes nothing. A row without a magnitude of at least
 //! 2⁻¹⁰⁰ has scale 0 and codes 0; one with a number that is not finite has the scale NaN, so the
 //! numbers that depend on it are reported.
 
@@ -28,7 +29,8 @@ pub struct RowScale {
 
 /// Scales and limits within one octave.
 struct Octave {
-    /// 2^(k/16), rounded up.
+    /// 2^(k/16), and a millionth more: the largest code times its scale may exceed the limit by a
+    /// rounding error.
     limits: [f32; STEPS],
     scales: [f32; STEPS],
     reciprocals: [f32; STEPS],
@@ -38,14 +40,22 @@ impl Octave {
     fn new(largest: f64) -> Self {
         let exact: [f64; STEPS] = std::array::from_fn(|k| (k as f64 / STEPS as f64).exp2());
         Self {
-            limits: exact.map(|limit| {
-                let near = limit as f32;
-                if f64::from(near) < limit { near.next_up() } else { near }
-            }),
+            limits: exact.map(|limit| (limit * 1.000_001) as f32),
             scales: exact.map(|limit| (limit / largest) as f32),
             reciprocals: exact.map(|limit| (largest / limit) as f32),
         }
     }
+}
+
+/// Bits of the tables within one octave, for shaders: limits, scales and reciprocals.
+pub fn tables(state_type: StateType) -> [(&'static str, [u32; STEPS]); 3] {
+    let octave = match state_type {
+        StateType::I16 => &I16,
+        // Floats have no scales.
+        StateType::I8 | StateType::F32 => &I8,
+    };
+    [("LIMITS", octave.limits), ("SCALES", octave.scales), ("RECIPROCALS", octave.reciprocals)]
+        .map(|(name, table)| (name, table.map(f32::to_bits)))
 }
 
 static I8: LazyLock<Octave> = LazyLock::new(|| Octave::new(f64::from(i8::MAX)));
@@ -148,10 +158,11 @@ mod tests {
         let mut last = 0.0;
         while magnitude < f32::MAX / 2.0 {
             let RowScale { scale, reciprocal } = C::row_scale(magnitude.to_bits());
-            // The limit is above the magnitude by less than a step, and codes stay in range.
+            // The limit is at most a millionth below the magnitude and less than a step above it,
+            // and codes stay in range.
             let limit = f64::from(scale) * f64::from(largest_code);
             let ratio = limit / f64::from(magnitude);
-            assert!((0.999_999..1.044_275).contains(&ratio), "{magnitude}: {ratio}");
+            assert!((0.999_998..1.044_275).contains(&ratio), "{magnitude}: {ratio}");
             assert!(C::round(magnitude * reciprocal).number() <= largest_code);
             assert_eq!(C::round(-magnitude * reciprocal).number(), -C::round(magnitude * reciprocal).number());
             assert!(scale >= last);
@@ -170,6 +181,25 @@ mod tests {
             let RowScale { scale, .. } = i8::row_scale(exact.to_bits());
             assert_eq!(scale, exact * (1.0 / 127.0f64) as f32);
         }
+    }
+
+    #[test]
+    fn rounding_again_changes_nothing() {
+        fn check<C: Code + PartialEq>() {
+            let mut magnitude = 2f32.powi(-99);
+            while magnitude < f32::MAX / 2.0 {
+                let row: Vec<f32> = (0..40).map(|i| ((i * 7919 % 41) as f32 - 20.0) / 20.0 * magnitude).collect();
+                let (mut codes, mut back, mut again) =
+                    (vec![C::zeroed(); row.len()], vec![0.0; row.len()], vec![C::zeroed(); row.len()]);
+                let scale = encode(&row, &mut codes);
+                decode(&codes, scale, &mut back);
+                assert_eq!(encode(&back, &mut again), scale, "{magnitude}");
+                assert_eq!(again, codes, "{magnitude}");
+                magnitude *= 1.000_3;
+            }
+        }
+        check::<i8>();
+        check::<i16>();
     }
 
     #[test]

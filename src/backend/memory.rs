@@ -13,7 +13,8 @@
 //! read: the window enters the state, `ρ[i, :] += Σ_w q_w[i] x_w`, and then `q_w[i] = 0`. Every
 //! token settles an equal share of the pairs, and each row is stored once in WINDOW tokens.
 
-use super::{StateType, codes};
+use super::StateType;
+use super::codes::{self, Code};
 use crate::model::Config;
 
 /// Tokens in the window.
@@ -93,7 +94,81 @@ pub enum SavedState<'a> {
     I8(&'a [i8], &'a [f32]),
 }
 
+/// Rows of a state, with their scales, by value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OwnedState {
+    /// Numbers.
+    F32(Vec<f32>),
+    /// Codes and scales.
+    I16(Vec<i16>, Vec<f32>),
+    /// Codes and scales.
+    I8(Vec<i8>, Vec<f32>),
+}
+
+impl OwnedState {
+    /// By reference.
+    pub fn as_saved(&self) -> SavedState<'_> {
+        match self {
+            Self::F32(numbers) => SavedState::F32(numbers),
+            Self::I16(numbers, scales) => SavedState::I16(numbers, scales),
+            Self::I8(numbers, scales) => SavedState::I8(numbers, scales),
+        }
+    }
+}
+
 impl SavedState<'_> {
+    /// The type of the numbers.
+    pub fn state_type(self) -> StateType {
+        match self {
+            Self::F32(_) => StateType::F32,
+            Self::I16(..) => StateType::I16,
+            Self::I8(..) => StateType::I8,
+        }
+    }
+
+    /// Numbers in all rows.
+    fn len(self) -> usize {
+        match self {
+            Self::F32(numbers) => numbers.len(),
+            Self::I16(numbers, _) => numbers.len(),
+            Self::I8(numbers, _) => numbers.len(),
+        }
+    }
+
+    /// The rows, of `width` numbers, rounded to another type.
+    pub fn converted(self, state_type: StateType, width: usize) -> OwnedState {
+        let count = self.len();
+        match state_type {
+            StateType::F32 => {
+                let mut numbers = vec![0.0; count];
+                let rows = numbers.chunks_exact_mut(width.max(1)).enumerate();
+                rows.for_each(|(index, row)| self.read_row(index, row));
+                OwnedState::F32(numbers)
+            }
+            StateType::I16 => {
+                let (codes, scales) = self.encoded(width);
+                OwnedState::I16(codes, scales)
+            }
+            StateType::I8 => {
+                let (codes, scales) = self.encoded(width);
+                OwnedState::I8(codes, scales)
+            }
+        }
+    }
+
+    /// Codes and scales of rows of `width` numbers.
+    fn encoded<C: Code>(self, width: usize) -> (Vec<C>, Vec<f32>) {
+        let mut codes = vec![C::zeroed(); self.len()];
+        let mut numbers = vec![0.0; width];
+        let rows = codes.chunks_exact_mut(width.max(1)).enumerate();
+        let scales = rows.map(|(index, row)| {
+            self.read_row(index, &mut numbers);
+            codes::encode(&numbers, row)
+        });
+        let scales = scales.collect();
+        (codes, scales)
+    }
+
     /// The numbers of a row.
     pub fn read_row(self, index: usize, row: &mut [f32]) {
         let range = index * row.len()..(index + 1) * row.len();

@@ -286,14 +286,6 @@ pub enum BackendError {
         /// The type that was asked for.
         weight_type: WeightType,
     },
-    /// The device holds no states of this type.
-    #[error("{device}: states of type {state_type} need the CPU backend")]
-    StateType {
-        /// The device.
-        device: String,
-        /// The type that was asked for.
-        state_type: StateType,
-    },
     /// The adapter has no timestamp queries.
     #[error("{device}: cannot time its kernels: the adapter has no timestamp queries")]
     NoTimestamps {

@@ -120,7 +120,7 @@ impl Geometry {
     }
 
     /// Copies `[H, N, size]` numbers to `[neurons][padded]`, with heads padded to whole blocks.
-    pub fn pad(&self, from: &[f32], size: usize, to: &mut [f32], padded: usize) {
+    pub fn pad<T: Copy>(&self, from: &[T], size: usize, to: &mut [T], padded: usize) {
         let heads = to.chunks_exact_mut(self.padded_neurons() * padded);
         for (head, from) in heads.zip(from.chunks_exact(self.neurons * size)) {
             for (row, from) in head.chunks_exact_mut(padded).zip(from.chunks_exact(size)) {
@@ -130,7 +130,7 @@ impl Geometry {
     }
 
     /// Copies `[H, N, size]` numbers from `[neurons][padded]`, with heads padded to whole blocks.
-    pub fn unpad(&self, from: &[f32], padded: usize, size: usize) -> Vec<f32> {
+    pub fn unpad<T: Copy>(&self, from: &[T], padded: usize, size: usize) -> Vec<T> {
         let heads = from.chunks_exact(self.padded_neurons() * padded);
         let rows = heads.flat_map(|head| head.chunks_exact(padded).take(self.neurons));
         rows.flat_map(|row| &row[..size]).copied().collect()

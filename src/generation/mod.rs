@@ -37,7 +37,7 @@ pub use state_file::StateError;
 pub use stream::TextPieces;
 
 use crate::backend::cpu::CpuBackend;
-use crate::backend::gpu::{AdapterChoice, GpuBackend};
+use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions};
 use crate::backend::{Backend, BackendError, DeviceInfo, StateType, WeightType, pack};
 use crate::model::forgetting::Forgetting;
 use crate::model::{Dtype, Model};
@@ -192,11 +192,9 @@ impl Bdh {
         }
         let threads = *threads;
         let gpu = |choice| {
-            let gpu = GpuBackend::new(&model, weights.resolve(&model, false), &choice)?;
-            match state {
-                StateType::F32 => Ok(Arc::new(gpu) as Arc<dyn Backend>),
-                _ => Err(BackendError::StateType { device: gpu.device().name.clone(), state_type: *state }),
-            }
+            let gpu_options = GpuOptions { state: *state, ..GpuOptions::default() };
+            let gpu = GpuBackend::with_options(&model, weights.resolve(&model, false), &choice, gpu_options)?;
+            Ok::<Arc<dyn Backend>, BackendError>(Arc::new(gpu))
         };
         let cpu = || -> Result<Arc<dyn Backend>, BackendError> {
             let weight_type = weights.resolve(&model, true);

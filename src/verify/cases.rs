@@ -6,9 +6,10 @@
 //! thresholds gives any density, exactly, from one and the same model.
 
 use super::random::Random;
+use crate::backend::codes::{self, Code};
 use crate::backend::memory::{Memory, WINDOW};
 use crate::backend::stage::{EncodeInput, LogitsInput, ProjectInput};
-use crate::backend::{Input, SlotStep, WeightType};
+use crate::backend::{Input, SlotStep, StateType, WeightType};
 use crate::model::{Model, SyntheticSpec, Tensor};
 use half::f16;
 
@@ -28,6 +29,9 @@ pub struct Suite {
     pub vocab: usize,
     /// Type of the weights on both devices.
     pub weights: WeightType,
+    /// Type of the states on the device. Those of the twin are exact, and hold the same numbers
+    /// before a kernel runs.
+    pub state: StateType,
     /// Sequences that run together.
     pub slots: usize,
     /// Whether every neuron has a rotary frequency of its own, as after training them.
@@ -40,7 +44,7 @@ pub struct Suite {
 /// so sizes stand one pair of neurons, or one token, below and above these, and far from any of them.
 pub fn suites() -> Vec<Suite> {
     use WeightType::{F16, F32};
-    let shapes = [
+    let exact = [
         // D, H, N, V, weights, sequences
         (24, 3, 40, 97, F32, 3),
         (24, 3, 40, 97, F16, 1),
@@ -67,32 +71,66 @@ pub fn suites() -> Vec<Suite> {
         neurons,
         vocab,
         weights,
+        state: StateType::F32,
         slots,
         trained_freqs: index % 4 == 1,
         each_density: index < 2 || width == 256,
     };
+    exact.iter().enumerate().map(suite).collect()
+}
+
+/// Shapes whose states are codes. Rows of 8-bit codes are padded to sixteen numbers, those of 16-bit
+/// codes to eight.
+pub fn coded_suites() -> Vec<Suite> {
+    use StateType::{I8, I16};
+    let shapes = [
+        // D, H, N, state, sequences
+        (24, 3, 40, I16, 3),
+        (10, 2, 6, I8, 5),
+        (17, 2, 32, I8, 2),
+        (33, 1, 64, I16, 1),
+        (40, 1, 258, I8, 1),
+        (48, 1, 510, I16, 2),
+        (128, 2, 514, I8, 3),
+        (256, 4, 512, I8, 1),
+        (260, 1, 512, I16, 1),
+    ];
+    let suite = |(index, &(width, heads, neurons, state, slots)): (usize, &(_, _, _, _, _))| Suite {
+        width,
+        heads,
+        neurons,
+        vocab: 64,
+        weights: if index % 2 == 0 { WeightType::F32 } else { WeightType::F16 },
+        state,
+        slots,
+        trained_freqs: index % 4 == 1,
+        each_density: width == 256,
+    };
     shapes.iter().enumerate().map(suite).collect()
 }
 
-/// The shapes of [`suites`] that the kernels of a chunk run on.
+/// The shapes of [`suites`] and [`coded_suites`] that the kernels of a chunk run on.
 pub fn prefill_suites() -> Vec<Suite> {
     let chosen = [0, 1, 3, 8, 9, 11, 13, 15, 17];
-    let suites = suites().into_iter().enumerate();
-    suites.filter(|(index, _)| chosen.contains(index)).map(|(_, suite)| Suite { slots: 1, ..suite }).collect()
+    let exact = suites().into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, suite)| suite);
+    exact.chain(coded_suites()).map(|suite| Suite { slots: 1, ..suite }).collect()
 }
 
-/// The shapes of [`suites`] that the kernels of the beam search run on, with as many beams as sequences:
+/// The shapes of [`suites`] and [`coded_suites`] that the kernels of the beam search run on, with as many beams as sequences:
 /// the same code divides their work, so that a few will do.
 pub fn beam_suites() -> Vec<Suite> {
     let chosen = [0, 3, 6, 9, 15, 16];
-    let suites = suites().into_iter().enumerate();
-    suites.filter(|(index, _)| chosen.contains(index)).map(|(_, suite)| suite).collect()
+    let exact = suites().into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, suite)| suite);
+    exact.chain(coded_suites().into_iter().step_by(2)).collect()
 }
 
 impl std::fmt::Display for Suite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { width, heads, neurons, vocab, weights, slots, .. } = self;
+        let Self { width, heads, neurons, vocab, weights, state, slots, .. } = self;
         write!(f, "D{width} H{heads} N{neurons} V{vocab} {weights} ×{slots}")?;
+        if *state != StateType::F32 {
+            write!(f, " state {state}")?;
+        }
         if self.trained_freqs { f.write_str(" own freqs") } else { Ok(()) }
     }
 }
@@ -215,6 +253,7 @@ impl Bench {
         let Suite { width, heads, neurons, .. } = self.suite;
         let mut memory = Memory::zeros(positions.len(), heads, neurons, width);
         memory.state = self.random.normals(memory.state.len(), 1.0);
+        self.hold(&mut memory.state);
         memory.recent = self.random.normals(memory.recent.len(), 1.0);
         let pairs = memory.rotated.chunks_exact_mut(2 * WINDOW).enumerate();
         for (index, pair) in pairs {
@@ -263,6 +302,29 @@ impl Bench {
         let factors = [(-30f64).exp() as f32, 1.0, (-60f64).exp() as f32, 0.3, 0.0];
         let factors = (0..slots).map(|slot| factors[(turn + slot) % factors.len()]).collect();
         (self.memory(&vec![turn as u32; slots]), factors)
+    }
+
+    /// Makes of `[.., H, N, D]` numbers what the device's states hold of them; some rows become zeros
+    /// or subnormal.
+    pub fn hold(&self, state: &mut [f32]) {
+        fn rounded<C: Code>(row: &mut [f32]) {
+            let mut codes = vec![C::zeroed(); row.len()];
+            let scale = codes::encode(row, &mut codes);
+            codes::decode(&codes, scale, row);
+        }
+        let round = match self.suite.state {
+            StateType::F32 => return,
+            StateType::I16 => rounded::<i16>,
+            StateType::I8 => rounded::<i8>,
+        };
+        for (index, row) in state.chunks_exact_mut(self.suite.width).enumerate() {
+            match index % 13 {
+                3 => row.fill(0.0),
+                5 => row.fill(f32::MIN_POSITIVE / 2.0),
+                _ => {}
+            }
+            round(row);
+        }
     }
 
     /// The random numbers, for inputs that do not depend on the model.

@@ -10,6 +10,7 @@
 //! cancel: an error cannot shrink with them.
 
 use super::report::CaseReport;
+use crate::backend::StateType;
 
 /// How far two results may be apart: absolute + relative, and as a whole.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +54,19 @@ impl std::fmt::Display for Allowed {
             Self::Within(tolerance) => tolerance.fmt(f),
         }
     }
+}
+
+/// How the rows of a state were rounded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rounding {
+    /// Type of the device's state.
+    pub state: StateType,
+    /// Numbers in a row.
+    pub width: usize,
+    /// Times that a row was rounded at most.
+    pub roundings: usize,
+    /// The largest absolute difference is given in multiples of this.
+    pub unit: f64,
 }
 
 /// Differences collected over the vectors of one case.
@@ -127,6 +141,33 @@ impl Comparison {
         self.nmse = self.nmse.max(nmse);
         if matches!(self.allowed, Allowed::Within(tolerance) if nmse > tolerance.nmse) {
             self.fail(format!("{what}: NMSE {nmse:.1e}"));
+        }
+    }
+
+    /// As [`Comparison::scaled`], for rows of `width` numbers of a state. Where the device's states
+    /// are codes, a number may be off by half a step of its row for each of `roundings`.
+    pub fn rows(&mut self, what: &str, got: &[f32], expected: &[f32], terms: f64, rounding: Rounding) {
+        let Rounding { state, width, roundings, unit } = rounding;
+        if state == StateType::F32 || got.len() != expected.len() {
+            return self.scaled(what, got, expected, terms, unit);
+        }
+        let Allowed::Within(tolerance) = self.allowed else { return self.fail("rounded rows are never exact".into()) };
+        let size = size_of(expected).max(terms);
+        for (index, (got, expected)) in got.chunks_exact(width).zip(expected.chunks_exact(width)).enumerate() {
+            let largest = expected.iter().fold(0.0, |largest: f64, x| largest.max(f64::from(x.abs())));
+            self.substance |= largest > 0.0;
+            // The limit of a row is above its largest number by a sixteenth of an octave at most. What is
+            // too small for a code becomes zero.
+            let step = 1.0443 * largest / if state == StateType::I8 { 127.0 } else { 32767.0 } + 1e-30;
+            for (at, (&got, &expected)) in got.iter().zip(expected).enumerate() {
+                let difference = (f64::from(got) - f64::from(expected)).abs();
+                let allowed = tolerance.element * (size + f64::from(expected.abs())) + 0.5001 * step * roundings as f64;
+                self.max_abs = self.max_abs.max(difference / unit);
+                // What is not a number is apart too.
+                if !(difference <= allowed) {
+                    self.fail(format!("{what}, row {index}, number {at}: {got:e} instead of {expected:e}"));
+                }
+            }
         }
     }
 

@@ -29,13 +29,13 @@ mod sampling;
 mod start;
 mod whole;
 
-pub use cases::{Suite, beam_suites, prefill_suites, suites};
+pub use cases::{Suite, beam_suites, coded_suites, prefill_suites, suites};
 pub use report::{CaseReport, Report};
 pub use start::{Start, StartError, check_start};
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, Phase, kernel_names};
-use crate::backend::{Backend, BackendError, WeightType};
+use crate::backend::{Backend, BackendError, StateType, WeightType};
 use crate::generation::DeviceChoice;
 use crate::model::{Model, ModelError};
 use cases::Bench;
@@ -88,7 +88,7 @@ pub enum VerifyError {
 }
 
 /// Puts a model on the device that is verified.
-pub type Open<'a> = dyn Fn(&Model, WeightType) -> Result<Box<dyn Backend>, BackendError> + 'a;
+pub type Open<'a> = dyn Fn(&Model, WeightType, StateType) -> Result<Box<dyn Backend>, BackendError> + 'a;
 
 /// Runs every kernel on every shape, then the whole model. `progress` hears of each row.
 ///
@@ -111,18 +111,18 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
             &embedded
         }
     };
-    let open = |model: &Model, weights: WeightType| {
-        let gpu_options = GpuOptions { corrupt: options.corrupt.clone(), ..GpuOptions::default() };
+    let open = |model: &Model, weights: WeightType, state: StateType| {
+        let gpu_options = GpuOptions { state, corrupt: options.corrupt.clone(), ..GpuOptions::default() };
         GpuBackend::with_options(model, weights, &choice, gpu_options).map(|gpu| Box::new(gpu) as Box<dyn Backend>)
     };
     // Opened first, so that a missing adapter or a model that does not fit is reported at once.
-    let device = open(model, weight_type(model))?;
+    let device = open(model, weight_type(model), StateType::F32)?;
     let mut cases = Vec::new();
     let mut each = |case: CaseReport| {
         progress(&case);
         cases.push(case);
     };
-    for suite in suites() {
+    for suite in suites().into_iter().chain(coded_suites()) {
         check_kernels(&suite, &open, &mut each)?;
     }
     for suite in beam_suites() {
@@ -181,7 +181,7 @@ pub fn check_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseReport
     let mut bench = Bench::new(suite);
     let result = (|| {
         let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
-        let device = open(&bench.model, suite.weights)?;
+        let device = open(&bench.model, suite.weights, suite.state)?;
         kernels::check(&mut bench, device.stages(), twin.stages(), each)
     })();
     report_error(result, suite.to_string(), each)
@@ -196,7 +196,7 @@ pub fn check_beam_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseR
     let mut bench = Bench::new(suite);
     let result = (|| {
         let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
-        let device = open(&bench.model, suite.weights)?;
+        let device = open(&bench.model, suite.weights, suite.state)?;
         beams::check(&mut bench, device.beam_stages(), twin.beam_stages(), each)
     })();
     report_error(result, suite.to_string(), each)
@@ -210,7 +210,7 @@ pub fn check_prefill_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(Ca
     let mut bench = Bench::new(suite);
     let result = (|| {
         let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
-        let device = open(&bench.model, suite.weights)?;
+        let device = open(&bench.model, suite.weights, suite.state)?;
         prefill::check(&mut bench, &*device, twin.prefill_stages(), each)
     })();
     report_error(result, suite.to_string(), each)

@@ -3,12 +3,12 @@
 //! Numbers are held to the bound of the other kernels, where the size of a result is its root mean square, or one.
 
 use super::cases::{Bench, DENSITIES, position};
-use super::compare::{Comparison, KERNEL, size_of};
+use super::compare::{Comparison, KERNEL, Rounding, size_of};
 use super::report::CaseReport;
 use crate::backend::prefill::{
     PrefillAttendInput, PrefillProjectInput, PrefillResidualInput, PrefillStages, PrefillUpdate,
 };
-use crate::backend::{Backend, BackendError, ChunkToken};
+use crate::backend::{Backend, BackendError, ChunkToken, StateType};
 
 /// Lengths of chunks besides the longest.
 const LENGTHS: [usize; 4] = [1, 2, 7, 31];
@@ -25,6 +25,11 @@ pub(super) fn check(
     let device = device.prefill_stages();
     let mut rows = Rows::default();
     for (turn, &length) in lengths.iter().enumerate() {
+        if bench.suite.state != StateType::F32 {
+            // The other kernels know nothing of states.
+            attend(bench, length, turn, device, twin, &mut rows)?;
+            continue;
+        }
         residual(bench, length, turn, device, twin, &mut rows)?;
         encode(bench, length, turn, device, twin, &mut rows)?;
         attend(bench, length, turn, device, twin, &mut rows)?;
@@ -44,14 +49,17 @@ struct Rows(Vec<(&'static str, Comparison)>);
 impl Rows {
     /// Compares what `kernels` make together.
     fn numbers(&mut self, kernels: &[&'static str], what: &str, got: &[f32], expected: &[f32], terms: f64) {
-        for &kernel in kernels {
-            let found = self.0.iter().position(|(name, _)| *name == kernel);
-            let index = found.unwrap_or_else(|| {
-                self.0.push((kernel, Comparison::within(KERNEL)));
-                self.0.len() - 1
-            });
-            self.0[index].1.numbers(what, got, expected, terms);
-        }
+        kernels.iter().for_each(|kernel| self.of(kernel).numbers(what, got, expected, terms));
+    }
+
+    /// The comparison of a kernel.
+    fn of(&mut self, kernel: &'static str) -> &mut Comparison {
+        let found = self.0.iter().position(|(name, _)| *name == kernel);
+        let index = found.unwrap_or_else(|| {
+            self.0.push((kernel, Comparison::within(KERNEL)));
+            self.0.len() - 1
+        });
+        &mut self.0[index].1
     }
 }
 
@@ -134,14 +142,17 @@ fn attend(
     let scaled = x.chunks(width).zip(&tokens).flat_map(|(x, token)| x.iter().map(|x| x * token.write_scale)).collect();
     // The past is as large as what the tokens add.
     let past = tokens[0].write_scale;
-    let state = random.normals(heads * neurons * width, past);
+    let mut state = random.normals(heads * neurons * width, past);
+    bench.hold(&mut state);
     let input = PrefillAttendInput { tokens, rotated, scaled, state };
     let (got, expected) = (device.prefill_attend(&input)?, twin.prefill_attend(&input)?);
     // A head in which nothing fires attends to nothing: a layer norm of zeros.
     let attention = ["prefill/scores", "prefill/read", "prefill/attend"];
     rows.numbers(&attention, &format!("y of {length}"), &got.attention, &expected.attention, 1.0);
     let terms = size_of(&expected.state);
-    rows.numbers(&["prefill/write"], &format!("state after {length}"), &got.state, &expected.state, terms);
+    let rounding = Rounding { state: bench.suite.state, width, roundings: 1, unit: 1.0 };
+    let name = format!("state after {length}");
+    rows.of("prefill/write").rows(&name, &got.state, &expected.state, terms, rounding);
     Ok(())
 }
 

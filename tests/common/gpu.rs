@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test crate uses a part")]
 
 use bdh_gpu::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, list_adapters};
-use bdh_gpu::backend::{Backend, BackendError, WeightType};
+use bdh_gpu::backend::{Backend, BackendError, StateType, WeightType};
 use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::model::Model;
 
@@ -39,10 +39,11 @@ pub fn backend(model: &Model, weights: WeightType, options: GpuOptions) -> GpuBa
 }
 
 /// As [`backend`], in the form in which the verification asks for it.
-pub fn opener(options: GpuOptions) -> impl Fn(&Model, WeightType) -> Result<Box<dyn Backend>, BackendError> {
+pub fn opener(options: GpuOptions) -> impl Fn(&Model, WeightType, StateType) -> Result<Box<dyn Backend>, BackendError> {
     let adapter = adapter();
-    move |model, weights| {
-        let gpu = GpuBackend::with_options(model, weights, &adapter, options.clone())?;
+    move |model, weights, state| {
+        let options = GpuOptions { state, ..options.clone() };
+        let gpu = GpuBackend::with_options(model, weights, &adapter, options)?;
         Ok(Box::new(gpu) as Box<dyn Backend>)
     }
 }

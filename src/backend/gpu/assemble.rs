@@ -3,7 +3,7 @@
 //! | directive | effect |
 //! | --- | --- |
 //! | `#import a::b` | inserts `shaders/a/b.wgsl`, unless the text has it already |
-//! | `#ifdef FLAG`, `#else`, `#endif` | keeps lines for a variant: `SUBGROUP`, `IMAGES` |
+//! | `#ifdef FLAG`, `#else`, `#endif` | keeps lines for a variant: `SUBGROUP`, `IMAGES`, `CODES` |
 //! | `#store(N, access) name: vec4<f32>` | a store at binding N, with `load_name`, `store_name` |
 //! | `#needs declaration` | names what the importing kernel must declare; see [`assemble_alone`] |
 //! | `#host` | marks a structure whose host side `build.rs` generates from the shader's text |
@@ -31,7 +31,7 @@ pub(super) enum BindingKind {
     },
     /// A [`Store`](super::store::Store).
     Store {
-        /// Weights or floats.
+        /// Words or floats.
         purpose: Use,
         /// Whether the kernel writes to it.
         write: bool,
@@ -63,6 +63,8 @@ pub(super) struct Variant<'a> {
     pub subgroup: bool,
     /// Whether stores lie in images.
     pub images: bool,
+    /// Whether rows of the state are codes with a scale.
+    pub codes: bool,
 }
 
 /// The whole text of the kernel whose shader is `path`.
@@ -164,6 +166,7 @@ impl<'a> Assembly<'a> {
         match flag {
             "SUBGROUP" => self.variant.subgroup,
             "IMAGES" => self.variant.images,
+            "CODES" => self.variant.codes,
             _ => panic!("{path}: unknown flag {flag:?}"),
         }
     }
@@ -184,7 +187,7 @@ impl<'a> Assembly<'a> {
             _ => panic!("{path}: unknown access in {line:?}"),
         };
         let (purpose, format) = match element {
-            "vec4<u32>" => (Use::Weights, "rgba32uint"),
+            "vec4<u32>" => (Use::Words, "rgba32uint"),
             "vec4<f32>" => (Use::Floats, "rgba32float"),
             _ => panic!("{path}: unknown type in {line:?}"),
         };

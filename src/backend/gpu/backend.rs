@@ -23,6 +23,8 @@ use std::sync::Arc;
 pub struct GpuOptions {
     /// Keep the bounds checks that wgpu adds to shaders.
     pub checked: bool,
+    /// Type of the states.
+    pub state: StateType,
     /// Pretend that a storage binding cannot be larger than this many bytes.
     pub max_binding: Option<u64>,
     /// Open the adapter with the base limits of WebGPU and without optional features.
@@ -74,7 +76,8 @@ impl GpuBackend {
         weight_type: WeightType,
         options: GpuOptions,
     ) -> Result<Self, BackendError> {
-        let layout = Layout::new(&model.config, weight_type, allowance(&gpu, &options), options.workgroup)?;
+        let allowance = allowance(&gpu, &options);
+        let layout = Layout::new(&model.config, weight_type, options.state, allowance, options.workgroup)?;
         let rotary = Rotary::new(&model.weights.freqs);
         let weights = match weight_type {
             WeightType::F32 => Weights::upload::<f32>(model, &rotary, &gpu, &layout)?,
@@ -149,7 +152,7 @@ impl Backend for GpuBackend {
     }
 
     fn state_type(&self) -> StateType {
-        StateType::F32
+        self.shared.layout.state_type
     }
 
     fn weight_bytes(&self) -> u64 {

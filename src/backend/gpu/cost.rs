@@ -96,6 +96,25 @@ impl Dispatch<'_> {
         (4 * self.layout.geometry.row) as f64
     }
 
+    /// Bytes of a row of the state, with its scale.
+    pub fn state_row_bytes(&self) -> f64 {
+        (16 * self.state_vectors() + 4 * self.layout.state_type.scales()) as f64
+    }
+
+    /// Vectors of 16 bytes in a row of the state.
+    pub fn state_vectors(&self) -> usize {
+        self.columns() / self.layout.pack()
+    }
+
+    /// Invocations that share a row of the state, such teams in a workgroup, and vectors that an
+    /// invocation takes at once: `STATE_TEAM`, `STATE_TEAMS` and `ROW_SHARE` of
+    /// `shaders/decode/attend.wgsl`.
+    pub fn state_teams(&self) -> (usize, usize, usize) {
+        let vectors = self.state_vectors();
+        let team = vectors.min(self.invocations);
+        (team, self.invocations / team, vectors.div_ceil(team).min(8 / self.layout.pack()))
+    }
+
     /// Bytes of a row of weights.
     pub fn weight_row_bytes(&self) -> f64 {
         (16 * self.weight_vectors()) as f64

@@ -240,10 +240,12 @@ impl Gpu {
             let reason = if message.is_empty() { format!("{reason:?}") } else { one_line(&message) };
             lock(&record).lost.get_or_insert(reason);
         });
-        let images = [Use::Weights, Use::Floats].iter().all(|purpose| {
+        let images = [Use::Words, Use::Floats].iter().all(|purpose| {
             let allowed = adapter.get_texture_format_features(purpose.format()).flags;
+            let needed = wgpu::TextureFormatFeatureFlags::STORAGE_READ_ONLY
+                | wgpu::TextureFormatFeatureFlags::STORAGE_READ_WRITE;
             device.features().contains(wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES)
-                && allowed.contains(purpose.needs())
+                && allowed.contains(needed)
         });
         let sizes = adapter.get_info();
         let subgroup = (device.features().contains(wgpu::Features::SUBGROUP)

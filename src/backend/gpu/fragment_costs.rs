@@ -54,7 +54,7 @@ pub(super) fn dense(d: &Dispatch, what: &'static str, cost: Cost, block: usize) 
 /// (`shared/settle.wgsl`).
 pub(super) fn settle(d: &Dispatch, cost: Cost, slot_blocks: f64, pairs: usize) -> Cost {
     let (team, teams) = d.row_teams();
-    let of_a_pair = 2.0 * 2.0 * d.row_bytes() + 2.0 * (2 * WINDOW * 4) as f64;
+    let of_a_pair = 2.0 * 2.0 * d.state_row_bytes() + 2.0 * (2 * WINDOW * 4) as f64;
     let stripes = d.columns().div_ceil(team);
     cost.access(
         Access::memory("settled rows", slot_blocks * pairs as f64 * of_a_pair)

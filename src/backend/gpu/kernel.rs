@@ -3,8 +3,8 @@
 use super::assemble::{self, Text, Variant};
 use super::cost::{Cost, Dispatch};
 use super::layout::Layout;
-use crate::backend::WeightType;
 use crate::backend::memory::WINDOW;
+use crate::backend::{WeightType, codes};
 use std::fmt::Write as _;
 
 /// The part of the engine that runs a kernel.
@@ -93,6 +93,7 @@ impl Kernel {
             constants: Some(&constants),
             subgroup: layout.subgroup == Some(workgroup),
             images: layout.images,
+            codes: layout.pack() > 1,
         };
         let mut text = assemble::assemble(self.shader, variant);
         if let Some(rewrite) = options.rewrite {
@@ -130,6 +131,7 @@ impl Kernel {
             ("WRITTEN", chunk.written_neurons),
             ("PART_BLOCKS", chunk.part_blocks),
             ("PARTS", chunk.all_parts()),
+            ("PACK", layout.pack()),
         ];
         let flags =
             [("F16", layout.weight_type == WeightType::F16), ("PAIRED", options.paired), ("FORCE_LARGE", false)];
@@ -137,6 +139,10 @@ impl Kernel {
         for (name, value) in numbers {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "const {name}: u32 = {value}u;");
+        }
+        for (name, table) in codes::tables(layout.state_type) {
+            let words: Vec<String> = table.iter().map(|bits| format!("{bits:#x}u")).collect();
+            let _ = writeln!(text, "const {name} = array<u32, {}>({});", words.len(), words.join(", "));
         }
         for (name, value) in flags {
             let _ = writeln!(text, "const {name}: bool = {value};");

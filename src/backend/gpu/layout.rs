@@ -8,12 +8,10 @@ use super::prefill::layout::{self as prefill_layout, PrefillLayout};
 use super::store::ROW_BYTES;
 use crate::backend::memory::WINDOW;
 use crate::backend::pack::Geometry;
-use crate::backend::{BackendError, WeightType};
+use crate::backend::{BackendError, StateType, WeightType};
 use crate::model::Config;
 use std::ops::Range;
 
-/// Rows are padded to a multiple of this: one load takes eight half floats.
-const LANE: usize = 8;
 /// Most neurons in a block.
 const LARGEST_BLOCK: usize = 256;
 /// The same on a software adapter, if workgroup memory allows it.
@@ -47,6 +45,7 @@ const SOFTWARE_SLOT_TILE: usize = 4;
 pub(super) struct Layout {
     pub geometry: Geometry,
     pub weight_type: WeightType,
+    pub state_type: StateType,
     /// Invocations per workgroup.
     pub workgroup: u32,
     /// Invocations that share a row of encoder_v.
@@ -73,19 +72,21 @@ impl Layout {
     pub fn new(
         config: &Config,
         weight_type: WeightType,
+        state_type: StateType,
         allowance: Allowance,
         workgroup: Option<u32>,
     ) -> Result<Self, BackendError> {
+        let lane = lane(state_type);
         let vocab_block = vocab_block(config, &allowance);
         let team_rows = team_rows(&allowance);
         let most = 1 << allowance.invocations.min(256).ilog2();
         let workgroup = workgroup.unwrap_or(if allowance.software { SOFTWARE_WORKGROUP } else { 256 }).clamp(8, most);
-        let (geometry, workgroup) = fitting_blocks(config, &allowance, workgroup, vocab_block, team_rows)?;
+        let (geometry, workgroup) = fitting_blocks(config, &allowance, workgroup, vocab_block, team_rows, lane)?;
 
         let row_bytes = |numbers: usize, bytes: u64| numbers as u64 * geometry.row as u64 * bytes;
         let segments = split(
             geometry.blocks(),
-            block_bytes(&geometry),
+            block_bytes(&geometry, state_type),
             recent_bytes(&geometry),
             &allowance,
             "bytes in one binding for a block of neurons",
@@ -106,6 +107,7 @@ impl Layout {
             subgroup: allowance.subgroup,
             geometry,
             weight_type,
+            state_type,
             workgroup,
             row_lanes,
             team_rows,
@@ -177,7 +179,12 @@ impl Layout {
 
     /// Offset of the window's residuals in that memory, in bytes.
     pub fn recent_begin(&self, segment: &Range<usize>) -> u64 {
-        segment.len() as u64 * block_bytes(&self.geometry)
+        segment.len() as u64 * block_bytes(&self.geometry, self.state_type)
+    }
+
+    /// Columns of four numbers in a vector of the state.
+    pub fn pack(&self) -> usize {
+        4 / self.state_type.bytes()
     }
 
     /// Bytes per slot of the residual stream.
@@ -267,20 +274,21 @@ fn fitting_blocks(
     mut workgroup: u32,
     vocab_block: usize,
     team_rows: usize,
+    lane: usize,
 ) -> Result<(Geometry, u32), BackendError> {
     // A software adapter has few cores: large blocks mean less repeated work. A GPU wants a hundred
     // workgroups or more.
     let largest = if allowance.software { largest_software_block(config) } else { LARGEST_BLOCK };
     let wanted = if allowance.software { largest } else { (config.neurons() / 128).next_power_of_two() };
     let block = wanted.min(config.neurons_per_head.next_power_of_two()).clamp(SMALLEST_BLOCK, largest);
-    let mut geometry = Geometry::new(config, LANE, block);
+    let mut geometry = Geometry::new(config, lane, block);
     let memory = |geometry: &Geometry, workgroup| memory(geometry, vocab_block, workgroup, team_rows, 1);
     while workgroup > 32 && memory(&geometry, workgroup) > allowance.workgroup_memory {
         workgroup /= 2;
     }
     // Only a software adapter's blocks are larger.
     while geometry.block > LARGEST_BLOCK && memory(&geometry, workgroup) > allowance.workgroup_memory {
-        geometry = Geometry::new(config, LANE, geometry.block / 2);
+        geometry = Geometry::new(config, lane, geometry.block / 2);
     }
     let needed = memory(&geometry, workgroup);
     if needed > allowance.workgroup_memory {
@@ -332,9 +340,15 @@ fn largest_software_block(config: &Config) -> usize {
     if block > LARGEST_BLOCK && padded(block) > padded(block / 2) { block / 2 } else { block }
 }
 
-/// Bytes of one block's rows of the state and its part of the window.
-fn block_bytes(g: &Geometry) -> u64 {
-    (g.block * (g.row + WINDOW) * 4) as u64
+/// Rows are padded to a multiple of this: one load takes eight half floats, or sixteen codes of
+/// eight bits.
+fn lane(state_type: StateType) -> usize {
+    if state_type == StateType::I8 { 16 } else { 8 }
+}
+
+/// Bytes of one block's rows of the state, their scales, and its part of the window.
+fn block_bytes(g: &Geometry, state_type: StateType) -> u64 {
+    (g.block * (g.row * state_type.bytes() + 4 * state_type.scales() + WINDOW * 4)) as u64
 }
 
 /// Bytes of the residuals of one slot's window, and of the index of the row written last.
@@ -353,7 +367,8 @@ fn element_bytes(weight_type: WeightType) -> u64 {
 fn memory(g: &Geometry, vocab_block: usize, workgroup: u32, team_rows: usize, slot_tile: usize) -> u64 {
     let (w, block) = (workgroup.max(SEARCH_WORKGROUP) as usize, g.block.max(vocab_block));
     let common = slot_tile * g.row * 4 + 2 * w * 16 + w * 4 + w.div_ceil(16) * 4 + block / 8 + block * 4 + 16;
-    let encode = slot_tile * block * 4 + block / 2 * 8 + WINDOW * 4;
+    // Activations, q of pairs, scores, and what settling rows to codes needs.
+    let encode = slot_tile * block * 4 + block / 2 * 8 + WINDOW * 4 + block;
     let project = block * 4 + block * 4 + w * team_rows * 4;
     (common + encode.max(project).max(prefill_layout::WORKGROUP_MEMORY)) as u64
 }
@@ -408,7 +423,7 @@ mod tests {
 
     #[test]
     fn the_default_model_fits_the_base_limits() {
-        let layout = Layout::new(&config(), WeightType::F16, allowance(128 << 20), None).unwrap();
+        let layout = Layout::new(&config(), WeightType::F16, StateType::F32, allowance(128 << 20), None).unwrap();
         assert_eq!((layout.geometry.block, layout.workgroup, layout.segments.len()), (256, 256, 1));
         // A layer's state and window are 34 MiB, so three sequences share a page.
         assert_eq!(layout.pages(&layout.segments[0], 5), [0..3, 3..5]);
@@ -416,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_small_binding_splits_into_segments_that_cover_every_block() {
-        let layout = Layout::new(&config(), WeightType::F32, allowance(3 << 20), None).unwrap();
+        let layout = Layout::new(&config(), WeightType::F32, StateType::F32, allowance(3 << 20), None).unwrap();
         assert!(layout.segments.len() > 1);
         assert_eq!(layout.segments.first().unwrap().start, 0);
         assert_eq!(layout.segments.last().unwrap().end, layout.geometry.blocks());
@@ -430,7 +445,7 @@ mod tests {
         let block = |n_head, neurons_per_head, workgroup_memory| {
             let config = Config { n_head, neurons_per_head, ..config() };
             let allowance = Allowance { software: true, workgroup_memory, ..allowance(128 << 20) };
-            Layout::new(&config, WeightType::F16, allowance, None).unwrap().geometry.block
+            Layout::new(&config, WeightType::F16, StateType::F32, allowance, None).unwrap().geometry.block
         };
         assert_eq!(block(4, 8192, 32 << 10), 1024);
         assert_eq!(block(4, 1024, 32 << 10), 1024);
@@ -442,11 +457,11 @@ mod tests {
 
     #[test]
     fn what_cannot_fit_is_an_error() {
-        let error = Layout::new(&config(), WeightType::F32, allowance(1 << 10), None).unwrap_err();
+        let error = Layout::new(&config(), WeightType::F32, StateType::F32, allowance(1 << 10), None).unwrap_err();
         assert!(error.to_string().contains("allows 1024"), "{error}");
         let mut wide = config();
         wide.n_embd = 8192;
-        let error = Layout::new(&wide, WeightType::F32, allowance(128 << 20), None).unwrap_err();
+        let error = Layout::new(&wide, WeightType::F32, StateType::F32, allowance(128 << 20), None).unwrap_err();
         assert!(error.to_string().contains("workgroup memory"), "{error}");
     }
 }

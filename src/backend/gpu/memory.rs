@@ -2,11 +2,12 @@
 //! the host's.
 
 use super::activations::floats;
-use super::layout::RECENT_ROWS;
+use super::layout::{Layout, RECENT_ROWS};
 use super::pages::Page;
 use super::slots::GpuSlots;
-use crate::backend::BackendError;
-use crate::backend::memory::{Memory, WINDOW};
+use crate::backend::memory::{Memory, OwnedState, SavedLayer, SavedState, WINDOW};
+use crate::backend::{BackendError, StateType};
+use bytemuck::Pod;
 
 /// Row of the residual in window slot `index`, if row `last` was written last.
 fn recent_row(index: usize, last: usize) -> usize {
@@ -28,63 +29,169 @@ impl GpuSlots {
         })
     }
 
-    /// Reads a layer's memory of a slot.
+    /// Reads a layer's memory of a slot, as numbers.
     pub fn read_memory(&self, layer: usize, slot: usize) -> Result<Memory, BackendError> {
+        let LayerMemory { state, rotated, recent } = self.read_layer(layer, slot)?;
+        let width = self.shared.layout.geometry.width;
+        let mut numbers = vec![0.0; rotated.len() / WINDOW * width];
+        let rows = numbers.chunks_exact_mut(width).enumerate();
+        rows.for_each(|(index, row)| state.as_saved().read_row(index, row));
+        Ok(Memory { state: numbers, rotated, recent })
+    }
+
+    /// Replaces a layer's memory of a slot by numbers, which are rounded to the state's type.
+    pub fn write_memory(&self, layer: usize, slot: usize, memory: &Memory) -> Result<(), BackendError> {
+        let Memory { state, rotated, recent } = memory;
+        self.write_layer(layer, slot, SavedLayer { state: SavedState::F32(state), rotated, recent })
+    }
+
+    /// Replaces a layer's state of a slot by `[H, N, D]` numbers. Its window is empty afterwards.
+    pub fn write_numbers(&self, layer: usize, slot: usize, state: &[f32]) -> Result<(), BackendError> {
         let g = &self.shared.layout.geometry;
-        let gpu = &self.shared.gpu;
-        let (mut state, mut rotated) = (Vec::with_capacity(g.layer_state()), Vec::new());
+        let Memory { rotated, recent, .. } = Memory::zeros(1, g.heads, g.neurons, g.width);
+        let saved = SavedLayer { state: SavedState::F32(state), rotated: &rotated, recent: &recent };
+        self.write_layer(layer, slot, saved)
+    }
+
+    /// Reads a layer's memory of a slot as it is.
+    pub fn read_layer(&self, layer: usize, slot: usize) -> Result<LayerMemory, BackendError> {
+        Ok(match self.shared.layout.state_type {
+            StateType::F32 => {
+                let (numbers, _, rotated, recent) = self.read_typed(layer, slot)?;
+                LayerMemory { state: OwnedState::F32(numbers), rotated, recent }
+            }
+            StateType::I16 => {
+                let (numbers, scales, rotated, recent) = self.read_typed(layer, slot)?;
+                LayerMemory { state: OwnedState::I16(numbers, scales), rotated, recent }
+            }
+            StateType::I8 => {
+                let (numbers, scales, rotated, recent) = self.read_typed(layer, slot)?;
+                LayerMemory { state: OwnedState::I8(numbers, scales), rotated, recent }
+            }
+        })
+    }
+
+    /// Replaces a layer's memory of a slot. A state of the same type is copied as it is, one of
+    /// another type rounded.
+    pub fn write_layer(&self, layer: usize, slot: usize, saved: SavedLayer<'_>) -> Result<(), BackendError> {
+        let width = self.shared.layout.geometry.width;
+        let converted;
+        let state = if saved.state.state_type() == self.shared.layout.state_type {
+            saved.state
+        } else {
+            converted = saved.state.converted(self.shared.layout.state_type, width);
+            converted.as_saved()
+        };
+        match state {
+            SavedState::F32(numbers) => self.write_typed(layer, slot, numbers, &[], saved),
+            SavedState::I16(numbers, scales) => self.write_typed(layer, slot, numbers, scales, saved),
+            SavedState::I8(numbers, scales) => self.write_typed(layer, slot, numbers, scales, saved),
+        }
+    }
+
+    /// Reads the numbers of a state `[H, N, D]`, its scales `[H, N]` if it has them, and the
+    /// window's q and x.
+    #[expect(clippy::type_complexity, reason = "the parts of a layer's memory, taken apart at once")]
+    fn read_typed<T: Pod>(
+        &self,
+        layer: usize,
+        slot: usize,
+    ) -> Result<(Vec<T>, Vec<f32>, Vec<f32>, Vec<f32>), BackendError> {
+        let layout = &self.shared.layout;
+        let g = &layout.geometry;
+        let parts = BlockParts::new(layout);
+        let (mut numbers, mut scales, mut rotated) = (Vec::new(), Vec::new(), Vec::new());
         let mut kept = Vec::new();
         for (page, offset, bytes) in self.layer_pages(layer, slot) {
-            let numbers = floats(&page.store.download(gpu, offset, bytes)?);
-            let (blocks, recent) = numbers.split_at(self.shared.layout.recent_begin(&page.segment) as usize / 4);
-            for block in blocks.chunks_exact(g.block * (g.row + WINDOW)) {
-                let (rows, window) = block.split_at(g.block * g.row);
-                state.extend_from_slice(rows);
-                rotated.extend_from_slice(window);
+            let bytes = page.store.download(&self.shared.gpu, offset, bytes)?;
+            let (blocks, recent) = bytes.split_at(layout.recent_begin(&page.segment) as usize);
+            for block in blocks.chunks_exact(parts.all()) {
+                let (rows, rest) = block.split_at(parts.rows);
+                let (factors, window) = rest.split_at(parts.scales);
+                numbers.extend(bytemuck::pod_collect_to_vec::<u8, T>(rows));
+                scales.extend(floats(factors));
+                rotated.extend(floats(window));
             }
             // Every segment holds the same residuals.
-            kept = recent.to_vec();
+            kept = floats(recent);
         }
         // A faulty driver may return any number.
         let last = kept[RECENT_ROWS * g.row] as usize % RECENT_ROWS;
         let row = |index| &kept[recent_row(index, last) * g.row..][..g.width];
-        Ok(Memory {
-            state: g.unpad(&state, g.row, g.width),
-            rotated: g.unpad(&rotated, WINDOW, WINDOW),
-            recent: (0..WINDOW).flat_map(row).copied().collect(),
-        })
+        let recent = (0..WINDOW).flat_map(row).copied().collect();
+        let scales = if parts.scales > 0 { g.unpad(&scales, 1, 1) } else { scales };
+        Ok((g.unpad(&numbers, g.row, g.width), scales, g.unpad(&rotated, WINDOW, WINDOW), recent))
     }
 
-    /// Replaces a layer's memory of a slot.
-    pub fn write_memory(&self, layer: usize, slot: usize, memory: &Memory) -> Result<(), BackendError> {
-        let g = &self.shared.layout.geometry;
-        let gpu = &self.shared.gpu;
-        let (mut state, mut rotated) = (vec![0f32; g.layer_state()], vec![0f32; g.all_neurons() * WINDOW]);
-        g.pad(&memory.state, g.width, &mut state, g.row);
-        g.pad(&memory.rotated, WINDOW, &mut rotated, WINDOW);
+    /// The reverse of [`GpuSlots::read_typed`]; q and x are those of `saved`.
+    fn write_typed<T: Pod>(
+        &self,
+        layer: usize,
+        slot: usize,
+        numbers: &[T],
+        scales: &[f32],
+        saved: SavedLayer<'_>,
+    ) -> Result<(), BackendError> {
+        let layout = &self.shared.layout;
+        let g = &layout.geometry;
+        let mut rows = vec![T::zeroed(); g.layer_state()];
+        g.pad(numbers, g.width, &mut rows, g.row);
+        let mut factors = vec![0f32; g.all_neurons()];
+        g.pad(scales, 1, &mut factors, 1);
+        let mut rotated = vec![0f32; g.all_neurons() * WINDOW];
+        g.pad(saved.rotated, WINDOW, &mut rotated, WINDOW);
+        let scaled = BlockParts::new(layout).scales > 0;
         for (page, offset, bytes) in self.layer_pages(layer, slot) {
-            let mut packed: Vec<f32> = Vec::with_capacity(bytes as usize / 4);
+            let mut packed: Vec<u8> = Vec::with_capacity(bytes as usize);
             for block in page.segment.clone() {
-                packed.extend_from_slice(&state[block * g.block * g.row..][..g.block * g.row]);
-                packed.extend_from_slice(&rotated[block * g.block * WINDOW..][..g.block * WINDOW]);
+                packed.extend_from_slice(bytemuck::cast_slice(&rows[block * g.block * g.row..][..g.block * g.row]));
+                if scaled {
+                    packed.extend_from_slice(bytemuck::cast_slice(&factors[g.neurons_of(block)]));
+                }
+                let window = &rotated[block * g.block * WINDOW..][..g.block * WINDOW];
+                packed.extend_from_slice(bytemuck::cast_slice(window));
             }
             // Both rows of a window slot are the same, so it does not matter which was written
             // last.
-            for from in memory.recent.chunks_exact(g.width).cycle().take(RECENT_ROWS) {
-                packed.extend_from_slice(from);
-                packed.resize(packed.len() + g.row - g.width, 0.0);
+            for from in saved.recent.chunks_exact(g.width).cycle().take(RECENT_ROWS) {
+                packed.extend_from_slice(bytemuck::cast_slice(from));
+                packed.resize(packed.len() + 4 * (g.row - g.width), 0);
             }
-            packed.resize(bytes as usize / 4, 0.0);
-            page.store.upload(gpu, offset, bytemuck::cast_slice(&packed))?;
+            packed.resize(bytes as usize, 0);
+            page.store.upload(&self.shared.gpu, offset, &packed)?;
         }
         Ok(())
     }
+}
 
-    /// Replaces a layer's state of a slot by `[H, N, D]` numbers. Its window is empty afterwards.
-    pub fn write_layer(&self, layer: usize, slot: usize, state: &[f32]) -> Result<(), BackendError> {
-        let g = &self.shared.layout.geometry;
-        let memory = Memory { state: state.to_vec(), ..Memory::zeros(1, g.heads, g.neurons, g.width) };
-        self.write_memory(layer, slot, &memory)
+/// A layer's memory of one sequence, without padding.
+pub(super) struct LayerMemory {
+    pub state: OwnedState,
+    /// The window's q, `[H, N, WINDOW]`.
+    pub rotated: Vec<f32>,
+    /// The window's x, `[WINDOW, D]`.
+    pub recent: Vec<f32>,
+}
+
+/// Bytes of the parts of a block's memory.
+struct BlockParts {
+    rows: usize,
+    scales: usize,
+    window: usize,
+}
+
+impl BlockParts {
+    fn new(layout: &Layout) -> Self {
+        let (g, state_type) = (&layout.geometry, layout.state_type);
+        Self {
+            rows: g.block * g.row * state_type.bytes(),
+            scales: g.block * 4 * state_type.scales(),
+            window: g.block * WINDOW * 4,
+        }
+    }
+
+    fn all(&self) -> usize {
+        self.rows + self.scales + self.window
     }
 }
 

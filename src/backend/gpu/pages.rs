@@ -35,7 +35,7 @@ pub(super) fn allocate(gpu: &Gpu, layout: &Layout, count: usize) -> Result<Vec<P
     for (index, segment) in layout.segments.iter().enumerate() {
         for slots in layout.pages(segment, count) {
             let bytes = layout.state_bytes(segment) * slots.len() as u64;
-            let store = Store::new(gpu, "the sequences' state", bytes, Use::Floats, layout.images)?;
+            let store = Store::new(gpu, "the sequences' state", bytes, Use::Words, layout.images)?;
             pages.push(Page { index, segment: segment.clone(), slots, store });
         }
     }

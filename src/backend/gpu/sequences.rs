@@ -1,10 +1,11 @@
 //! [`Slots`] on a device.
 
 use super::activations::floats;
+use super::memory::LayerMemory;
 use super::slots::GpuSlots;
-use crate::backend::memory::{Memory, SavedMemory};
+use crate::backend::memory::SavedMemory;
 use crate::backend::profile::Profile;
-use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots, StateType};
+use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots};
 use crate::sampling::{SamplerParams, SamplerState};
 use wgpu::BufferUsages;
 
@@ -128,16 +129,17 @@ impl Slots for GpuSlots {
     fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError> {
         let size = state.len() / self.states.len().max(1);
         for (layer, state) in state.chunks_exact(size).enumerate() {
-            self.write_layer(layer, slot, state)?;
+            self.write_numbers(layer, slot, state)?;
         }
         Ok(())
     }
 
     fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, BackendError> {
-        let mut saved = SavedMemory::empty(StateType::F32);
+        let mut saved = SavedMemory::empty(self.shared.layout.state_type);
         for layer in 0..self.states.len() {
-            let Memory { state, rotated, recent } = self.read_memory(layer, slot)?;
-            [state, rotated, recent].iter().for_each(|part| saved.push(part));
+            let LayerMemory { state, rotated, recent } = self.read_layer(layer, slot)?;
+            saved.push_state(state.as_saved());
+            [rotated, recent].iter().for_each(|part| saved.push(part));
         }
         Ok(saved)
     }
@@ -146,11 +148,8 @@ impl Slots for GpuSlots {
         let g = &self.shared.layout.geometry;
         let neurons = g.heads * g.neurons;
         for (layer, saved) in memory.layers(neurons, g.width).enumerate() {
-            let mut state = vec![0.0; neurons * g.width];
-            state.chunks_exact_mut(g.width).enumerate().for_each(|(index, row)| saved.state.read_row(index, row));
-            let memory = Memory { state, rotated: saved.rotated.into(), recent: saved.recent.into() };
             self.window_empty[slot] = false;
-            self.write_memory(layer, slot, &memory)?;
+            self.write_layer(layer, slot, saved)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::assemble::{self, BindingKind, Text, Variant};
 use super::kernel::{CompileOptions, Kernel};
 use super::layout::Layout;
 use super::registry::KERNELS;
-use crate::backend::WeightType;
+use crate::backend::{StateType, WeightType};
 use crate::model::Config;
 use naga::back::{hlsl, msl};
 use naga::valid::{
@@ -79,7 +79,7 @@ fn config((n_embd, n_head, neurons_per_head, vocab_size): (usize, usize, usize, 
 fn assembled(
     adapter: &Adapter,
     shape: (usize, usize, usize, usize),
-    weights: WeightType,
+    (weights, state): (WeightType, StateType),
     sequences: usize,
     paired: bool,
 ) -> Vec<Assembled> {
@@ -94,12 +94,12 @@ fn assembled(
         invocations: 256,
         workgroups: 65_535,
     };
-    let layout = Layout::new(&config(shape), weights, allowance, None).expect("the shape fits");
+    let layout = Layout::new(&config(shape), weights, state, allowance, None).expect("the shape fits");
     let slot_tile = layout.slot_tile(sequences);
     let options = CompileOptions { paired, ..CompileOptions::default() };
     let (d, h, n, v) = shape;
     let pairs = if paired { "paired" } else { "unpaired" };
-    let label = format!("{name}-{d}x{h}x{n}x{v}-{weights}-{sequences}-{pairs}");
+    let label = format!("{name}-{d}x{h}x{n}x{v}-{weights}-{state}-{sequences}-{pairs}");
     let text = |kernel: &&'static Kernel| Assembled {
         kernel,
         layout: label.clone(),
@@ -108,23 +108,41 @@ fn assembled(
     KERNELS.iter().map(text).collect()
 }
 
-/// Every kernel × adapter × shape × type of weights × one or eight sequences.
+/// Types of weights and states. Every kernel depends on one of them at most.
+const TYPES: [(WeightType, StateType); 4] = [
+    (WeightType::F32, StateType::F32),
+    (WeightType::F16, StateType::F32),
+    (WeightType::F32, StateType::I16),
+    (WeightType::F16, StateType::I8),
+];
+
+/// Every kernel × adapter × shape × types × one or eight sequences.
 fn all() -> impl Iterator<Item = Assembled> {
-    let types = [WeightType::F32, WeightType::F16];
     let cases = ADAPTERS.iter().flat_map(move |adapter| {
-        SHAPES.into_iter().flat_map(move |shape| types.into_iter().map(move |weights| (adapter, shape, weights)))
+        SHAPES.into_iter().flat_map(move |shape| TYPES.into_iter().map(move |types| (adapter, shape, types)))
     });
-    cases.flat_map(|(adapter, shape, weights)| {
-        [1, 8].into_iter().flat_map(move |sequences| assembled(adapter, shape, weights, sequences, sequences == 1))
+    cases.flat_map(|(adapter, shape, types)| {
+        [1, 8].into_iter().flat_map(move |sequences| assembled(adapter, shape, types, sequences, sequences == 1))
     })
 }
 
 /// The kernels that hardware and llvmpipe get: what is expensive to look at is looked at here.
 fn telling() -> impl Iterator<Item = Shader> {
-    let cases = [(0, 0, 1), (0, 1, 8), (0, 2, 8), (2, 0, 8), (2, 1, 1), (2, 2, 1)];
-    let both = |(adapter, shape, sequences): (usize, usize, usize)| {
-        let weights = if shape == 1 { WeightType::F16 } else { WeightType::F32 };
-        assembled(&ADAPTERS[adapter], SHAPES[shape], weights, sequences, shape == 1)
+    // Adapter, shape, types, sequences.
+    let cases = [
+        (0, 0, 0, 1),
+        (0, 1, 1, 8),
+        (0, 2, 0, 8),
+        (2, 0, 0, 8),
+        (2, 1, 1, 1),
+        (2, 2, 0, 1),
+        (0, 0, 2, 1),
+        (0, 1, 3, 1),
+        (2, 0, 2, 1),
+        (2, 1, 3, 1),
+    ];
+    let both = |(adapter, shape, types, sequences): (usize, usize, usize, usize)| {
+        assembled(&ADAPTERS[adapter], SHAPES[shape], TYPES[types], sequences, shape == 1)
     };
     cases.into_iter().flat_map(both).map(|assembled| Shader::new(&assembled))
 }
@@ -161,7 +179,9 @@ fn validated(name: &str, wgsl: &str) -> (Module, ModuleInfo) {
 fn every_file_resolves_by_itself() {
     for path in assemble::paths() {
         for (subgroup, images) in [(false, false), (true, true), (true, false)] {
-            let text = assemble::assemble_alone(path, Variant { constants: None, subgroup, images });
+            // The example's constants are those of floats.
+            let codes = false;
+            let text = assemble::assemble_alone(path, Variant { constants: None, subgroup, images, codes });
             validated(path, &text.wgsl);
         }
     }
@@ -173,7 +193,7 @@ fn the_example_has_the_constants_that_the_host_gives() {
         text.lines().filter_map(|line| line.strip_prefix("const ")?.split_once(" = ")).map(|(name, _)| name).collect()
     }
     let example = assemble::assemble_alone("shared/constants", Variant::default()).wgsl;
-    let given = &assembled(&ADAPTERS[0], SHAPES[0], WeightType::F32, 1, true)[0].text.wgsl;
+    let given = &assembled(&ADAPTERS[0], SHAPES[0], TYPES[0], 1, true)[0].text.wgsl;
     let given = given.split("// ==== ").find(|part| part.starts_with("shared/constants")).expect("constants");
     assert_eq!(declared(&example), declared(given));
 }
@@ -196,7 +216,7 @@ fn every_kernel_is_valid_in_every_layout() {
         }
         count += 1;
     }
-    assert_eq!(count, KERNELS.len() * ADAPTERS.len() * SHAPES.len() * 2 * 2);
+    assert_eq!(count, KERNELS.len() * ADAPTERS.len() * SHAPES.len() * TYPES.len() * 2);
 }
 
 /// The bindings that the preprocessor found are those that naga finds.

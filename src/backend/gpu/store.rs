@@ -57,7 +57,7 @@ impl Store {
 
     /// A store that holds packed weights.
     pub fn weights(gpu: &Gpu, what: &'static str, contents: &[u8], image: bool) -> Result<Self, BackendError> {
-        let store = Self::new(gpu, what, contents.len() as u64, Use::Weights, image)?;
+        let store = Self::new(gpu, what, contents.len() as u64, Use::Words, image)?;
         store.upload(gpu, 0, contents)?;
         Ok(store)
     }

@@ -42,7 +42,7 @@ pub fn bind<'a>(
             ("samplers", Resource::whole(&activations.samplers)),
             ("paths", Resource::whole(&buffers.paths)),
             ("nodes", Resource::whole(nodes)),
-            ("state", page.store.resource()),
+            ("memory", page.store.resource()),
             ("neurons", activations.neurons.resource()),
         ];
         let group = binder.with_params(&KERNEL, params, &resources)?;

@@ -39,7 +39,7 @@ pub fn bind<'a>(
     let part = |page: &'a Page| {
         let params = BeamFoldParams { block_begin: page.segment.start as u32 };
         let resources =
-            [("folds", buffers.fold_group()), ("nodes", Resource::whole(nodes)), ("state", page.store.resource())];
+            [("folds", buffers.fold_group()), ("nodes", Resource::whole(nodes)), ("memory", page.store.resource())];
         let group = binder.with_params(&KERNEL, params, &resources)?;
         Ok(Part { group, workgroups: [page.segment.len() as u32, 1, 1] })
     };

@@ -98,7 +98,7 @@ impl BeamStages for GpuBackend {
         let mut bench = self.beam_bench(input.reads.len())?;
         self.write_nodes(&mut bench, &input.nodes)?;
         bench.make_room(0, input.reads.iter().map(|read| read.path.len()).sum(), 0)?;
-        bench.base.write_layer(0, 0, &input.state)?;
+        bench.base.write_numbers(0, 0, &input.state)?;
         let step = BeamStep { read_scale: input.read_scale, ..step(input.reads.clone(), Vec::new()) };
         bench.activations.write_steps(&self.shared.gpu, &[beams::table(&step)])?;
         bench.write_paths(&step)?;
@@ -111,7 +111,7 @@ impl BeamStages for GpuBackend {
     fn beam_fold(&self, state: &[f32], nodes: &Nodes, folds: &[BeamFold]) -> Result<Vec<f32>, BackendError> {
         let mut bench = self.beam_bench(1)?;
         self.write_nodes(&mut bench, nodes)?;
-        bench.base.write_layer(0, 0, state)?;
+        bench.base.write_numbers(0, 0, state)?;
         bench.fold(folds)?;
         bench.base()?.read_state(0)
     }

@@ -13,10 +13,10 @@ pub fn cost(d: &Dispatch, cost: Cost) -> Cost {
     let pairs = d.density.pair * (g.block / 2) as f64;
     let settling = g.block / (2 * WINDOW);
 
-    let (team, teams) = d.row_teams();
+    let (team, teams, share) = d.state_teams();
     let score_teams = d.invocations / (WINDOW / 4);
-    let pairs_at_once = (4 / d.row_columns()).max(1);
-    let stripes = d.columns().div_ceil(d.row_columns() * team) as f64;
+    let pairs_at_once = (4 / share).max(1);
+    let stripes = d.state_vectors().div_ceil(share * team) as f64;
     let each = |rounds: f64| of_a_group * rounds;
 
     let neurons = (g.block * 4) as f64;
@@ -30,7 +30,7 @@ pub fn cost(d: &Dispatch, cost: Cost) -> Cost {
         )
         .access(Access::memory("window", slot_blocks * pairs * entries).rounds(each(rounds(pairs, score_teams))))
         .access(
-            Access::memory("state rows", slot_blocks * pairs * 2.0 * d.row_bytes())
+            Access::memory("state rows", slot_blocks * pairs * 2.0 * d.state_row_bytes())
                 .rounds(each(stripes * rounds(pairs, pairs_at_once * teams))),
         )
         .access(recent(d, slots, slot_blocks, 1.0, stripes * rounds(WINDOW as f64, teams)))

@@ -83,7 +83,7 @@ pub fn bind_to<'a>(
             ("residual", Resource::whole(&activations.residual)),
             ("dense_weights", weights.encoder[page.index].resource()),
             ("turns", Resource::whole(&weights.turns)),
-            ("state", page.store.resource()),
+            ("memory", page.store.resource()),
             ("neurons", activations.neurons.resource()),
         ];
         resources.extend(source);

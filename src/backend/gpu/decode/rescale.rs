@@ -23,14 +23,14 @@ pub static KERNEL: Kernel = Kernel {
     block: neuron_block,
     tiled: false,
     dynamic: &["steps"],
-    canary: Canary { right: "load_state(at) * factor", wrong: "load_state(at) * 1.01 * factor" },
+    canary: Canary { right: "load_floats(at) * factor", wrong: "load_floats(at) * 1.01 * factor" },
     cost: Some(cost),
 };
 
 /// Every state, read and written, if all slots ask for it.
 fn cost(d: &Dispatch) -> Cost {
     let [stripes, slots, _] = d.workgroups;
-    let vectors = (d.layout.geometry.all_neurons() * d.columns()) as f64;
+    let vectors = (d.layout.geometry.all_neurons() / d.layout.geometry.block * rescaled(d.layout)) as f64;
     let own = rounds(vectors, stripes as usize * d.invocations);
     Cost::default().access(Access::memory("states", f64::from(slots) * vectors * 32.0).rounds(own))
 }
@@ -55,7 +55,7 @@ pub fn bind<'a>(
         let resources = [
             ("steps", activations.step()),
             ("samplers", Resource::whole(&activations.samplers)),
-            ("state", page.store.resource()),
+            ("memory", page.store.resource()),
         ];
         let group = binder.with_params(&KERNEL, params, &resources)?;
         Ok(Part { group, workgroups: [stripes, page.slots.len() as u32, 1] })
@@ -63,9 +63,17 @@ pub fn bind<'a>(
     Ok(Bound { kernel: &KERNEL, parts: pages.map(part).collect::<Result<_, BackendError>>()? })
 }
 
+/// Vectors of a block that change: its rows, or their scales.
+fn rescaled(layout: &Layout) -> usize {
+    let g = &layout.geometry;
+    match layout.pack() {
+        1 => g.block * g.row / 4,
+        _ => g.block / 4,
+    }
+}
+
 /// Workgroups that share a slot's part of a page.
 fn stripes(layout: &Layout, page: &Page) -> u32 {
-    let g = &layout.geometry;
-    let vectors = (page.segment.len() * g.block * g.row / 4) as u32;
+    let vectors = (page.segment.len() * rescaled(layout)) as u32;
     vectors.div_ceil(layout.workgroup).clamp(1, 1024)
 }

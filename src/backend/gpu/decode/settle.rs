@@ -54,7 +54,7 @@ pub fn bind<'a>(
         let resources = [
             ("steps", activations.step()),
             ("samplers", Resource::whole(&activations.samplers)),
-            ("state", page.store.resource()),
+            ("memory", page.store.resource()),
         ];
         let group = binder.with_params(&KERNEL, params, &resources)?;
         Ok(Part { group, workgroups: [page.slots.len() as u32, page.segment.len() as u32, 1] })

@@ -36,7 +36,7 @@ pub fn bind<'a>(
     let resources = [
         ("params", buffers.params(segment)),
         ("rotated", Resource::whole(&buffers.rotated[segment])),
-        ("state", page.store.resource()),
+        ("memory", page.store.resource()),
         ("attention", Resource::whole(&buffers.attention_shares)),
     ];
     binder.bind(&KERNEL, &resources)

@@ -122,7 +122,7 @@ impl PrefillStages for GpuBackend {
         let g = &self.shared.layout.geometry;
         let count = input.tokens.len();
         let mut bench = self.chunk_bench(input.tokens.clone(), 0)?;
-        bench.write_layer(0, 0, &input.state)?;
+        bench.write_numbers(0, 0, &input.state)?;
         let prefill = bench.prefill_of(0)?;
         self.write_neurons(&prefill.buffers.rotated, &input.rotated)?;
         self.write_chunk_residual(prefill, &[], &input.scaled)?;

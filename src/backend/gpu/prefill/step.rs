@@ -135,10 +135,10 @@ impl StateKernels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::WeightType;
     use crate::backend::gpu::allowance::Allowance;
     use crate::backend::gpu::layout::Layout;
     use crate::backend::gpu::recording::names;
+    use crate::backend::{StateType, WeightType};
     use crate::model::Config;
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
             invocations: 256,
             workgroups: 65_535,
         };
-        let layout = Layout::new(&config, WeightType::F32, allowance, None).unwrap();
+        let layout = Layout::new(&config, WeightType::F32, StateType::F32, allowance, None).unwrap();
         let group = || vec![GroupId(0)];
         let kernels = Kernels {
             embed: GroupId(0),
