@@ -23,6 +23,8 @@ use crate::model::Model;
 pub struct Prediction {
     /// The card.
     pub machine: String,
+    /// Type of the states.
+    pub state: StateType,
     /// Sequences that run together.
     pub batch: usize,
     /// Shares of the neurons that fire, measured on the CPU.
@@ -56,37 +58,44 @@ pub struct KernelPrediction {
     pub time_us: f64,
 }
 
-/// Predicts a step for every machine and batch. What fires is counted on the CPU, which holds the
-/// model, at the first depth.
+/// Predicts a step for every machine, type of states and batch. What fires is counted on the CPU,
+/// which holds the model, at the first depth.
 ///
 /// # Errors
 /// [`BenchError`] for options that make no sense, and if the model does not fit.
-pub fn predict(cpu: &Bdh, options: &BenchOptions, machines: &[Machine]) -> Result<Vec<Prediction>, BenchError> {
+pub fn predict(
+    cpu: &Bdh,
+    options: &BenchOptions,
+    states: &[StateType],
+    machines: &[Machine],
+) -> Result<Vec<Prediction>, BenchError> {
     options.validate()?;
     let density = measured_density(cpu, options.depths[0])?;
     let mut predictions = Vec::new();
     for machine in machines {
-        for &batch in &options.batches {
-            predictions.push(predict_at(cpu.model(), cpu.backend().weight_type(), density, batch, machine)?);
+        for &state in states {
+            let types = (cpu.backend().weight_type(), state);
+            for &batch in &options.batches {
+                predictions.push(predict_at(cpu.model(), types, density, batch, machine)?);
+            }
         }
     }
     Ok(predictions)
 }
 
-/// Predicts a step of `batch` sequences that fire at a density.
+/// Predicts a step of `batch` sequences that fire at a density, for types of weights and states.
 ///
 /// # Errors
 /// [`BenchError`] if the model does not fit.
 pub fn predict_at(
     model: &Model,
-    weights: WeightType,
+    (weights, state): (WeightType, StateType),
     density: Density,
     batch: usize,
     machine: &Machine,
 ) -> Result<Prediction, BenchError> {
-    let recorder = GpuBackend::without_device(model, weights, machine.binding)?;
-    let held =
-        weights.bytes() * model.config.parameters() + 4 * batch * SavedMemory::len(&model.config, StateType::F32);
+    let recorder = GpuBackend::without_device(model, weights, state, machine.binding)?;
+    let held = weights.bytes() * model.config.parameters() + 4 * batch * SavedMemory::len(&model.config, state);
     let rates = Rates { machine, all_cached: held as f64 <= machine.cache_bytes };
     let mut kernels: Vec<KernelPrediction> = Vec::new();
     for dispatch in recorder.step_costs(batch, density)? {
@@ -96,7 +105,7 @@ pub fn predict_at(
             None => kernels.push(one),
         }
     }
-    Ok(Prediction { machine: machine.name.clone(), batch, density, kernels })
+    Ok(Prediction { machine: machine.name.clone(), state, batch, density, kernels })
 }
 
 impl Prediction {

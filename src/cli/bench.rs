@@ -6,6 +6,7 @@ use super::bench_report::{self, Format};
 use super::failure::Failure;
 use super::output::{Notices, Output};
 use super::predict_report;
+use bdh_gpu::backend::StateType;
 use bdh_gpu::bench::{self, BenchError, BenchOptions, Machine, Profiled};
 use bdh_gpu::generation::{Bdh, DeviceChoice};
 use bdh_gpu::model::{Model, SyntheticSpec};
@@ -160,7 +161,8 @@ impl Bench {
         };
         if !self.predict.is_empty() {
             let cpu = self.device(DeviceChoice::Cpu, State::F32).open_silently(model, &self.notices)?;
-            let predictions = bench::predict(&cpu, &options, &self.predict)?;
+            let states: Vec<StateType> = self.states.iter().map(|&state| state.into()).collect();
+            let predictions = bench::predict(&cpu, &options, &states, &self.predict)?;
             return Output::new().write(&predict_report::report(&cpu, &predictions, self.format));
         }
         let places = self.devices.iter().flat_map(|device| self.states.iter().map(move |&state| (device, state)));

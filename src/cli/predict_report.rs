@@ -24,9 +24,10 @@ pub fn report(bdh: &Bdh, predictions: &[Prediction], format: Format) -> String {
     }
 }
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "model",
     "weights",
+    "state",
     "card",
     "batch",
     "kernel",
@@ -48,6 +49,7 @@ fn rows(bdh: &Bdh, prediction: &Prediction) -> Vec<Vec<Value>> {
         vec![
             json!(bdh.model().name),
             json!(bdh.backend().weight_type().to_string()),
+            json!(prediction.state.to_string()),
             json!(prediction.machine),
             json!(prediction.batch),
             json!(part.kernel),
@@ -90,10 +92,11 @@ fn prediction(bdh: &Bdh, prediction: &Prediction, format: Format) -> String {
     let space = if format == Format::Md { "" } else { "\n" };
     let rate = |microseconds| format::thousands(prediction.rate(microseconds).round() as u64);
     format!(
-        "{} ({}) predicted on {}, batch {}\n{space}{}\ndensity: u {u:.1} %, pairs {pair:.1} %, g {g:.1} %\n\
+        "{} ({}, state {}) predicted on {}, batch {}\n{space}{}\ndensity: u {u:.1} %, pairs {pair:.1} %, g {g:.1} %\n\
          {:.1} µs per step, {} tokens/s; the bytes alone take {:.1} µs, {} tokens/s\n",
         bdh.model().name,
         bdh.backend().weight_type(),
+        prediction.state,
         prediction.machine,
         prediction.batch,
         table(format, heading, prediction.kernels.iter().chain([&step]).map(cells)),

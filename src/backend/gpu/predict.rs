@@ -6,7 +6,7 @@ use super::cost::{Cost, Dispatch};
 use super::device::Gpu;
 use super::recording::{Bound, Op};
 use crate::backend::profile::Density;
-use crate::backend::{BackendError, Input, Output, SlotStep, WeightType};
+use crate::backend::{BackendError, Input, Output, SlotStep, StateType, WeightType};
 use crate::model::Model;
 
 /// One dispatch of a recording.
@@ -26,8 +26,14 @@ impl GpuBackend {
     ///
     /// # Errors
     /// [`BackendError`] if the model does not fit such a card.
-    pub fn without_device(model: &Model, weight_type: WeightType, max_binding: u64) -> Result<Self, BackendError> {
-        let options = GpuOptions { max_binding: Some(max_binding), hardware_layout: true, ..GpuOptions::default() };
+    pub fn without_device(
+        model: &Model,
+        weight_type: WeightType,
+        state: StateType,
+        max_binding: u64,
+    ) -> Result<Self, BackendError> {
+        let max_binding = Some(max_binding);
+        let options = GpuOptions { state, max_binding, hardware_layout: true, ..GpuOptions::default() };
         Self::on(Gpu::without_device()?, model, weight_type, options)
     }
 
