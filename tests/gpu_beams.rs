@@ -26,7 +26,7 @@ const fn shape(
     }
 }
 
-const SHAPES: [Suite; 9] = [
+const SHAPES: [Suite; 10] = [
     shape((24, 3, 40, 97), WeightType::F32, 3),
     shape((10, 1, 6, 1), WeightType::F32, 2),
     shape((10, 2, 6, 2), WeightType::F16, 5),
@@ -36,6 +36,7 @@ const SHAPES: [Suite; 9] = [
     shape((128, 2, 514, 513), WeightType::F16, 8),
     shape((12, 2, 128, 5000), WeightType::F32, 2),
     shape((8, 1, 6, 65_536), WeightType::F16, 3),
+    shape((40, 2, 66, 97), WeightType::I8, 3),
 ];
 
 /// Every kernel in turn, on some shapes.
@@ -77,8 +78,8 @@ fn every_kernel_agrees_however_it_is_laid_out() {
         // Segments of one or two blocks.
         GpuOptions { max_binding: Some(320_000), ..GpuOptions::default() },
     ];
-    let [first, _, _, _, odd, _, large, ..] = SHAPES;
-    let shapes = [first, odd, large];
+    let [first, _, _, _, odd, _, large, _, _, codes] = SHAPES;
+    let shapes = [first, odd, large, codes];
     for options in options {
         assert_passed(&shapes, options);
     }
@@ -91,7 +92,8 @@ fn a_broken_kernel_does_not_pass() {
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
         // The two halves of a selection have one result.
         let selection = ["beam/select", "beam/merge"];
-        for row in check(&SHAPES[..1], options) {
+        let [floats, .., codes] = SHAPES;
+        for row in check(&[floats, codes], options) {
             let broken =
                 row.kernel == kernel || selection.contains(&kernel) && selection.contains(&row.kernel.as_str());
             assert_eq!(row.passed, !broken, "{kernel} is corrupt: {row:#?}");

@@ -92,10 +92,39 @@ fn kernels_whose_workgroups_are_not_one_subgroup_agree_with_their_twins() {
     assert_passed(&check_kernels(&suites, GpuOptions { workgroup: Some(16), ..GpuOptions::default() }));
 }
 
+/// Whole models in 8 bits on both devices: what the codes stand for is the same, so the texts are.
+#[test]
+fn models_in_8_bits_agree_with_the_cpu() {
+    let mut model = common::model("shakespeare");
+    let halves = gpu::backend(&model, WeightType::F16, GpuOptions::default()).weight_bytes();
+    model.weights = model.weights.to_int8();
+    let whole = gpu::backend(&model, WeightType::I8, GpuOptions::default());
+    assert!(10 * whole.weight_bytes() < 6 * halves, "{} and {halves} bytes", whole.weight_bytes());
+    verify::check_model(&model, &whole, 256, &mut |row| {
+        assert!(row.passed, "{row:?}");
+        if ["greedy", "chunks", "sampled"].contains(&row.kernel.as_str()) {
+            assert!(row.detail.contains("all 256 tokens agree"), "{row:?}");
+        }
+    })
+    .unwrap();
+    // A block of neurons to a segment; and what graphics cards run, from a model that is rounded as it is packed.
+    let options = GpuOptions { max_binding: Some(1 << 17), hardware_layout: true, ..GpuOptions::default() };
+    let hardware = GpuOptions { hardware_layout: true, ..GpuOptions::default() };
+    for (model, options) in [(&model, options), (&common::model(SMALL), hardware)] {
+        let device = gpu::backend(model, WeightType::I8, options);
+        verify::check_model(model, &device, 16, &mut |row| assert!(row.passed, "{row:?}")).unwrap();
+    }
+}
+
 /// The rows of a broken kernel fail, and those of the others do not.
 #[test]
 fn a_corrupted_kernel_fails_alone() {
-    for suite in [suites().remove(1), coded_suites().remove(0), coded_suites().remove(1)] {
+    let of_weights = |weights| {
+        let fits = |suite: &Suite| suite.weights == weights && suite.slots == 1;
+        suites().into_iter().find(fits).expect("a suite")
+    };
+    let exact = [WeightType::F16, WeightType::I8].map(of_weights);
+    for suite in exact.into_iter().chain(coded_suites().into_iter().take(2)) {
         let suite = Suite { each_density: false, ..suite };
         for kernel in kernel_names(Phase::Decode) {
             let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };

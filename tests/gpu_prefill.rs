@@ -67,11 +67,11 @@ fn a_corrupted_kernel_fails_alone() {
         &["prefill/decode"],
         &["prefill/logits"],
     ];
+    let suite_of = |weights| prefill_suites().into_iter().find(|suite| suite.weights == weights).expect("a suite");
+    let kernels = || kernel_names(Phase::Prefill).into_iter();
     let coded = prefill_suites().into_iter().filter(|suite| suite.state != StateType::F32).take(2);
-    for (suite, kernel) in std::iter::once(prefill_suites().remove(1))
-        .chain(coded)
-        .flat_map(|suite| kernel_names(Phase::Prefill).into_iter().map(move |kernel| (suite.clone(), kernel)))
-    {
+    let chosen: Vec<Suite> = [WeightType::F16, WeightType::I8].map(suite_of).into_iter().chain(coded).collect();
+    for (suite, kernel) in chosen.iter().flat_map(|suite| kernels().map(move |kernel| (suite, kernel))) {
         let own = stages.iter().find(|stage| stage.contains(&kernel)).expect("a stage");
         // What is made of a wrong result is wrong too.
         let then: &[&str] = match kernel {
@@ -80,7 +80,7 @@ fn a_corrupted_kernel_fails_alone() {
             _ => &[],
         };
         let options = GpuOptions { corrupt: Some(kernel.to_string()), ..GpuOptions::default() };
-        for row in check_kernels(std::slice::from_ref(&suite), options) {
+        for row in check_kernels(std::slice::from_ref(suite), options) {
             let fails = own.contains(&row.kernel.as_str()) || then.contains(&row.kernel.as_str());
             assert_eq!(row.passed, !fails, "{kernel} is corrupt: {row:?}");
         }

@@ -206,7 +206,12 @@ fn text() -> Vec<u32> {
 fn compared(device: &DeviceChoice, state: StateType, weights: WeightChoice, forgetting: Forgetting) -> Comparison {
     let exact = bdh_on(device, StateType::F32, WeightChoice::Auto);
     let other = bdh_on(device, state, weights);
-    compare(&exact, &other, &text(), forgetting, 1000, |_| ControlFlow::Continue(())).unwrap()
+    let mut text = text();
+    if *device != DeviceChoice::Cpu {
+        // A software adapter is slow.
+        text.truncate(1000);
+    }
+    compare(&exact, &other, &text, forgetting, 1000, |_| ControlFlow::Continue(())).unwrap()
 }
 
 /// Bounds as measured over 20,000 bytes of the model's own kind of text, where divergences are a
@@ -220,15 +225,16 @@ fn predictions_hardly_change() {
         (StateType::I8, WeightChoice::Auto, 2e-4, 0.99),
         (StateType::I8, WeightChoice::Int8, 4e-4, 0.985),
     ];
-    for (device, (state, weights, divergence, greedy)) in
-        devices().iter().flat_map(|device| bounds.map(|bounds| (device, bounds)))
-    {
+    let (cpu, gpu) = (DeviceChoice::Cpu, gpu::device());
+    let on_gpu = bounds.iter().skip(2).map(|bounds| (&gpu, bounds));
+    for (device, &(state, weights, divergence, greedy)) in bounds.iter().map(|bounds| (&cpu, bounds)).chain(on_gpu) {
         let found = compared(device, state, weights, fading);
-        assert_eq!(found.predicted, 2999);
+        let count = if *device == cpu { 3000 } else { 1000 };
+        assert_eq!(found.predicted, count - 1);
         assert!(found.divergence <= divergence && found.same_greedy >= greedy, "{device:?} {state}: {found:?}");
         let [exact, bits] = found.bits();
         assert!((bits - exact).abs() < 0.005, "{state}: {exact} and {bits} bits");
-        assert!(found.same_drawn > 0.95 && found.divergence_by_block.len() == 3, "{found:?}");
+        assert!(found.same_drawn > 0.95 && found.divergence_by_block.len() == count / 1000, "{found:?}");
         // Rounding toward zero, a lost scale or a state that fades would be far above.
         assert!(divergence == 0.0 || found.divergence > divergence / 1e3, "{state}: it is not exact: {found:?}");
         let fewer = found.other.bytes_per_token < found.exact.bytes_per_token;

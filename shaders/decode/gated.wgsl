@@ -5,6 +5,9 @@
 //   z <- relu(y . encoder_v), g <- u z                    only where u > 0
 //   update <- sum of g decoder                            only where g > 0; a partial result
 //
+// With codes, u is multiplied by both scales of its neuron at once: what takes the place of g is
+// the factor of the decoder's codes.
+//
 // Workgroup (slot, block of the segment).
 // Experiments: `docs/performance/decode.md#decodeproject`.
 
@@ -24,7 +27,8 @@ struct ProjectParams {
 @group(0) @binding(0) var<uniform> params: ProjectParams;
 // Per slot: activations [BLOCKS][BLOCK / 4], then partial attention outputs [BLOCKS][ROW4].
 #store(3, read) partials: vec4<f32>
-// The segment's rows of encoder_v and decoder, [block_count][BLOCK][ROW].
+// The segment's rows of encoder_v and decoder, [block_count][BLOCK][ROW]; a block's scales behind
+// its rows.
 #store(4, read) value_rows: vec4<u32>
 #store(5, read) decoder_rows: vec4<u32>
 // The blocks' updates, [slots][BLOCKS][ROW4].
@@ -33,6 +37,7 @@ struct ProjectParams {
 const SLOT_NEURONS: u32 = BLOCKS * (BLOCK / 4u + ROW4);
 // Packed vectors in a row of weights.
 const ROW_VECTORS: u32 = ROW4 * 4u / PER_VECTOR;
+const BLOCK_VECTORS: u32 = BLOCK * ROW_VECTORS + SCALE_VECTORS;
 
 var<workgroup> activations: array<vec4<f32>, BLOCK / 4u>;
 // Scalars, not vectors: several invocations write the components, and a store to one component may
@@ -54,7 +59,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let p = own_vector(i, t);
         if (p < BLOCK / 4u) {
             let u = load_partials(slot * SLOT_NEURONS + block * (BLOCK / 4u) + p);
-            activations[p] = u;
+            activations[p] = scaled(u, group.y, p);
             flag_four(i, t, u);
             for (var c = 0u; c < 4u; c++) {
                 gates[4u * p + c] = 0.0;
@@ -75,12 +80,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     decode(i, slot, block, group.y, open);
 }
 
-fn store_update(to: u32, v: u32, low: vec4<f32>, high: vec4<f32>) {
-    if (F16) {
-        store_updates(to + 2u * v, low);
-        store_updates(to + 2u * v + 1u, high);
-    } else {
-        store_updates(to + v, low);
+// Four neurons' u, times their scales.
+fn scaled(u: vec4<f32>, local_block: u32, p: u32) -> vec4<f32> {
+    if (SCALED) {
+        let at = local_block * BLOCK_VECTORS + BLOCK * ROW_VECTORS + p;
+        return u * bitcast<vec4<f32>>(load_value_rows(at)) * bitcast<vec4<f32>>(load_decoder_rows(at));
+    }
+    return u;
+}
+
+fn store_update(to: u32, v: u32, sums: array<vec4<f32>, WEIGHT_FOURS>) {
+    var own = sums;
+    for (var f = 0u; f < WEIGHT_FOURS; f++) {
+        store_updates(to + WEIGHT_FOURS * v + f, own[f]);
     }
 }
 
@@ -90,7 +102,7 @@ fn store_update(to: u32, v: u32, low: vec4<f32>, high: vec4<f32>) {
 // Every invocation loads or lists its share and broadcasts it by shuffle.
 
 // Vectors of a decoder row that an invocation takes at once; STRIPES such groups cover a row.
-const DECODER_SHARE: u32 = min(4u, (ROW_VECTORS + W - 1u) / W);
+const DECODER_SHARE: u32 = min(min(4u, 8u / WEIGHT_FOURS), (ROW_VECTORS + W - 1u) / W);
 // Decoder rows whose cache lines are in flight together.
 const ROWS_AT_ONCE: u32 = 4u;
 const STRIPES: u32 = (ROW_VECTORS + DECODER_SHARE * W - 1u) / (DECODER_SHARE * W);
@@ -104,21 +116,17 @@ const ROW_SHARE: u32 = (ROW_VECTORS + W - 1u) / W;
 // gates[n] <- u z for the firing neurons.
 fn gate(i: u32, slot: u32, block: u32, local_block: u32, firing: u32) {
     // The invocation's part of y; zeros past its end.
-    var low: array<vec4<f32>, ROW_SHARE>;
-    var high: array<vec4<f32>, ROW_SHARE>;
+    var y: array<array<vec4<f32>, WEIGHT_FOURS>, ROW_SHARE>;
     for (var c = 0u; c < ROW_SHARE; c++) {
         let v = i * ROW_SHARE + c;
         let inside = min(v, ROW_VECTORS - 1u);
-        if (F16) {
-            low[c] = select(vec4(0.0), rows[2u * inside], v < ROW_VECTORS);
-            high[c] = select(vec4(0.0), rows[2u * inside + 1u], v < ROW_VECTORS);
-        } else {
-            low[c] = select(vec4(0.0), rows[inside], v < ROW_VECTORS);
+        for (var f = 0u; f < WEIGHT_FOURS; f++) {
+            y[c][f] = select(vec4(0.0), rows[WEIGHT_FOURS * inside + f], v < ROW_VECTORS);
         }
     }
     for (var k = 0u; k < firing; k += ROWS_TOGETHER) {
         let own = list[min(k + i % ROWS_TOGETHER, firing - 1u)];
-        let own_row = (local_block * BLOCK + own) * ROW_VECTORS;
+        let own_row = local_block * BLOCK_VECTORS + own * ROW_VECTORS;
         for (var v = 0u; v < ROW_VECTORS; v += LINES_IN_FLIGHT * LINE_VECTORS) {
             for (var l = 0u; l < LINES_IN_FLIGHT; l++) {
                 prefetch(load_value_rows(own_row + min(v + l * LINE_VECTORS, ROW_VECTORS - 1u)).x);
@@ -134,9 +142,8 @@ fn gate(i: u32, slot: u32, block: u32, local_block: u32, firing: u32) {
             let v = min(i * ROW_SHARE + c, ROW_VECTORS - 1u);
             for (var r = 0u; r < ROWS_TOGETHER; r++) {
                 let packed = load_value_rows(at[r] + v);
-                sums[r] += dot(weights_low(packed), low[c]);
-                if (F16) {
-                    sums[r] += dot(weights_high(packed), high[c]);
+                for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                    sums[r] += dot(four_weights(packed, f), y[c][f]);
                 }
             }
         }
@@ -177,15 +184,15 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
     let to = (slot * BLOCKS + block) * ROW4;
     for (var stripe = 0u; stripe < STRIPES; stripe++) {
         let first = (stripe * W + i) * DECODER_SHARE;
-        var low: array<vec4<f32>, DECODER_SHARE>;
-        var high: array<vec4<f32>, DECODER_SHARE>;
+        var sums: array<array<vec4<f32>, WEIGHT_FOURS>, DECODER_SHARE>;
         for (var c = 0u; c < DECODER_SHARE; c++) {
-            low[c] = vec4(0.0);
-            high[c] = vec4(0.0);
+            for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                sums[c][f] = vec4(0.0);
+            }
         }
         for (var k = 0u; k < open; k += W) {
             let n = list[min(k + i, open - 1u)];
-            let own_at = (local_block * BLOCK + n) * ROW_VECTORS;
+            let own_at = local_block * BLOCK_VECTORS + n * ROW_VECTORS;
             if (stripe == 0u) {
                 for (var v = 0u; v < ROW_VECTORS; v += LINES_IN_FLIGHT * LINE_VECTORS) {
                     for (var l = 0u; l < LINES_IN_FLIGHT; l++) {
@@ -206,9 +213,8 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
                     let v = min(first + c, ROW_VECTORS - 1u);
                     for (var j = 0u; j < ROWS_AT_ONCE; j++) {
                         let packed = load_decoder_rows(at[j] + v);
-                        low[c] = add_scaled(low[c], gate[j], weights_low(packed));
-                        if (F16) {
-                            high[c] = add_scaled(high[c], gate[j], weights_high(packed));
+                        for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                            sums[c][f] = add_scaled(sums[c][f], gate[j], four_weights(packed, f));
                         }
                     }
                 }
@@ -216,7 +222,7 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
         }
         for (var c = 0u; c < DECODER_SHARE; c++) {
             if (first + c < ROW_VECTORS) {
-                store_update(to + prefetched, first + c, low[c], high[c]);
+                store_update(to + prefetched, first + c, sums[c]);
             }
         }
     }
@@ -243,23 +249,20 @@ fn gate(i: u32, slot: u32, block: u32, local_block: u32, firing: u32) {
     let lane = i % ROW_LANES;
     let team = i / ROW_LANES;
     // The invocation's part of y; zeros past its end.
-    var low: array<vec4<f32>, LANE_VECTORS>;
-    var high: array<vec4<f32>, LANE_VECTORS>;
+    var y: array<array<vec4<f32>, WEIGHT_FOURS>, LANE_VECTORS>;
     for (var c = 0u; c < LANE_VECTORS; c++) {
         let v = lane + c * ROW_LANES;
         let inside = min(v, ROW_VECTORS - 1u);
-        if (F16) {
-            low[c] = select(vec4(0.0), rows[2u * inside], v < ROW_VECTORS);
-            high[c] = select(vec4(0.0), rows[2u * inside + 1u], v < ROW_VECTORS);
-        } else {
-            low[c] = select(vec4(0.0), rows[inside], v < ROW_VECTORS);
+        for (var f = 0u; f < WEIGHT_FOURS; f++) {
+            y[c][f] = select(vec4(0.0), rows[WEIGHT_FOURS * inside + f], v < ROW_VECTORS);
         }
     }
     for (var first = 0u; first < firing; first += ALL_ROWS) {
         var at: array<u32, TEAM_ROWS>;
         var sums: array<f32, TEAM_ROWS>;
         for (var r = 0u; r < TEAM_ROWS; r++) {
-            at[r] = (local_block * BLOCK + list[min(first + team * TEAM_ROWS + r, firing - 1u)]) * ROW_VECTORS;
+            let n = list[min(first + team * TEAM_ROWS + r, firing - 1u)];
+            at[r] = local_block * BLOCK_VECTORS + n * ROW_VECTORS;
             sums[r] = 0.0;
         }
         for (var c = 0u; c < LANE_VECTORS; c++) {
@@ -269,9 +272,8 @@ fn gate(i: u32, slot: u32, block: u32, local_block: u32, firing: u32) {
                 packed[r] = load_value_rows(at[r] + v);
             }
             for (var r = 0u; r < TEAM_ROWS; r++) {
-                sums[r] += dot(weights_low(packed[r]), low[c]);
-                if (F16) {
-                    sums[r] += dot(weights_high(packed[r]), high[c]);
+                for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                    sums[r] += dot(four_weights(packed[r], f), y[c][f]);
                 }
             }
         }
@@ -301,17 +303,17 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
     let lane = i % DECODER_LANES;
     let team = i / DECODER_LANES;
     let to = (slot * BLOCKS + block) * ROW4;
+    var sums: array<array<vec4<f32>, WEIGHT_FOURS>, DECODER_SHARE>;
     if (team < DECODER_TEAMS) {
         for (var left = 0u; left < ROW_VECTORS; left += DECODER_SHARE * DECODER_LANES) {
             let first = left + lane;
             if (ROW_VECTORS % DECODER_LANES != 0u && first >= ROW_VECTORS) {
                 continue;
             }
-            var low: array<vec4<f32>, DECODER_SHARE>;
-            var high: array<vec4<f32>, DECODER_SHARE>;
             for (var c = 0u; c < DECODER_SHARE; c++) {
-                low[c] = vec4(0.0);
-                high[c] = vec4(0.0);
+                for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                    sums[c][f] = vec4(0.0);
+                }
             }
             for (var round = 0u; round < open; round += ROWS_AT_ONCE * DECODER_TEAMS) {
                 let k = round + team;
@@ -322,44 +324,49 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
                     let n = list[min(own, open - 1u)];
                     // Past the last open gate the factor is zero.
                     gate[j] = select(0.0, gates[n], own < open);
-                    let at = (local_block * BLOCK + n) * ROW_VECTORS;
+                    let at = local_block * BLOCK_VECTORS + n * ROW_VECTORS;
                     for (var c = 0u; c < DECODER_SHARE; c++) {
                         packed[j][c] = load_decoder_rows(at + min(first + c * DECODER_LANES, ROW_VECTORS - 1u));
                     }
                 }
                 for (var j = 0u; j < ROWS_AT_ONCE; j++) {
                     for (var c = 0u; c < DECODER_SHARE; c++) {
-                        low[c] = add_scaled(low[c], gate[j], weights_low(packed[j][c]));
-                        if (F16) {
-                            high[c] = add_scaled(high[c], gate[j], weights_high(packed[j][c]));
+                        for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                            sums[c][f] = add_scaled(sums[c][f], gate[j], four_weights(packed[j][c], f));
                         }
                     }
                 }
             }
             for (var c = 0u; c < DECODER_SHARE; c++) {
                 let v = first + c * DECODER_LANES;
-                if (v < ROW_VECTORS) {
-                    if (DECODER_TEAMS == 1u) {
-                        store_update(to, v, low[c], high[c]);
-                    } else if (F16) {
-                        pool[(team * ROW_VECTORS + v) * 2u] = low[c];
-                        pool[(team * ROW_VECTORS + v) * 2u + 1u] = high[c];
-                    } else {
-                        pool[team * ROW_VECTORS + v] = low[c];
-                    }
+                if (DECODER_TEAMS == 1u && v < ROW_VECTORS) {
+                    store_update(to, v, sums[c]);
                 }
             }
         }
     }
+    // A team covers a row: the invocation has one vector of it.
     if (DECODER_TEAMS > 1u) {
-        workgroupBarrier();
-        for (var c = i; c < ROW4; c += W) {
-            var sum = vec4(0.0);
-            for (var k = 0u; k < DECODER_TEAMS; k++) {
-                sum += pool[k * ROW4 + c];
-            }
-            store_updates(to + c, sum);
+        add_teams(i, to, sums[0], 0u);
+        if (POOLED < WEIGHT_FOURS) {
+            workgroupBarrier();
+            add_teams(i, to, sums[0], POOLED);
         }
+    }
+}
+
+// Adds up the teams' sums for the update at `to`; the fours from `f` on take part.
+fn add_teams(i: u32, to: u32, own: array<vec4<f32>, WEIGHT_FOURS>, f: u32) {
+    if (i < DECODER_TEAMS * DECODER_LANES) {
+        to_pool(i, own, f);
+    }
+    workgroupBarrier();
+    for (var p = i; p < ROW_VECTORS * POOLED; p += W) {
+        var sum = vec4(0.0);
+        for (var k = 0u; k < DECODER_TEAMS; k++) {
+            sum += pool[k * ROW_VECTORS * POOLED + p];
+        }
+        store_updates(to + pooled_column(p, f), sum);
     }
 }
 #endif

@@ -9,13 +9,14 @@
 
 // g [CHUNK][block_count][BLOCK / 4]
 @group(0) @binding(1) var<storage, read> gates: array<vec4<f32>>;
-// The segment's rows of the decoder, [block_count][BLOCK][ROW].
+// The segment's rows of the decoder, [block_count][BLOCK][ROW]; a block's scales behind its rows.
 #store(2, read) decoder_rows: vec4<u32>
 // The parts' shares, [CHUNK][PARTS][ROW4].
 @group(0) @binding(3) var<storage, read_write> part_updates: array<vec4<f32>>;
 
-// Packed vectors in a row of weights; invocations that share a row; teams of them.
+// Packed vectors in a row of weights, and in a block; invocations that share a row; teams of them.
 const ROW_VECTORS: u32 = ROW4 * 4u / PER_VECTOR;
+const BLOCK_VECTORS: u32 = BLOCK * ROW_VECTORS + SCALE_VECTORS;
 const LANES: u32 = min(ROW_VECTORS, W);
 const TEAMS: u32 = W / LANES;
 
@@ -42,50 +43,68 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let lane = i % LANES;
     let team = i / LANES;
     let to = (t * PARTS + params.part_begin + group.y) * ROW4;
+    var sums: array<vec4<f32>, WEIGHT_FOURS>;
     if (team < TEAMS) {
         for (var v = lane; v < ROW_VECTORS; v += LANES) {
-            var low = vec4(0.0);
-            var high = vec4(0.0);
+            for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                sums[f] = vec4(0.0);
+            }
             for (var word = team; word < words; word += TEAMS) {
                 var bits = open[word];
                 while (bits != 0u) {
                     let n = 32u * word + countTrailingZeros(bits);
                     bits &= bits - 1u;
                     let g = gates[gates_at + n / 4u][n % 4u];
-                    let packed = load_decoder_rows((first_block * BLOCK + n) * ROW_VECTORS + v);
-                    low = add_scaled(low, g, weights_low(packed));
-                    if (F16) {
-                        high = add_scaled(high, g, weights_high(packed));
+                    let packed = load_decoder_rows(row_at(first_block, n) + v);
+                    let factor = g * scale_of(first_block, n);
+                    for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                        sums[f] = add_scaled(sums[f], factor, four_weights(packed, f));
                     }
                 }
             }
             if (TEAMS == 1u) {
-                store_update(to, v, low, high);
-            } else if (F16) {
-                pool[(team * ROW_VECTORS + v) * 2u] = low;
-                pool[(team * ROW_VECTORS + v) * 2u + 1u] = high;
-            } else {
-                pool[team * ROW_VECTORS + v] = low;
+                for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                    part_updates[to + WEIGHT_FOURS * v + f] = sums[f];
+                }
             }
         }
     }
+    // A team covers a row: the invocation has one vector of it.
     if (TEAMS > 1u) {
-        workgroupBarrier();
-        for (var c = i; c < ROW4; c += W) {
-            var sum = vec4(0.0);
-            for (var k = 0u; k < TEAMS; k++) {
-                sum += pool[k * ROW4 + c];
-            }
-            part_updates[to + c] = sum;
+        add_teams(i, to, sums, 0u);
+        if (POOLED < WEIGHT_FOURS) {
+            workgroupBarrier();
+            add_teams(i, to, sums, POOLED);
         }
     }
 }
 
-fn store_update(to: u32, v: u32, low: vec4<f32>, high: vec4<f32>) {
-    if (F16) {
-        part_updates[to + 2u * v] = low;
-        part_updates[to + 2u * v + 1u] = high;
-    } else {
-        part_updates[to + v] = low;
+// The row of the n-th neuron from a block on.
+fn row_at(first_block: u32, n: u32) -> u32 {
+    return (first_block * BLOCK + n) * ROW_VECTORS + (first_block + n / BLOCK) * SCALE_VECTORS;
+}
+
+// That neuron's scale, if it has one.
+fn scale_of(first_block: u32, n: u32) -> f32 {
+    if (SCALED) {
+        let block = first_block + n / BLOCK;
+        let four = load_decoder_rows(block * BLOCK_VECTORS + BLOCK * ROW_VECTORS + n % BLOCK / 4u);
+        return bitcast<f32>(four[n % 4u]);
+    }
+    return 1.0;
+}
+
+// Adds up the teams' sums for the update at `to`; the fours from `f` on take part.
+fn add_teams(i: u32, to: u32, own: array<vec4<f32>, WEIGHT_FOURS>, f: u32) {
+    if (i < TEAMS * LANES) {
+        to_pool(i, own, f);
+    }
+    workgroupBarrier();
+    for (var p = i; p < ROW_VECTORS * POOLED; p += W) {
+        var sum = vec4(0.0);
+        for (var k = 0u; k < TEAMS; k++) {
+            sum += pool[k * ROW_VECTORS * POOLED + p];
+        }
+        part_updates[to + pooled_column(p, f)] = sum;
     }
 }

@@ -13,32 +13,41 @@
 
 // x [CHUNK][ROW4]
 #store(1, read) chunk_residual: vec4<f32>
-// The segment's tiles [block_count][ROW][BLOCK].
+// The segment's tiles [block_count][ROW][BLOCK]; a tile's scales behind it.
 #store(2, read) dense_weights: vec4<u32>
 @group(0) @binding(3) var<storage, read_write> results: array<vec4<f32>>;
 
-// Packed vectors in a line of the tile; vectors that an invocation multiplies; invocations that
-// share a line.
+// Packed vectors in a line of the tile.
 const LINE: u32 = BLOCK / PER_VECTOR;
-const VECTORS: u32 = COLUMNS * 4u / PER_VECTOR;
-const LINE_LANES: u32 = LINE / VECTORS;
+const TILE_VECTORS: u32 = ROW4 * 4u * LINE + SCALE_VECTORS;
+// Fours of a packed vector that an invocation multiplies; invocations that share the vector; such
+// vectors of an invocation; invocations that share a line.
+const TAKEN: u32 = min(COLUMNS, WEIGHT_FOURS);
+const SHARERS: u32 = WEIGHT_FOURS / TAKEN;
+const VECTORS: u32 = COLUMNS / TAKEN;
+const LINE_LANES: u32 = BLOCK / (4u * COLUMNS);
 // Whether all invocations of a workgroup have the same tile of tokens and each load one token's
 // vector.
 const TOGETHER: bool = SHARED >= TILE && LINE_LANES % W == 0u;
 
-// Weights of one line.
-fn line(at: u32) -> array<vec4<f32>, COLUMNS> {
+// Weights of the line at `at`, as far as they are the lane's.
+fn line(at: u32, lane: u32) -> array<vec4<f32>, COLUMNS> {
     var weights: array<vec4<f32>, COLUMNS>;
     for (var v = 0u; v < VECTORS; v++) {
-        let packed = load_dense_weights(at + v * LINE_LANES);
-        if (F16) {
-            weights[2u * v] = weights_low(packed);
-            weights[2u * v + 1u] = weights_high(packed);
-        } else {
-            weights[v] = weights_low(packed);
+        var packed = load_dense_weights(at + lane / SHARERS + v * LINE_LANES);
+        if (SHARERS == 2u) {
+            packed = select(packed, packed.zwxy, lane % 2u == 1u);
+        }
+        for (var f = 0u; f < TAKEN; f++) {
+            weights[TAKEN * v + f] = four_weights(packed, f);
         }
     }
     return weights;
+}
+
+// Column of the block whose sums are the lane's c-th.
+fn column(lane: u32, c: u32) -> u32 {
+    return (lane + c / TAKEN * LINE_LANES) * TAKEN + c % TAKEN;
 }
 
 @compute @workgroup_size(W)
@@ -56,11 +65,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
     for (var d = 0u; d < ROW4; d++) {
-        let at = (group.y * ROW4 + d) * 4u * LINE + lane;
-        var w0 = line(at);
-        var w1 = line(at + LINE);
-        var w2 = line(at + 2u * LINE);
-        var w3 = line(at + 3u * LINE);
+        let at = group.y * TILE_VECTORS + d * 4u * LINE;
+        var w0 = line(at, lane);
+        var w1 = line(at + LINE, lane);
+        var w2 = line(at + 2u * LINE, lane);
+        var w3 = line(at + 3u * LINE, lane);
         var x: vec4<f32>;
         if (TOGETHER) {
             x = load_chunk_residual((tile * TILE + i % TILE) * ROW4 + d);
@@ -80,11 +89,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
     }
+    var scales: array<vec4<f32>, COLUMNS>;
+    if (SCALED) {
+        for (var c = 0u; c < COLUMNS; c++) {
+            let at = group.y * TILE_VECTORS + ROW4 * 4u * LINE + column(lane, c);
+            scales[c] = bitcast<vec4<f32>>(load_dense_weights(at));
+        }
+    }
     for (var t = 0u; t < TILE; t++) {
         for (var c = 0u; c < COLUMNS; c++) {
-            let vector = lane + c / (PER_VECTOR / 4u) * LINE_LANES;
             if (inside) {
-                keep(tile * TILE + t, group.y, vector * (PER_VECTOR / 4u) + c % (PER_VECTOR / 4u), sums[t][c]);
+                let sum = select(sums[t][c], sums[t][c] * scales[c], SCALED);
+                keep(tile * TILE + t, group.y, column(lane, c), sum);
             }
         }
     }

@@ -13,14 +13,9 @@
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) i: u32) {
     let t = group.x;
     if (t < params.tokens) {
-        let row = tokens[t].token * (ROW4 * 4u / PER_VECTOR);
+        let first = tokens[t].token * (ROW4 / EMBEDDING_FOURS);
         for (var c = i; c < ROW4; c += W) {
-            if (F16) {
-                let packed = embedding[row + c / 2u];
-                rows[c] = select(weights_low(packed), weights_high(packed), c % 2u == 1u);
-            } else {
-                rows[c] = weights_low(embedding[row + c]);
-            }
+            rows[c] = unpacked(embedding[first + c / EMBEDDING_FOURS], EMBEDDING_FOURS, c % EMBEDDING_FOURS);
         }
         store_columns(i, 0u, normalized(i, load_columns(i, 0u)));
     }

@@ -4,7 +4,7 @@
 
 // Invocations in a workgroup: a power of two, 8 to 256.
 const W: u32 = 256u;
-// Width of the residual stream, and the same in vec4, padded to a multiple of eight numbers.
+// Width of the residual stream, and the same in vec4, padded to whole packed vectors of weights.
 const D: u32 = 128u;
 const ROW4: u32 = 32u;
 // Neurons (or logits) in a workgroup's block, a power of two, at least 32.
@@ -37,6 +37,10 @@ const PART_BLOCKS: u32 = 4u;
 const PARTS: u32 = 32u;
 // Columns of four numbers in a vector of the state: 1 for floats, 2 and 4 for codes of 16 and 8 bits.
 const PACK: u32 = 1u;
+// vec4 of weights in a packed vector of the block, and of the embedding: 1 of floats, 2 of half
+// floats, 4 of 8-bit codes.
+const WEIGHT_FOURS: u32 = 2u;
+const EMBEDDING_FOURS: u32 = 2u;
 // Bits of the limits of a row's largest magnitude in [1, 2), of their scales and of the scales'
 // reciprocals; see `src/backend/codes.rs`.
 const LIMITS = array<u32, 16>(
@@ -51,8 +55,6 @@ const RECIPROCALS = array<u32, 16>(
     0x42fe0000u, 0x42f33b32u, 0x42e8eb45u, 0x42df0b45u, 0x42d59673u, 0x42cc8843u, 0x42c3dc5cu, 0x42bb8e92u,
     0x42b39ae9u, 0x42abfd8eu, 0x42a4b2d9u, 0x429db748u, 0x42970780u, 0x4290a04cu, 0x428a7e96u, 0x42849f6eu,
 );
-// Weights are half floats, two to a u32; otherwise floats.
-const F16: bool = true;
 // Both neurons of a rotary pair share a frequency.
 const PAIRED: bool = true;
 // Sampling takes the path for large vocabularies for any V; for tests.

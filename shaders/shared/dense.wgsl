@@ -1,5 +1,5 @@
 // A dense product of a tile of weights [ROW][BLOCK] with the vectors of SLOT_TILE slots: each
-// weight is loaded once for all of them.
+// weight is loaded once for all of them. Scales of the tile's outputs multiply the sums.
 //
 // Experiments: `docs/performance/shared.md#shareddense`.
 
@@ -13,8 +13,10 @@
 const LINE: u32 = BLOCK / PER_VECTOR;
 const LINE_LANES: u32 = min(LINE, W);
 const SPLITS: u32 = W / LINE_LANES;
-// Vectors of a line that an invocation takes at once: they share one load of x.
-const LINE_SHARE: u32 = min(LINE / LINE_LANES, max(8u / SLOT_TILE, 1u));
+const TILE_VECTORS: u32 = ROW4 * 4u * LINE + SCALE_VECTORS;
+// Vectors of a line that an invocation takes at once: they share one load of x, and its registers
+// hold their sums.
+const LINE_SHARE: u32 = min(LINE / LINE_LANES, max(8u / SLOT_TILE / max(WEIGHT_FOURS / 2u, 1u), 1u));
 // Adjacent vectors in a run, at most a cache line. Between two runs lie the other invocations'
 // runs.
 const RUN: u32 = min(LINE_SHARE, 4u);
@@ -44,8 +46,7 @@ fn first_of_runs(line: u32) -> array<vec4<u32>, RUNS> {
 // Adds the share of a line whose first vector is at `line`, times the k-th number of each slot's
 // vector.
 fn add_line(
-    low: ptr<function, array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>>,
-    high: ptr<function, array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>>,
+    sums: ptr<function, array<array<array<vec4<f32>, WEIGHT_FOURS>, LINE_SHARE>, SLOT_TILE>>,
     x: array<vec4<f32>, SLOT_TILE>,
     k: u32,
     line: u32,
@@ -57,9 +58,8 @@ fn add_line(
             weights = load_dense_weights(line + share_offset(c));
         }
         for (var s = 0u; s < SLOT_TILE; s++) {
-            (*low)[s][c] = add_scaled((*low)[s][c], x[s][k], weights_low(weights));
-            if (F16) {
-                (*high)[s][c] = add_scaled((*high)[s][c], x[s][k], weights_high(weights));
+            for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                (*sums)[s][c][f] = add_scaled((*sums)[s][c][f], x[s][k], four_weights(weights, f));
             }
         }
     }
@@ -71,13 +71,13 @@ fn dense_product(i: u32, tile: u32) {
     // round.
     for (var round = 0u; round < LINE; round += LINE_SHARE * LINE_LANES) {
         let first = round + i % LINE_LANES * RUN;
-        // Eight sums (four with floats) for each slot and each vector of the invocation's share.
-        var low: array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
-        var high: array<array<vec4<f32>, LINE_SHARE>, SLOT_TILE>;
+        // As many sums as weights for each slot and each vector of the invocation's share.
+        var sums: array<array<array<vec4<f32>, WEIGHT_FOURS>, LINE_SHARE>, SLOT_TILE>;
         for (var s = 0u; s < SLOT_TILE; s++) {
             for (var c = 0u; c < LINE_SHARE; c++) {
-                low[s][c] = vec4(0.0);
-                high[s][c] = vec4(0.0);
+                for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                    sums[s][c][f] = vec4(0.0);
+                }
             }
         }
         for (var base = 0u; base < ROW4; base += SHARED_DEPTH * SPLITS) {
@@ -98,58 +98,72 @@ fn dense_product(i: u32, tile: u32) {
                 if (ROW4 % SPLITS == 0u || d < ROW4) {
                     // Unrolled by hand: a loop would keep the sums in memory. Scattered loads come
                     // first.
-                    let line = (tile * ROW4 + d) * 4u * LINE + first;
+                    let line = tile * TILE_VECTORS + d * 4u * LINE + first;
                     let firsts0 = first_of_runs(line);
                     let firsts1 = first_of_runs(line + LINE);
                     let firsts2 = first_of_runs(line + 2u * LINE);
                     let firsts3 = first_of_runs(line + 3u * LINE);
-                    add_line(&low, &high, x, 0u, line, firsts0);
-                    add_line(&low, &high, x, 1u, line + LINE, firsts1);
-                    add_line(&low, &high, x, 2u, line + 2u * LINE, firsts2);
-                    add_line(&low, &high, x, 3u, line + 3u * LINE, firsts3);
+                    add_line(&sums, x, 0u, line, firsts0);
+                    add_line(&sums, x, 1u, line + LINE, firsts1);
+                    add_line(&sums, x, 2u, line + 2u * LINE, firsts2);
+                    add_line(&sums, x, 3u, line + 3u * LINE, firsts3);
                 }
             }
         }
-        for (var s = 0u; s < SLOT_TILE; s++) {
-            if (SPLITS == 1u) {
-                for (var c = 0u; c < LINE_SHARE; c++) {
-                    store_product(s, first + share_offset(c), low[s][c], high[s][c]);
+        if (SPLITS == 1u) {
+            for (var c = 0u; c < LINE_SHARE; c++) {
+                for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                    let column = (first + share_offset(c)) * WEIGHT_FOURS + f;
+                    let scale = scales_of(tile, column);
+                    for (var s = 0u; s < SLOT_TILE; s++) {
+                        products[s * (BLOCK / 4u) + column] = scaled(sums[s][c][f], scale);
+                    }
                 }
-            } else {
+            }
+        } else {
+            for (var s = 0u; s < SLOT_TILE; s++) {
                 // LINE <= W here: one round. Selected, not indexed by s: compilers do not unroll this
                 // loop, because of its barriers, and would keep the sums in memory.
-                var own_low = low[0][0];
-                var own_high = high[0][0];
+                var own = sums[0][0];
                 for (var t = 1u; t < SLOT_TILE; t++) {
-                    own_low = select(own_low, low[t][0], t == s);
-                    own_high = select(own_high, high[t][0], t == s);
-                }
-                if (F16) {
-                    pool[(split * LINE + first) * 2u] = own_low;
-                    pool[(split * LINE + first) * 2u + 1u] = own_high;
-                } else {
-                    pool[split * LINE + first] = own_low;
-                }
-                workgroupBarrier();
-                for (var p = i; p < BLOCK / 4u; p += W) {
-                    var sum = vec4(0.0);
-                    for (var k = 0u; k < SPLITS; k++) {
-                        sum += pool[k * (BLOCK / 4u) + p];
+                    for (var f = 0u; f < WEIGHT_FOURS; f++) {
+                        own[f] = select(own[f], sums[t][0][f], t == s);
                     }
-                    products[s * (BLOCK / 4u) + p] = sum;
                 }
-                workgroupBarrier();
+                add_splits(i, s, tile, split * LINE + first, own, 0u);
+                if (POOLED < WEIGHT_FOURS) {
+                    add_splits(i, s, tile, split * LINE + first, own, POOLED);
+                }
             }
         }
     }
     workgroupBarrier();
 }
 
-fn store_product(s: u32, v: u32, low: vec4<f32>, high: vec4<f32>) {
-    if (F16) {
-        products[s * (BLOCK / 4u) + 2u * v] = low;
-        products[s * (BLOCK / 4u) + 2u * v + 1u] = high;
-    } else {
-        products[s * (BLOCK / 4u) + v] = low;
+// Adds up what the splits of the tile's depth have for slot s. The invocation's sums are the at-th
+// of all splits' vectors; the fours from `f` on take part.
+fn add_splits(i: u32, s: u32, tile: u32, at: u32, own: array<vec4<f32>, WEIGHT_FOURS>, f: u32) {
+    to_pool(at, own, f);
+    workgroupBarrier();
+    for (var p = i; p < LINE * POOLED; p += W) {
+        var sum = vec4(0.0);
+        for (var k = 0u; k < SPLITS; k++) {
+            sum += pool[k * LINE * POOLED + p];
+        }
+        let column = pooled_column(p, f);
+        products[s * (BLOCK / 4u) + column] = scaled(sum, scales_of(tile, column));
     }
+    workgroupBarrier();
+}
+
+// Scales of the outputs in a column of the tile, if they have any.
+fn scales_of(tile: u32, column: u32) -> vec4<f32> {
+    if (SCALED) {
+        return bitcast<vec4<f32>>(load_dense_weights(tile * TILE_VECTORS + ROW4 * 4u * LINE + column));
+    }
+    return vec4(1.0);
+}
+
+fn scaled(sum: vec4<f32>, scales: vec4<f32>) -> vec4<f32> {
+    return select(sum, sum * scales, SCALED);
 }

@@ -14,14 +14,9 @@ fn start_layer(i: u32, slot: u32, at: u32, local_block: u32) {
     if (token == INPUT_PREVIOUS) {
         token = samplers[slot].token;
     }
-    let per_row = ROW4 * 4u / PER_VECTOR;
+    let first = token * (ROW4 / EMBEDDING_FOURS);
     for (var c = i; c < ROW4; c += W) {
-        if (F16) {
-            let packed = embedding[token * per_row + c / 2u];
-            rows[at + c] = select(weights_low(packed), weights_high(packed), c % 2u == 1u);
-        } else {
-            rows[at + c] = weights_low(embedding[token * per_row + c]);
-        }
+        rows[at + c] = unpacked(embedding[first + c / EMBEDDING_FOURS], EMBEDDING_FOURS, c % EMBEDDING_FOURS);
     }
     store_columns(i, at, normalized(i, load_columns(i, at)));
     keep_residual(i, slot, at, local_block);

@@ -33,18 +33,46 @@ fn pool_sum(column: u32) -> vec4<f32> {
     return sum;
 }
 
-// Weights in one vec4<u32>: eight halves or four floats.
-const PER_VECTOR: u32 = select(4u, 8u, F16);
+// Weights in one vec4<u32>: four floats, eight halves or sixteen 8-bit codes.
+const PER_VECTOR: u32 = 4u * WEIGHT_FOURS;
+// Codes have a scale per neuron, a float. A block's scales lie behind its weights, [BLOCK].
+const SCALED: bool = WEIGHT_FOURS == 4u;
+const SCALE_VECTORS: u32 = select(0u, BLOCK / 4u, SCALED);
 
-fn weights_low(packed: vec4<u32>) -> vec4<f32> {
-    if (F16) {
-        return vec4(unpack2x16float(packed.x), unpack2x16float(packed.y));
+// The f-th four of a packed vector's numbers.
+fn unpacked(packed: vec4<u32>, fours: u32, f: u32) -> vec4<f32> {
+    if (fours == 1u) {
+        return bitcast<vec4<f32>>(packed);
     }
-    return bitcast<vec4<f32>>(packed);
+    if (fours == 2u) {
+        let halves = select(packed.xy, packed.zw, f == 1u);
+        return vec4(unpack2x16float(halves.x), unpack2x16float(halves.y));
+    }
+    return vec4<f32>(unpack4xI8(packed[f]));
 }
 
-fn weights_high(packed: vec4<u32>) -> vec4<f32> {
-    return vec4(unpack2x16float(packed.z), unpack2x16float(packed.w));
+fn four_weights(packed: vec4<u32>, f: u32) -> vec4<f32> {
+    return unpacked(packed, WEIGHT_FOURS, f);
+}
+
+// Fours of each packed vector whose sums teams add up at once: the pool holds no more.
+const POOLED: u32 = min(WEIGHT_FOURS, 2u);
+
+// Puts the invocation's sums for a packed vector into the pool, the fours from `f` on, as the
+// at-th of all teams' vectors.
+fn to_pool(at: u32, sums: array<vec4<f32>, WEIGHT_FOURS>, f: u32) {
+    var own = sums;
+    for (var k = 0u; k < POOLED; k++) {
+        pool[at * POOLED + k] = own[f + k];
+    }
+}
+
+// The column whose sum is the p-th of a team's in the pool, if they are the fours from `f` on.
+fn pooled_column(p: u32, f: u32) -> u32 {
+    if (POOLED == WEIGHT_FOURS) {
+        return p;
+    }
+    return p / POOLED * WEIGHT_FOURS + f + p % POOLED;
 }
 
 // sum + scale v, fused: the result is independent of the compiler's contractions.

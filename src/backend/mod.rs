@@ -143,9 +143,19 @@ impl WeightType {
         }
     }
 
+    /// Bytes of the scale that a neuron's weights have in each of these matrices.
+    pub fn scale_bytes(self) -> usize {
+        if self == Self::I8 { 4 } else { 0 }
+    }
+
+    /// Type of the embedding and the language model head.
+    pub fn tables(self) -> Self {
+        if self == Self::I8 { Self::F16 } else { self }
+    }
+
     /// Bytes of a weight in the embedding and the language model head.
     pub fn table_bytes(self) -> usize {
-        if self == Self::F32 { 4 } else { 2 }
+        self.tables().bytes()
     }
 }
 
@@ -277,14 +287,6 @@ pub enum BackendError {
         device: String,
         /// The driver's message.
         reason: String,
-    },
-    /// The device holds no weights of this type.
-    #[error("{device}: weights of type {weight_type} need the CPU backend")]
-    WeightType {
-        /// The device.
-        device: String,
-        /// The type that was asked for.
-        weight_type: WeightType,
     },
     /// The adapter has no timestamp queries.
     #[error("{device}: cannot time its kernels: the adapter has no timestamp queries")]

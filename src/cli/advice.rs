@@ -32,7 +32,6 @@ pub fn backend(error: &BackendError) -> String {
         BackendError::OutOfMemory { .. } => "; free memory, use fewer sequences, or use --device cpu",
         BackendError::Open { .. } => "; free its memory, update its driver, or use --device cpu",
         BackendError::Lost { .. } => "; start again, or use --device cpu",
-        BackendError::WeightType { .. } => "; use --device cpu, or --weights auto",
         BackendError::NoTimestamps { .. } => "; leave out --profile",
         BackendError::Garbage { .. } | BackendError::Driver { .. } => {
             "; `bdh-gpu verify` checks this device, --device cpu avoids it"

@@ -123,13 +123,13 @@ impl std::str::FromStr for WeightChoice {
 
 impl WeightChoice {
     /// The type that a device holds a model's weights in.
-    fn resolve(self, model: &Model, on_cpu: bool) -> WeightType {
+    fn resolve(self, model: &Model) -> WeightType {
         let w = &model.weights;
         let exact =
             || [&w.encoder, &w.encoder_v, &w.decoder, &w.lm_head, &w.embed].iter().all(|t| t.fits_f16_exactly());
         match self {
             // Codes that the model came with.
-            Self::Auto if w.encoder.dtype() == Dtype::I8 && on_cpu => WeightType::I8,
+            Self::Auto if w.encoder.dtype() == Dtype::I8 => WeightType::I8,
             Self::F32 => WeightType::F32,
             Self::F16 => WeightType::F16,
             Self::Int8 => WeightType::I8,
@@ -193,11 +193,11 @@ impl Bdh {
         let threads = *threads;
         let gpu = |choice| {
             let gpu_options = GpuOptions { state: *state, ..GpuOptions::default() };
-            let gpu = GpuBackend::with_options(&model, weights.resolve(&model, false), &choice, gpu_options)?;
+            let gpu = GpuBackend::with_options(&model, weights.resolve(&model), &choice, gpu_options)?;
             Ok::<Arc<dyn Backend>, BackendError>(Arc::new(gpu))
         };
         let cpu = || -> Result<Arc<dyn Backend>, BackendError> {
-            let weight_type = weights.resolve(&model, true);
+            let weight_type = weights.resolve(&model);
             Ok(Arc::new(CpuBackend::new(&model, weight_type, threads)?.with_state(*state)))
         };
         let mut fallback = None;

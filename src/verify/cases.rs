@@ -43,8 +43,8 @@ pub struct Suite {
 /// All shapes. Work is divided into blocks of 32 to 256 neurons and of as many tokens, a power of two;
 /// so sizes stand one pair of neurons, or one token, below and above these, and far from any of them.
 pub fn suites() -> Vec<Suite> {
-    use WeightType::{F16, F32};
-    let exact = [
+    use WeightType::{F16, F32, I8};
+    let shapes = [
         // D, H, N, V, weights, sequences
         (24, 3, 40, 97, F32, 3),
         (24, 3, 40, 97, F16, 1),
@@ -64,6 +64,12 @@ pub fn suites() -> Vec<Suite> {
         (128, 2, 514, 513, F16, 3),
         (12, 2, 128, 4096, F32, 1),
         (256, 4, 512, 1025, F16, 1),
+        (24, 3, 40, 97, I8, 1),
+        (10, 2, 6, 5, I8, 3),
+        (31, 2, 66, 65, I8, 5),
+        (64, 1, 256, 256, I8, 2),
+        (128, 2, 514, 513, I8, 3),
+        (256, 4, 512, 300, I8, 1),
     ];
     let suite = |(index, &(width, heads, neurons, vocab, weights, slots)): (usize, &(_, _, _, _, _, _))| Suite {
         width,
@@ -76,7 +82,7 @@ pub fn suites() -> Vec<Suite> {
         trained_freqs: index % 4 == 1,
         each_density: index < 2 || width == 256,
     };
-    exact.iter().enumerate().map(suite).collect()
+    shapes.iter().enumerate().map(suite).collect()
 }
 
 /// Shapes whose states are codes. Rows of 8-bit codes are padded to sixteen numbers, those of 16-bit
@@ -111,7 +117,7 @@ pub fn coded_suites() -> Vec<Suite> {
 
 /// The shapes of [`suites`] and [`coded_suites`] that the kernels of a chunk run on.
 pub fn prefill_suites() -> Vec<Suite> {
-    let chosen = [0, 1, 3, 8, 9, 11, 13, 15, 17];
+    let chosen = [0, 1, 3, 8, 9, 11, 13, 15, 17, 18, 19, 20, 22, 23];
     let exact = suites().into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, suite)| suite);
     exact.chain(coded_suites()).map(|suite| Suite { slots: 1, ..suite }).collect()
 }
@@ -119,7 +125,7 @@ pub fn prefill_suites() -> Vec<Suite> {
 /// The shapes of [`suites`] and [`coded_suites`] that the kernels of the beam search run on, with as many beams as sequences:
 /// the same code divides their work, so that a few will do.
 pub fn beam_suites() -> Vec<Suite> {
-    let chosen = [0, 3, 6, 9, 15, 16];
+    let chosen = [0, 3, 6, 9, 15, 16, 19, 20, 22];
     let exact = suites().into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, suite)| suite);
     exact.chain(coded_suites().into_iter().step_by(2)).collect()
 }
@@ -155,8 +161,14 @@ impl Bench {
         for (line, d) in encoder.chunks_exact_mut(neurons).zip((0..width).cycle()) {
             line.iter_mut().for_each(|w| *w += direction(d, width));
         }
+        let columns = [heads, width, neurons];
         if suite.weights == WeightType::F16 {
             encoder.iter_mut().for_each(|w| *w = f16::from_f32(*w).to_f32());
+        }
+        let mut held = Tensor::from_f32(&columns, encoder.clone());
+        if suite.weights == WeightType::I8 {
+            held = held.to_int8();
+            encoder = held.to_vec();
         }
         // Any model of these sizes; its weights are replaced by those that the inputs are made for.
         let mut model = Model::synthetic(&SyntheticSpec {
@@ -168,8 +180,7 @@ impl Bench {
             density: 0.5,
             seed: 1,
         });
-        let columns = [heads, width, neurons];
-        model.weights.encoder = Tensor::from_f32(&columns, encoder.clone());
+        model.weights.encoder = held;
         model.weights.encoder_v = Tensor::from_f32(&columns, random.normals(heads * width * neurons, unit));
         let decoder = random.normals(heads * neurons * width, 1.0);
         model.weights.decoder = Tensor::from_f32(&[heads * neurons, width], decoder);

@@ -37,7 +37,7 @@ use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, Phase, kernel_names};
 use crate::backend::{Backend, BackendError, StateType, WeightType};
 use crate::generation::DeviceChoice;
-use crate::model::{Model, ModelError};
+use crate::model::{Dtype, Model, ModelError};
 use cases::Bench;
 use compare::Comparison;
 
@@ -165,9 +165,13 @@ fn embedded_model() -> Result<Model, VerifyError> {
     Err(VerifyError::NoModel)
 }
 
-/// How a model's weights are held unless a user says otherwise: f16 where that changes none of them.
+/// How a model's weights are held unless a user says otherwise: the codes that it came with, or f16 where
+/// that changes none of them.
 fn weight_type(model: &Model) -> WeightType {
     let w = &model.weights;
+    if w.encoder.dtype() == Dtype::I8 {
+        return WeightType::I8;
+    }
     let exact = [&w.encoder, &w.encoder_v, &w.decoder, &w.lm_head, &w.embed].iter().all(|t| t.fits_f16_exactly());
     if exact { WeightType::F16 } else { WeightType::F32 }
 }

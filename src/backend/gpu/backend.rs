@@ -80,9 +80,9 @@ impl GpuBackend {
         let layout = Layout::new(&model.config, weight_type, options.state, allowance, options.workgroup)?;
         let rotary = Rotary::new(&model.weights.freqs);
         let weights = match weight_type {
-            WeightType::F32 => Weights::upload::<f32>(model, &rotary, &gpu, &layout)?,
-            WeightType::F16 => Weights::upload::<u16>(model, &rotary, &gpu, &layout)?,
-            WeightType::I8 => return Err(BackendError::WeightType { device: gpu.info.name.clone(), weight_type }),
+            WeightType::F32 => Weights::upload::<f32, f32>(model, &rotary, &gpu, &layout)?,
+            WeightType::F16 => Weights::upload::<u16, u16>(model, &rotary, &gpu, &layout)?,
+            WeightType::I8 => Weights::upload::<i8, u16>(model, &rotary, &gpu, &layout)?,
         };
         // Flush now, so upload errors surface here.
         gpu.wait(gpu.queue.submit([]))?;

@@ -1,8 +1,8 @@
 //! The cost of a dispatch, for `bench --predict`: the bytes of all its workgroups, and the chain of
 //! dependent loads and barriers in one of them. A kernel's host file states its own cost.
 
-use super::layout::Layout;
-use crate::backend::WeightType;
+use super::kernel::{Block, neuron_block};
+use super::layout::{Layout, per_vector};
 use crate::backend::profile::Density;
 
 /// One dispatch of a decode step.
@@ -115,22 +115,20 @@ impl Dispatch<'_> {
         (team, self.invocations / team, vectors.div_ceil(team).min(8 / self.layout.pack()))
     }
 
-    /// Bytes of a row of weights.
-    pub fn weight_row_bytes(&self) -> f64 {
-        (16 * self.weight_vectors()) as f64
+    /// Bytes of a block of weights and their scales.
+    pub fn block_bytes(&self, block: Block) -> f64 {
+        let row = self.layout.geometry.row * block.weights.bytes();
+        (block.outputs * (row + block.weights.scale_bytes())) as f64
     }
 
-    /// Vectors of 16 bytes in a row of weights.
+    /// Bytes of a token's row of the embedding.
+    pub fn embedding_row_bytes(&self) -> f64 {
+        (self.layout.geometry.row * self.layout.weight_type.table_bytes()) as f64
+    }
+
+    /// Vectors of 16 bytes in a neuron's row of weights.
     pub fn weight_vectors(&self) -> usize {
-        self.layout.geometry.row / self.per_vector()
-    }
-
-    /// Weights in a vector of 16 bytes.
-    pub fn per_vector(&self) -> usize {
-        match self.layout.weight_type {
-            WeightType::F32 => 4,
-            WeightType::F16 | WeightType::I8 => 8,
-        }
+        self.layout.geometry.row / per_vector(neuron_block(self.layout).weights)
     }
 
     /// Invocations that share a row of floats, and such teams in a workgroup: `ROW_TEAM` and

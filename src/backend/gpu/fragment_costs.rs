@@ -1,6 +1,8 @@
 //! Costs of what kernels import from `shaders/shared/`, on hardware.
 
 use super::cost::{Access, Cost, Dispatch, rounds};
+use super::kernel::Block;
+use super::layout::per_vector;
 use crate::backend::memory::WINDOW;
 
 /// Vectors that an invocation of `shared/gather.wgsl` has in flight.
@@ -34,20 +36,26 @@ pub(super) fn finish_residual(d: &Dispatch, slots: f64, groups: f64) -> Cost {
         .barriers(2.0 * f64::from(NORM_BARRIERS) * d.slots_of(1))
 }
 
-/// A dense product with `blocks` blocks of `block` outputs, for `tiles` tiles of slots
-/// (`shared/dense.wgsl`).
-pub(super) fn dense(d: &Dispatch, what: &'static str, cost: Cost, block: usize) -> Cost {
+/// Times that teams put their sums into the pool: it holds eight for each packed vector
+/// (`POOLED` of `shared/vectors.wgsl`).
+pub(super) fn poolings(block: Block) -> f64 {
+    per_vector(block.weights).div_ceil(8) as f64
+}
+
+/// A dense product with `block`s, for tiles of slots (`shared/dense.wgsl`).
+pub(super) fn dense(d: &Dispatch, what: &'static str, cost: Cost, block: Block) -> Cost {
     let [tiles, blocks, _] = d.workgroups.map(f64::from);
-    let line = block / d.per_vector();
+    let per_vector = per_vector(block.weights);
+    let line = block.outputs / per_vector;
     let lanes = line.min(d.invocations);
     let splits = d.invocations / lanes;
-    let share = (line / lanes).min((8 / d.tile).max(1));
-    let of_a_block = block as f64 * d.weight_row_bytes();
+    let share = (line / lanes).min((8 / d.tile / (per_vector / 8).max(1)).max(1));
+    let of_a_block = d.block_bytes(block);
     // Workgroups of one block run side by side: all but the first find its weights in a cache.
     let weights = Access::memory(what, blocks * of_a_block)
         .repeated((tiles - 1.0) * blocks * of_a_block, of_a_block)
         .rounds((line / (share * lanes) * d.columns().div_ceil(splits)) as f64);
-    cost.access(weights).barriers(if splits == 1 { 2.0 } else { 2.0 + 2.0 * d.tile as f64 })
+    cost.access(weights).barriers(if splits == 1 { 2.0 } else { 2.0 + 2.0 * d.tile as f64 * poolings(block) })
 }
 
 /// A share of the window settles into the state, for `slot_blocks` blocks

@@ -2,7 +2,7 @@
 
 use super::assemble::{self, Text, Variant};
 use super::cost::{Cost, Dispatch};
-use super::layout::Layout;
+use super::layout::{Layout, per_vector};
 use crate::backend::memory::WINDOW;
 use crate::backend::{WeightType, codes};
 use std::fmt::Write as _;
@@ -28,8 +28,8 @@ pub(super) struct Kernel {
     pub shader: &'static str,
     /// Invocations in a workgroup.
     pub workgroup: fn(&Layout) -> u32,
-    /// Neurons, or logits, in a block.
-    pub block: fn(&Layout) -> usize,
+    /// A block of the kernel's weights.
+    pub block: fn(&Layout) -> Block,
     /// Whether a workgroup serves a tile of slots.
     pub tiled: bool,
     /// Bindings whose offset every dispatch gives, in the order of their indices.
@@ -37,6 +37,15 @@ pub(super) struct Kernel {
     pub canary: Canary,
     /// The cost of a dispatch; `None` for phases that `bench --predict` leaves out.
     pub cost: Option<fn(&Dispatch) -> Cost>,
+}
+
+/// A block of weights: whatever belongs to some neurons, or to some logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Neurons, or logits.
+    pub outputs: usize,
+    /// Type of their weights.
+    pub weights: WeightType,
 }
 
 /// A small, plausible fault: `verify` must notice the kernel that has it.
@@ -53,14 +62,14 @@ pub(super) fn usual_workgroup(layout: &Layout) -> u32 {
     layout.workgroup
 }
 
-/// Neurons in a block.
-pub(super) fn neuron_block(layout: &Layout) -> usize {
-    layout.geometry.block
+/// A block of neurons.
+pub(super) fn neuron_block(layout: &Layout) -> Block {
+    Block { outputs: layout.geometry.block, weights: layout.weight_type }
 }
 
-/// Logits in a block.
-pub(super) fn vocab_block(layout: &Layout) -> usize {
-    layout.vocab_block
+/// A block of logits.
+pub(super) fn vocab_block(layout: &Layout) -> Block {
+    Block { outputs: layout.vocab_block, weights: layout.weight_type.tables() }
 }
 
 /// Compile options.
@@ -110,11 +119,13 @@ impl Kernel {
     /// The text that replaces `shaders/shared/constants.wgsl`.
     fn constants(&self, layout: &Layout, slot_tile: usize, options: &CompileOptions) -> String {
         let (g, chunk) = (&layout.geometry, &layout.chunk);
+        let block = (self.block)(layout);
+        let fours = |weights| per_vector(weights) / 4;
         let numbers = [
             ("W", (self.workgroup)(layout) as usize),
             ("D", g.width),
             ("ROW4", g.row / 4),
-            ("BLOCK", (self.block)(layout)),
+            ("BLOCK", block.outputs),
             ("BLOCKS_PER_HEAD", g.blocks_per_head),
             ("BLOCKS", g.blocks()),
             ("WINDOW", WINDOW),
@@ -132,9 +143,10 @@ impl Kernel {
             ("PART_BLOCKS", chunk.part_blocks),
             ("PARTS", chunk.all_parts()),
             ("PACK", layout.pack()),
+            ("WEIGHT_FOURS", fours(block.weights)),
+            ("EMBEDDING_FOURS", fours(layout.weight_type.tables())),
         ];
-        let flags =
-            [("F16", layout.weight_type == WeightType::F16), ("PAIRED", options.paired), ("FORCE_LARGE", false)];
+        let flags = [("PAIRED", options.paired), ("FORCE_LARGE", false)];
         let mut text = String::new();
         for (name, value) in numbers {
             // Writing to a String cannot fail.

@@ -12,10 +12,14 @@ use crate::backend::{BackendError, StateType, WeightType};
 use crate::model::Config;
 use std::ops::Range;
 
+/// Rows are padded to a multiple of this at least: one load takes eight half floats.
+const LANE: usize = 8;
 /// Most neurons in a block.
 const LARGEST_BLOCK: usize = 256;
 /// The same on a software adapter, if workgroup memory allows it.
 const LARGEST_SOFTWARE_BLOCK: usize = 1024;
+/// Most invocations that share a row of encoder_v on hardware.
+const ROW_LANES: usize = 16;
 /// Fewest neurons in a block: two lines of half floats for a subgroup.
 const SMALLEST_BLOCK: usize = 32;
 /// Invocations per workgroup of a software adapter: one subgroup of llvmpipe. Data that all of them
@@ -37,8 +41,9 @@ const SOFTWARE_VOCAB: usize = 4096;
 pub(super) const RECENT_ROWS: usize = 2 * WINDOW;
 /// Most sequences that share one pass over a tile of weights in a batch.
 const SLOT_TILE: usize = 8;
-/// The same on a software adapter: its registers hold no more sums.
-const SOFTWARE_SLOT_TILE: usize = 4;
+/// The same on a software adapter, or with 8-bit weights, of which a load brings sixteen: registers
+/// hold no more sums.
+const SMALL_SLOT_TILE: usize = 4;
 
 /// The layout of a model on an adapter.
 #[derive(Clone, Debug)]
@@ -76,7 +81,7 @@ impl Layout {
         allowance: Allowance,
         workgroup: Option<u32>,
     ) -> Result<Self, BackendError> {
-        let lane = lane(state_type);
+        let lane = lane(weight_type, state_type);
         let vocab_block = vocab_block(config, &allowance);
         let team_rows = team_rows(&allowance);
         let most = 1 << allowance.invocations.min(256).ilog2();
@@ -92,7 +97,7 @@ impl Layout {
             "bytes in one binding for a block of neurons",
         )?;
         let vocab_blocks = config.vocab_size.div_ceil(vocab_block);
-        let element = element_bytes(weight_type);
+        let element = weight_type.table_bytes() as u64;
         let lm_head_segments = split(
             vocab_blocks,
             row_bytes(vocab_block, element),
@@ -101,7 +106,7 @@ impl Layout {
             "bytes in one binding for a part of the LM head",
         )?;
         check_vocabulary(config, &allowance, row_bytes(config.vocab_size, element), most)?;
-        let row_lanes = if allowance.software { 8 } else { 16.min(workgroup) };
+        let row_lanes = row_lanes(weight_type, &geometry, &allowance).min(workgroup);
         let mut layout = Self {
             images: allowance.images,
             subgroup: allowance.subgroup,
@@ -204,7 +209,8 @@ impl Layout {
             memory(&self.geometry, self.vocab_block, self.workgroup, self.team_rows, tile)
                 <= self.allowance.workgroup_memory
         };
-        let most = if self.allowance.software { SOFTWARE_SLOT_TILE } else { SLOT_TILE };
+        let small = self.allowance.software || self.weight_type == WeightType::I8;
+        let most = if small { SMALL_SLOT_TILE } else { SLOT_TILE };
         [8, 4, 2, 1].into_iter().find(|&tile| tile <= most && tile < 2 * slots && fits(tile)).unwrap_or(1)
     }
 
@@ -255,6 +261,28 @@ impl Layout {
 fn vocab_block(config: &Config, allowance: &Allowance) -> usize {
     let wanted = if allowance.software { LARGEST_BLOCK } else { (config.vocab_size / 64).next_power_of_two() };
     wanted.min(config.vocab_size.next_power_of_two()).clamp(SMALLEST_BLOCK, LARGEST_BLOCK)
+}
+
+/// Weights in a vector of 16 bytes.
+pub(super) fn per_vector(weights: WeightType) -> usize {
+    16 / weights.bytes()
+}
+
+/// Numbers of which rows hold a multiple: whole vectors of weights, and of the state.
+fn lane(weights: WeightType, state: StateType) -> usize {
+    LANE.max(per_vector(weights)).max(16 / state.bytes())
+}
+
+/// Invocations that share a row of encoder_v. Rows of 8-bit weights may have fewer vectors than
+/// that.
+fn row_lanes(weights: WeightType, geometry: &Geometry, allowance: &Allowance) -> u32 {
+    let vectors = (geometry.row / per_vector(weights)).next_power_of_two();
+    let lanes = match (allowance.software, weights) {
+        (true, _) => 8,
+        (false, WeightType::I8) => vectors.clamp(ROW_LANES / 4, ROW_LANES),
+        (false, _) => ROW_LANES,
+    };
+    lanes as u32
 }
 
 /// Rows of encoder_v that a team takes at once.
@@ -340,12 +368,6 @@ fn largest_software_block(config: &Config) -> usize {
     if block > LARGEST_BLOCK && padded(block) > padded(block / 2) { block / 2 } else { block }
 }
 
-/// Rows are padded to a multiple of this: one load takes eight half floats, or sixteen codes of
-/// eight bits.
-fn lane(state_type: StateType) -> usize {
-    if state_type == StateType::I8 { 16 } else { 8 }
-}
-
 /// Bytes of one block's rows of the state, their scales, and its part of the window.
 fn block_bytes(g: &Geometry, state_type: StateType) -> u64 {
     (g.block * (g.row * state_type.bytes() + 4 * state_type.scales() + WINDOW * 4)) as u64
@@ -354,13 +376,6 @@ fn block_bytes(g: &Geometry, state_type: StateType) -> u64 {
 /// Bytes of the residuals of one slot's window, and of the index of the row written last.
 fn recent_bytes(g: &Geometry) -> u64 {
     (RECENT_ROWS * g.row * 4 + 16) as u64
-}
-
-fn element_bytes(weight_type: WeightType) -> u64 {
-    match weight_type {
-        WeightType::F32 => 4,
-        WeightType::F16 | WeightType::I8 => 2,
-    }
 }
 
 /// Workgroup memory of the most demanding kernel, in bytes; see the `var<workgroup>` of `shaders/`.

@@ -109,11 +109,12 @@ fn assembled(
 }
 
 /// Types of weights and states. Every kernel depends on one of them at most.
-const TYPES: [(WeightType, StateType); 4] = [
+const TYPES: [(WeightType, StateType); 5] = [
     (WeightType::F32, StateType::F32),
     (WeightType::F16, StateType::F32),
     (WeightType::F32, StateType::I16),
     (WeightType::F16, StateType::I8),
+    (WeightType::I8, StateType::F32),
 ];
 
 /// Every kernel × adapter × shape × types × one or eight sequences.
@@ -140,6 +141,8 @@ fn telling() -> impl Iterator<Item = Shader> {
         (0, 1, 3, 1),
         (2, 0, 2, 1),
         (2, 1, 3, 1),
+        (0, 1, 4, 8),
+        (2, 1, 4, 1),
     ];
     let both = |(adapter, shape, types, sequences): (usize, usize, usize, usize)| {
         assembled(&ADAPTERS[adapter], SHAPES[shape], TYPES[types], sequences, shape == 1)

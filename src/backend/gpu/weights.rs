@@ -3,9 +3,10 @@
 use super::device::Gpu;
 use super::layout::Layout;
 use super::store::Store;
-use crate::backend::BackendError;
 use crate::backend::pack::{self, Element, Scales};
-use crate::model::{Model, rotary::Rotary};
+use crate::backend::{BackendError, WeightType};
+use crate::model::{Model, Tensor, rotary::Rotary};
+use std::ops::Range;
 
 /// Weights and tables on the device.
 pub(super) struct Weights {
@@ -22,8 +23,40 @@ pub(super) struct Weights {
     pub tables: wgpu::Buffer,
 }
 
+/// A matrix of numbers of type `E`, packed for a device.
+struct Packed<E> {
+    what: &'static str,
+    /// Blocks of so many outputs or rows.
+    block: usize,
+    /// Numbers of an output or row.
+    row: usize,
+    numbers: Vec<E>,
+    /// Weight / code of every output or row; empty if numbers are weights.
+    scales: Vec<f32>,
+}
+
+impl<E: bytemuck::Pod> Packed<E> {
+    /// Puts the blocks of each segment into a store. A block's scales lie behind its weights.
+    fn upload(&self, gpu: &Gpu, segments: &[Range<usize>], images: bool) -> Result<Vec<Store>, BackendError> {
+        let part = |segment: &Range<usize>| {
+            let outputs = segment.start * self.block..segment.end * self.block;
+            let numbers: &[u8] = bytemuck::cast_slice(&self.numbers[outputs.start * self.row..outputs.end * self.row]);
+            if self.scales.is_empty() {
+                return Store::weights(gpu, self.what, numbers, images);
+            }
+            let scales: &[u8] = bytemuck::cast_slice(&self.scales[outputs]);
+            let (of_numbers, of_scales) = (numbers.len() / segment.len(), scales.len() / segment.len());
+            let blocks = numbers.chunks_exact(of_numbers).zip(scales.chunks_exact(of_scales));
+            let both: Vec<u8> = blocks.flat_map(|(numbers, scales)| [numbers, scales].concat()).collect();
+            Store::weights(gpu, self.what, &both, images)
+        };
+        segments.iter().map(part).collect()
+    }
+}
+
 impl Weights {
-    pub fn upload<E: Element + bytemuck::Pod>(
+    /// Uploads a model with neurons' weights of type `N`, and the tables' of type `T`.
+    pub fn upload<N: Element + bytemuck::Pod, T: Element + bytemuck::Pod>(
         model: &Model,
         rotary: &Rotary,
         gpu: &Gpu,
@@ -31,50 +64,43 @@ impl Weights {
     ) -> Result<Self, BackendError> {
         let (g, w) = (&layout.geometry, &model.weights);
         let padded = g.padded_neurons();
-        let block = g.block * g.row;
-        let split = |what, packed: Vec<E>| -> Result<Vec<_>, BackendError> {
-            let part = |s: &std::ops::Range<usize>| bytemuck::cast_slice(&packed[s.start * block..s.end * block]);
-            layout.segments.iter().map(|segment| Store::weights(gpu, what, part(segment), layout.images)).collect()
+        let none = &Scales::default();
+        let matrix = |what, tensor: &Tensor, pack: &dyn Fn(&Scales) -> Vec<N>| {
+            let scaled = layout.weight_type == WeightType::I8;
+            let scales = if scaled { Scales::of(tensor, g.heads, padded) } else { Scales::default() };
+            let numbers = pack(&scales);
+            let packed = Packed { what, block: g.block, row: g.row, numbers, scales: scales.scales };
+            packed.upload(gpu, &layout.segments, layout.images)
         };
-        let lm_head = pack::tiles::<E>(
-            g.lm_head_of(&w.lm_head),
-            &Scales::default(),
-            g.row,
-            layout.padded_vocab(),
-            layout.vocab_block,
-        );
-        let lm_head_block = layout.vocab_block * g.row;
-        let lm_head_part =
-            |s: &std::ops::Range<usize>| bytemuck::cast_slice(&lm_head[s.start * lm_head_block..s.end * lm_head_block]);
+        let vocab_block = layout.vocab_block;
+        let lm_head = Packed {
+            what: "the LM head",
+            block: vocab_block,
+            row: g.row,
+            numbers: pack::tiles::<T>(g.lm_head_of(&w.lm_head), none, g.row, layout.padded_vocab(), vocab_block),
+            scales: Vec::new(),
+        };
         let mut turns: Vec<[u32; 2]> =
             rotary.turns().iter().map(|&turns| [turns as u32, (turns >> 32) as u32]).collect();
         turns.resize(padded, [0, 0]);
-        let embed = pack::rows::<E>(&w.embed, &Scales::default(), 1, g.vocab, g.width, g.vocab, g.row);
+        let embed = pack::rows::<T>(&w.embed, none, 1, g.vocab, g.width, g.vocab, g.row);
         let tables = gpu.buffer(
             "the sampling tables",
             4 * crate::sampling::TABLE_LEN as u64,
             wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
         )?;
         gpu.upload(&tables, 0, bytemuck::cast_slice(crate::sampling::tables().as_slice()))?;
+        let [encoder, encoder_v] = [g.heads_of(&w.encoder), g.heads_of(&w.encoder_v)];
         Ok(Self {
             embed: gpu.filled("the embedding", bytemuck::cast_slice(&embed))?,
-            encoder: split(
-                "the encoder",
-                pack::tiles(g.heads_of(&w.encoder), &Scales::default(), g.row, padded, g.block),
-            )?,
-            encoder_v: split(
-                "encoder_v",
-                pack::columns_as_rows(g.heads_of(&w.encoder_v), &Scales::default(), padded, g.row),
-            )?,
-            decoder: split(
-                "the decoder",
-                pack::rows(&w.decoder, &Scales::default(), g.heads, g.neurons, g.width, padded, g.row),
-            )?,
-            lm_head: layout
-                .lm_head_segments
-                .iter()
-                .map(|segment| Store::weights(gpu, "the LM head", lm_head_part(segment), layout.images))
-                .collect::<Result<_, _>>()?,
+            encoder: matrix("the encoder", &w.encoder, &|scales| pack::tiles(encoder, scales, g.row, padded, g.block))?,
+            encoder_v: matrix("encoder_v", &w.encoder_v, &|scales| {
+                pack::columns_as_rows(encoder_v, scales, padded, g.row)
+            })?,
+            decoder: matrix("the decoder", &w.decoder, &|scales| {
+                pack::rows(&w.decoder, scales, g.heads, g.neurons, g.width, padded, g.row)
+            })?,
+            lm_head: lm_head.upload(gpu, &layout.lm_head_segments, layout.images)?,
             turns: gpu.filled("the rotary frequencies", bytemuck::cast_slice(&turns))?,
             tables,
         })

@@ -32,7 +32,7 @@ pub static KERNEL: Kernel = Kernel {
 fn cost(d: &Dispatch) -> Cost {
     let [tiles, blocks, _] = d.workgroups;
     let (slots, of_a_group) = (d.slots_of(tiles), d.slots_of(1));
-    let row = slots * d.weight_row_bytes();
+    let row = slots * d.embedding_row_bytes();
     let embedding = Access::memory("embedding", row).repeated(row * f64::from(blocks), row).rounds(2.0 * of_a_group);
     let start = Cost::default().access(embedding).barriers(of_a_group * f64::from(NORM_BARRIERS));
     encode::cost_from(d, start)

@@ -6,7 +6,7 @@ use crate::backend::BackendError;
 use crate::backend::gpu::activations::Activations;
 use crate::backend::gpu::binding::Resource;
 use crate::backend::gpu::cost::{Access, Cost, Dispatch, rounds, share_of_any};
-use crate::backend::gpu::fragment_costs::{COMPACT_BARRIERS, NORM_BARRIERS, gather};
+use crate::backend::gpu::fragment_costs::{COMPACT_BARRIERS, NORM_BARRIERS, gather, poolings};
 use crate::backend::gpu::groups::Binder;
 use crate::backend::gpu::kernel::{Canary, Kernel, Phase, neuron_block, usual_workgroup};
 use crate::backend::gpu::layout::Layout;
@@ -40,7 +40,7 @@ fn cost(d: &Dispatch) -> Cost {
 pub fn cost_from(d: &Dispatch, start: Cost) -> Cost {
     let g = &d.layout.geometry;
     let [slots, blocks, _] = d.workgroups.map(f64::from);
-    let of_a_block = g.block as f64 * d.weight_row_bytes();
+    let of_a_block = d.block_bytes(neuron_block(d.layout));
     // Slots share rows; workgroups of one block run side by side.
     let rows = |what, of_one: f64| {
         let of_any = share_of_any(of_one, slots);
@@ -63,7 +63,7 @@ pub fn cost_from(d: &Dispatch, start: Cost) -> Cost {
         .access(rows("encoder_v", d.density.u).rounds(gate_rounds * vectors.div_ceil(lanes) as f64))
         .access(rows("decoder", d.density.g).rounds(stripes * rounds(d.density.g * g.block as f64, at_once)))
         .access(Access::cached("updates", partials, 0.0).rounds(1.0))
-        .barriers(2.0 * gate_rounds + 2.0)
+        .barriers(2.0 * gate_rounds + 2.0 * poolings(neuron_block(d.layout)))
 }
 
 /// Binds the kernel.

@@ -19,7 +19,7 @@ pub static KERNEL: Kernel = Kernel {
     block: neuron_block,
     tiled: false,
     dynamic: &[],
-    canary: Canary { right: "u * relu(vec4(sums[t][n])).x", wrong: "u * vec4(sums[t][n]).x" },
+    canary: Canary { right: "u * relu(vec4(sum)).x", wrong: "u * vec4(sum).x" },
     cost: None,
 };
 
