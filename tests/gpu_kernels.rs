@@ -107,8 +107,8 @@ fn models_in_8_bits_agree_with_the_cpu() {
         }
     })
     .unwrap();
-    // A block of neurons to a segment; and what graphics cards run, from a model that is rounded as it is packed.
-    let options = GpuOptions { max_binding: Some(1 << 17), hardware_layout: true, ..GpuOptions::default() };
+    // Some blocks of neurons to a segment; and what graphics cards run, of a model that is rounded as it is packed.
+    let options = GpuOptions { max_binding: Some(1 << 19), hardware_layout: true, ..GpuOptions::default() };
     let hardware = GpuOptions { hardware_layout: true, ..GpuOptions::default() };
     for (model, options) in [(&model, options), (&common::model(SMALL), hardware)] {
         let device = gpu::backend(model, WeightType::I8, options);

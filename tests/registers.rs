@@ -113,7 +113,15 @@ fn all_rows() -> Vec<Row> {
     // Long enough to be prefilled.
     let prompt = "To be, or not to be: that is the question. ".repeat(4);
     let generate = ["generate", "--device", "gpu", "--model", path(&model), "--prompt", &prompt];
-    let beams = pipelines(&[&generate[..], &["--num-beams", "2", "--max-new-tokens", "8"]].concat());
+    let several = ["--num-beams", "2", "--max-new-tokens", "8"];
+    let beams = pipelines(&[&generate[..], &several].concat());
+    // Kernels of smaller numbers.
+    let types = |state: &'static str, weights: &'static str| ["--state", state, "--weights", weights];
+    let small = [("i16", types("i16", "f16")), ("8 bits", types("i8", "int8"))].map(|(name, types)| {
+        let mut rows = pipelines(&[&bench[..], &["--prompt-tokens", "64"], &types].concat());
+        rows.extend(pipelines(&[&generate[..], &several, &types].concat()));
+        (name, rows)
+    });
     // Whatever the benchmark did not come to.
     for row in pipelines(&[&generate[..], &["--max-new-tokens", "8"]].concat()) {
         if !alone.iter().any(|other| other.kernel == row.kernel) {
@@ -121,7 +129,7 @@ fn all_rows() -> Vec<Row> {
         }
     }
     let mut rows = alone;
-    for (run, pipelines) in [("batch of 8", batch), ("2 beams", beams)] {
+    for (run, pipelines) in [("batch of 8", batch), ("2 beams", beams)].into_iter().chain(small) {
         for row in pipelines {
             if rows.contains(&row) {
                 continue;
