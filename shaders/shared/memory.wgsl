@@ -31,7 +31,13 @@ fn load_floats(at: u32) -> vec4<f32> {
 // The p-th column of a vector of a row, as codes: numbers divided by the row's scale.
 fn state_column(packed: vec4<u32>, p: u32) -> vec4<f32> {
     if (PACK == 4u) {
+#ifdef SUBGROUP
+        // Shifts instead of extracted fields: llvmpipe unrolls only short loops.
+        let word = bitcast<i32>(packed[p]);
+        return vec4<f32>(vec4(word << 24u, word << 16u, word << 8u, word) >> vec4(24u));
+#else
         return vec4<f32>(unpack4xI8(packed[p]));
+#endif
     }
     let words = bitcast<vec2<i32>>(select(packed.xy, packed.zw, p == 1u));
     return vec4<f32>(vec4(words.x << 16u, words.x, words.y << 16u, words.y) >> vec4(16u));

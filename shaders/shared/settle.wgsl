@@ -95,43 +95,91 @@ fn load_window(recent: u32, c: u32, position: u32, x: ptr<function, array<vec4<f
     }
 }
 
+#ifdef CODES
+// Pairs that settle together: a row's scale depends on all of it, so the columns are computed once
+// for the largest magnitudes, and again for the codes.
+const GROUP: u32 = min(4u, SETTLING_PAIRS);
+
+// Settles every WINDOW-th pair of the block, from pair `window_slot` on.
+fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) {
+    let entry = base + BLOCK_WINDOW + i % PAIR_ENTRIES;
+    var x: array<vec4<f32>, WINDOW>;
+    for (var k = 0u; k < SETTLING_PAIRS; k += GROUP) {
+        let pair = window_slot + WINDOW * k;
+        var largest: array<vec2<u32>, GROUP>;
+        for (var j = 0u; j < GROUP; j++) {
+            largest[j] = vec2(0u);
+        }
+        for (var first = 0u; first < SHARE; first++) {
+            let c = min(i * SHARE + first, ROW4 - 1u);
+            load_window(recent, c, position, &x);
+            for (var j = 0u; j < GROUP; j++) {
+                let own_pair = pair + WINDOW * j;
+                let own = load_floats(entry + own_pair * PAIR_ENTRIES);
+                let row = base + own_pair * 2u * STATE_ROW;
+                let columns = entered_columns(row, c, pair_scales(base, own_pair), own, &x);
+                largest[j] = max(largest[j], vec2(magnitude(columns[0]), magnitude(columns[1])));
+            }
+        }
+        // Each invocation computes the scale of one row.
+        var bits = 0u;
+        for (var j = 0u; j < GROUP; j++) {
+            for (var step = 1u; step < W; step *= 2u) {
+                largest[j] = max(largest[j], subgroupShuffle(largest[j], i ^ step));
+            }
+            bits = select(bits, largest[j].x, i % (2u * GROUP) == 2u * j);
+            bits = select(bits, largest[j].y, i % (2u * GROUP) == 2u * j + 1u);
+        }
+        let scale = row_scale(bits);
+        var reciprocals: array<vec2<f32>, GROUP>;
+        var scales: array<vec2<f32>, GROUP>;
+        for (var j = 0u; j < GROUP; j++) {
+            let rows = array(subgroupShuffle(scale, 2u * j), subgroupShuffle(scale, 2u * j + 1u));
+            scales[j] = vec2(rows[0].x, rows[1].x);
+            reciprocals[j] = vec2(rows[0].y, rows[1].y);
+            // The first half of the entries belongs to the pair's first row.
+            let own = load_floats(entry + (pair + WINDOW * j) * PAIR_ENTRIES);
+            var enters = select(0u, 1u, any(own != vec4(0.0)));
+            for (var step = 1u; step < PAIR_ENTRIES / 2u; step *= 2u) {
+                enters |= subgroupShuffle(enters, i ^ step);
+            }
+            let rests = vec2(subgroupShuffle(enters, 0u), subgroupShuffle(enters, PAIR_ENTRIES / 2u)) == vec2(0u);
+            largest[j] = select(largest[j], vec2(UNTOUCHED), rests);
+        }
+        for (var first = 0u; first < SHARE; first++) {
+            let column = i * SHARE + first;
+            let c = min(column, ROW4 - 1u);
+            load_window(recent, c, position, &x);
+            for (var j = 0u; j < GROUP; j++) {
+                let own_pair = pair + WINDOW * j;
+                let own = load_floats(entry + own_pair * PAIR_ENTRIES);
+                let row = base + own_pair * 2u * STATE_ROW;
+                let columns = entered_columns(row, c, pair_scales(base, own_pair), own, &x);
+                if (column < ROW4 && largest[j].x != UNTOUCHED) {
+                    store_column(row + column / PACK, column % PACK, codes_of(columns[0], reciprocals[j].x));
+                }
+                if (column < ROW4 && largest[j].y != UNTOUCHED) {
+                    let codes = codes_of(columns[1], reciprocals[j].y);
+                    store_column(row + STATE_ROW + column / PACK, column % PACK, codes);
+                }
+            }
+        }
+        // The old scales have been read.
+        store_barrier();
+        if (i == 0u) {
+            for (var j = 0u; j < GROUP; j++) {
+                settle_scales(base, pair + WINDOW * j, largest[j], scales[j]);
+            }
+        }
+        store_barrier();
+    }
+}
+#else
 // Settles every WINDOW-th pair of the block, from pair `window_slot` on.
 fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) {
     let at = base + window_slot * 2u * STATE_ROW;
     let entries = base + BLOCK_WINDOW + window_slot * PAIR_ENTRIES + i % PAIR_ENTRIES;
     var x: array<vec4<f32>, WINDOW>;
-#ifdef CODES
-    // A row's scale depends on all of it: the columns are computed once for the largest magnitudes,
-    // and again for the codes.
-    var largest: array<vec2<u32>, SETTLING_PAIRS>;
-    for (var k = 0u; k < SETTLING_PAIRS; k++) {
-        largest[k] = vec2(0u);
-    }
-    for (var first = 0u; first < SHARE; first++) {
-        let c = min(i * SHARE + first, ROW4 - 1u);
-        load_window(recent, c, position, &x);
-        for (var k = 0u; k < SETTLING_PAIRS; k++) {
-            let own = load_floats(entries + k * WINDOW * PAIR_ENTRIES);
-            let scales = pair_scales(base, window_slot + WINDOW * k);
-            let columns = entered_columns(at + WINDOW * k * 2u * STATE_ROW, c, scales, own, &x);
-            largest[k] = max(largest[k], vec2(magnitude(columns[0]), magnitude(columns[1])));
-        }
-    }
-    var reciprocals: array<vec2<f32>, SETTLING_PAIRS>;
-    for (var k = 0u; k < SETTLING_PAIRS; k++) {
-        for (var step = 1u; step < W; step *= 2u) {
-            largest[k] = max(largest[k], subgroupShuffle(largest[k], i ^ step));
-        }
-        reciprocals[k] = vec2(row_scale(largest[k].x).y, row_scale(largest[k].y).y);
-        // The first half of the entries belongs to the pair's first row.
-        var enters = select(0u, 1u, any(load_floats(entries + k * WINDOW * PAIR_ENTRIES) != vec4(0.0)));
-        for (var step = 1u; step < PAIR_ENTRIES / 2u; step *= 2u) {
-            enters |= subgroupShuffle(enters, i ^ step);
-        }
-        let rests = vec2(subgroupShuffle(enters, 0u), subgroupShuffle(enters, PAIR_ENTRIES / 2u)) == vec2(0u);
-        largest[k] = select(largest[k], vec2(UNTOUCHED), rests);
-    }
-#endif
     for (var first = 0u; first < SHARE; first++) {
         let column = i * SHARE + first;
         let c = min(column, ROW4 - 1u);
@@ -139,32 +187,15 @@ fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) 
         for (var k = 0u; k < SETTLING_PAIRS; k++) {
             let row = at + WINDOW * k * 2u * STATE_ROW;
             let own = load_floats(entries + k * WINDOW * PAIR_ENTRIES);
-            let scales = pair_scales(base, window_slot + WINDOW * k);
-            let columns = entered_columns(row, c, scales, own, &x);
-#ifdef CODES
-            for (var r = 0u; r < 2u; r++) {
-                if (column < ROW4 && largest[k][r] != UNTOUCHED) {
-                    let codes = codes_of(columns[r], reciprocals[k][r]);
-                    store_column(row + r * STATE_ROW + column / PACK, column % PACK, codes);
-                }
-            }
-#else
+            let columns = entered_columns(row, c, vec2(1.0), own, &x);
             if (column < ROW4) {
                 store_floats(row + c, columns[0]);
                 store_floats(row + STATE_ROW + c, columns[1]);
             }
-#endif
         }
     }
-#ifdef CODES
-    // The old scales have been read.
-    store_barrier();
-    for (var k = i; k < SETTLING_PAIRS; k += W) {
-        let scales = vec2(row_scale(largest[k].x).x, row_scale(largest[k].y).x);
-        settle_scales(base, window_slot + WINDOW * k, largest[k], scales);
-    }
-#endif
 }
+#endif
 #else
 // Each team of invocations takes one pair at a time.
 
