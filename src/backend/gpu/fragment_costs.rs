@@ -63,12 +63,11 @@ pub(super) fn dense(d: &Dispatch, what: &'static str, cost: Cost, block: Block) 
 pub(super) fn settle(d: &Dispatch, cost: Cost, slot_blocks: f64, pairs: usize) -> Cost {
     let (team, teams) = d.row_teams();
     let of_a_pair = 2.0 * 2.0 * d.state_row_bytes() + 2.0 * (2 * WINDOW * 4) as f64;
-    let stripes = d.columns().div_ceil(team);
-    cost.access(
-        Access::memory("settled rows", slot_blocks * pairs as f64 * of_a_pair)
-            .rounds(d.slots_of(1) * stripes as f64 * rounds(pairs as f64, teams)),
-    )
-    .barriers(2.0 * d.slots_of(1))
+    let turns = d.columns().div_ceil(team) as f64 * rounds(pairs as f64, teams);
+    // Magnitudes cleared, known, made scales; then codes packed.
+    let rounding = if d.layout.pack() == 1 { 0.0 } else { 3.0 + 2.0 * turns };
+    cost.access(Access::memory("settled rows", slot_blocks * pairs as f64 * of_a_pair).rounds(d.slots_of(1) * turns))
+        .barriers((2.0 + rounding) * d.slots_of(1))
 }
 
 /// Loads of the window's residuals, `times` over, in each of `slot_blocks` blocks.
