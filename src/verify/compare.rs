@@ -163,8 +163,7 @@ impl Comparison {
                 let difference = (f64::from(got) - f64::from(expected)).abs();
                 let allowed = tolerance.element * (size + f64::from(expected.abs())) + 0.5001 * step * roundings as f64;
                 self.max_abs = self.max_abs.max(difference / unit);
-                // What is not a number is apart too.
-                if !(difference <= allowed) {
+                if difference > allowed || difference.is_nan() {
                     self.fail(format!("{what}, row {index}, number {at}: {got:e} instead of {expected:e}"));
                 }
             }
