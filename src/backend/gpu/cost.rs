@@ -1,8 +1,7 @@
 //! The cost of a dispatch, for `bench --predict`: the bytes of all its workgroups, and the chain of
 //! dependent loads and barriers in one of them. A kernel's host file states its own cost.
 
-use super::kernel::{Block, neuron_block};
-use super::layout::{Layout, per_vector};
+use super::layout::{Block, Layout, per_vector};
 use crate::backend::profile::Density;
 
 /// One dispatch of a decode step.
@@ -128,7 +127,7 @@ impl Dispatch<'_> {
 
     /// Vectors of 16 bytes in a neuron's row of weights.
     pub fn weight_vectors(&self) -> usize {
-        self.layout.geometry.row / per_vector(neuron_block(self.layout).weights)
+        self.layout.geometry.row / per_vector(self.layout.weight_type)
     }
 
     /// Invocations that share a row of floats, and such teams in a workgroup: `ROW_TEAM` and

@@ -1,8 +1,7 @@
 //! Costs of what kernels import from `shaders/shared/`, on hardware.
 
 use super::cost::{Access, Cost, Dispatch, rounds};
-use super::kernel::Block;
-use super::layout::per_vector;
+use super::layout::{Block, per_vector};
 use crate::backend::memory::WINDOW;
 
 /// Vectors that an invocation of `shared/gather.wgsl` has in flight.

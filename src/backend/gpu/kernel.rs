@@ -2,9 +2,9 @@
 
 use super::assemble::{self, Text, Variant};
 use super::cost::{Cost, Dispatch};
-use super::layout::{Layout, per_vector};
+use super::layout::{Block, Layout, per_vector};
+use crate::backend::codes;
 use crate::backend::memory::WINDOW;
-use crate::backend::{WeightType, codes};
 use std::fmt::Write as _;
 
 /// The part of the engine that runs a kernel.
@@ -39,15 +39,6 @@ pub(super) struct Kernel {
     pub cost: Option<fn(&Dispatch) -> Cost>,
 }
 
-/// A block of weights: whatever belongs to some neurons, or to some logits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Block {
-    /// Neurons, or logits.
-    pub outputs: usize,
-    /// Type of their weights.
-    pub weights: WeightType,
-}
-
 /// A small, plausible fault: `verify` must notice the kernel that has it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Canary {
@@ -64,12 +55,12 @@ pub(super) fn usual_workgroup(layout: &Layout) -> u32 {
 
 /// A block of neurons.
 pub(super) fn neuron_block(layout: &Layout) -> Block {
-    Block { outputs: layout.geometry.block, weights: layout.weight_type }
+    layout.block_of_neurons()
 }
 
 /// A block of logits.
 pub(super) fn vocab_block(layout: &Layout) -> Block {
-    Block { outputs: layout.vocab_block, weights: layout.weight_type.tables() }
+    layout.block_of_logits()
 }
 
 /// Compile options.

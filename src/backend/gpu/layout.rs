@@ -45,6 +45,15 @@ const SLOT_TILE: usize = 8;
 /// hold no more sums.
 const SMALL_SLOT_TILE: usize = 4;
 
+/// A block of weights: whatever belongs to some neurons, or to some logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Neurons, or logits.
+    pub outputs: usize,
+    /// Type of their weights.
+    pub weights: WeightType,
+}
+
 /// The layout of a model on an adapter.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
@@ -124,6 +133,16 @@ impl Layout {
         };
         layout.chunk = PrefillLayout::new(&layout.geometry, &layout.segments, layout.padded_vocab(), &layout.allowance);
         Ok(layout)
+    }
+
+    /// A block of neurons.
+    pub fn block_of_neurons(&self) -> Block {
+        Block { outputs: self.geometry.block, weights: self.weight_type }
+    }
+
+    /// A block of logits.
+    pub fn block_of_logits(&self) -> Block {
+        Block { outputs: self.vocab_block, weights: self.weight_type.tables() }
     }
 
     /// Vocabulary padded to whole blocks.

@@ -37,7 +37,7 @@ fn cost(d: &Dispatch) -> Cost {
 
 /// The cost of an encoding kernel, given that of its start.
 pub fn cost_from(d: &Dispatch, start: Cost) -> Cost {
-    attend::cost(d, dense(d, "encoder", start.barriers(1), neuron_block(d.layout)))
+    attend::cost(d, dense(d, "encoder", start.barriers(1), d.layout.block_of_neurons()))
 }
 
 /// A layer of the schedule and its states.

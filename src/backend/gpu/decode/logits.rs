@@ -34,7 +34,7 @@ fn cost(d: &Dispatch) -> Cost {
     let slots = d.slots_of(tiles);
     let start = finish_residual(d, slots, blocks.into()).barriers(1);
     let logits = slots * f64::from(blocks) * (d.layout.vocab_block * 4) as f64;
-    dense(d, "LM head", start, vocab_block(d.layout)).access(Access::cached("logits", logits, logits).rounds(1.0))
+    dense(d, "LM head", start, d.layout.block_of_logits()).access(Access::cached("logits", logits, logits).rounds(1.0))
 }
 
 /// Binds the kernel that follows a schedule of `layers` layers: residual stream to logits, one part

@@ -40,7 +40,7 @@ fn cost(d: &Dispatch) -> Cost {
 pub fn cost_from(d: &Dispatch, start: Cost) -> Cost {
     let g = &d.layout.geometry;
     let [slots, blocks, _] = d.workgroups.map(f64::from);
-    let of_a_block = d.block_bytes(neuron_block(d.layout));
+    let of_a_block = d.block_bytes(d.layout.block_of_neurons());
     // Slots share rows; workgroups of one block run side by side.
     let rows = |what, of_one: f64| {
         let of_any = share_of_any(of_one, slots);
@@ -63,7 +63,7 @@ pub fn cost_from(d: &Dispatch, start: Cost) -> Cost {
         .access(rows("encoder_v", d.density.u).rounds(gate_rounds * vectors.div_ceil(lanes) as f64))
         .access(rows("decoder", d.density.g).rounds(stripes * rounds(d.density.g * g.block as f64, at_once)))
         .access(Access::cached("updates", partials, 0.0).rounds(1.0))
-        .barriers(2.0 * gate_rounds + 2.0 * poolings(neuron_block(d.layout)))
+        .barriers(2.0 * gate_rounds + 2.0 * poolings(d.layout.block_of_neurons()))
 }
 
 /// Binds the kernel.
