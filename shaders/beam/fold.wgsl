@@ -8,7 +8,7 @@
 
 #import shared::vectors
 #import shared::compact
-#import shared::rounding
+#import shared::magnitudes
 
 // Start of a dispatch.
 #host
@@ -28,16 +28,13 @@ struct BeamFoldParams {
 
 const NODE: u32 = BLOCKS * (BLOCK / 4u) + ROW4;
 
-// Invocations that share a row of the state, such teams, and vectors of a row per invocation.
-const STATE_TEAM: u32 = min(STATE_ROW, W);
-const STATE_TEAMS: u32 = W / STATE_TEAM;
+// Vectors of a row per invocation.
 const OWN: u32 = (STATE_ROW + STATE_TEAM - 1u) / STATE_TEAM;
+// Each team rounds a row.
+const ROUNDED_ROWS: u32 = STATE_TEAMS;
 
 #ifdef CODES
-// Bits of the largest magnitudes of the teams' rows; these rows' new scales and their reciprocals;
-// the scales of all rows.
-var<workgroup> largest: array<atomic<u32>, STATE_TEAMS>;
-var<workgroup> rounded: array<vec2<f32>, STATE_TEAMS>;
+// Scales are written four at a time, but rows in any order.
 var<workgroup> new_scales: array<f32, BLOCK>;
 #endif
 
@@ -60,7 +57,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     let base = group.x * BLOCK_MEMORY;
 #ifdef CODES
-    // Scales are written four at a time, but rows in any order.
     for (var n = i; n < BLOCK; n += W) {
         new_scales[n] = row_scales(base, n / 4u)[n % 4u];
     }
@@ -88,20 +84,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
 #ifdef CODES
-        if (i < STATE_TEAMS) {
-            atomicStore(&largest[i], 0u);
-        }
-        workgroupBarrier();
+        clear_magnitudes(i);
         for (var v = 0u; v < OWN; v++) {
             for (var p = 0u; p < PACK; p++) {
-                atomicMax(&largest[min(team, STATE_TEAMS - 1u)], select(0u, magnitude(row[v][p]), inside));
+                note_magnitude(min(team, STATE_TEAMS - 1u), select(0u, magnitude(row[v][p]), inside));
             }
         }
-        workgroupBarrier();
-        if (i < STATE_TEAMS) {
-            rounded[i] = row_scale(atomicLoad(&largest[i]));
-        }
-        workgroupBarrier();
+        scale_rows(i);
         if (inside) {
             for (var v = 0u; v < OWN; v++) {
                 for (var p = 0u; p < PACK; p++) {

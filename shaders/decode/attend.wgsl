@@ -14,7 +14,6 @@
 #import shared::activate
 #import shared::compact
 #import shared::rotary
-#import shared::memory
 #import shared::rounding
 #import shared::settle
 
@@ -215,9 +214,6 @@ var<workgroup> scores: array<vec4<f32>, WINDOW / 4u>;
 
 // Teams of invocations; each team covers the whole window of a pair.
 const SCORE_TEAMS: u32 = W / (WINDOW / 4u);
-// Invocations that share a row of the state, and such teams.
-const STATE_TEAM: u32 = min(STATE_ROW, W);
-const STATE_TEAMS: u32 = W / STATE_TEAM;
 // Vectors of a row that an invocation takes at once, and pairs whose rows it has in flight.
 const ROW_SHARE: u32 = min(8u / PACK, (STATE_ROW + STATE_TEAM - 1u) / STATE_TEAM);
 const PAIRS_AT_ONCE: u32 = max(1u, 4u / ROW_SHARE);

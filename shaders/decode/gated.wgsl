@@ -357,7 +357,7 @@ fn decode(i: u32, slot: u32, block: u32, local_block: u32, open: u32) {
 
 // Adds up the teams' sums for the update at `to`; the fours from `f` on take part.
 fn add_teams(i: u32, to: u32, own: array<vec4<f32>, WEIGHT_FOURS>, f: u32) {
-    if (i < DECODER_TEAMS * DECODER_LANES) {
+    if (W == DECODER_TEAMS * DECODER_LANES || i < DECODER_TEAMS * DECODER_LANES) {
         to_pool(i, own, f);
     }
     workgroupBarrier();

@@ -5,7 +5,6 @@
 // Experiments: `docs/performance/decode.md#decoderescale`.
 
 #import shared::slots
-#import shared::memory
 #import shared::rounding
 
 // The bound page.

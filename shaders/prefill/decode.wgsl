@@ -84,7 +84,7 @@ fn row_at(first_block: u32, n: u32) -> u32 {
     return (first_block * BLOCK + n) * ROW_VECTORS + (first_block + n / BLOCK) * SCALE_VECTORS;
 }
 
-// That neuron's scale, if it has one.
+// The scale of the n-th neuron from a block on; 1 for weights without scales.
 fn scale_of(first_block: u32, n: u32) -> f32 {
     if (SCALED) {
         let block = first_block + n / BLOCK;
@@ -96,7 +96,7 @@ fn scale_of(first_block: u32, n: u32) -> f32 {
 
 // Adds up the teams' sums for the update at `to`; the fours from `f` on take part.
 fn add_teams(i: u32, to: u32, own: array<vec4<f32>, WEIGHT_FOURS>, f: u32) {
-    if (i < TEAMS * LANES) {
+    if (W == TEAMS * LANES || i < TEAMS * LANES) {
         to_pool(i, own, f);
     }
     workgroupBarrier();

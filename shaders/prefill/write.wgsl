@@ -8,7 +8,7 @@
 #import prefill::params
 #import shared::vectors
 #import shared::exchange
-#import shared::rounding
+#import shared::magnitudes
 
 // q [CHUNK][block_count][BLOCK / 4]
 @group(0) @binding(1) var<storage, read> rotated: array<vec4<f32>>;
@@ -37,11 +37,8 @@ const STEP: u32 = 4u;
 // q.
 const TOGETHER: bool = SHARED >= STEP * FOURS && ROW_SHARE % W == 0u;
 
-#ifdef CODES
-// Bits of the rows' largest magnitudes, and the rows' new scales and their reciprocals.
-var<workgroup> largest: array<atomic<u32>, BUSY / ROW_SHARE * WRITTEN>;
-var<workgroup> rounded: array<vec2<f32>, BUSY / ROW_SHARE * WRITTEN>;
-#endif
+// Rows of a workgroup.
+const ROUNDED_ROWS: u32 = BUSY / ROW_SHARE * WRITTEN;
 
 // The c-th column of an invocation. Columns of codes are adjacent, for they share vectors.
 fn own_column(lane: u32, c: u32) -> u32 {
@@ -124,10 +121,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 #ifdef CODES
     let own_rows = min(i, BUSY - 1u) / ROW_SHARE * WRITTEN;
-    for (var k = i; k < BUSY / ROW_SHARE * WRITTEN; k += W) {
-        atomicStore(&largest[k], 0u);
-    }
-    workgroupBarrier();
+    clear_magnitudes(i);
     for (var f = 0u; f < FOURS; f++) {
         for (var k = 0u; k < 4u; k++) {
             var own_largest = 0u;
@@ -135,19 +129,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 own_largest = max(own_largest, magnitude(rows[f][k][c]));
             }
             // Columns past the row's end repeat others, invocations without work whole rows.
-            atomicMax(&largest[own_rows + 4u * f + k], select(UNTOUCHED, own_largest, enters[f][k]));
+            note_magnitude(own_rows + 4u * f + k, select(UNTOUCHED, own_largest, enters[f][k]));
         }
     }
-    workgroupBarrier();
-    for (var k = i; k < BUSY / ROW_SHARE * WRITTEN; k += W) {
-        rounded[k] = row_scale(atomicLoad(&largest[k]));
-    }
-    workgroupBarrier();
+    scale_rows(i);
     for (var f = 0u; f < FOURS; f++) {
         var scales = row_scales(base, tile * FOURS + f);
         for (var k = 0u; k < 4u; k++) {
             let r = own_rows + 4u * f + k;
-            if (inside && atomicLoad(&largest[r]) != UNTOUCHED) {
+            if (inside && !is_untouched(r)) {
                 scales = with_component(scales, k, rounded[r].x);
                 for (var c = 0u; c < OWN; c += PACK) {
                     var codes: array<vec4<f32>, PACK>;

@@ -22,6 +22,10 @@ const BLOCK_WINDOW: u32 = BLOCK_STATE + select(BLOCK / 4u, 0u, PACK == 1u);
 const BLOCK_MEMORY: u32 = BLOCK_WINDOW + BLOCK * (WINDOW / 4u);
 const RECENT_ROWS: u32 = 2u * WINDOW;
 
+// Invocations that share a row of the state, a vector each, and such teams.
+const STATE_TEAM: u32 = min(STATE_ROW, W);
+const STATE_TEAMS: u32 = W / STATE_TEAM;
+
 // Four floats: of a row without codes, of scales, or of the window.
 fn load_floats(at: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(load_memory(at));

@@ -3,14 +3,14 @@
 // Experiments: `docs/performance/decode.md#the-window`.
 
 #import shared::vectors
-#import shared::memory
-#import shared::rounding
+#import shared::magnitudes
 #import shared::store
 
 // Pairs of a block that settle together.
 const SETTLING_PAIRS: u32 = BLOCK / (2u * WINDOW);
 // Vectors of a pair's window entries.
 const PAIR_ENTRIES: u32 = WINDOW / 2u;
+const ROUNDED_ROWS: u32 = 2u * SETTLING_PAIRS;
 
 // Row of the residual in window slot `index`, if the next token is at `position`.
 fn recent_row(index: u32, position: u32) -> u32 {
@@ -33,12 +33,11 @@ fn settle_pairs(i: u32, base: u32, recent: u32, window_slot: u32, position: u32)
 }
 
 #ifdef CODES
-// Replaces a settled pair's scales, unless the bits of its rows' largest magnitudes say that nothing
-// has entered them.
-fn settle_scales(base: u32, pair: u32, bits: vec2<u32>, scales: vec2<f32>) {
+// Replaces a settled pair's scales, but those of rows that nothing has entered.
+fn settle_scales(base: u32, pair: u32, rests: vec2<bool>, scales: vec2<f32>) {
     let at = base + BLOCK_STATE + pair / 2u;
     let old = load_floats(at);
-    let own = select(scales, pair_scales(base, pair), bits == vec2(UNTOUCHED));
+    let own = select(scales, pair_scales(base, pair), rests);
     // The other pair of the vector settles at another position.
     store_floats(at, select(vec4(own, old.zw), vec4(old.xy, own), pair % 2u == 1u));
 }
@@ -64,15 +63,23 @@ fn store_column(at: u32, p: u32, codes: vec4<f32>) {
 // every cache line of a row.
 const SHARE: u32 = ((ROW4 + W - 1u) / W + PACK - 1u) / PACK * PACK;
 
-// Column c of both rows of a settling pair, with the window in it: `scales` are the rows' own, `own`
-// is the invocation's entry of the pair's window, and `x` the window's residuals in that column.
+// The invocation's entry of a pair's window.
+fn own_entry(i: u32, base: u32, pair: u32) -> vec4<f32> {
+    return load_floats(base + BLOCK_WINDOW + pair * PAIR_ENTRIES + i % PAIR_ENTRIES);
+}
+
+// Column c of both rows of a pair, with the window in it; `x` are the window's residuals in that
+// column.
 fn entered_columns(
-    row: u32,
+    i: u32,
+    base: u32,
+    pair: u32,
     c: u32,
-    scales: vec2<f32>,
-    own: vec4<f32>,
     x: ptr<function, array<vec4<f32>, WINDOW>>,
 ) -> array<vec4<f32>, 2> {
+    let row = base + pair * 2u * STATE_ROW;
+    let own = own_entry(i, base, pair);
+    let scales = pair_scales(base, pair);
     var first_row = state_column(load_memory(row + c / PACK), c % PACK);
     var second_row = state_column(load_memory(row + STATE_ROW + c / PACK), c % PACK);
     first_row *= scales.x;
@@ -102,65 +109,58 @@ const GROUP: u32 = min(4u, SETTLING_PAIRS);
 
 // Settles every WINDOW-th pair of the block, from pair `window_slot` on.
 fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) {
-    let entry = base + BLOCK_WINDOW + i % PAIR_ENTRIES;
     var x: array<vec4<f32>, WINDOW>;
     for (var k = 0u; k < SETTLING_PAIRS; k += GROUP) {
         let pair = window_slot + WINDOW * k;
-        var largest: array<vec2<u32>, GROUP>;
+        // Bits of the largest magnitudes.
+        var most: array<vec2<u32>, GROUP>;
         for (var j = 0u; j < GROUP; j++) {
-            largest[j] = vec2(0u);
+            most[j] = vec2(0u);
         }
         for (var first = 0u; first < SHARE; first++) {
             let c = min(i * SHARE + first, ROW4 - 1u);
             load_window(recent, c, position, &x);
             for (var j = 0u; j < GROUP; j++) {
-                let own_pair = pair + WINDOW * j;
-                let own = load_floats(entry + own_pair * PAIR_ENTRIES);
-                let row = base + own_pair * 2u * STATE_ROW;
-                let columns = entered_columns(row, c, pair_scales(base, own_pair), own, &x);
-                largest[j] = max(largest[j], vec2(magnitude(columns[0]), magnitude(columns[1])));
+                let columns = entered_columns(i, base, pair + WINDOW * j, c, &x);
+                most[j] = max(most[j], vec2(magnitude(columns[0]), magnitude(columns[1])));
             }
         }
         // Each invocation computes the scale of one row.
         var bits = 0u;
         for (var j = 0u; j < GROUP; j++) {
             for (var step = 1u; step < W; step *= 2u) {
-                largest[j] = max(largest[j], subgroupShuffle(largest[j], i ^ step));
+                most[j] = max(most[j], subgroupShuffle(most[j], i ^ step));
             }
-            bits = select(bits, largest[j].x, i % (2u * GROUP) == 2u * j);
-            bits = select(bits, largest[j].y, i % (2u * GROUP) == 2u * j + 1u);
+            bits = select(bits, most[j].x, i % (2u * GROUP) == 2u * j);
+            bits = select(bits, most[j].y, i % (2u * GROUP) == 2u * j + 1u);
         }
         let scale = row_scale(bits);
         var reciprocals: array<vec2<f32>, GROUP>;
         var scales: array<vec2<f32>, GROUP>;
+        var rests: array<vec2<bool>, GROUP>;
         for (var j = 0u; j < GROUP; j++) {
             let rows = array(subgroupShuffle(scale, 2u * j), subgroupShuffle(scale, 2u * j + 1u));
             scales[j] = vec2(rows[0].x, rows[1].x);
             reciprocals[j] = vec2(rows[0].y, rows[1].y);
             // The first half of the entries belongs to the pair's first row.
-            let own = load_floats(entry + (pair + WINDOW * j) * PAIR_ENTRIES);
-            var enters = select(0u, 1u, any(own != vec4(0.0)));
+            var enters = select(0u, 1u, any(own_entry(i, base, pair + WINDOW * j) != vec4(0.0)));
             for (var step = 1u; step < PAIR_ENTRIES / 2u; step *= 2u) {
                 enters |= subgroupShuffle(enters, i ^ step);
             }
-            let rests = vec2(subgroupShuffle(enters, 0u), subgroupShuffle(enters, PAIR_ENTRIES / 2u)) == vec2(0u);
-            largest[j] = select(largest[j], vec2(UNTOUCHED), rests);
+            rests[j] = vec2(subgroupShuffle(enters, 0u), subgroupShuffle(enters, PAIR_ENTRIES / 2u)) == vec2(0u);
         }
         for (var first = 0u; first < SHARE; first++) {
             let column = i * SHARE + first;
             let c = min(column, ROW4 - 1u);
             load_window(recent, c, position, &x);
             for (var j = 0u; j < GROUP; j++) {
-                let own_pair = pair + WINDOW * j;
-                let own = load_floats(entry + own_pair * PAIR_ENTRIES);
-                let row = base + own_pair * 2u * STATE_ROW;
-                let columns = entered_columns(row, c, pair_scales(base, own_pair), own, &x);
-                if (column < ROW4 && largest[j].x != UNTOUCHED) {
-                    store_column(row + column / PACK, column % PACK, codes_of(columns[0], reciprocals[j].x));
+                let columns = entered_columns(i, base, pair + WINDOW * j, c, &x);
+                let at = base + (pair + WINDOW * j) * 2u * STATE_ROW + column / PACK;
+                if (column < ROW4 && !rests[j].x) {
+                    store_column(at, column % PACK, codes_of(columns[0], reciprocals[j].x));
                 }
-                if (column < ROW4 && largest[j].y != UNTOUCHED) {
-                    let codes = codes_of(columns[1], reciprocals[j].y);
-                    store_column(row + STATE_ROW + column / PACK, column % PACK, codes);
+                if (column < ROW4 && !rests[j].y) {
+                    store_column(at + STATE_ROW, column % PACK, codes_of(columns[1], reciprocals[j].y));
                 }
             }
         }
@@ -168,7 +168,7 @@ fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) 
         store_barrier();
         if (i == 0u) {
             for (var j = 0u; j < GROUP; j++) {
-                settle_scales(base, pair + WINDOW * j, largest[j], scales[j]);
+                settle_scales(base, pair + WINDOW * j, rests[j], scales[j]);
             }
         }
         store_barrier();
@@ -177,18 +177,16 @@ fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) 
 #else
 // Settles every WINDOW-th pair of the block, from pair `window_slot` on.
 fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) {
-    let at = base + window_slot * 2u * STATE_ROW;
-    let entries = base + BLOCK_WINDOW + window_slot * PAIR_ENTRIES + i % PAIR_ENTRIES;
     var x: array<vec4<f32>, WINDOW>;
     for (var first = 0u; first < SHARE; first++) {
         let column = i * SHARE + first;
         let c = min(column, ROW4 - 1u);
         load_window(recent, c, position, &x);
         for (var k = 0u; k < SETTLING_PAIRS; k++) {
-            let row = at + WINDOW * k * 2u * STATE_ROW;
-            let own = load_floats(entries + k * WINDOW * PAIR_ENTRIES);
-            let columns = entered_columns(row, c, vec2(1.0), own, &x);
+            let pair = window_slot + WINDOW * k;
+            let columns = entered_columns(i, base, pair, c, &x);
             if (column < ROW4) {
+                let row = base + pair * 2u * STATE_ROW;
                 store_floats(row + c, columns[0]);
                 store_floats(row + STATE_ROW + c, columns[1]);
             }
@@ -204,18 +202,11 @@ fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) 
 const STRIPES: u32 = (ROW4 + ROW_TEAM - 1u) / ROW_TEAM;
 const ROUNDS: u32 = (SETTLING_PAIRS + ROW_TEAMS - 1u) / ROW_TEAMS;
 
-// Bits of the rows' largest magnitudes, then the rows' new scales and their reciprocals.
-var<workgroup> largest: array<atomic<u32>, 2u * SETTLING_PAIRS>;
-var<workgroup> settled: array<vec2<f32>, 2u * SETTLING_PAIRS>;
-
 // Settles every WINDOW-th pair of the block, from pair `window_slot` on.
 fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) {
     let lane = i % ROW_TEAM;
     let team = i / ROW_TEAM;
-    for (var k = i; k < 2u * SETTLING_PAIRS; k += W) {
-        atomicStore(&largest[k], 0u);
-    }
-    workgroupBarrier();
+    clear_magnitudes(i);
 
     // The numbers of the invocation's columns, until their codes are known.
     var numbers: array<array<array<vec4<f32>, 2>, ROUNDS>, STRIPES>;
@@ -241,15 +232,11 @@ fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) 
                     }
                 }
                 numbers[stripe][round][r] = row;
-                atomicMax(&largest[2u * k + r], select(UNTOUCHED, magnitude(row), enters));
+                note_magnitude(2u * k + r, select(UNTOUCHED, magnitude(row), enters));
             }
         }
     }
-    workgroupBarrier();
-    for (var k = i; k < 2u * SETTLING_PAIRS; k += W) {
-        settled[k] = row_scale(atomicLoad(&largest[k]));
-    }
-    workgroupBarrier();
+    scale_rows(i);
 
     for (var stripe = 0u; stripe < STRIPES; stripe++) {
         for (var round = 0u; round < ROUNDS; round++) {
@@ -266,7 +253,7 @@ fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) 
                     }
                 }
                 for (var r = 0u; r < 2u; r++) {
-                    pool[(2u * team + r) * ROW_TEAM + lane] = codes_of(own[r], settled[2u * k + r].y);
+                    pool[(2u * team + r) * ROW_TEAM + lane] = codes_of(own[r], rounded[2u * k + r].y);
                 }
             }
             workgroupBarrier();
@@ -274,24 +261,23 @@ fn settle_rows(i: u32, base: u32, recent: u32, window_slot: u32, position: u32) 
                 let r = v / (ROW_TEAM / PACK);
                 let at = stripe * (ROW_TEAM / PACK) + v % (ROW_TEAM / PACK);
                 let k = round * ROW_TEAMS + r / 2u;
-                if (k < SETTLING_PAIRS && at < STATE_ROW) {
-                    if (atomicLoad(&largest[2u * k + r % 2u]) != UNTOUCHED) {
-                        var codes: array<vec4<f32>, PACK>;
-                        for (var p = 0u; p < PACK; p++) {
-                            codes[p] = pool[v * PACK + p];
-                        }
-                        let row = 2u * (window_slot + WINDOW * k) + r % 2u;
-                        store_memory(base + row * STATE_ROW + at, packed_codes(codes));
+                let settling = k < SETTLING_PAIRS && at < STATE_ROW;
+                if (settling && !is_untouched(2u * min(k, SETTLING_PAIRS - 1u) + r % 2u)) {
+                    var codes: array<vec4<f32>, PACK>;
+                    for (var p = 0u; p < PACK; p++) {
+                        codes[p] = pool[v * PACK + p];
                     }
+                    let row = 2u * (window_slot + WINDOW * k) + r % 2u;
+                    store_memory(base + row * STATE_ROW + at, packed_codes(codes));
                 }
             }
             workgroupBarrier();
         }
     }
     for (var k = i; k < SETTLING_PAIRS; k += W) {
-        let bits = vec2(atomicLoad(&largest[2u * k]), atomicLoad(&largest[2u * k + 1u]));
-        let scales = vec2(settled[2u * k].x, settled[2u * k + 1u].x);
-        settle_scales(base, window_slot + WINDOW * k, bits, scales);
+        let rests = vec2(is_untouched(2u * k), is_untouched(2u * k + 1u));
+        let scales = vec2(rounded[2u * k].x, rounded[2u * k + 1u].x);
+        settle_scales(base, window_slot + WINDOW * k, rests, scales);
     }
 }
 #else
