@@ -55,7 +55,7 @@ fn assert_passed(suites: &[Suite], options: GpuOptions) {
     assert!(failed.is_empty(), "{options:?}: {} of {} rows failed: {failed:#?}", failed.len(), rows.len());
     for kernel in kernel_names(Phase::Beam) {
         let run = rows.iter().filter(|row| row.kernel == kernel).count();
-        // Where states are codes, only the kernels that use them run.
+        // On shapes with codes run only the kernels that read or write states.
         let uses_states = ["beam/attend", "beam/fold"].contains(&kernel);
         let expected = suites.iter().filter(|suite| uses_states || suite.state == StateType::F32).count();
         assert_eq!(run, expected, "rows of {kernel}");

@@ -326,20 +326,16 @@ fn a_state_file_keeps_its_codes_and_loads_into_any_type() {
     }
 }
 
-/// What one device has saved is the same codes on the other, and it goes on with them.
+/// A snapshot moves from one device to the other without a change, and the text goes on from it.
 #[test]
 fn a_state_moves_between_devices_as_it_is() {
+    let [cpu, gpu] = devices();
     for state in SMALL {
-        for (from, to) in [devices(), {
-            let [cpu, gpu] = devices();
-            [gpu, cpu]
-        }]
-        .map(|[from, to]| (from, to))
-        {
-            let mut first = session(&bdh_on(&from, state, WeightChoice::Auto));
+        for (from, to) in [(&cpu, &gpu), (&gpu, &cpu)] {
+            let mut first = session(&bdh_on(from, state, WeightChoice::Auto));
             first.generate(&options(70)).unwrap();
             let saved = first.snapshot().unwrap();
-            let other = bdh_on(&to, state, WeightChoice::Auto);
+            let other = bdh_on(to, state, WeightChoice::Auto);
             let mut second = other.session_with(FADING).unwrap();
             second.restore(&saved).unwrap();
             assert!(second.snapshot().unwrap() == saved, "{from:?} to {to:?}, {state}");

@@ -4,9 +4,8 @@
 //! integer k, divided by the largest code. A number's code is number / scale, rounded to the
 //! nearest integer, halves to even. Scales come from tables of 16 steps per octave, so they need no
 //! division and no power: every device computes the same. Rounding a row that has been rounded
-//! changes nothing. A row without a magnitude of at least
-//! 2⁻¹⁰⁰ has scale 0 and codes 0; one with a number that is not finite has the scale NaN, so the
-//! numbers that depend on it are reported.
+//! changes nothing. A row without a magnitude of at least 2⁻¹⁰⁰ has scale 0 and codes 0; one with a
+//! number that is not finite has the scale NaN, so the numbers that depend on it are reported.
 
 use super::StateType;
 use crate::model::Config;
@@ -128,6 +127,15 @@ pub fn decode<C: Code>(codes: &[C], scale: f32, row: &mut [f32]) {
 }
 
 impl StateType {
+    /// The scale of a row with this largest magnitude; none for floats.
+    pub fn step(self, largest: f32) -> Option<f32> {
+        match self {
+            Self::F32 => None,
+            Self::I16 => Some(i16::row_scale(largest.to_bits()).scale),
+            Self::I8 => Some(i8::row_scale(largest.to_bits()).scale),
+        }
+    }
+
     /// Bytes of a number.
     pub fn bytes(self) -> usize {
         match self {

@@ -135,16 +135,18 @@ impl SavedState<'_> {
         }
     }
 
+    /// The numbers of all rows, `width` each.
+    pub fn numbers(self, width: usize) -> Vec<f32> {
+        let mut numbers = vec![0.0; self.len()];
+        let rows = numbers.chunks_exact_mut(width.max(1)).enumerate();
+        rows.for_each(|(index, row)| self.read_row(index, row));
+        numbers
+    }
+
     /// The rows, of `width` numbers, rounded to another type.
     pub fn converted(self, state_type: StateType, width: usize) -> OwnedState {
-        let count = self.len();
         match state_type {
-            StateType::F32 => {
-                let mut numbers = vec![0.0; count];
-                let rows = numbers.chunks_exact_mut(width.max(1)).enumerate();
-                rows.for_each(|(index, row)| self.read_row(index, row));
-                OwnedState::F32(numbers)
-            }
+            StateType::F32 => OwnedState::F32(self.numbers(width)),
             StateType::I16 => {
                 let (codes, scales) = self.encoded(width);
                 OwnedState::I16(codes, scales)
@@ -161,11 +163,11 @@ impl SavedState<'_> {
         let mut codes = vec![C::zeroed(); self.len()];
         let mut numbers = vec![0.0; width];
         let rows = codes.chunks_exact_mut(width.max(1)).enumerate();
-        let scales = rows.map(|(index, row)| {
+        let encode = |(index, row)| {
             self.read_row(index, &mut numbers);
             codes::encode(&numbers, row)
-        });
-        let scales = scales.collect();
+        };
+        let scales = rows.map(encode).collect();
         (codes, scales)
     }
 

@@ -123,7 +123,7 @@ impl std::str::FromStr for WeightChoice {
 
 impl WeightChoice {
     /// The type that a device holds a model's weights in.
-    fn resolve(self, model: &Model) -> WeightType {
+    pub(crate) fn resolve(self, model: &Model) -> WeightType {
         let w = &model.weights;
         let exact =
             || [&w.encoder, &w.encoder_v, &w.decoder, &w.lm_head, &w.embed].iter().all(|t| t.fits_f16_exactly());

@@ -68,7 +68,7 @@ fn nodes(suite: &Suite, count: usize, random: &mut Random) -> Nodes {
 fn fold(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Result<CaseReport, BackendError> {
     let mut comparison = Comparison::within(KERNEL);
     let suite = bench.suite.clone();
-    // Rows that shrink meanwhile keep errors of their larger codes: few roundings for codes.
+    // Of codes few roundings: rows that shrink meanwhile keep the errors of larger scales.
     let folds = if suite.state == StateType::F32 { &FOLDS[..] } else { &FOLDS[..3] };
     for &count in folds {
         let random = bench.random();
@@ -81,9 +81,9 @@ fn fold(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Re
         let expected = twin.beam_fold(&state, &nodes, &folds)?;
         let got = device.beam_fold(&state, &nodes, &folds)?;
         let largest = expected.iter().fold(1f32, |largest, x| largest.max(x.abs()));
-        // A device may round a row again after a few tokens.
-        let roundings = if count < 4 { 1 } else { count };
-        let rounding = Rounding { state: suite.state, width: suite.width, roundings, unit: 1.0 };
+        // A device may round a row after every four tokens, before the last time with twice the scale.
+        let roundings = 2 * count.div_ceil(4) - 1;
+        let rounding = Rounding { state: suite.state, width: suite.width, roundings };
         let name = format!("state after {count} tokens");
         comparison.rows(&name, &got, &expected, f64::from(largest), rounding);
     }

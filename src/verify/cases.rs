@@ -122,8 +122,8 @@ pub fn prefill_suites() -> Vec<Suite> {
     exact.chain(coded_suites()).map(|suite| Suite { slots: 1, ..suite }).collect()
 }
 
-/// The shapes of [`suites`] and [`coded_suites`] that the kernels of the beam search run on, with as many beams as sequences:
-/// the same code divides their work, so that a few will do.
+/// The shapes of [`suites`] and [`coded_suites`] that the kernels of the beam search run on, with as
+/// many beams as sequences: the same code divides their work, so that a few will do.
 pub fn beam_suites() -> Vec<Suite> {
     let chosen = [0, 3, 6, 9, 15, 16, 19, 20, 22];
     let exact = suites().into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, suite)| suite);

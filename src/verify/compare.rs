@@ -63,10 +63,8 @@ pub(super) struct Rounding {
     pub state: StateType,
     /// Numbers in a row.
     pub width: usize,
-    /// Times that a row was rounded at most.
+    /// Half steps of its last scale that a row's roundings may add up to.
     pub roundings: usize,
-    /// The largest absolute difference is given in multiples of this.
-    pub unit: f64,
 }
 
 /// Differences collected over the vectors of one case.
@@ -144,26 +142,28 @@ impl Comparison {
         }
     }
 
-    /// As [`Comparison::scaled`], for rows of `width` numbers of a state. Where the device's states
-    /// are codes, a number may be off by half a step of its row for each of `roundings`.
+    /// As [`Comparison::numbers`], for the rows of a state. Where the device's states are codes, a
+    /// number may be off by half a step of its row for each rounding.
     pub fn rows(&mut self, what: &str, got: &[f32], expected: &[f32], terms: f64, rounding: Rounding) {
-        let Rounding { state, width, roundings, unit } = rounding;
+        let Rounding { state, width, roundings } = rounding;
         if state == StateType::F32 || got.len() != expected.len() {
-            return self.scaled(what, got, expected, terms, unit);
+            return self.numbers(what, got, expected, terms);
         }
         let Allowed::Within(tolerance) = self.allowed else { return self.fail("rounded rows are never exact".into()) };
         let size = size_of(expected).max(terms);
         for (index, (got, expected)) in got.chunks_exact(width).zip(expected.chunks_exact(width)).enumerate() {
-            let largest = expected.iter().fold(0.0, |largest: f64, x| largest.max(f64::from(x.abs())));
+            let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
             self.substance |= largest > 0.0;
-            // The limit of a row is above its largest number by a sixteenth of an octave at most. What is
-            // too small for a code becomes zero.
-            let step = 1.0443 * largest / if state == StateType::I8 { 127.0 } else { 32767.0 } + 1e-30;
+            // The device's largest magnitude may be another within the tolerance, and the scale the next.
+            let reached = f64::from(largest) + tolerance.element * (size + f64::from(largest));
+            let half_a_step = 0.5 * f64::from(state.step(reached as f32).unwrap_or(0.0));
+            // What is too small for a code becomes zero.
+            let rounded = half_a_step.max(2f64.powi(-100)) * roundings as f64;
             for (at, (&got, &expected)) in got.iter().zip(expected).enumerate() {
                 let difference = (f64::from(got) - f64::from(expected)).abs();
-                let allowed = tolerance.element * (size + f64::from(expected.abs())) + 0.5001 * step * roundings as f64;
-                self.max_abs = self.max_abs.max(difference / unit);
-                if difference > allowed || difference.is_nan() {
+                self.max_abs = self.max_abs.max(difference);
+                if difference > tolerance.element * (size + f64::from(expected.abs())) + rounded || difference.is_nan()
+                {
                     self.fail(format!("{what}, row {index}, number {at}: {got:e} instead of {expected:e}"));
                 }
             }

@@ -157,7 +157,7 @@ fn compare_encode(
             continue;
         }
         let state_name = format!("sequence {slot}, state");
-        let rounding = Rounding { state: suite.state, width, roundings: 1, unit: 1.0 };
+        let rounding = Rounding { state: suite.state, width, roundings: 1 };
         // Sums of at most WINDOW + 1 terms of size one.
         let state_terms = (WINDOW as f64 + 1.0).sqrt();
         let expected_state = part(&expected.memory.state, slot, per_slot * width);
@@ -298,7 +298,7 @@ fn settle(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<C
         let got = device.settle(&memory, sequence, slots)?;
         let expected = twin.settle(&memory, sequence, slots)?;
         // Sums of at most WINDOW + 1 terms of size one.
-        let rounding = Rounding { state: bench.suite.state, width: bench.suite.width, roundings: 1, unit: 1.0 };
+        let rounding = Rounding { state: bench.suite.state, width: bench.suite.width, roundings: 1 };
         comparison.rows("state", &got.state, &expected.state, (WINDOW as f64 + 1.0).sqrt(), rounding);
         for (what, got, expected) in
             [("window", &got.rotated, &expected.rotated), ("residuals", &got.recent, &memory.recent)]

@@ -36,8 +36,8 @@ pub use start::{Start, StartError, check_start};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, Phase, kernel_names};
 use crate::backend::{Backend, BackendError, StateType, WeightType};
-use crate::generation::DeviceChoice;
-use crate::model::{Dtype, Model, ModelError};
+use crate::generation::{DeviceChoice, WeightChoice};
+use crate::model::{Model, ModelError};
 use cases::Bench;
 use compare::Comparison;
 
@@ -116,7 +116,7 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
         GpuBackend::with_options(model, weights, &choice, gpu_options).map(|gpu| Box::new(gpu) as Box<dyn Backend>)
     };
     // Opened first, so that a missing adapter or a model that does not fit is reported at once.
-    let device = open(model, weight_type(model), StateType::F32)?;
+    let device = open(model, WeightChoice::Auto.resolve(model), StateType::F32)?;
     let mut cases = Vec::new();
     let mut each = |case: CaseReport| {
         progress(&case);
@@ -151,7 +151,7 @@ fn adapter(device: &DeviceChoice) -> Result<AdapterChoice, VerifyError> {
 /// # Errors
 /// [`VerifyError`] if the device is the CPU or cannot take the model.
 pub fn shader_texts(model: &Model, device: &DeviceChoice) -> Result<Vec<(&'static str, String)>, VerifyError> {
-    let gpu = GpuBackend::new(model, weight_type(model), &adapter(device)?)?;
+    let gpu = GpuBackend::new(model, WeightChoice::Auto.resolve(model), &adapter(device)?)?;
     Ok(gpu.shader_texts(1))
 }
 
@@ -163,17 +163,6 @@ fn embedded_model() -> Result<Model, VerifyError> {
 #[cfg(not(feature = "embedded-model"))]
 fn embedded_model() -> Result<Model, VerifyError> {
     Err(VerifyError::NoModel)
-}
-
-/// How a model's weights are held unless a user says otherwise: the codes that it came with, or f16 where
-/// that changes none of them.
-fn weight_type(model: &Model) -> WeightType {
-    let w = &model.weights;
-    if w.encoder.dtype() == Dtype::I8 {
-        return WeightType::I8;
-    }
-    let exact = [&w.encoder, &w.encoder_v, &w.decoder, &w.lm_head, &w.embed].iter().all(|t| t.fits_f16_exactly());
-    if exact { WeightType::F16 } else { WeightType::F32 }
 }
 
 /// Runs every kernel on one shape, on the device that `open` opens and on the CPU backend; `each` receives

@@ -150,7 +150,7 @@ fn attend(
     let attention = ["prefill/scores", "prefill/read", "prefill/attend"];
     rows.numbers(&attention, &format!("y of {length}"), &got.attention, &expected.attention, 1.0);
     let terms = size_of(&expected.state);
-    let rounding = Rounding { state: bench.suite.state, width, roundings: 1, unit: 1.0 };
+    let rounding = Rounding { state: bench.suite.state, width, roundings: 1 };
     let name = format!("state after {length}");
     rows.of("prefill/write").rows(&name, &got.state, &expected.state, terms, rounding);
     Ok(())

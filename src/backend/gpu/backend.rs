@@ -18,13 +18,13 @@ use crate::backend::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, State
 use crate::model::{Model, rotary::Rotary};
 use std::sync::Arc;
 
-/// Options for an adapter; the defaults suit everything but tests.
+/// Options for an adapter. Beside the type of the states, the defaults suit everything but tests.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
-    /// Keep the bounds checks that wgpu adds to shaders.
-    pub checked: bool,
     /// Type of the states.
     pub state: StateType,
+    /// Keep the bounds checks that wgpu adds to shaders.
+    pub checked: bool,
     /// Pretend that a storage binding cannot be larger than this many bytes.
     pub max_binding: Option<u64>,
     /// Open the adapter with the base limits of WebGPU and without optional features.

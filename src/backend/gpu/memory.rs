@@ -7,7 +7,6 @@ use super::pages::Page;
 use super::slots::GpuSlots;
 use crate::backend::memory::{Memory, OwnedState, SavedLayer, SavedState, WINDOW};
 use crate::backend::{BackendError, StateType};
-use bytemuck::Pod;
 
 /// Row of the residual in window slot `index`, if row `last` was written last.
 fn recent_row(index: usize, last: usize) -> usize {
@@ -32,11 +31,7 @@ impl GpuSlots {
     /// Reads a layer's memory of a slot, as numbers.
     pub fn read_memory(&self, layer: usize, slot: usize) -> Result<Memory, BackendError> {
         let LayerMemory { state, rotated, recent } = self.read_layer(layer, slot)?;
-        let width = self.shared.layout.geometry.width;
-        let mut numbers = vec![0.0; rotated.len() / WINDOW * width];
-        let rows = numbers.chunks_exact_mut(width).enumerate();
-        rows.for_each(|(index, row)| state.as_saved().read_row(index, row));
-        Ok(Memory { state: numbers, rotated, recent })
+        Ok(Memory { state: state.as_saved().numbers(self.shared.layout.geometry.width), rotated, recent })
     }
 
     /// Replaces a layer's memory of a slot by numbers, which are rounded to the state's type.
@@ -55,60 +50,16 @@ impl GpuSlots {
 
     /// Reads a layer's memory of a slot as it is.
     pub fn read_layer(&self, layer: usize, slot: usize) -> Result<LayerMemory, BackendError> {
-        Ok(match self.shared.layout.state_type {
-            StateType::F32 => {
-                let (numbers, _, rotated, recent) = self.read_typed(layer, slot)?;
-                LayerMemory { state: OwnedState::F32(numbers), rotated, recent }
-            }
-            StateType::I16 => {
-                let (numbers, scales, rotated, recent) = self.read_typed(layer, slot)?;
-                LayerMemory { state: OwnedState::I16(numbers, scales), rotated, recent }
-            }
-            StateType::I8 => {
-                let (numbers, scales, rotated, recent) = self.read_typed(layer, slot)?;
-                LayerMemory { state: OwnedState::I8(numbers, scales), rotated, recent }
-            }
-        })
-    }
-
-    /// Replaces a layer's memory of a slot. A state of the same type is copied as it is, one of
-    /// another type rounded.
-    pub fn write_layer(&self, layer: usize, slot: usize, saved: SavedLayer<'_>) -> Result<(), BackendError> {
-        let width = self.shared.layout.geometry.width;
-        let converted;
-        let state = if saved.state.state_type() == self.shared.layout.state_type {
-            saved.state
-        } else {
-            converted = saved.state.converted(self.shared.layout.state_type, width);
-            converted.as_saved()
-        };
-        match state {
-            SavedState::F32(numbers) => self.write_typed(layer, slot, numbers, &[], saved),
-            SavedState::I16(numbers, scales) => self.write_typed(layer, slot, numbers, scales, saved),
-            SavedState::I8(numbers, scales) => self.write_typed(layer, slot, numbers, scales, saved),
-        }
-    }
-
-    /// Reads the numbers of a state `[H, N, D]`, its scales `[H, N]` if it has them, and the
-    /// window's q and x.
-    #[expect(clippy::type_complexity, reason = "the parts of a layer's memory, taken apart at once")]
-    fn read_typed<T: Pod>(
-        &self,
-        layer: usize,
-        slot: usize,
-    ) -> Result<(Vec<T>, Vec<f32>, Vec<f32>, Vec<f32>), BackendError> {
         let layout = &self.shared.layout;
-        let g = &layout.geometry;
-        let parts = BlockParts::new(layout);
-        let (mut numbers, mut scales, mut rotated) = (Vec::new(), Vec::new(), Vec::new());
-        let mut kept = Vec::new();
+        let (g, parts, number) = (&layout.geometry, BlockParts::new(layout), layout.state_type.bytes());
+        let (mut rows, mut scales, mut rotated, mut kept) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (page, offset, bytes) in self.layer_pages(layer, slot) {
             let bytes = page.store.download(&self.shared.gpu, offset, bytes)?;
             let (blocks, recent) = bytes.split_at(layout.recent_begin(&page.segment) as usize);
             for block in blocks.chunks_exact(parts.all()) {
-                let (rows, rest) = block.split_at(parts.rows);
+                let (own_rows, rest) = block.split_at(parts.rows);
                 let (factors, window) = rest.split_at(parts.scales);
-                numbers.extend(bytemuck::pod_collect_to_vec::<u8, T>(rows));
+                rows.extend_from_slice(own_rows);
                 scales.extend(floats(factors));
                 rotated.extend(floats(window));
             }
@@ -118,36 +69,47 @@ impl GpuSlots {
         // A faulty driver may return any number.
         let last = kept[RECENT_ROWS * g.row] as usize % RECENT_ROWS;
         let row = |index| &kept[recent_row(index, last) * g.row..][..g.width];
-        let recent = (0..WINDOW).flat_map(row).copied().collect();
-        let scales = if parts.scales > 0 { g.unpad(&scales, 1, 1) } else { scales };
-        Ok((g.unpad(&numbers, g.row, g.width), scales, g.unpad(&rotated, WINDOW, WINDOW), recent))
+        let rows = g.unpad(&rows, g.row * number, g.width * number);
+        let scales = || g.unpad(&scales, 1, 1);
+        Ok(LayerMemory {
+            state: match layout.state_type {
+                StateType::F32 => OwnedState::F32(bytemuck::pod_collect_to_vec(&rows)),
+                StateType::I16 => OwnedState::I16(bytemuck::pod_collect_to_vec(&rows), scales()),
+                StateType::I8 => OwnedState::I8(bytemuck::pod_collect_to_vec(&rows), scales()),
+            },
+            rotated: g.unpad(&rotated, WINDOW, WINDOW),
+            recent: (0..WINDOW).flat_map(row).copied().collect(),
+        })
     }
 
-    /// The reverse of [`GpuSlots::read_typed`]; q and x are those of `saved`.
-    fn write_typed<T: Pod>(
-        &self,
-        layer: usize,
-        slot: usize,
-        numbers: &[T],
-        scales: &[f32],
-        saved: SavedLayer<'_>,
-    ) -> Result<(), BackendError> {
+    /// Replaces a layer's memory of a slot. A state of the same type is copied as it is, one of
+    /// another type rounded.
+    pub fn write_layer(&self, layer: usize, slot: usize, saved: SavedLayer<'_>) -> Result<(), BackendError> {
         let layout = &self.shared.layout;
-        let g = &layout.geometry;
-        let mut rows = vec![T::zeroed(); g.layer_state()];
-        g.pad(numbers, g.width, &mut rows, g.row);
+        let (g, parts, number) = (&layout.geometry, BlockParts::new(layout), layout.state_type.bytes());
+        let converted;
+        let state = if saved.state.state_type() == layout.state_type {
+            saved.state
+        } else {
+            converted = saved.state.converted(layout.state_type, g.width);
+            converted.as_saved()
+        };
+        let (numbers, scales): (&[u8], &[f32]) = match state {
+            SavedState::F32(numbers) => (bytemuck::cast_slice(numbers), &[]),
+            SavedState::I16(numbers, scales) => (bytemuck::cast_slice(numbers), scales),
+            SavedState::I8(numbers, scales) => (bytemuck::cast_slice(numbers), scales),
+        };
+        let mut rows = vec![0; g.layer_state() * number];
+        g.pad(numbers, g.width * number, &mut rows, g.row * number);
         let mut factors = vec![0f32; g.all_neurons()];
         g.pad(scales, 1, &mut factors, 1);
         let mut rotated = vec![0f32; g.all_neurons() * WINDOW];
         g.pad(saved.rotated, WINDOW, &mut rotated, WINDOW);
-        let scaled = BlockParts::new(layout).scales > 0;
         for (page, offset, bytes) in self.layer_pages(layer, slot) {
             let mut packed: Vec<u8> = Vec::with_capacity(bytes as usize);
             for block in page.segment.clone() {
-                packed.extend_from_slice(bytemuck::cast_slice(&rows[block * g.block * g.row..][..g.block * g.row]));
-                if scaled {
-                    packed.extend_from_slice(bytemuck::cast_slice(&factors[g.neurons_of(block)]));
-                }
+                packed.extend_from_slice(&rows[block * parts.rows..][..parts.rows]);
+                packed.extend_from_slice(&bytemuck::cast_slice(&factors[g.neurons_of(block)])[..parts.scales]);
                 let window = &rotated[block * g.block * WINDOW..][..g.block * WINDOW];
                 packed.extend_from_slice(bytemuck::cast_slice(window));
             }
