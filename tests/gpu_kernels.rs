@@ -66,8 +66,8 @@ fn the_verification_passes() {
 
 #[test]
 fn kernels_with_bounds_checks_agree_with_their_twins() {
-    // Every other shape: what differs is the compiler's work, not the sizes.
-    let suites: Vec<Suite> = suites().into_iter().step_by(2).collect();
+    // Every third shape: what differs is the compiler's work, not the sizes.
+    let suites: Vec<Suite> = suites().into_iter().step_by(3).collect();
     assert_passed(&check_kernels(&suites, GpuOptions { checked: true, ..GpuOptions::default() }));
 }
 
@@ -75,7 +75,8 @@ fn kernels_with_bounds_checks_agree_with_their_twins() {
 /// tests on a software adapter too.
 #[test]
 fn kernels_laid_out_for_hardware_agree_with_their_twins() {
-    let suites: Vec<Suite> = suites().into_iter().skip(1).step_by(2).chain(coded_suites()).collect();
+    let suites: Vec<Suite> =
+        suites().into_iter().skip(1).step_by(2).chain(coded_suites().into_iter().skip(1).step_by(2)).collect();
     let options = GpuOptions { hardware_layout: true, ..GpuOptions::default() };
     assert_passed(&check_kernels(&suites, options.clone()));
     // A batch runs other kernels than a single sequence, and its texts are the same.
@@ -88,7 +89,7 @@ fn kernels_laid_out_for_hardware_agree_with_their_twins() {
 /// they exchange through memory.
 #[test]
 fn kernels_whose_workgroups_are_not_one_subgroup_agree_with_their_twins() {
-    let suites: Vec<Suite> = suites().into_iter().step_by(2).chain(coded_suites().into_iter().step_by(2)).collect();
+    let suites: Vec<Suite> = suites().into_iter().step_by(3).chain(coded_suites().into_iter().step_by(3)).collect();
     assert_passed(&check_kernels(&suites, GpuOptions { workgroup: Some(16), ..GpuOptions::default() }));
 }
 
@@ -124,7 +125,7 @@ fn a_corrupted_kernel_fails_alone() {
         suites().into_iter().find(fits).expect("a suite")
     };
     let exact = [WeightType::F16, WeightType::I8].map(of_weights);
-    for suite in exact.into_iter().chain([0, 2].map(|index| coded_suites().remove(index))) {
+    for suite in exact.into_iter().chain([0, 3].map(|index| coded_suites().remove(index))) {
         let suite = Suite { each_density: false, ..suite };
         let uses_states = ["settle", "rescale", "embed", "encode", "encode_finished"];
         let concerned = |kernel: &&str| suite.state == StateType::F32 || uses_states.contains(kernel);
@@ -148,16 +149,12 @@ fn wrong_codes_are_noticed() {
     }
     let rewrites: [Rewrite; 2] = [|_, text| truncated(text), |_, text| unscaled(text)];
     for rewrite in rewrites {
-        for hardware_layout in [false, true] {
-            for suite in [coded_suites().remove(0), coded_suites().remove(6)] {
-                let options = GpuOptions { rewrite: Some(rewrite), hardware_layout, ..GpuOptions::default() };
-                let failed = |rows: Vec<CaseReport>| -> HashSet<String> {
-                    rows.into_iter().filter(|row| !row.passed).map(|row| row.kernel).collect()
-                };
-                let kernels = failed(check_kernels(std::slice::from_ref(&suite), options));
-                let rounding = ["settle", "embed", "encode", "encode_finished"];
-                assert_eq!(kernels, HashSet::from(rounding.map(String::from)), "{suite}");
-            }
+        for (hardware_layout, suite) in [(false, coded_suites().remove(0)), (true, coded_suites().remove(4))] {
+            let options = GpuOptions { rewrite: Some(rewrite), hardware_layout, ..GpuOptions::default() };
+            let rows = check_kernels(std::slice::from_ref(&suite), options).into_iter();
+            let kernels: HashSet<String> = rows.filter(|row| !row.passed).map(|row| row.kernel).collect();
+            let rounding = ["settle", "embed", "encode", "encode_finished"];
+            assert_eq!(kernels, HashSet::from(rounding.map(String::from)), "{suite}");
         }
     }
 }

@@ -93,12 +93,9 @@ pub fn coded_suites() -> Vec<Suite> {
         // D, H, N, state, sequences
         (24, 3, 40, I16, 3),
         (10, 2, 6, I8, 5),
-        (17, 2, 32, I8, 2),
         (33, 1, 64, I16, 1),
         (40, 1, 258, I8, 1),
-        (48, 1, 510, I16, 2),
         (128, 2, 514, I8, 3),
-        (256, 4, 512, I8, 1),
         (260, 1, 512, I16, 1),
     ];
     let suite = |(index, &(width, heads, neurons, state, slots)): (usize, &(_, _, _, _, _))| Suite {
@@ -110,7 +107,7 @@ pub fn coded_suites() -> Vec<Suite> {
         state,
         slots,
         trained_freqs: index % 4 == 1,
-        each_density: width == 256,
+        each_density: width == 128,
     };
     shapes.iter().enumerate().map(suite).collect()
 }
