@@ -3,7 +3,7 @@
 use super::batch::{Batch, check_state};
 use super::beam::{BeamOptions, BeamSearch, Candidate, Hypothesis, Step};
 use super::lineage::{Lineage, NextReads};
-use super::session::mark_eos;
+use super::tally::mark_eos;
 use super::{Bdh, GenerationError};
 use crate::backend::beams::{BeamSelection, BeamStep, Beams};
 use crate::model::forgetting::{Clock, Forgetting};

@@ -1,7 +1,8 @@
 //! Tokens that the host draws, from logits that a caller has changed.
 
 use super::batch::{Batch, Progress};
-use super::{GenerationError, GenerationOptions, session::mark_eos};
+use super::tally::mark_eos;
+use super::{GenerationError, GenerationOptions};
 use crate::sampling::{SampleOutcome, Sampler, SamplerParams};
 
 /// A caller's say in the next token: it receives the tokens drawn so far and the logits `[V]`,

@@ -1,5 +1,6 @@
 //! A conversation as data: all that its continuation depends on.
 
+use super::tally::Tally;
 use super::{Bdh, StateError};
 use crate::backend::{SavedMemory, StateType};
 use crate::model::forgetting::{Clock, Forgetting};
@@ -14,12 +15,8 @@ pub struct Snapshot {
     pub(super) clock: Clock,
     /// Tokens after those, still to be read; at least one, unless the conversation is empty.
     pub(super) unread: Vec<u32>,
-    /// Ids that have occurred, `[V]`, as the sampler counts them.
-    pub(super) counts: Vec<u32>,
-    /// Tokens drawn in the whole conversation.
-    pub(super) drawn: u32,
-    /// Tokens drawn since something was read.
-    pub(super) generated: u32,
+    /// Tokens that have occurred.
+    pub(super) tally: Tally,
     /// The seed of the last generation.
     pub(super) seed: Option<u64>,
     /// What the device remembers. Shared: a copy of the snapshot takes no more memory.
@@ -54,13 +51,13 @@ impl Snapshot {
 
     /// Bytes that it takes on the host.
     pub fn bytes(&self) -> u64 {
-        4 * (self.memory.words.len() + self.counts.len() + self.unread.len()) as u64
+        4 * (self.memory.words.len() + self.tally.counts.len() + self.unread.len()) as u64
     }
 
     /// Whether it is of a model of these sizes.
     pub(super) fn fits(&self, config: &Config) -> bool {
         let words = SavedMemory::len(config, self.memory.state_type);
-        self.memory.words.len() == words && self.counts.len() == config.vocab_size
+        self.memory.words.len() == words && self.tally.counts.len() == config.vocab_size
     }
 
     /// Writes a state file (see `docs/state-files.md`). It takes its place when it is complete.

@@ -1,6 +1,7 @@
 //! State files: a conversation on disk. The format is described in `docs/state-files.md`.
 
 use super::snapshot::Snapshot;
+use super::tally::Tally;
 use super::{Bdh, GenerationError};
 use crate::backend::{SavedMemory, StateType};
 use crate::files::PendingFile;
@@ -112,7 +113,7 @@ pub(super) fn save(snapshot: &Snapshot, bdh: &Bdh, path: &Path) -> Result<(), St
         let mut file = Summed { file: PendingFile::create(path)?, hasher: blake3::Hasher::new() };
         file.write(&header(snapshot, bdh))?;
         file.write_words(&snapshot.unread)?;
-        file.write_words(&snapshot.counts)?;
+        file.write_words(&snapshot.tally.counts)?;
         file.write_words(&snapshot.memory.words)?;
         let checksum = file.hasher.finalize();
         file.file.write_all(checksum.as_bytes())?;
@@ -167,7 +168,9 @@ fn header(snapshot: &Snapshot, bdh: &Bdh) -> Vec<u8> {
     bytes.extend([VERSION, *dtype].map(u32::to_le_bytes).as_flattened());
     bytes.extend(bdh.fingerprint());
     bytes.extend(sizes(&bdh.model().config).map(u32::to_le_bytes).as_flattened());
-    bytes.extend([flags, context, snapshot.drawn, snapshot.generated, 0].map(u32::to_le_bytes).as_flattened());
+    bytes.extend(
+        [flags, context, snapshot.tally.drawn, snapshot.tally.generated, 0].map(u32::to_le_bytes).as_flattened(),
+    );
     bytes.extend(clock.position().to_le_bytes());
     bytes.extend([tau, clock.reference()].map(f64::to_le_bytes).as_flattened());
     bytes.extend(snapshot.seed.unwrap_or(0).to_le_bytes());
@@ -313,7 +316,8 @@ pub(super) fn load(bdh: &Bdh, path: &Path) -> Result<Snapshot, StateError> {
         return Err(inconsistent("more tokens than were generated"));
     }
     let seed = (header.flags & HAS_SEED != 0).then_some(header.seed);
-    Ok(Snapshot { clock, unread, counts, drawn: header.drawn, generated: header.generated, seed, memory })
+    let tally = Tally { counts, drawn: header.drawn, generated: header.generated };
+    Ok(Snapshot { clock, unread, tally, seed, memory })
 }
 
 /// A whole file whose length and checksum are right; its length is checked before memory is taken for it.

@@ -1,12 +1,12 @@
 //! Drawing: a conversation goes on.
 
-use super::{Session, mark_eos};
+use super::Session;
 #[cfg(doc)]
 use crate::generation::Bdh;
 use crate::generation::chooser::{Chooser, Process};
 use crate::generation::stop::StopScan;
+use crate::generation::tally::mark_eos;
 use crate::generation::{FinishReason, Generated, GenerationError, GenerationOptions, SessionPieces};
-use crate::sampling::SamplerParams;
 use std::ops::ControlFlow;
 
 /// With stop texts, the state is kept every so many tokens: what lies between is read again after a stop.
@@ -91,16 +91,12 @@ impl Session {
         let seed = options.seed.unwrap_or_else(rand::random);
         self.start()?;
         self.seed = Some(seed);
-        if self.generated == 0 {
-            // Presence and frequency count what this generation draws; earlier turns are its prompt.
-            self.counts = self.occurred();
-        }
-        let mut params = SamplerParams::new(&options.sampling, seed, 0);
-        params.min_new_tokens = params.min_new_tokens.saturating_add(self.drawn - self.generated);
+        let params = self.tally.start(options, seed);
         let before = self.text_stream();
         let mut scan = StopScan::new(&options.stop, before.clone());
         let mut checkpoint = if scan.is_active() { Some((self.snapshot()?, 0)) } else { None };
-        let mut chooser = process.map(|process| Chooser::new(params, &self.counts, options, self.drawn, process));
+        let mut chooser =
+            process.map(|process| Chooser::new(params, &self.tally.counts, options, self.tally.drawn, process));
         let limit = self.batch.room_for(0, options.max_new_tokens)?;
         self.batch.hurry();
         let mut tokens = Vec::new();
@@ -112,8 +108,8 @@ impl Session {
                 None => {
                     // At the start, and where another device goes on.
                     if !self.batch.is_drawing(0) {
-                        let counts = mark_eos(self.counts.clone(), &options.eos_token_ids);
-                        self.batch.draw(0, &params, &counts, limit - drawn, self.drawn)?;
+                        let counts = mark_eos(self.tally.counts.clone(), &options.eos_token_ids);
+                        self.batch.draw(0, &params, &counts, limit - drawn, self.tally.drawn)?;
                     }
                     self.batch.advance().map(|mut progress| progress.remove(0))
                 }
@@ -130,7 +126,7 @@ impl Session {
                 },
             };
             drawn += progress.drawn.len();
-            self.count(&progress.drawn);
+            self.tally.draw(&progress.drawn);
             self.remember(&progress.drawn);
             let known = tokens.len();
             let stopped = scan.push(&progress.drawn, &mut tokens);

@@ -6,10 +6,10 @@ mod search;
 use super::batch::{Batch, check_state};
 use super::failover::{self, Failover, History};
 use super::snapshot::Snapshot;
+use super::tally::Tally;
 use super::{Bdh, GenerationError};
 use crate::backend::{BackendError, DeviceInfo, DeviceKind};
 use crate::model::forgetting::Forgetting;
-use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT};
 use crate::tokenizer::TextStream;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,13 +18,7 @@ use std::sync::Arc;
 pub struct Session {
     bdh: Bdh,
     batch: Batch,
-    /// Ids that have occurred, `[V]`: [`PROMPT_BIT`] for those read as a prompt, and the number of times
-    /// generated.
-    counts: Vec<u32>,
-    /// Tokens drawn in the whole conversation: the step of the random numbers.
-    drawn: u32,
-    /// Tokens drawn since something was read.
-    generated: u32,
+    tally: Tally,
     /// The seed of the last generation.
     seed: Option<u64>,
     /// The conversation's text so far, as far as the text that follows depends on it.
@@ -37,10 +31,10 @@ pub struct Session {
 impl Session {
     pub(in crate::generation) fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, GenerationError> {
         let batch = Batch::new(bdh.backend(), &bdh.model().config, 1, forgetting)?;
-        let counts = vec![0; bdh.model().config.vocab_size];
+        let tally = Tally::new(bdh.model().config.vocab_size);
         let history = (bdh.device().kind != DeviceKind::Cpu).then(|| History::new(forgetting));
         let text = bdh.text_stream();
-        Ok(Self { counts, batch, drawn: 0, generated: 0, seed: None, text, history, failover: None, bdh })
+        Ok(Self { tally, batch, seed: None, text, history, failover: None, bdh })
     }
 
     /// Tokens read and generated so far.
@@ -92,8 +86,8 @@ impl Session {
     /// # Errors
     /// Where the device fails.
     pub fn reset(&mut self) -> Result<(), GenerationError> {
-        self.counts.fill(0);
-        (self.drawn, self.generated, self.seed) = (0, 0, None);
+        self.tally = Tally::new(self.bdh.model().config.vocab_size);
+        self.seed = None;
         self.text = self.bdh.text_stream();
         self.history = self.history.take().map(|_| History::new(self.forgetting()));
         let cleared = self.batch.clear(0);
@@ -131,9 +125,7 @@ impl Session {
         let snapshot = Snapshot {
             clock: self.batch.clock(0),
             unread: self.batch.unread(0),
-            counts: self.counts.clone(),
-            drawn: self.drawn,
-            generated: self.generated,
+            tally: self.tally.clone(),
             seed: self.seed,
             memory: Arc::new(memory),
         };
@@ -154,8 +146,8 @@ impl Session {
         self.history = self.history.take().map(|_| History::of(snapshot));
         let restored = self.batch.restore(0, snapshot.clock, &snapshot.unread, &snapshot.memory);
         self.survive(restored)?;
-        self.counts.clone_from(&snapshot.counts);
-        (self.drawn, self.generated, self.seed) = (snapshot.drawn, snapshot.generated, snapshot.seed);
+        self.tally.clone_from(&snapshot.tally);
+        self.seed = snapshot.seed;
         self.text = self.bdh.text_stream();
         self.text.skip(&snapshot.unread);
         Ok(())
@@ -193,12 +185,7 @@ impl Session {
         mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<(), GenerationError> {
         self.batch.push(0, tokens)?;
-        for &token in tokens {
-            self.counts[token as usize] |= PROMPT_BIT;
-        }
-        if !tokens.is_empty() {
-            self.generated = 0;
-        }
+        self.tally.read(tokens);
         self.text.skip(tokens);
         self.remember(tokens);
         let mut read = 0;
@@ -233,31 +220,12 @@ impl Session {
         Ok(())
     }
 
-    /// Counts of a generation that everything so far is the prompt of.
-    fn occurred(&self) -> Vec<u32> {
-        let occurred = |&count: &u32| if count & (PROMPT_BIT | COUNT_MASK) != 0 { PROMPT_BIT } else { 0 };
-        self.counts.iter().map(occurred).collect()
-    }
-
-    /// Counts drawn tokens.
-    fn count(&mut self, tokens: &[u32]) {
-        for &token in tokens {
-            let count = &mut self.counts[token as usize];
-            if *count & COUNT_MASK < COUNT_MASK {
-                *count += 1;
-            }
-        }
-        let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-        self.drawn = self.drawn.saturating_add(count);
-        self.generated = self.generated.saturating_add(count);
-    }
-
     /// Makes the conversation end with `tokens`, all that is to be kept after a snapshot of the same
     /// generation.
     fn rewind(&mut self, snapshot: &Snapshot, tokens: &[u32]) -> Result<(), GenerationError> {
         self.restore(snapshot)?;
         self.remember(tokens);
-        self.count(tokens);
+        self.tally.draw(tokens);
         let replayed = self.batch.replay(0, tokens);
         self.survive(replayed)
     }
@@ -306,14 +274,4 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Marks the end-of-sequence ids in token counts.
-pub(in crate::generation) fn mark_eos(mut counts: Vec<u32>, eos_token_ids: &[u32]) -> Vec<u32> {
-    for &id in eos_token_ids {
-        if let Some(count) = counts.get_mut(id as usize) {
-            *count |= EOS_BIT;
-        }
-    }
-    counts
 }

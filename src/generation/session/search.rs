@@ -1,10 +1,11 @@
 //! Beam search from where a conversation is.
 
-use super::{Session, mark_eos};
+use super::Session;
 use crate::backend::BackendError;
 #[cfg(doc)]
 use crate::generation::Bdh;
 use crate::generation::beam::BeamSearch;
+use crate::generation::tally::mark_eos;
 use crate::generation::{BeamOptions, BeamProgress, GenerationError, Hypothesis, beams};
 use crate::sampling::{SamplerParams, SamplingOptions};
 use std::ops::ControlFlow;
@@ -66,7 +67,7 @@ impl Session {
     ) -> Result<Vec<Hypothesis>, GenerationError> {
         let mut beams = self.bdh.backend().create_beams(beam.num_beams)?;
         beams.base()?.restore(0, &self.batch.snapshot(0)?)?;
-        let counts = mark_eos(self.occurred(), &beam.eos_token_ids);
+        let counts = mark_eos(self.tally.occurred(), &beam.eos_token_ids);
         beams.start(&SamplerParams::new(sampling, 0, 0), &counts)?;
         let unread = self.batch.unread(0);
         beams::run(&mut *beams, search, self.batch.clock(0), unread[unread.len() - 1], progress)
