@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const BURST_TIME: Duration = Duration::from_millis(50);
 /// Most steps in one burst.
 const LONGEST_BURST: usize = 64;
+/// Logits that a burst returns to the host at most, in bytes.
+const TRACED_BYTES: usize = 64 << 20;
 
 /// Fewest tokens that are read as a chunk rather than one by one.
 const SHORTEST_CHUNK: usize = 8;
@@ -38,6 +40,11 @@ pub(crate) struct Batch<S = Box<dyn Slots>> {
     burst: usize,
     /// Steps in the longest burst.
     longest: usize,
+    /// Time that a burst should take.
+    burst_time: Duration,
+    /// Sequences that prefill a chunk before a burst at most, and the slot whose turn is next.
+    readers: usize,
+    next_reader: usize,
 }
 
 /// What the host knows of one sequence.
@@ -48,6 +55,22 @@ struct Sequence {
     unread: VecDeque<u32>,
     /// Tokens still to be drawn.
     wanted: usize,
+    /// Whether tokens are read one at a time, as they are when they are drawn.
+    stepwise: bool,
+    /// Whose logits come to the host.
+    trace: Trace,
+}
+
+/// Which logits of a sequence come to the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trace {
+    /// None.
+    #[default]
+    None,
+    /// Those that a token is drawn from.
+    Drawn,
+    /// Those after every token.
+    All,
 }
 
 /// What a burst did for one sequence.
@@ -61,6 +84,10 @@ pub(crate) struct Progress {
     pub ended: bool,
     /// What made the sequence fail, if it did; the others go on.
     pub failure: Option<GenerationError>,
+    /// Logits `[_, V]` after the tokens that were read and not drawn from, with [`Trace::All`].
+    pub read_logits: Vec<f32>,
+    /// Logits `[_, V]` that the tokens were drawn from, unless [`Trace::None`].
+    pub drawn_logits: Vec<f32>,
 }
 
 /// What a burst plans for one sequence.
@@ -68,6 +95,8 @@ pub(crate) struct Progress {
 struct Planned {
     reads: usize,
     draws: usize,
+    /// Steps before the first draw.
+    passes: usize,
 }
 
 /// Refuses a state that would not remember what `forgetting` says.
@@ -103,7 +132,7 @@ impl Batch {
 impl<S: DerefMut<Target: Slots>> Batch<S> {
     /// As [`Batch::new`], on `count` empty slots that exist already and read `chunk_tokens` tokens at once.
     pub fn on(slots: S, chunk_tokens: usize, config: &Config, count: usize, forgetting: Forgetting) -> Self {
-        let sequence = Sequence { clock: Clock::new(forgetting), unread: VecDeque::new(), wanted: 0 };
+        let sequence = Sequence::new(Clock::new(forgetting));
         Self {
             slots,
             sequences: vec![sequence; count],
@@ -112,6 +141,9 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
             chunk_tokens,
             burst: 1,
             longest: LONGEST_BURST,
+            burst_time: BURST_TIME,
+            readers: usize::MAX,
+            next_reader: 0,
         }
     }
 
@@ -136,6 +168,27 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     pub fn limit_burst(&mut self, steps: usize) {
         self.longest = steps.clamp(1, LONGEST_BURST);
         self.burst = self.burst.min(self.longest);
+    }
+
+    /// Limits the time of a burst. Results do not depend on it.
+    pub fn limit_burst_time(&mut self, time: Duration) {
+        self.burst_time = time.min(BURST_TIME);
+    }
+
+    /// Limits how many sequences prefill a chunk before each burst, so that those that draw do not wait for all of
+    /// them. Results do not depend on it.
+    pub fn limit_readers(&mut self, readers: usize) {
+        self.readers = readers.max(1);
+    }
+
+    /// Chooses which logits of a sequence come to the host.
+    pub fn trace(&mut self, slot: usize, trace: Trace) {
+        self.sequences[slot].trace = trace;
+    }
+
+    /// Makes a sequence read its tokens one at a time, as they were read when they were drawn.
+    pub fn read_stepwise(&mut self, slot: usize) {
+        self.sequences[slot].stepwise = true;
     }
 
     /// Makes the next burst a single step, so that what it draws is seen at once.
@@ -169,6 +222,11 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         self.sequences[slot].unread.iter().copied().collect()
     }
 
+    /// How many tokens that is.
+    pub fn unread_len(&self, slot: usize) -> usize {
+        self.sequences[slot].unread.len()
+    }
+
     /// Everything the device remembers of a sequence: what was read before [`Batch::unread`].
     pub fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, GenerationError> {
         Ok(self.slots.snapshot(slot)?)
@@ -183,7 +241,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         memory: &SavedMemory,
     ) -> Result<(), GenerationError> {
         self.forgetting = clock.forgetting();
-        self.sequences[slot] = Sequence { clock, unread: unread.iter().copied().collect(), wanted: 0 };
+        self.sequences[slot] = Sequence { unread: unread.iter().copied().collect(), ..Sequence::new(clock) };
         Ok(self.slots.restore(slot, memory)?)
     }
 
@@ -213,7 +271,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     /// Empties a sequence, whose next token then has the given position.
     pub fn clear_at(&mut self, slot: usize, position: u32) -> Result<(), GenerationError> {
         let clock = Clock::at(self.forgetting, position);
-        self.sequences[slot] = Sequence { clock, unread: VecDeque::new(), wanted: 0 };
+        self.sequences[slot] = Sequence::new(clock);
         Ok(self.slots.clear(slot)?)
     }
 
@@ -263,24 +321,35 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     /// # Errors
     /// Where the device fails; a sequence whose logits allow no draw fails alone, in its [`Progress`].
     pub fn advance(&mut self) -> Result<Vec<Progress>, GenerationError> {
-        let mut read = vec![0; self.sequences.len()];
-        for (slot, read) in read.iter_mut().enumerate() {
-            if let Some(chunk) = self.next_chunk(slot) {
-                self.slots.prefill(slot, &chunk)?;
-                *read = chunk.tokens.len();
+        let mut done: Vec<Progress> = self.sequences.iter().map(|_| Progress::default()).collect();
+        for slot in self.readers() {
+            if let Some(mut chunk) = self.next_chunk(slot) {
+                chunk.logits = self.sequences[slot].trace == Trace::All;
+                done[slot].read_logits = self.slots.prefill(slot, &chunk)?;
+                done[slot].read = chunk.tokens.len();
             }
         }
         let before = self.sequences.clone();
-        let (plan, planned) = self.plan(Output::State);
+        let (plan, planned) = self.plan();
         if plan.steps.is_empty() {
-            return Ok(read.into_iter().map(|read| Progress { read, ..Progress::default() }).collect());
+            return Ok(done);
         }
         let run = self.run(&plan)?;
-        let collect = |(slot, read): (usize, usize)| {
-            let progress = self.collect(slot, &before[slot], planned[slot], &run);
-            Progress { read: progress.read + read, ..progress }
-        };
-        Ok(read.into_iter().enumerate().map(collect).collect())
+        for (slot, done) in done.iter_mut().enumerate() {
+            self.collect(slot, &before[slot], planned[slot], &run, done);
+        }
+        Ok(done)
+    }
+
+    /// The slots that prefill a chunk before the next burst.
+    fn readers(&mut self) -> Vec<usize> {
+        let count = self.sequences.len();
+        let in_turn = (0..count).map(|offset| (self.next_reader + offset) % count);
+        let chosen: Vec<usize> = in_turn.filter(|&slot| self.has_chunk(slot)).take(self.readers).collect();
+        if let Some(last) = chosen.last() {
+            self.next_reader = (last + 1) % count;
+        }
+        chosen
     }
 
     /// Reads a sequence's last token and lets the host draw the next one from its logits `[V]`.
@@ -320,22 +389,18 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     pub fn advance_traced(
         &mut self,
         slot: usize,
-        mut each: impl FnMut(&[f32]) -> Result<(), GenerationError>,
+        each: impl FnMut(&[f32]) -> Result<(), GenerationError>,
     ) -> Result<(), GenerationError> {
-        if let Some(mut chunk) = self.next_chunk(slot) {
-            chunk.logits = true;
-            let logits = self.slots.prefill(slot, &chunk)?;
-            return logits.chunks_exact(self.vocab).try_for_each(each);
-        }
-        let (mut plan, _) = self.plan(Output::Logits);
-        plan.trace_logits = true;
-        let run = self.run(&plan)?;
-        run.logits.iter().try_for_each(|step| each(&step[slot]))
+        self.trace(slot, Trace::All);
+        let progress = self.advance();
+        self.trace(slot, Trace::None);
+        progress?[slot].read_logits.chunks_exact(self.vocab).try_for_each(each)
     }
 
     /// Whether a sequence has enough to read for a chunk.
     fn has_chunk(&self, slot: usize) -> bool {
-        first_chunk(self.sequences[slot].unread.len(), self.chunk_tokens).is_some()
+        let sequence = &self.sequences[slot];
+        !sequence.stepwise && first_chunk(sequence.unread.len(), self.chunk_tokens).is_some()
     }
 
     /// Takes the next chunk off what a sequence has to read. Where chunks begin and end depends on nothing but the
@@ -362,12 +427,13 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         Some(chunk)
     }
 
-    /// Lays out a burst and takes what it reads off the sequences' lists; tokens that only pass through
-    /// leave `reading` behind.
-    fn plan(&mut self, reading: Output) -> (Plan, Vec<Planned>) {
+    /// Lays out a burst and takes what it reads off the sequences' lists.
+    fn plan(&mut self) -> (Plan, Vec<Planned>) {
         let mut plan = Plan::default();
         let mut planned = vec![Planned::default(); self.sequences.len()];
-        for _ in 0..self.burst {
+        plan.trace_logits = self.sequences.iter().any(|sequence| sequence.trace > Trace::None);
+        let most = if plan.trace_logits { TRACED_BYTES / (4 * self.vocab * self.sequences.len()) } else { usize::MAX };
+        for _ in 0..self.burst.min(most.max(1)) {
             let mut steps = vec![SlotStep::IDLE; self.sequences.len()];
             for (slot, (planned, step)) in planned.iter_mut().zip(&mut steps).enumerate() {
                 if self.has_chunk(slot) {
@@ -385,12 +451,19 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
                     }
                     None => Input::Previous,
                 };
+                let output = match sequence.trace {
+                    _ if last => Output::Token,
+                    Trace::All => Output::Logits,
+                    Trace::None | Trace::Drawn => Output::State,
+                };
                 if last {
                     sequence.wanted -= 1;
                     planned.draws += 1;
+                } else {
+                    planned.passes += 1;
                 }
                 let tick = sequence.clock.tick();
-                *step = step_at(tick, input, if last { Output::Token } else { reading });
+                *step = step_at(tick, input, output);
             }
             if steps.iter().all(|step| step.input == Input::Idle) {
                 break;
@@ -406,7 +479,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         let run = self.slots.run(plan)?;
         if !plan.steps.is_empty() {
             let per_step = start.elapsed().as_secs_f64() / plan.steps.len() as f64;
-            let fitting = (BURST_TIME.as_secs_f64() / per_step.max(1e-9)) as usize;
+            let fitting = (self.burst_time.as_secs_f64() / per_step.max(1e-9)) as usize;
             // At most double, so that one lucky measurement does not stall the stream.
             self.burst = fitting.clamp(1, self.longest).min(2 * self.burst);
         }
@@ -414,12 +487,20 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     }
 
     /// Takes a sequence's tokens out of a run and sets its clock to what was really read.
-    fn collect(&mut self, slot: usize, before: &Sequence, planned: Planned, run: &RunOutput) -> Progress {
-        let mut progress = Progress { read: planned.reads, ..Progress::default() };
+    fn collect(&mut self, slot: usize, before: &Sequence, planned: Planned, run: &RunOutput, progress: &mut Progress) {
+        progress.read += planned.reads;
+        let sequence = &mut self.sequences[slot];
+        let rows = |steps: std::ops::Range<usize>| run.logits[steps].iter().flat_map(|step| &step[slot]).copied();
+        if sequence.trace == Trace::All {
+            progress.read_logits.extend(rows(0..planned.passes));
+        }
         if planned.draws == 0 {
-            return progress;
+            return;
         }
         progress.drawn = run.tokens.iter().map(|step| step[slot]).filter(|&token| token != NO_TOKEN).collect();
+        if sequence.trace > Trace::None {
+            progress.drawn_logits = rows(planned.passes..planned.passes + progress.drawn.len()).collect();
+        }
         let status = run.samplers[slot].status();
         let failed = status.is_none_or(Status::is_failure);
         // The first draw belongs to the last token read, every other one to the draw before it.
@@ -428,7 +509,6 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         for _ in 0..steps {
             clock.tick();
         }
-        let sequence = &mut self.sequences[slot];
         sequence.clock = clock;
         if let Some(&last) = progress.drawn.last() {
             sequence.unread = [last].into();
@@ -442,6 +522,12 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
             progress.failure =
                 Some(GenerationError::Sampling { position: clock.position() - 1, sequence: slot, source });
         }
-        progress
+    }
+}
+
+impl Sequence {
+    /// An empty sequence.
+    fn new(clock: Clock) -> Self {
+        Self { clock, unread: VecDeque::new(), wanted: 0, stepwise: false, trace: Trace::None }
     }
 }

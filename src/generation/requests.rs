@@ -1,8 +1,8 @@
 //! Many prompts at once: requests share the device's slots, and a slot that is done takes the next one.
 
 use super::batch::Batch;
-use super::session::mark_eos;
 use super::stop::StopScan;
+use super::tally::mark_eos;
 use super::{Bdh, FinishReason, Generated, GenerationError, GenerationOptions};
 use crate::model::forgetting::Forgetting;
 use crate::options::OutOfRange;
@@ -266,6 +266,6 @@ impl<'a> Scheduler<'a> {
 }
 
 /// A seed for a text that is given none: 32 bits are short to type, and exact in every JSON reader.
-pub(super) fn random_seed() -> u64 {
+pub(crate) fn random_seed() -> u64 {
     rand::random::<u32>().into()
 }

@@ -14,6 +14,10 @@ pub(super) struct StopScan {
     held: VecDeque<(u32, Option<usize>)>,
     /// The text between the tokens kept and the stop text that was found.
     tail: String,
+    /// Index of the stop text that was found.
+    found: Option<usize>,
+    /// Tokens taken in, up to the one that completed the stop text.
+    taken: usize,
 }
 
 impl StopScan {
@@ -32,9 +36,11 @@ impl StopScan {
     pub fn push(&mut self, tokens: &[u32], kept: &mut Vec<u32>) -> bool {
         if !self.is_active() {
             kept.extend_from_slice(tokens);
+            self.taken += tokens.len();
             return false;
         }
         for &token in tokens {
+            self.taken += 1;
             let before = self.text.len();
             let mut unfinished = String::new();
             if self.stream.is_holding() {
@@ -47,7 +53,9 @@ impl StopScan {
                 incomplete.for_each(|(_, end)| *end = Some(before + unfinished.len()));
             }
             self.held.push_back((token, (!self.stream.is_holding()).then_some(self.text.len())));
-            if let Some(start) = self.stops.iter().filter_map(|stop| self.text.find(stop)).min() {
+            let starts = self.stops.iter().enumerate().filter_map(|(index, stop)| Some((self.text.find(stop)?, index)));
+            if let Some((start, index)) = starts.min() {
+                self.found = Some(index);
                 let released = self.release(start, kept);
                 self.tail = self.text[..start - released].to_owned();
                 return true;
@@ -61,6 +69,16 @@ impl StopScan {
     /// text begins within.
     pub fn take_tail(&mut self) -> String {
         std::mem::take(&mut self.tail)
+    }
+
+    /// Index of the stop text that was found.
+    pub fn found(&self) -> Option<usize> {
+        self.found
+    }
+
+    /// Tokens taken in, up to the one that completed the stop text.
+    pub fn taken(&self) -> usize {
+        self.taken
     }
 
     /// Adds what is still held back: no more tokens will come.
