@@ -94,3 +94,4 @@ if driver=$(tests/drivers/swiftshader.sh) && [ -n "$driver" ]; then
 fi
 
 python/test.sh
+tests/server/clients.sh

@@ -57,6 +57,8 @@ mod host_struct;
 pub mod model;
 pub mod options;
 pub mod sampling;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod tokenizer;
 pub mod verify;
 

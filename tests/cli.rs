@@ -515,6 +515,7 @@ fn help_teaches() {
     let commands = [
         "generate",
         "interactive",
+        "serve",
         "score",
         "compare",
         "verify",

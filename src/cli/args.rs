@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use std::path::{Path, PathBuf};
 
 /// Which model.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
     /// A model directory, a weights file with config.json beside it, or a model of the Hugging Face Hub
     /// as owner/name[@revision][:file] [default: the model inside the program]
@@ -25,7 +25,7 @@ pub struct ModelArgs {
 }
 
 /// How to read a model.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
     /// The rotary embedding that the model was trained with, interleaved:65536 or half-split:10000, where
     /// its files do not say
@@ -86,7 +86,7 @@ fn embedded() -> Result<Model, Failure> {
 }
 
 /// Where to run it.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct DeviceArgs {
     /// What to run on: auto (the best graphics card, else the CPU), gpu (a software driver if there is
     /// nothing better), cpu, an index or a part of a name from `bdh-gpu devices`
@@ -240,7 +240,7 @@ impl DeviceArgs {
 }
 
 /// How much of the past the model sees.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ContextArgs {
     /// Read up to N tokens in full and let older ones fade after that; full never forgets
     /// [default: the context the model was trained with, or full where it names none]

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `generate`, `interactive`, `score`, `compare`, `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions` | one command each: its options, and what it does |
+//! | `generate`, `interactive`, `serve`, `score`, `compare`, `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions` | one command each: its options, and what it does |
 //! | `args`, `settings` | options that commands share: model, device and context; how to generate |
 //! | `bench_report` | the tables of `bench` |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
@@ -39,6 +39,8 @@ mod npy;
 mod output;
 mod predict_report;
 mod score;
+#[cfg(feature = "server")]
+mod serve;
 mod settings;
 mod verify;
 
@@ -83,6 +85,8 @@ struct Cli {
 enum Command {
     Generate(Box<generate::Generate>),
     Interactive(Box<interactive::Interactive>),
+    #[cfg(feature = "server")]
+    Serve(Box<serve::Serve>),
     Score(score::Score),
     Compare(compare::Compare),
     Verify(verify::Verify),
@@ -95,10 +99,20 @@ enum Command {
 }
 
 impl Command {
+    /// Whether signals end it. A server has its own way to end.
+    fn is_interrupted(&self) -> bool {
+        #[cfg(feature = "server")]
+        return !matches!(self, Self::Serve(_));
+        #[cfg(not(feature = "server"))]
+        true
+    }
+
     fn run(&self) -> Result<(), Failure> {
         match self {
             Self::Generate(command) => command.run(),
             Self::Interactive(command) => command.run(),
+            #[cfg(feature = "server")]
+            Self::Serve(command) => command.run(),
             Self::Score(command) => command.run(),
             Self::Compare(command) => command.run(),
             Self::Verify(command) => command.run(),
@@ -116,10 +130,14 @@ impl Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     quieten_vulkan();
     failure::quieten_caught_panics();
-    interrupt::install();
     let parsed = parser().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let result = match parsed {
-        Ok(cli) => cli.command.run(),
+        Ok(cli) => {
+            if cli.command.is_interrupted() {
+                interrupt::install();
+            }
+            cli.command.run()
+        }
         Err(error) => Err(Failure::Arguments(error)),
     };
     match result {
@@ -159,7 +177,22 @@ fn parser() -> clap::Command {
         let id = arg.get_id().clone();
         arg.overrides_with(id)
     };
-    Cli::command().mut_subcommands(|command| command.mut_args(spell_both_ways).mut_args(last_one_counts))
+    let cli = Cli::command().mut_subcommands(|command| command.mut_args(spell_both_ways).mut_args(last_one_counts));
+    #[cfg(feature = "server")]
+    let cli = cli.mut_subcommand("serve", |serve| serve.mut_args(from_environment));
+    cli
+}
+
+/// Lets an option be given as an environment variable, as containers do.
+#[cfg(feature = "server")]
+fn from_environment(arg: clap::Arg) -> clap::Arg {
+    match arg.get_long() {
+        Some(long) => {
+            let name = format!("BDH_{}", long.replace('-', "_").to_uppercase());
+            arg.env(name).hide_env(true)
+        }
+        None => arg,
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,398 @@
+//! `bdh-gpu serve`: texts that do not depend on the load, streams, states, errors, and how it ends.
+
+mod http;
+
+use http::Server;
+use serde_json::{Value, json};
+use std::io::Read;
+use std::process::Command;
+use std::time::Duration;
+
+/// What the command line writes.
+fn generated(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_bdh-gpu"))
+        .args(["generate", "--device", "cpu", "--quiet", "--no-echo"])
+        .args(arguments)
+        .output()
+        .expect("the program runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    // The program ends its output with a line end.
+    text.strip_suffix('\n').unwrap_or(&text).to_owned()
+}
+
+fn texts(answer: &Value) -> Vec<String> {
+    let choices = answer["choices"].as_array().expect("choices");
+    choices.iter().map(|choice| choice["text"].as_str().expect("a text").to_owned()).collect()
+}
+
+#[test]
+fn texts_are_those_of_the_command_line() {
+    let server = Server::start(&[]);
+    for (prompt, seed, options, fields) in [
+        ("KING:\n", "1", &[][..], json!({})),
+        ("To be or ", "2", &["--temperature", "0.7", "--top-k", "20"], json!({"temperature": 0.7, "top_k": 20})),
+        ("", "3", &["--greedy"], json!({"do_sample": false})),
+        ("ROMEO:", "4", &["--stop", "\n\n"], json!({"stop": ["\n\n"]})),
+        ("A", "5", &["--repetition-penalty", "1.3"], json!({"repeat_penalty": 1.3})),
+    ] {
+        let expected = generated(&[&["-p", prompt, "-n", "60", "--seed", seed], options].concat());
+        let mut body = json!({"prompt": prompt, "max_tokens": 60, "seed": seed.parse::<u64>().unwrap()});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let answer = server.complete(&body);
+        assert_eq!(texts(&answer), std::slice::from_ref(&expected), "{body}");
+        assert_eq!(answer["choices"][0]["seed"], body["seed"]);
+        assert_eq!(server.stream(body).0, expected);
+    }
+    // Every sequence of several is what its own seed gives alone.
+    let answer = server.complete(&json!({"prompt": ["KING:\n", "A"], "n": 2, "max_tokens": 30, "seed": 9}));
+    for (index, choice) in answer["choices"].as_array().unwrap().iter().enumerate() {
+        let prompt = ["KING:\n", "A"][index / 2];
+        let alone = server.complete(&json!({"prompt": prompt, "max_tokens": 30, "seed": choice["seed"]}));
+        assert_eq!((choice["index"].as_u64(), &choice["text"]), (Some(index as u64), &alone["choices"][0]["text"]));
+    }
+}
+
+#[test]
+fn texts_do_not_depend_on_the_load() {
+    let server = Server::start(&["--parallel", "4"]);
+    let long = "First Citizen:\nBefore we proceed any further, hear me speak.\n\n".repeat(4);
+    let request = |index: usize| {
+        let prompt = ["KING:\n", "To be", &long, &long[..100]][index % 4];
+        let mut body = json!({"prompt": prompt, "max_tokens": 10 + 7 * (index % 5), "seed": index % 6});
+        if index.is_multiple_of(3) {
+            body["stop"] = json!(["e", "\n\n"]);
+        }
+        if index.is_multiple_of(5) {
+            body["n"] = 3.into();
+        }
+        body
+    };
+    let alone: Vec<Vec<String>> = (0..60).map(|index| texts(&server.complete(&request(index)))).collect();
+    std::thread::scope(|scope| {
+        for worker in 0..12 {
+            let (server, alone) = (&server, &alone);
+            scope.spawn(move || {
+                for index in (0..60).rev().filter(|index| index % 12 == worker) {
+                    let body = request(index);
+                    if index % 7 == 1 {
+                        // Somebody leaves.
+                        drop(server.send("POST", "/v1/completions", &[], body.to_string().as_bytes()));
+                    }
+                    if index % 2 == 0 && body.get("n").is_none() {
+                        assert_eq!(server.stream(body).0, alone[index][0], "{index}");
+                    } else {
+                        assert_eq!(texts(&server.complete(&body)), alone[index], "{index}");
+                    }
+                }
+            });
+        }
+    });
+    assert!(server.metric("bdh_prefix_cache_hits_total") > 0.0);
+}
+
+#[test]
+fn usage_reasons_and_log_probabilities_are_exact() {
+    let server = Server::start(&[]);
+    let stopped = server.complete(&json!({"prompt": "KING:\n", "max_tokens": 500, "seed": 1, "stop": "th"}));
+    let (choice, usage) = (&stopped["choices"][0], &stopped["usage"]);
+    let text = choice["text"].as_str().unwrap();
+    assert_eq!((choice["finish_reason"].as_str(), choice["stop_reason"].as_str()), (Some("stop"), Some("th")));
+    assert_eq!(usage["completion_tokens"].as_u64(), Some(text.len() as u64 + 2));
+    assert_eq!(usage["total_tokens"].as_u64(), Some(text.len() as u64 + 2 + 6));
+    let shown =
+        json!({"prompt": "KING:\n", "max_tokens": 500, "seed": 1, "stop": "th", "include_stop_str_in_output": true});
+    assert_eq!(texts(&server.complete(&shown)), [format!("{text}th")]);
+    let by_id = json!({"prompt": "KING:\n", "max_tokens": 500, "seed": 1, "stop_token_ids": [116]});
+    let by_id = server.complete(&by_id);
+    assert_eq!(by_id["choices"][0]["stop_reason"], 116);
+    assert!(!texts(&by_id)[0].contains('t'));
+
+    let echoed = json!({"prompt": "dé", "max_tokens": 3, "echo": true, "logprobs": 2, "temperature": 0});
+    let echoed = server.complete(&echoed);
+    let (choice, listed) = (&echoed["choices"][0], &echoed["choices"][0]["logprobs"]);
+    assert!(choice["text"].as_str().unwrap().starts_with("dé"));
+    assert_eq!(listed["tokens"][1], "bytes:\\xc3");
+    assert_eq!(listed["text_offset"], json!([0, 1, 1, 2, 3, 4]));
+    assert_eq!((&listed["token_logprobs"][0], &listed["top_logprobs"][0]), (&Value::Null, &Value::Null));
+    for index in 1..6 {
+        let top = listed["top_logprobs"][index].as_object().unwrap();
+        let best = top.values().map(|value| value.as_f64().unwrap()).fold(f64::NEG_INFINITY, f64::max);
+        assert!(top.len() >= 2 && top.contains_key(listed["tokens"][index].as_str().unwrap()));
+        // Greedy tokens are the likeliest, to the last digit.
+        let own = listed["token_logprobs"][index].as_f64().unwrap();
+        assert!(if index < 3 { own <= best } else { own == best }, "{own}, {best}");
+    }
+    // Nothing is drawn.
+    let scored = server.complete(&json!({"prompt": "KING", "max_tokens": 0, "echo": true, "logprobs": 0}));
+    assert_eq!(scored["choices"][0]["logprobs"]["tokens"].as_array().unwrap().len(), 4);
+    assert_eq!(scored["usage"]["completion_tokens"], 0);
+}
+
+#[test]
+fn closed_connections_free_their_slots() {
+    let server = Server::start(&["--parallel", "2"]);
+    let long = "x".repeat(60_000);
+    let endless = json!({"prompt": "A", "max_tokens": 100_000_000, "seed": 1});
+    let reading = json!({"prompt": long, "max_tokens": 10, "seed": 1});
+    let mut streamed = endless.clone();
+    streamed["stream"] = true.into();
+    for round in 0..8 {
+        // One streams, one is read, one is drawn from, and the rest wait.
+        let bodies = [&streamed, &reading, &endless, &streamed, &endless, &reading];
+        let mut open: Vec<_> = bodies
+            .iter()
+            .map(|body| server.send("POST", "/v1/completions", &[], body.to_string().as_bytes()))
+            .collect();
+        server.wait_for_sequences(open.len());
+        if round % 2 == 0 {
+            open[0].read_exact(&mut [0; 16]).expect("the stream begins");
+        }
+        drop(open);
+        server.wait_until_idle();
+    }
+    let cancelled: f64 = ["queued", "prefill", "decode"]
+        .iter()
+        .map(|phase| server.metric(&format!("bdh_cancelled_total{{phase=\"{phase}\"}}")))
+        .sum();
+    assert_eq!(cancelled, 48.0);
+    assert_eq!(texts(&server.complete(&json!({"prompt": "A", "max_tokens": 5, "seed": 1})))[0].len(), 5);
+}
+
+#[test]
+fn requests_that_make_no_sense_are_errors() {
+    let server = Server::start(&["--queue", "0", "--parallel", "1"]);
+    for (body, param) in [
+        (json!({"prompt": 5}), "prompt"),
+        (json!({"prompt": []}), "prompt"),
+        (json!({"prompt": [999]}), "prompt"),
+        (json!({"prompt": [[1], "a"], "n": 0}), "n"),
+        (json!({"prompt": [1.5]}), "prompt"),
+        (json!({"prompt": "a", "max_tokens": -1}), "max_tokens"),
+        (json!({"prompt": "a", "max_tokens": 0}), "max_tokens"),
+        (json!({"prompt": "a", "temperature": -1}), "temperature"),
+        (json!({"prompt": "a", "temperature": "1"}), "temperature"),
+        (json!({"prompt": "a", "top_p": 0}), "top_p"),
+        (json!({"prompt": "a", "logprobs": "1"}), "logprobs"),
+        (json!({"prompt": "a", "logprobs": 1000}), "logprobs"),
+        (json!({"prompt": "a", "stop": [""]}), "stop"),
+        (json!({"prompt": "a", "stop": 5}), "stop"),
+        (json!({"prompt": "a", "best_of": 1, "n": 2}), "best_of"),
+        (json!({"prompt": "a", "best_of": 2, "stream": true}), "best_of"),
+        (json!({"prompt": "a", "suffix": "b"}), "suffix"),
+        (json!({"prompt": "a", "stream": "yes"}), "stream"),
+        (json!({"prompt": "a", "stop_token_ids": [256]}), "stop_token_ids"),
+        (json!({"prompt": "a", "stream_options": 1}), "stream_options"),
+        (json!({"model": 5}), "model"),
+    ] {
+        let answer = server.post("/v1/completions", &body);
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status, error["param"].as_str()), (400, Some(param)), "{body}: {error}");
+        assert_eq!(error["type"], "invalid_request_error");
+    }
+    for (method, path, body, status) in [
+        ("POST", "/v1/completions", &b"{"[..], 400),
+        ("POST", "/v1/completions", b"[]", 400),
+        ("POST", "/v1/completions", b"\xff\xfe", 400),
+        ("POST", "/v1/completions", br#"{"prompt": "a", "model": "other"}"#, 404),
+        ("GET", "/v1/completions", b"", 405),
+        ("GET", "/nowhere", b"", 404),
+        ("GET", "/v1/models/other", b"", 404),
+        ("GET", "/v1/states/state-00000000000000000000000000000000", b"", 404),
+        ("GET", "/v1/states/..%2f..%2fetc", b"", 404),
+        ("POST", "/tokenize", b"{}", 400),
+        ("POST", "/detokenize", br#"{"tokens": [300]}"#, 400),
+    ] {
+        let answer = server.request(method, path, &[], body);
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+        assert!(answer.json()["error"]["message"].is_string());
+    }
+    let endless = json!({"prompt": "A", "max_tokens": 100_000_000, "stream": true}).to_string();
+    let mut busy = server.send("POST", "/v1/completions", &[], endless.as_bytes());
+    busy.read_exact(&mut [0; 16]).expect("the stream begins");
+    let full = std::iter::repeat_with(|| server.post("/v1/completions", &json!({"prompt": "a"})));
+    let full = full.take(3).find(|answer| answer.status == 429).expect("the queue is full");
+    assert_eq!((full.header("retry-after"), full.json()["error"]["code"].as_str()), (Some("1"), Some("overloaded")));
+    drop(busy);
+    server.wait_until_idle();
+    // Unknown fields are named, once.
+    server.complete(&json!({"prompt": "a", "user": null, "nonsense": 1}));
+    server.complete(&json!({"prompt": "a", "nonsense": 2}));
+    assert_eq!(server.log().matches("nonsense").count(), 1, "{}", server.log());
+    let strict = Server::start(&["--strict"]);
+    let answer = strict.post("/v1/completions", &json!({"prompt": "a", "nonsense": 1}));
+    assert_eq!((answer.status, answer.json()["error"]["param"].as_str()), (400, Some("nonsense")));
+}
+
+#[test]
+fn keys_and_hosts_are_checked() {
+    let server = Server::start(&["--api-key", "one,two"]);
+    let bearer = |key: &str| {
+        let value = format!("Bearer {key}");
+        server.request("GET", "/v1/models", &[("Authorization", &value)], &[]).status
+    };
+    assert_eq!((bearer("one"), bearer("two"), bearer("three"), bearer("")), (200, 200, 401, 401));
+    let refused = server.get("/v1/models");
+    assert_eq!((refused.status, refused.header("www-authenticate")), (401, Some("Bearer")));
+    assert_eq!((server.get("/health").status, server.get("/").status), (200, 200));
+    // A state belongs to the key that made it.
+    let made = server.request("POST", "/v1/states", &[("Authorization", "Bearer one")], b"{}");
+    let path = format!("/v1/states/{}", made.json()["id"].as_str().unwrap());
+    let by = |key| server.request("GET", &path, &[("Authorization", key)], &[]).status;
+    assert_eq!((by("Bearer one"), by("Bearer two")), (200, 404));
+
+    let open = Server::start(&[]);
+    // Programs without a key send an empty one.
+    assert_eq!(open.request("GET", "/v1/models", &[("Authorization", "Bearer ")], &[]).status, 200);
+    assert_eq!(open.request("GET", "/v1/models", &[("Host", "evil.example")], &[]).status, 403);
+}
+
+#[test]
+fn states_go_on_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store").display().to_string();
+    let mut first = Server::start(&["--state-store", &store]);
+    let second = Server::start(&["--state-store", &store]);
+    let begun = first.complete(&json!({"prompt": "KING:\n", "max_tokens": 40, "seed": 1, "keep_state": true}));
+    let state = begun["choices"][0]["state"].as_str().unwrap().to_owned();
+    let go_on = |server: &Server, state: &str| {
+        let body = json!({"prompt": "QUEEN:\n", "max_tokens": 40, "seed": 2, "state": state});
+        texts(&server.complete(&body)).remove(0)
+    };
+    let text = go_on(&first, &state);
+    // It can be used again, here and elsewhere, copied, saved, loaded and taken away.
+    assert_eq!((go_on(&first, &state), go_on(&second, &state)), (text.clone(), text.clone()));
+    let fork = first.request("POST", &format!("/v1/states/{state}/fork"), &[], &[]).json();
+    assert_eq!(go_on(&first, fork["id"].as_str().unwrap()), text);
+    let file = first.get(&format!("/v1/states/{state}/file"));
+    let path = folder.path().join("saved.state");
+    std::fs::write(&path, &file.body).unwrap();
+    let path = path.display().to_string();
+    assert_eq!(generated(&["--load-state", &path, "-p", "QUEEN:\n", "-n", "40", "--seed", "2"]), text);
+    let empty = second.post("/v1/states", &json!({})).json();
+    let empty = empty["id"].as_str().unwrap();
+    let fresh = json!({"prompt": "A", "max_tokens": 9, "seed": 3});
+    let mut from_empty = fresh.clone();
+    from_empty["state"] = empty.into();
+    assert_eq!(texts(&second.complete(&from_empty)), texts(&second.complete(&fresh)));
+    let put = second.request("PUT", &format!("/v1/states/{empty}/file"), &[], &file.body);
+    assert_eq!(put.status, 200, "{}", put.text());
+    assert_eq!(go_on(&second, empty), text);
+    let damaged = second.request("PUT", &format!("/v1/states/{empty}/file"), &[], &file.body[..1000]);
+    assert_eq!(damaged.status, 400, "{}", damaged.text());
+    assert!(!damaged.text().contains("/tmp"), "{}", damaged.text());
+    // A server that is killed leaves its conversations to the others.
+    #[cfg(unix)]
+    first.signal("KILL");
+    first.wait();
+    assert_eq!(go_on(&second, fork["id"].as_str().unwrap()), text);
+    let gone = second.request("DELETE", &format!("/v1/states/{state}"), &[], &[]);
+    assert_eq!(gone.status, 200);
+    assert_eq!(second.get(&format!("/v1/states/{state}")).status, 404);
+    assert_eq!(second.post("/v1/completions", &json!({"prompt": "a", "state": state})).status, 404);
+}
+
+#[test]
+fn states_are_forgotten_in_time() {
+    let server = Server::start(&["--state-ttl", "1s", "--state-budget", "20MiB"]);
+    let keep = || {
+        let kept = server.complete(&json!({"prompt": "A", "max_tokens": 1, "keep_state": true}));
+        format!("/v1/states/{}", kept["choices"][0]["state"].as_str().unwrap())
+    };
+    let (first, second) = (keep(), keep());
+    assert_eq!((server.get(&first).status, server.get(&second).status), (200, 200));
+    // A state has 8 MiB: the third takes the place of the first.
+    let third = keep();
+    assert_eq!((server.get(&first).status, server.get(&second).status, server.get(&third).status), (404, 200, 200));
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!((server.get(&second).status, server.get(&third).status), (404, 404));
+    assert_eq!(server.metric("bdh_state_bytes{of=\"conversations\"}"), 0.0);
+}
+
+#[test]
+#[cfg(unix)]
+fn it_ends_when_its_requests_have() {
+    let endless = |tokens: u64| json!({"prompt": "A", "max_tokens": tokens, "seed": 1, "stream": true}).to_string();
+    // The first signal lets a stream end.
+    let mut server = Server::start(&[]);
+    let mut open = server.send("POST", "/v1/completions", &[], endless(4000).as_bytes());
+    open.read_exact(&mut [0; 16]).expect("the stream begins");
+    server.signal("TERM");
+    server.wait_for("/readyz", 503);
+    let refused = server.post("/v1/completions", &json!({"prompt": "a"}));
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(server.get("/livez").status, 200);
+    let answer = read_rest(open);
+    assert!(answer.ends_with("data: [DONE]\n\n\r\n0\r\n\r\n"), "{}", &answer[answer.len().saturating_sub(200)..]);
+    assert_eq!(server.wait().code(), Some(0));
+    // The second one ends it.
+    let mut server = Server::start(&[]);
+    let mut open = server.send("POST", "/v1/completions", &[], endless(100_000_000).as_bytes());
+    open.read_exact(&mut [0; 16]).expect("the stream begins");
+    server.signal("INT");
+    server.wait_for("/readyz", 503);
+    server.signal("INT");
+    let answer = read_rest(open);
+    assert!(answer.contains("the server is shutting down"), "{}", &answer[answer.len().saturating_sub(200)..]);
+    assert_eq!(server.wait().code(), Some(0));
+    // While the model loads there is nothing to wait for.
+    let mut server = Server::start_at_once(&["--device", "cpu"]);
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// What is left of an answer, as it comes over the connection.
+#[cfg(unix)]
+fn read_rest(mut stream: std::net::TcpStream) -> String {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the answer ends");
+    String::from_utf8_lossy(&rest).into_owned()
+}
+
+#[test]
+fn other_routes_say_what_clients_ask() {
+    let server = Server::start(&["--alias", "poet"]);
+    let models = server.get("/v1/models").json();
+    assert_eq!((models["data"][0]["id"].as_str(), &models["data"][0]["max_model_len"]), (Some("poet"), &Value::Null));
+    assert_eq!(server.get("/v1/models/poet").json()["meta"]["n_vocab"], 256);
+    assert_eq!(server.post("/tokenize", &json!({"content": "hé"})).json()["tokens"], json!([104, 195, 169]));
+    assert_eq!(server.post("/tokenize", &json!({"prompt": "hé"})).json()["count"], 3);
+    let text = server.post("/detokenize", &json!({"tokens": [104, 195, 169]})).json();
+    assert_eq!((&text["prompt"], &text["content"]), (&json!("hé"), &json!("hé")));
+    let info = server.get("/tokenizer_info").json();
+    assert!(info.as_object().unwrap().contains_key("eos_token") && info["bos_token"] == "\n");
+    let beams = server.complete(&json!({"prompt": "To be", "use_beam_search": true, "n": 2, "max_tokens": 12}));
+    let expected = generated(&["-p", "To be", "-n", "12", "--num-beams", "2", "--num-return-sequences", "1"]);
+    assert_eq!(texts(&beams)[0], expected);
+    for line in server.get("/metrics").text().lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').expect("a name and a number");
+        assert!(name.starts_with("bdh_") && value.parse::<f64>().is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn scores_are_those_of_the_command_line() {
+    let server = Server::start(&[]);
+    let text = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n".repeat(4);
+    let output = Command::new(env!("CARGO_BIN_EXE_bdh-gpu"))
+        .args(["score", "--device", "cpu", "--quiet", "--format", "json", "--text", &text])
+        .output()
+        .expect("the program runs");
+    let expected: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let score = server.post("/v1/score", &json!({"text": text})).json();
+    for (name, same) in [("total_logprob", "total"), ("bits_per_byte", "bits_per_byte")] {
+        let (got, expected) = (score[name].as_f64().unwrap(), expected[same].as_f64().unwrap());
+        // The server's log-probabilities are 32-bit floats.
+        assert!((got - expected).abs() < 1e-6 * expected.abs(), "{name}: {got}, {expected}");
+    }
+    let tokens = server.post("/v1/score", &json!({"tokens": text.as_bytes()})).json();
+    assert_eq!(tokens["token_logprobs"], score["token_logprobs"]);
+    assert_eq!(server.post("/v1/score", &json!({"text": "a"})).status, 400);
+    assert_eq!(server.post("/v1/score", &json!({})).status, 400);
+    let described = server.get("/openapi.json").json();
+    assert_eq!(
+        described["paths"]["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+            ["temperature"]["minimum"],
+        0.0
+    );
+}
