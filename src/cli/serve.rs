@@ -3,7 +3,8 @@
 use super::args::{ContextArgs, DeviceArgs, ModelArgs, whole};
 use super::failure::Failure;
 use super::output::Notices;
-use bdh_gpu::server::{self, Loaded, ServeError, ServerOptions};
+use bdh_gpu::model::Model;
+use bdh_gpu::server::{self, ChatTemplate, Loaded, ServeError, ServerOptions};
 use clap::{Args, ValueHint};
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -69,6 +70,10 @@ struct ServerArgs {
     /// Sites whose pages may use the server, as https://example.org; repeatable
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<String>,
+    /// How conversations become prompts: user-assistant, transcript, or a file with a Jinja template
+    /// [default: the model's own; without one there are no chat completions]
+    #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
+    chat_template: Option<PathBuf>,
     /// A folder where conversations' states are kept too; servers that share it can go on with each
     /// other's
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -171,7 +176,6 @@ impl Serve {
         }
         let listener = self.listen()?;
         let address = listener.local_addr().map_err(|error| Failure::Failed(error.to_string()))?;
-        notices.say(format_args!("listening on http://{address}"));
         let for_log = *notices;
         let options = ServerOptions {
             alias: server.alias.clone(),
@@ -206,7 +210,40 @@ impl Serve {
         let model = self.model.load(&self.notices)?;
         let forgetting = self.context.forgetting(&model.config)?;
         self.device.check(forgetting)?;
-        Ok(Loaded { bdh: self.device.open(model, &self.notices)?, forgetting })
+        let template = self.template(&model)?;
+        Ok(Loaded { bdh: self.device.open(model, &self.notices)?, forgetting, template })
+    }
+
+    /// The chat template: the one that was asked for, or the model's.
+    fn template(&self, model: &Model) -> Result<Option<ChatTemplate>, Failure> {
+        let (own, bos, eos) = model.chat();
+        let beside = || {
+            let path = self.model.model.as_ref()?.join("chat_template.jinja");
+            path.is_file().then_some(path)
+        };
+        let read = |path: PathBuf| {
+            let failed = |what: String| Failure::Failed(format!("{}: {what}", path.display()));
+            let source = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+            ChatTemplate::parse(&source).map_err(|error| failed(format!("not a chat template: {error}")))
+        };
+        let template = match &self.server.chat_template {
+            Some(given) => match given.to_str().and_then(ChatTemplate::built_in) {
+                Some(template) => Some(template),
+                None => Some(read(given.clone())?),
+            },
+            None => match (beside(), own) {
+                (Some(path), _) => Some(read(path)?),
+                (None, Some(source)) => match ChatTemplate::parse(&source) {
+                    Ok(template) => Some(template),
+                    Err(error) => {
+                        self.notices.say(format_args!("note: the model's chat template is not used: {error}"));
+                        None
+                    }
+                },
+                (None, None) => None,
+            },
+        };
+        Ok(template.map(|template| template.with_tokens(bos, eos)))
     }
 
     fn listen(&self) -> Result<TcpListener, Failure> {

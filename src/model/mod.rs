@@ -181,6 +181,13 @@ struct ModelFiles {
 }
 
 impl Model {
+    /// The chat template of tokenizer_config.json, and the texts of the tokens that begin and end a
+    /// text, as far as the file names them.
+    #[cfg(feature = "server")]
+    pub fn chat(&self) -> (Option<String>, Option<String>, Option<String>) {
+        self.tokenizer_files.chat()
+    }
+
     /// Loads a model directory, or one weights file with config.json beside it. Files are read once, whole; what
     /// becomes of them afterwards does not matter.
     ///

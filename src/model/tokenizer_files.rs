@@ -185,6 +185,14 @@ impl TokenizerFiles {
         Ok(LoadedTokenizer { tokenizer, bos_token_id, eos_token_id })
     }
 
+    /// The template that turns conversations into prompts, and the texts of the tokens that begin and end a text.
+    #[cfg(feature = "server")]
+    pub(super) fn chat(&self) -> (Option<String>, Option<String>, Option<String>) {
+        let config = self.config.as_ref().map(|(_, map)| map);
+        let text = |key: &str| config.and_then(|map| map.get(key)).and_then(token_text).map(str::to_owned);
+        (text("chat_template"), text("bos_token"), text("eos_token"))
+    }
+
     /// Names and contents of the files there are.
     pub(super) fn contents(&self) -> Vec<(&'static str, Vec<u8>)> {
         let json = self.json.iter().map(|(_, storage)| (TOKENIZER, storage.bytes().to_vec()));

@@ -1,6 +1,7 @@
 //! What all requests share.
 
 use super::ServerOptions;
+use super::chat::ChatTemplate;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::metrics::Metrics;
@@ -41,6 +42,8 @@ pub(super) struct Ready {
     pub id: String,
     pub created: u64,
     pub forgetting: Forgetting,
+    /// How conversations become prompts, if they do.
+    pub template: Option<ChatTemplate>,
 }
 
 impl App {

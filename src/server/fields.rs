@@ -31,6 +31,11 @@ impl Fields {
         Self { object, known: BTreeSet::new() }
     }
 
+    /// Puts a value in a field's place.
+    pub fn set(&mut self, name: &str, value: Value) {
+        self.object.insert(name.to_owned(), value);
+    }
+
     /// A field's value as it is.
     pub fn value(&mut self, name: &'static str) -> Option<&Value> {
         self.known.insert(name);

@@ -2,7 +2,7 @@
 
 use super::app::{App, Ready, now_seconds};
 use super::error::ApiError;
-use super::{Loaded, ServeError, ServerOptions, completions, openapi, plain, score, security, states};
+use super::{Loaded, ServeError, ServerOptions, chat, completions, openapi, plain, score, security, states};
 use crate::generation::engine::{Engine, EngineOptions};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -59,6 +59,8 @@ async fn run<E: Send + 'static>(
     load: impl FnOnce() -> Result<Loaded, E> + Send + 'static,
 ) -> Result<(), ServeError<E>> {
     let mut signals = Signals::new()?;
+    // From here on a signal ends the server as it should.
+    (options.log)(&format!("listening on http://{}", listener.local_addr()?));
     let app = Arc::new(App::new(options)?);
     let connections = tokio::spawn(accept(tokio::net::TcpListener::from_std(listener)?, router(&app)));
     let for_loading = app.clone();
@@ -78,7 +80,7 @@ async fn run<E: Send + 'static>(
 
 /// Loads the model and allocates the slots.
 fn open<E>(app: &App, load: impl FnOnce() -> Result<Loaded, E>) -> Result<(), ServeError<E>> {
-    let Loaded { bdh, forgetting } = load().map_err(ServeError::Load)?;
+    let Loaded { bdh, forgetting, template } = load().map_err(ServeError::Load)?;
     let state_bytes = bdh.backend().state_type().state_bytes(&bdh.model().config);
     let id = app.options.alias.clone().unwrap_or_else(|| bdh.model().name.clone());
     let options = EngineOptions {
@@ -93,7 +95,7 @@ fn open<E>(app: &App, load: impl FnOnce() -> Result<Loaded, E>) -> Result<(), Se
     };
     let engine = Engine::start(bdh, &options)?;
     (app.options.log)(&format!("{id} is ready: {} sequences together", options.slots));
-    app.open(Ready { engine, id, created: now_seconds(), forgetting });
+    app.open(Ready { engine, id, created: now_seconds(), forgetting, template });
     Ok(())
 }
 
@@ -176,6 +178,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1/models", get(plain::models))
         .route("/v1/models/{id}", get(plain::model))
         .route("/v1/completions", post(completions::completions))
+        .route("/v1/chat/completions", post(chat::completions))
         .route("/v1/score", post(score::score))
         .route("/openapi.json", get(openapi::openapi))
         .route("/v1/states", post(states::create))

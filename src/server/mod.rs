@@ -9,6 +9,7 @@
 //! | `fields`, `options` | a request's fields; generation options among them |
 //! | `run` | a request on its way through the engine |
 //! | `completions` | `POST /v1/completions` |
+//! | `chat` | `POST /v1/chat/completions`, and templates |
 //! | `score` | `POST /v1/score` |
 //! | `openapi` | the description of all routes |
 //! | `states` | conversations that the server remembers |
@@ -20,6 +21,7 @@
 //! bounded channels lie between.
 
 mod app;
+mod chat;
 mod completions;
 mod error;
 mod fields;
@@ -33,6 +35,7 @@ mod score;
 mod security;
 mod states;
 
+pub use chat::ChatTemplate;
 pub use listener::serve;
 
 use crate::generation::{Bdh, GenerationError};
@@ -83,6 +86,8 @@ pub struct Loaded {
     pub bdh: Bdh,
     /// How much of the past counts.
     pub forgetting: Forgetting,
+    /// How conversations become prompts; without it there are no chat completions.
+    pub template: Option<ChatTemplate>,
 }
 
 /// Why the server ended.

@@ -54,6 +54,7 @@ fn paths() -> Value {
     let state = || operation("A conversation's state", None, 200);
     json!({
         "/v1/completions": {"post": operation("Continue prompts", Some(completion()), 200)},
+        "/v1/chat/completions": {"post": operation("The next message of a conversation", Some(chat()), 200)},
         "/v1/score": {"post": operation("Log-probabilities of a text", Some(object(json!({
             "model": nullable("string"), "text": nullable("string"), "tokens": ids(),
         }))), 200)},
@@ -154,6 +155,27 @@ fn completion() -> Value {
         properties[name] = option(spec);
     }
     object(properties)
+}
+
+/// The fields of a chat request: those of a completion, but for the prompt.
+fn chat() -> Value {
+    let mut schema = completion();
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        properties.remove("prompt");
+        properties.remove("echo");
+        properties.insert("logprobs".to_owned(), nullable("boolean"));
+        properties.insert("top_logprobs".to_owned(), whole(0, 20));
+        properties.insert(
+            "messages".to_owned(),
+            json!({"type": "array", "minItems": 1, "items": {
+                "type": "object",
+                "required": ["role", "content"],
+                "properties": {"role": {"type": "string"}, "content": {"type": ["string", "array"]}},
+            }}),
+        );
+    }
+    schema["required"] = json!(["messages"]);
+    schema
 }
 
 /// An option's schema: its type, its range and its help.

@@ -116,8 +116,14 @@ impl Run {
     /// # Errors
     /// The request takes too long, the server stops, or a sequence has failed.
     pub async fn next(&mut self) -> Result<Option<(usize, Event)>, ApiError> {
+        let next = self.wait().await;
+        // From here on it is not the client that leaves.
+        self.guard.finished |= !matches!(next, Ok(Some(_)));
+        next
+    }
+
+    async fn wait(&mut self) -> Result<Option<(usize, Event)>, ApiError> {
         if self.open == 0 {
-            self.guard.finished = true;
             return Ok(None);
         }
         let event = tokio::select! {

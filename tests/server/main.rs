@@ -180,6 +180,7 @@ fn requests_that_make_no_sense_are_errors() {
         (json!({"prompt": "a", "best_of": 1, "n": 2}), "best_of"),
         (json!({"prompt": "a", "best_of": 2, "stream": true}), "best_of"),
         (json!({"prompt": "a", "suffix": "b"}), "suffix"),
+        (json!({"prompt": vec!["a"; 100], "n": 100}), "n"),
         (json!({"prompt": "a", "stream": "yes"}), "stream"),
         (json!({"prompt": "a", "stop_token_ids": [256]}), "stop_token_ids"),
         (json!({"prompt": "a", "stream_options": 1}), "stream_options"),
@@ -395,4 +396,52 @@ fn scores_are_those_of_the_command_line() {
             ["temperature"]["minimum"],
         0.0
     );
+}
+
+#[test]
+fn chats_are_completions_of_what_the_template_writes() {
+    let server = Server::start(&["--chat-template", "user-assistant"]);
+    let messages = json!([
+        {"role": "user", "content": "Who is there?"},
+        {"role": "assistant", "content": "A friend."},
+        {"role": "user", "content": [{"type": "text", "text": "What news?"}]},
+    ]);
+    let written = "User: Who is there?\nAssistant: A friend.\nUser: What news?\nAssistant:";
+    let text = server.complete(&json!({"prompt": written, "max_tokens": 50, "seed": 1, "logprobs": 1}));
+    let asked = json!({"messages": messages, "max_tokens": 50, "seed": 1, "logprobs": true, "top_logprobs": 1});
+    let chat = server.post("/v1/chat/completions", &asked).json();
+    assert_eq!(
+        (chat["object"].as_str(), chat["choices"][0]["message"]["role"].as_str()),
+        (Some("chat.completion"), Some("assistant"))
+    );
+    assert_eq!(chat["choices"][0]["message"]["content"], text["choices"][0]["text"]);
+    assert_eq!((&chat["usage"]["total_tokens"], &chat["choices"][0]["seed"]), (&json!(118), &json!(1)));
+    // The same prompt is not read again.
+    assert_eq!(chat["usage"]["prompt_tokens_details"]["cached_tokens"], 67);
+    let listed = &text["choices"][0]["logprobs"];
+    for (index, token) in chat["choices"][0]["logprobs"]["content"].as_array().unwrap().iter().enumerate() {
+        assert_eq!((&token["token"], &token["logprob"]), (&listed["tokens"][index], &listed["token_logprobs"][index]));
+        assert!(token["bytes"].is_array() && !token["top_logprobs"].as_array().unwrap().is_empty());
+    }
+    let streamed = json!({"messages": messages, "max_tokens": 50, "seed": 1, "stream": true});
+    let events = server.post("/v1/chat/completions", &streamed).events();
+    let chunks: Vec<Value> =
+        events[..events.len() - 1].iter().map(|event| serde_json::from_str(event).unwrap()).collect();
+    assert_eq!(chunks[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
+    let content = |chunk: &Value| chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(chunks.iter().map(content).collect::<String>(), text["choices"][0]["text"]);
+    assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "length");
+    for (body, param) in [
+        (json!({}), "messages"),
+        (json!({"messages": []}), "messages"),
+        (json!({"messages": [{"role": "user", "content": 5}]}), "messages"),
+        (json!({"messages": messages, "top_logprobs": 2}), "top_logprobs"),
+    ] {
+        let answer = server.post("/v1/chat/completions", &body);
+        assert_eq!((answer.status, answer.json()["error"]["param"].as_str()), (400, Some(param)), "{body}");
+    }
+    let without = Server::start(&[]);
+    let refused = without.post("/v1/chat/completions", &json!({"messages": messages}));
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (400, Some("no_chat_template")));
+    assert!(refused.text().contains("--chat-template"));
 }

@@ -22,6 +22,7 @@ pub use job::{Cancel, Ended, Event, Job, Logprobs};
 
 use super::failover::gives_up;
 use super::{Bdh, GenerationError};
+use crate::backend::DeviceKind;
 use crate::model::forgetting::Forgetting;
 use schedule::Schedule;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -252,9 +253,10 @@ impl Worker {
         self.schedule.fail_all(&error);
         let bdh = self.shared.bdh.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let GenerationError::Backend(cause) = &*error else { return Ok(()) };
-        let moved = if gives_up(cause) { bdh.on_cpu()? } else { bdh };
+        let lost = gives_up(cause) && bdh.device().kind != DeviceKind::Cpu;
+        let moved = if lost { bdh.on_cpu()? } else { bdh };
         self.schedule.move_to(moved.clone())?;
-        if gives_up(cause) {
+        if lost {
             let failover = format!("{cause}; new sequences run on {}", moved.device());
             *self.shared.failover.lock().unwrap_or_else(PoisonError::into_inner) = Some(failover);
             *self.shared.bdh.lock().unwrap_or_else(PoisonError::into_inner) = moved;

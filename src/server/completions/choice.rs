@@ -6,6 +6,7 @@ use crate::generation::{Bdh, FinishReason, TokenLogprobs};
 use crate::server::metrics::finish_word;
 use crate::tokenizer::TextStream;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// What is said of a probability of 0, which JSON has no logarithm of.
 const LEAST_LOGPROB: f32 = -9999.0;
@@ -30,8 +31,9 @@ struct Listed {
 /// A sequence's text as it comes.
 pub(super) struct Choice {
     bdh: Bdh,
-    prompt: Prompt,
-    options: Completion,
+    options: Arc<Completion>,
+    /// Index of its prompt.
+    prompt: usize,
     /// Turns tokens into text.
     stream: TextStream,
     /// Characters so far.
@@ -46,13 +48,13 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// The text of a sequence that continues `prompt`.
-    pub fn new(bdh: &Bdh, prompt: &Prompt, options: &Completion) -> Self {
+    /// The text of a sequence that continues the request's prompt number `prompt`.
+    pub fn new(bdh: &Bdh, options: &Arc<Completion>, prompt: usize) -> Self {
         Self {
             stream: text_before(bdh, options.from.as_deref()),
             bdh: bdh.clone(),
-            prompt: prompt.clone(),
             options: options.clone(),
+            prompt,
             characters: 0,
             prompt_logprobs: Vec::new(),
             begun: false,
@@ -118,7 +120,7 @@ impl Choice {
     /// The prompt's log-probabilities as vLLM has them: per token, its own and the likeliest.
     pub fn prompt_logprobs(&self) -> Value {
         let Some(top) = self.options.prompt_logprobs else { return Value::Null };
-        let unpredicted = self.prompt.tokens.len().saturating_sub(self.prompt_logprobs.len());
+        let unpredicted = self.prompt().tokens.len().saturating_sub(self.prompt_logprobs.len());
         let listed = self.prompt_logprobs.iter().map(|token| {
             let best = token.top.iter().take(top).enumerate().map(|(index, &(id, logprob))| (id, logprob, index + 1));
             let own = (token.token, token.logprob, token.rank as usize);
@@ -137,11 +139,12 @@ impl Choice {
         if std::mem::replace(&mut self.begun, true) {
             return piece;
         }
-        if !self.options.echo {
-            self.stream.begin(&self.prompt.tokens.clone(), self.prompt.text.as_deref());
+        let options = self.options.clone();
+        let Prompt { tokens: prompt, text } = &options.prompts[self.prompt];
+        if !options.echo {
+            self.stream.begin(prompt, text.as_deref());
             return piece;
         }
-        let prompt = self.prompt.tokens.clone();
         let logprobs = std::mem::take(&mut self.prompt_logprobs);
         let unpredicted = prompt.len().saturating_sub(logprobs.len());
         for (index, &token) in prompt.iter().enumerate() {
@@ -152,15 +155,19 @@ impl Choice {
                 self.list(&mut piece, logprobs, token, start);
             }
         }
-        if let Some(text) = &self.prompt.text {
+        if let Some(text) = text {
             // Exactly as it was given, also if its last character is incomplete.
             self.stream.settle();
             self.characters = text.chars().count();
             piece.text.clone_from(text);
         }
         self.prompt_logprobs = logprobs;
-        piece.token_ids = prompt;
+        piece.token_ids.clone_from(prompt);
         piece
+    }
+
+    fn prompt(&self) -> &Prompt {
+        &self.options.prompts[self.prompt]
     }
 
     fn push(&mut self, token: u32, text: &mut String) {

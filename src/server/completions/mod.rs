@@ -1,4 +1,4 @@
-//! `POST /v1/completions`.
+//! `POST /v1/completions`, and what it shares with chats.
 
 mod choice;
 mod request;
@@ -7,6 +7,7 @@ mod stream;
 pub(super) use choice::token_name;
 
 use super::app::{App, Ready, now_seconds, random_id};
+use super::chat;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::run::Run;
@@ -33,15 +34,37 @@ pub(super) async fn completions(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let ready = app.ready()?;
-    let mut fields = Fields::of_body(&body)?;
+    let fields = Fields::of_body(&body)?;
+    respond(app, ready, owner, fields, Form::Text).await
+}
+
+/// What an answer looks like.
+pub(super) enum Form {
+    /// A text.
+    Text,
+    /// The next message of a conversation, which ends with one of these texts.
+    Chat { stops: Vec<String> },
+}
+
+/// Answers a request that has a prompt.
+pub(super) async fn respond(
+    app: Arc<App>,
+    ready: Arc<Ready>,
+    owner: Owner,
+    mut fields: Fields,
+    form: Form,
+) -> Result<Response, ApiError> {
     ready.check_model(&mut fields, &app.options)?;
     let from = match fields.text("state")? {
         Some(id) => Some(app.state(&id, &owner).await?.1),
         None => None,
     };
-    let completion = Completion::read(&mut fields, &ready.engine.bdh(), from)?;
+    let mut completion = Completion::read(&mut fields, &ready.engine.bdh(), from, matches!(form, Form::Text))?;
+    if let Form::Chat { stops } = &form {
+        completion.settings.options.stop.extend(stops.iter().cloned());
+    }
     app.note_unknown(&fields)?;
-    let answer = Answer::new(&app, &ready, owner, completion);
+    let answer = Answer::new(&app, &ready, owner, form, completion);
     let run = answer.start(&app, &ready)?;
     if answer.completion.stream {
         return Ok(stream::response(answer, run));
@@ -54,7 +77,7 @@ struct Answer {
     id: String,
     created: u64,
     model: String,
-    completion: Completion,
+    completion: Arc<Completion>,
     /// One for each sequence that is drawn: prompt by prompt.
     choices: Vec<Choice>,
     /// The seed of each sequence.
@@ -63,6 +86,7 @@ struct Answer {
     bdh: Bdh,
     owner: Owner,
     app: Arc<App>,
+    form: Form,
 }
 
 /// How a sequence ended.
@@ -118,21 +142,22 @@ impl Usage {
 }
 
 impl Answer {
-    fn new(app: &Arc<App>, ready: &Ready, owner: Owner, completion: Completion) -> Self {
+    fn new(app: &Arc<App>, ready: &Ready, owner: Owner, form: Form, completion: Completion) -> Self {
         let bdh = ready.engine.bdh();
         let count = completion.best_of;
         let mut choices = Vec::new();
         let mut seeds = Vec::new();
-        for prompt in &completion.prompts {
+        let completion = Arc::new(completion);
+        for prompt in 0..completion.prompts.len() {
             let seed = completion.settings.options.seed.unwrap_or_else(random_seed);
             for index in 0..count {
-                choices.push(Choice::new(&bdh, prompt, &completion));
+                choices.push(Choice::new(&bdh, &completion, prompt));
                 seeds.push(sequence_seed(seed, index as u32));
             }
         }
         let usage = Usage { prompts: vec![(0, 0); completion.prompts.len()], ..Usage::default() };
         Self {
-            id: random_id("cmpl-"),
+            id: random_id(if matches!(form, Form::Text) { "cmpl-" } else { "chatcmpl-" }),
             created: now_seconds(),
             model: ready.id.clone(),
             completion,
@@ -142,6 +167,7 @@ impl Answer {
             bdh,
             owner,
             app: app.clone(),
+            form,
         }
     }
 
@@ -291,12 +317,8 @@ impl Answer {
     async fn choice(&self, place: usize, index: usize, mut piece: Piece, end: Option<End>) -> Result<Value, ApiError> {
         let choice = &self.choices[index];
         let logprobs = if self.completion.logprobs.is_some() { piece.logprobs() } else { Value::Null };
-        let mut value = json!({
-            "index": place,
-            "text": piece.text,
-            "logprobs": logprobs,
-            "finish_reason": null,
-        });
+        let mut value = json!({"index": place, "logprobs": logprobs, "finish_reason": null});
+        self.put_text(&mut value, piece.text);
         if let Some(end) = end {
             value["finish_reason"] = end.finish_reason;
             value["stop_reason"] = end.stop_reason;
@@ -316,6 +338,29 @@ impl Answer {
         Ok(value)
     }
 
+    /// Puts a text where clients look for it.
+    fn put_text(&self, choice: &mut Value, text: String) {
+        match (&self.form, self.completion.stream) {
+            (Form::Text, _) => choice["text"] = text.into(),
+            (Form::Chat { .. }, false) => choice["message"] = json!({"role": "assistant", "content": text}),
+            (Form::Chat { .. }, true) if text.is_empty() => choice["delta"] = json!({}),
+            (Form::Chat { .. }, true) => choice["delta"] = json!({"content": text}),
+        }
+        if matches!(self.form, Form::Chat { .. }) && !choice["logprobs"].is_null() {
+            choice["logprobs"] = chat::logprobs(&choice["logprobs"]);
+        }
+    }
+
+    /// The chunks that a stream begins with: who speaks.
+    fn opening(&self) -> Vec<Value> {
+        if matches!(self.form, Form::Text) {
+            return Vec::new();
+        }
+        let delta = json!({"role": "assistant", "content": ""});
+        let choice = |index| json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
+        (0..self.choices.len()).map(|index| self.frame(vec![choice(index)])).collect()
+    }
+
     /// Keeps a sequence's state and returns its id.
     async fn keep(&self, state: Snapshot) -> Result<String, ApiError> {
         let (app, bdh, owner) = (self.app.clone(), self.bdh.clone(), self.owner.clone());
@@ -324,9 +369,14 @@ impl Answer {
 
     /// An answer, or a chunk of one, around its choices.
     fn frame(&self, choices: Vec<Value>) -> Value {
+        let object = match (&self.form, self.completion.stream) {
+            (Form::Text, _) => "text_completion",
+            (Form::Chat { .. }, false) => "chat.completion",
+            (Form::Chat { .. }, true) => "chat.completion.chunk",
+        };
         json!({
             "id": self.id,
-            "object": "text_completion",
+            "object": object,
             "created": self.created,
             "model": self.model,
             "choices": choices,

@@ -13,8 +13,9 @@ use std::sync::Arc;
 const MAX_TOKENS: usize = 16;
 /// Sequences per prompt at most.
 const MAX_SEQUENCES: u64 = 128;
-/// Prompts of a request at most.
+/// Prompts of a request at most, and sequences in all.
 const MAX_PROMPTS: usize = 2048;
+const MAX_IN_ALL: usize = 4096;
 /// Stop texts of a request at most, and bytes of each.
 const MAX_STOPS: usize = 64;
 const MAX_STOP_BYTES: usize = 1024;
@@ -57,18 +58,26 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// Reads a request that goes on with the conversation `from`, if there is one.
-    pub fn read(fields: &mut Fields, bdh: &Bdh, from: Option<Arc<Snapshot>>) -> Result<Self, ApiError> {
+    /// Reads a request that goes on with the conversation `from`, if there is one. Texts have few
+    /// tokens unless the request says otherwise (`brief`), as in the OpenAI API.
+    pub fn read(fields: &mut Fields, bdh: &Bdh, from: Option<Arc<Snapshot>>, brief: bool) -> Result<Self, ApiError> {
         let vocab = bdh.model().config.vocab_size;
         let reader = Reader { bdh, before: text_before(bdh, from.as_deref()) };
         let prompts = reader.prompts(fields)?;
         let mut request = options::read(fields)?;
-        request.max_new_tokens.get_or_insert(MAX_TOKENS);
+        if brief {
+            request.max_new_tokens.get_or_insert(MAX_TOKENS);
+        }
         check_stops(&request)?;
         let n = fields.whole("n", 1, MAX_SEQUENCES)?.unwrap_or(1) as usize;
         let best_of = fields.whole("best_of", 1, MAX_SEQUENCES)?.map_or(n, |best_of| best_of as usize);
         if best_of < n {
             return Err(ApiError::invalid("best_of", format!("best_of must be at least n ({n}), got {best_of}")));
+        }
+        if prompts.len() * best_of > MAX_IN_ALL {
+            let message =
+                format!("a request may have {MAX_IN_ALL} sequences, this one has {}", prompts.len() * best_of);
+            return Err(ApiError::invalid("n", message));
         }
         if fields.switch("use_beam_search")? == Some(true) {
             request.num_beams.get_or_insert(best_of.max(2));
@@ -95,6 +104,10 @@ impl Completion {
         }
         let mut settings = Settings::new(&request, bdh.model()).map_err(|error| ApiError::of_generation(&error))?;
         settings.options.eos_token_ids.extend(&stop_token_ids);
+        if !settings.options.stop.is_empty() {
+            // Where tokens have no texts there are none to stop at.
+            bdh.check_text().map_err(|error| ApiError::of_generation(&error).param("stop"))?;
+        }
         let echo = fields.switch("echo")?.unwrap_or(false);
         if settings.options.max_new_tokens == 0 && !echo && fields.value("prompt_logprobs").is_none() {
             return Err(ApiError::invalid("max_tokens", "max_tokens must be at least 1 without echo, got 0"));

@@ -25,7 +25,8 @@ struct Stream {
 
 /// The answer to a request, event by event.
 pub(super) fn response(answer: Answer, run: Run) -> Response {
-    let stream = Stream { answer, run, ready: VecDeque::new(), over: false };
+    let ready = answer.opening().iter().map(data).collect();
+    let stream = Stream { answer, run, ready, over: false };
     let events = stream::unfold(stream, |mut stream| async move {
         let event = stream.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(event)), stream))
