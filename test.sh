@@ -4,7 +4,8 @@
 # Installs a software Vulkan driver, Python and Node.js if they are missing (Debian and its kin, as
 # root), so all tests run on any machine. The most telling driver tests also run on a second driver,
 # if one is available. Then come Tint, Chromium's WGSL compiler, and the registers of every kernel on
-# AMD's graphics cards; if their packages are not available, a line says why.
+# AMD's graphics cards, and unmodified clients of the server; if their packages are not available, a
+# line says why.
 #
 # --long adds the compilers for NVIDIA and Apple, and the Vulkan validation layers.
 set -euo pipefail
