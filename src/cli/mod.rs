@@ -2,7 +2,8 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `generate`, `interactive`, `serve`, `score`, `compare`, `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions` | one command each: its options, and what it does |
+//! | `generate`, `interactive`, `serve`, `score`, `compare` | one command each: its options, and what it does |
+//! | `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions` | the same |
 //! | `args`, `settings` | options that commands share: model, device and context; how to generate |
 //! | `bench_report` | the tables of `bench` |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |

@@ -175,8 +175,8 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         self.burst_time = time.min(BURST_TIME);
     }
 
-    /// Limits how many sequences prefill a chunk before each burst, so that those that draw do not wait for all of
-    /// them. Results do not depend on it.
+    /// Limits how many sequences prefill a chunk before each burst: those that draw wait for no
+    /// more. Results do not depend on it.
     pub fn limit_readers(&mut self, readers: usize) {
         self.readers = readers.max(1);
     }

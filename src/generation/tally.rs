@@ -15,7 +15,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// That of an empty conversation with a vocabulary of `vocab` tokens.
+    /// The tally of an empty conversation with a vocabulary of `vocab` tokens.
     pub fn new(vocab: usize) -> Self {
         Self { counts: vec![0; vocab], drawn: 0, generated: 0 }
     }

@@ -68,11 +68,7 @@ impl Fields {
 
     /// A whole number of a range. Numbers such as 3.0 count as whole.
     pub fn whole(&mut self, name: &'static str, least: u64, most: u64) -> Result<Option<u64>, ApiError> {
-        let expected = if most == u64::MAX {
-            format!("a whole number, at least {least}")
-        } else {
-            format!("a whole number from {least} to {most}")
-        };
+        let expected = format!("a whole number from {least} to {most}");
         self.take(name, &expected, |value| whole(value).filter(|number| (least..=most).contains(number)))
     }
 

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -31,6 +31,8 @@ const FEW_SLOTS: usize = 8;
 const STATES: u64 = 2 << 30;
 /// How often the engine and the age of states are looked at.
 const WATCH: Duration = Duration::from_secs(1);
+/// How often the store's folder is looked through.
+const STORE_SWEEP: Duration = Duration::from_secs(60);
 
 /// Serves until the process gets SIGINT or SIGTERM. `load` is called at once on a thread of its own;
 /// until it returns, `/health` answers 503.
@@ -102,9 +104,14 @@ fn open<E>(app: &App, load: impl FnOnce() -> Result<Loaded, E>) -> Result<(), Se
 /// Waits for a signal, or for the engine's end; then lets the running requests end.
 async fn until_stopped<E>(app: &App, signals: &mut Signals) -> Result<(), ServeError<E>> {
     let stopped = async {
+        let mut swept = Instant::now();
         loop {
             tokio::time::sleep(WATCH).await;
             app.states.sweep();
+            if swept.elapsed() > STORE_SWEEP {
+                app.states.sweep_store();
+                swept = Instant::now();
+            }
             let Ok(ready) = app.loaded() else { continue };
             if let Some(failover) = ready.engine.take_failover() {
                 (app.options.log)(&format!("warning: {failover}"));

@@ -100,14 +100,12 @@ impl Metrics {
     }
 
     /// A sequence ended, or failed.
-    pub fn ended(&self, time: Duration, reason: Option<FinishReason>) {
-        match reason {
-            Some(reason) => {
-                self.success.with_label_values(&[finish_word(reason)]).inc();
-                self.end_to_end.observe(time.as_secs_f64());
-            }
-            None => self.failed.inc(),
+    pub fn ended(&self, time: Duration, reason: FinishReason) {
+        if reason == FinishReason::Error {
+            return self.failed.inc();
         }
+        self.success.with_label_values(&[finish_word(reason)]).inc();
+        self.end_to_end.observe(time.as_secs_f64());
     }
 
     pub fn cancelled(&self, stage: Stage) {

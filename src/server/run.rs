@@ -3,6 +3,7 @@
 use super::app::{App, Ready};
 use super::error::ApiError;
 use super::metrics::Metrics;
+use crate::generation::FinishReason;
 use crate::generation::engine::{Cancel, Event, Job};
 use axum::http::StatusCode;
 use std::ops::ControlFlow;
@@ -179,7 +180,8 @@ impl Run {
             }
             Event::Done(result) => {
                 self.open -= 1;
-                metrics.ended(elapsed, result.as_ref().ok().map(|ended| ended.finish_reason));
+                let reason = result.as_ref().map_or(FinishReason::Error, |ended| ended.finish_reason);
+                metrics.ended(elapsed, reason);
             }
         }
     }

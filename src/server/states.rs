@@ -101,6 +101,11 @@ impl States {
         if !is_id(id) {
             return Err(unknown());
         }
+        let stored = self.file(id, owner).filter(|path| self.is_fresh(path));
+        if let Some(file) = stored.as_ref().and_then(|path| std::fs::File::open(path).ok()) {
+            // Its time begins anew, for every server.
+            let _ = file.set_modified(SystemTime::now());
+        }
         if let Some(kept) = self.lock().get_mut(id)
             && kept.owner == *owner
             && kept.used.elapsed() < self.ttl
@@ -108,7 +113,7 @@ impl States {
             kept.used = Instant::now();
             return Ok(kept.snapshot.clone());
         }
-        let path = self.file(id, owner).filter(|path| self.is_fresh(path)).ok_or_else(unknown)?;
+        let path = stored.ok_or_else(unknown)?;
         let snapshot = Arc::new(Snapshot::load(bdh, &path).map_err(|_| unknown())?);
         self.insert(id.to_owned(), snapshot.clone(), owner);
         Ok(snapshot)
@@ -125,9 +130,13 @@ impl States {
         }
     }
 
-    /// Forgets states that nobody has used for a while.
+    /// Forgets states in memory that nobody has used for a while.
     pub fn sweep(&self) {
         self.lock().retain(|_, kept| kept.used.elapsed() < self.ttl);
+    }
+
+    /// Deletes the files in the store that nobody has used for a while.
+    pub fn sweep_store(&self) {
         let Some(folder) = &self.store else { return };
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));

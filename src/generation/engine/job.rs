@@ -49,7 +49,7 @@ impl Cancel {
     }
 }
 
-/// What happens to a sequence.
+/// An event of a sequence.
 #[derive(Debug)]
 pub enum Event {
     /// It has a slot.

@@ -54,7 +54,7 @@ pub enum Rejected {
     Stopped,
 }
 
-/// What an engine is doing.
+/// An engine's load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Slots in all.
@@ -110,7 +110,7 @@ pub struct Engine {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What others see of the thread.
+/// The thread's load and its model, as other threads see them.
 struct Shared {
     slots: usize,
     queue: usize,
@@ -170,7 +170,7 @@ impl Engine {
         if sent { Ok(()) } else { Err(Rejected::Stopped) }
     }
 
-    /// What it is doing.
+    /// Its load.
     pub fn status(&self) -> Status {
         let shared = &self.shared;
         Status {
@@ -252,15 +252,15 @@ impl Worker {
         let error = Arc::new(error);
         self.schedule.fail_all(&error);
         let bdh = self.shared.bdh.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let GenerationError::Backend(cause) = &*error else { return Ok(()) };
-        let lost = gives_up(cause) && bdh.device().kind != DeviceKind::Cpu;
-        let moved = if lost { bdh.on_cpu()? } else { bdh };
-        self.schedule.move_to(moved.clone())?;
-        if lost {
-            let failover = format!("{cause}; new sequences run on {}", moved.device());
-            *self.shared.failover.lock().unwrap_or_else(PoisonError::into_inner) = Some(failover);
-            *self.shared.bdh.lock().unwrap_or_else(PoisonError::into_inner) = moved;
+        let on_cpu = bdh.device().kind == DeviceKind::Cpu;
+        if !matches!(&*error, GenerationError::Backend(cause) if gives_up(cause) && !on_cpu) {
+            return self.schedule.move_to(bdh);
         }
+        let moved = bdh.on_cpu()?;
+        self.schedule.move_to(moved.clone())?;
+        let failover = format!("{error}; new sequences run on {}", moved.device());
+        *self.shared.failover.lock().unwrap_or_else(PoisonError::into_inner) = Some(failover);
+        *self.shared.bdh.lock().unwrap_or_else(PoisonError::into_inner) = moved;
         Ok(())
     }
 

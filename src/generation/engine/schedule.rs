@@ -122,7 +122,8 @@ impl Schedule {
         if let Some(heir) = self.slots.iter().position(follows) {
             let mut sequence = self.slots[heir].take().expect("it follows");
             sequence.phase = Phase::Reading;
-            self.trace(slot, &sequence);
+            sequence.cached = leaving.as_ref().map_or(0, |leaving| leaving.cached);
+            self.batch.trace(slot, sequence.trace());
             self.slots[slot] = Some(sequence);
         } else {
             self.batch.rest(slot);
@@ -165,8 +166,8 @@ impl Schedule {
         }
     }
 
-    /// Tells a sequence, which has left its slot, why it cannot go on. An error of the device is everyone's: the
-    /// sequence hears it with the others.
+    /// Tells a sequence, which has left its slot, why it cannot go on. An error of the device is
+    /// everyone's: the sequence hears it with the others.
     fn refuse(&mut self, slot: usize, sequence: Sequence, error: GenerationError) -> Result<(), GenerationError> {
         if matches!(error, GenerationError::Backend(_)) {
             self.slots[slot] = Some(sequence);
@@ -186,7 +187,7 @@ impl Schedule {
             }
             check_state(self.bdh.backend().state_type(), from.forgetting())?;
             self.batch.restore(slot, from.clock, &from.unread, &from.memory)?;
-            self.trace(slot, sequence);
+            self.batch.trace(slot, sequence.trace());
             return self.batch.push(slot, &prompt);
         }
         if sequence.shares {
@@ -207,23 +208,14 @@ impl Schedule {
                 sequence.cached = tokens;
                 self.cache_hits += tokens as u64;
                 self.batch.restore(slot, clock, &prompt[tokens..], &memory)?;
-                self.trace(slot, sequence);
+                self.batch.trace(slot, sequence.trace());
                 return Ok(());
             }
         }
         self.batch.clear(slot)?;
         self.batch.set_forgetting(slot, self.forgetting);
-        self.trace(slot, sequence);
+        self.batch.trace(slot, sequence.trace());
         self.batch.push(slot, &prompt)
-    }
-
-    fn trace(&mut self, slot: usize, sequence: &Sequence) {
-        let trace = match sequence.logprobs {
-            None => Trace::None,
-            Some(logprobs) if logprobs.prompt => Trace::All,
-            Some(_) => Trace::Drawn,
-        };
-        self.batch.trace(slot, trace);
     }
 
     /// Lets the sequences draw whose prompts have been read, and those that follow them.
@@ -246,9 +238,8 @@ impl Schedule {
             self.keep_end(slot)?;
             for follower in followers {
                 self.batch.fork(slot, follower)?;
-                if let Some(sequence) = self.slots[follower].take() {
-                    self.trace(follower, &sequence);
-                    self.slots[follower] = Some(sequence);
+                if let Some(sequence) = &self.slots[follower] {
+                    self.batch.trace(follower, sequence.trace());
                 }
                 self.draw(follower)?;
             }
@@ -306,12 +297,19 @@ impl Schedule {
         }
         let params = own.tally.start(&own.options, own.seed);
         if own.checkpoint_needed() {
-            let memory = Arc::new(self.batch.snapshot(slot)?);
-            own.checkpoint = Some(own.snapshot(self.batch.clock(slot), self.batch.unread(slot), memory));
+            match self.batch.snapshot(slot) {
+                Ok(memory) => {
+                    let (clock, unread) = (self.batch.clock(slot), self.batch.unread(slot));
+                    own.checkpoint = Some(own.snapshot(clock, unread, Arc::new(memory)));
+                }
+                Err(error) => return self.refuse(slot, own, error),
+            }
         }
         let counts = mark_eos(own.tally.counts.clone(), &own.options.eos_token_ids);
         match self.batch.draw(slot, &params, &counts, own.options.max_new_tokens, own.tally.drawn) {
             Ok(limit) => {
+                // Its first token comes at once, and the next burst is not planned for fewer sequences.
+                self.batch.hurry();
                 (own.limit, own.phase) = (limit, Phase::Drawing);
                 self.slots[slot] = Some(own);
                 Ok(())

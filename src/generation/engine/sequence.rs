@@ -2,6 +2,7 @@
 
 use super::job::{Cancel, Ended, Event, Job, Logprobs};
 use crate::backend::SavedMemory;
+use crate::generation::batch::Trace;
 use crate::generation::requests::random_seed;
 use crate::generation::stop::StopScan;
 use crate::generation::tally::Tally;
@@ -12,7 +13,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Where a sequence is.
+/// The phase of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Its prompt is being read.
@@ -87,6 +88,15 @@ impl Sequence {
             held: VecDeque::new(),
             traced,
             ended: None,
+        }
+    }
+
+    /// Which logits it needs.
+    pub fn trace(&self) -> Trace {
+        match self.logprobs {
+            None => Trace::None,
+            Some(logprobs) if logprobs.prompt => Trace::All,
+            Some(_) => Trace::Drawn,
         }
     }
 

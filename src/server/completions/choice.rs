@@ -8,7 +8,7 @@ use crate::tokenizer::TextStream;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// What is said of a probability of 0, which JSON has no logarithm of.
+/// Stands for the logarithm of 0, which JSON cannot hold.
 const LEAST_LOGPROB: f32 = -9999.0;
 
 /// A piece of a sequence's text.

@@ -14,7 +14,7 @@ use super::run::Run;
 use super::security::Owner;
 use super::states::blocking;
 use crate::generation::engine::{Ended, Event, Job, Logprobs};
-use crate::generation::{BatchEvent, BatchOptions, Bdh, GenerationOptions, Snapshot, random_seed};
+use crate::generation::{BatchEvent, BatchOptions, Bdh, FinishReason, GenerationOptions, Snapshot, random_seed};
 use crate::sampling::sequence_seed;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -38,7 +38,7 @@ pub(super) async fn completions(
     respond(app, ready, owner, fields, Form::Text).await
 }
 
-/// What an answer looks like.
+/// The form of an answer.
 pub(super) enum Form {
     /// A text.
     Text,
@@ -89,6 +89,11 @@ struct Answer {
     form: Form,
 }
 
+/// Stands for a text that beam search has not found: there are fewer than were asked for.
+fn not_found() -> Ended {
+    Ended { finish_reason: FinishReason::Error, stop: None, tail: String::new(), drawn: 0, state: None }
+}
+
 /// How a sequence ended.
 struct End {
     finish_reason: Value,
@@ -96,7 +101,7 @@ struct End {
     state: Option<Snapshot>,
 }
 
-/// What a request took.
+/// The cost of a request.
 #[derive(Clone, Debug, Default)]
 struct Usage {
     /// Tokens of each prompt, and how many of them were not read again.
@@ -211,6 +216,9 @@ impl Answer {
             tokio::spawn(async move {
                 // One search at a time: each takes the memory of its beams.
                 let Ok(_permit) = search.acquire().await else { return };
+                if cancel.is_cancelled() {
+                    return;
+                }
                 let found = tokio::task::spawn_blocking(move || {
                     let prompts: Vec<Vec<u32>> =
                         completion.prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
@@ -231,6 +239,12 @@ impl Answer {
                                 Ended { finish_reason, stop: None, tail: text.tail, drawn, state: None }
                             });
                             let _ = teller.tell(Event::Done(ended.map_err(Arc::new)));
+                            if done.index + 1 == done.of {
+                                let rest = done.prompt * n + done.of..(done.prompt + 1) * n;
+                                tellers[rest].iter().for_each(|teller| {
+                                    let _ = teller.tell(Event::Done(Ok(not_found())));
+                                });
+                            }
                         }
                         if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                     })
@@ -265,6 +279,7 @@ impl Answer {
                 self.usage.first_token.get_or_insert_with(|| run.elapsed());
                 (choice.drawn(&tokens, &logprobs), None)
             }
+            Event::Done(Ok(ended)) if ended.finish_reason == FinishReason::Error => (Piece::default(), None),
             Event::Done(Ok(ended)) => {
                 self.usage.completion_tokens += ended.drawn;
                 let (piece, (finish_reason, stop_reason)) = (choice.end(&ended), choice.reasons(&ended));
