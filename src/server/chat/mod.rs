@@ -30,7 +30,7 @@ pub(super) async fn completions(
     let ready = app.ready()?;
     let mut fields = Fields::of_body(&body)?;
     let Some(template) = &ready.template else {
-        let message = "the model has no chat template; use /v1/completions, or start the server with --chat-template";
+        let message = "the model has no chat template, and the server was given none; use /v1/completions";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, message).param("messages").code("no_chat_template"));
     };
     let messages = messages(&mut fields)?;
