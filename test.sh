@@ -7,7 +7,8 @@
 # AMD's graphics cards, and unmodified clients of the server; if their packages are not available, a
 # line says why.
 #
-# --long adds the compilers for NVIDIA and Apple, and the Vulkan validation layers.
+# --long adds the compilers for NVIDIA and Apple, the Vulkan validation layers, an object store for
+# the server's states, and long runs of the server.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -96,3 +97,10 @@ fi
 
 python/test.sh
 tests/server/clients.sh
+if $long; then
+    tests/server/objects.sh
+    for what in independence cancellations requests=20000; do
+        python3 tests/server/soak.py "$program" "$what" --device cpu
+    done
+    python3 tests/server/soak.py "$program" independence=40 --device gpu
+fi

@@ -95,7 +95,7 @@ fn from_scratch(
         let rows: Vec<&[f32]> = rows.iter().map(|row| &row[..]).collect();
         let counts: Vec<&[u32]> = beams.iter().map(|(_, counts)| &counts[..]).collect();
         let (generated, k) = (search.generated() as u32, search.candidates_per_step());
-        let candidates = beam::select(&rows, &counts, search.scores(), &params, generated, k).unwrap();
+        let candidates = beam::select(&rows, &counts, &[], search.scores(), &params, generated, k).unwrap();
         let Step::Continue(extensions) = search.advance(&candidates) else { break };
         let child = |extension: &beam::Extension| {
             let (mut text, mut counts) = beams[extension.parent as usize].clone();
@@ -184,6 +184,24 @@ fn one_beam_is_greedy() {
         session.feed(&prompt).unwrap();
         let greedy = session.generate(&options).unwrap();
         assert_eq!(search(&bdh, &prompt, &sampling, &beam)[0].tokens, greedy.tokens, "on {}", bdh.device());
+    }
+}
+
+#[test]
+fn biases_count_in_a_search() {
+    let model = model("shakespeare");
+    let prompt = b"ROMEO:\nWhat light".map(u32::from);
+    let plain = BeamOptions { num_beams: 3, max_new_tokens: 20, ..BeamOptions::default() };
+    let banned = BeamOptions { logit_bias: [(u32::from(b' '), -100.0)].into(), ..plain.clone() };
+    let wanted = BeamOptions { logit_bias: [(u32::from(b'z'), 60.0)].into(), ..plain.clone() };
+    for bdh in devices(&model) {
+        let text = |beam: &BeamOptions| search(&bdh, &prompt, &SamplingOptions::greedy(), beam).remove(0).tokens;
+        assert!(text(&plain).contains(&u32::from(b' ')));
+        assert!(!text(&banned).contains(&u32::from(b' ')));
+        assert_eq!(text(&wanted), [u32::from(b'z'); 20]);
+        let outside = BeamOptions { logit_bias: [(256, 1.0)].into(), ..plain.clone() };
+        let error = bdh.beam_search(&prompt, &SamplingOptions::greedy(), &outside, Forgetting::Full).unwrap_err();
+        assert!(error.to_string().starts_with("logit_bias must be for tokens below"), "{error}");
     }
 }
 

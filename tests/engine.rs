@@ -5,6 +5,7 @@ mod gpu;
 
 use bdh_gpu::generation::engine::{Cancel, Ended, Engine, EngineOptions, Event, Job, Logprobs, Rejected};
 use bdh_gpu::generation::{Bdh, DeviceChoice, FinishReason, Generated, Snapshot, WeightChoice};
+use bdh_gpu::options::LogitBias;
 use bdh_gpu::{Forgetting, GenerationOptions, Model, SamplingOptions};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -91,6 +92,7 @@ fn some_options(random: &mut Random) -> GenerationOptions {
         seed: Some(random.below(50) as u64),
         eos_token_ids: if random.below(3) == 0 { vec![u32::from(b'.')] } else { Vec::new() },
         stop: if random.below(3) == 0 { vec!["the".into(), "\n\n".into()] } else { Vec::new() },
+        logit_bias: if random.below(4) == 0 { [(101, -100.0), (32, 1.5)].into() } else { LogitBias::new() },
     }
 }
 

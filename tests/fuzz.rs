@@ -65,7 +65,6 @@ fn model_json() {
     run("model_json", 5_000);
 }
 
-#[cfg(feature = "tokenizers")]
 #[test]
 fn tokenizer() {
     run("tokenizer", 3_000);
@@ -74,6 +73,11 @@ fn tokenizer() {
 #[test]
 fn state() {
     run("state", 5_000);
+}
+
+#[test]
+fn requests() {
+    run("requests", 5_000);
 }
 
 /// After a change of the format, this makes the corpus anew: `bdh-gpu generate --device cpu --model fuzz/model

@@ -44,6 +44,7 @@ fn input(cases: &[SamplingCase]) -> SampleInput {
         logits: cases.iter().flat_map(|case| case.logits.iter().copied()).collect(),
         params: cases.iter().map(|case| case.params).collect(),
         counts: cases.iter().flat_map(|case| case.counts.iter().copied()).collect(),
+        biases: cases.iter().flat_map(|case| case.biases.iter().copied()).collect(),
         generated: cases.iter().map(|case| case.generated).collect(),
     }
 }
@@ -163,7 +164,7 @@ fn transformers() -> Vec<Theirs> {
         }
         let params = SamplerParams::new(&options, 42, 0);
         Theirs {
-            case: SamplingCase { logits, counts, options, params, generated: 0 },
+            case: SamplingCase { biases: vec![0.0; logits.len()], logits, counts, options, params, generated: 0 },
             greedy: case["greedy"].as_u64().unwrap() as u32,
             keep: list("keep").map(|v| v.as_u64().unwrap() as u32).collect(),
             probs: list("probs").map(|v| v.as_f64().unwrap()).collect(),
@@ -240,6 +241,7 @@ fn failures_leave_the_token_and_the_counts_alone() {
     let nothing = f32::NEG_INFINITY;
     let case = |logits: [f32; 5], seed| SamplingCase {
         logits: logits.to_vec(),
+        biases: vec![0.0; 5],
         counts: vec![0, 3, PROMPT_BIT, 1, 0],
         options: SamplingOptions::default(),
         params: SamplerParams::new(&SamplingOptions::default(), seed, 0),
@@ -281,6 +283,7 @@ fn test_distribution(vocab: usize, top_k: usize, seed: u64) -> usize {
         logits: logits.repeat(SEQUENCES),
         params: (0..SEQUENCES).map(|sequence| SamplerParams::new(&options, seed, sequence as u32)).collect(),
         counts: vec![0; vocab * SEQUENCES],
+        biases: vec![0.0; vocab * SEQUENCES],
         generated: Vec::new(),
     };
     for call in 0..CALLS {

@@ -5,6 +5,7 @@
 
 use bdh_gpu::generation::{Bdh, DeviceChoice, GenerationOptions, Settings, Snapshot, StateError, WeightChoice};
 use bdh_gpu::model::{LoadOptions, Model, Tokenizer};
+use bdh_gpu::server::{ChatTemplate, check_request};
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ mod zip;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target of this file.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("safetensors", safetensors),
     ("pytorch", pytorch),
     ("pickle", pickle),
@@ -26,6 +27,7 @@ pub const TARGETS: [Target; 7] = [
     ("model_json", model_json),
     ("tokenizer", tokenizer),
     ("state", state),
+    ("requests", requests),
 ];
 
 /// A weights file in safetensors.
@@ -116,6 +118,19 @@ pub fn state(data: &[u8]) {
     }
 }
 
+/// A request's body, of a chat if the first byte is odd.
+pub fn requests(data: &[u8]) {
+    static TEMPLATE: OnceLock<ChatTemplate> = OnceLock::new();
+    let Some((&kind, body)) = data.split_first() else { return };
+    let template = TEMPLATE.get_or_init(|| ChatTemplate::built_in("user-assistant").expect("a template"));
+    let template = (kind % 2 == 1).then_some(template);
+    if let Err((status, error)) = check_request(small_bdh(), template, body) {
+        assert!((400..500).contains(&status), "{status}: {error}");
+        let message = error["error"]["message"].as_str().expect("a message");
+        assert!(!message.is_empty() && message.len() < 3000, "a message of {} bytes", message.len());
+    }
+}
+
 /// Whether [`state`] can go on from a file.
 pub fn state_loads(data: &[u8]) -> bool {
     load_state(data, &scratch("b.state")).1.is_ok()
@@ -123,8 +138,7 @@ pub fn state_loads(data: &[u8]) -> bool {
 
 fn load_state(data: &[u8], path: &Path) -> (&'static Bdh, Result<Snapshot, StateError>) {
     const CHECKSUM: usize = 32;
-    static BDH: OnceLock<Bdh> = OnceLock::new();
-    let bdh = BDH.get_or_init(|| Bdh::new(small_model(), &DeviceChoice::Cpu, WeightChoice::F32).expect("a model"));
+    let bdh = small_bdh();
     let mut file = data.to_vec();
     if let Some(end) = file.len().checked_sub(CHECKSUM) {
         let checksum = blake3::hash(&file[..end]);
@@ -132,6 +146,11 @@ fn load_state(data: &[u8], path: &Path) -> (&'static Bdh, Result<Snapshot, State
     }
     replace(path, &file);
     (bdh, Snapshot::load(bdh, path))
+}
+
+fn small_bdh() -> &'static Bdh {
+    static BDH: OnceLock<Bdh> = OnceLock::new();
+    BDH.get_or_init(|| Bdh::new(small_model(), &DeviceChoice::Cpu, WeightChoice::F32).expect("a model"))
 }
 
 /// A small model of exact weights, one layer, width 4, 2 heads of 6 neurons, raw bytes: `fuzz/model`.

@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from typing import Any, Literal, Optional, TypedDict, Union, final
 
@@ -24,6 +24,7 @@ class _Drawing(TypedDict, total=False):
     do_sample: Optional[bool]
     greedy: Optional[bool]
     seed: Optional[int]
+    logit_bias: Optional[Mapping[int, float]]
     num_beams: Optional[int]
     length_penalty: Optional[float]
     early_stopping: Union[bool, Literal["never"], None]

@@ -9,6 +9,7 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// Arguments that only some functions take.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -154,6 +155,7 @@ fn hint(spec: &Spec) -> &'static str {
         Kind::Stopping => "Union[bool, Literal[\"never\"], None]",
         Kind::Texts => "Union[str, Iterable[str], None]",
         Kind::Ids => "Union[int, Iterable[int], None]",
+        Kind::Biases => "Optional[Mapping[int, float]]",
     }
 }
 
@@ -167,6 +169,7 @@ fn read(kind: Kind, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<Valu
         Kind::Stopping => early_stopping(key, value)?.map(Value::Stopping),
         Kind::Texts => Some(one_or_more(key, value, "str", text)?).filter(|texts| !texts.is_empty()).map(Value::Texts),
         Kind::Ids => Some(one_or_more(key, value, "int", whole)?).filter(|ids| !ids.is_empty()).map(Value::Ids),
+        Kind::Biases => extract::<BTreeMap<u32, f32>>(key, value, "a mapping of int to float")?.map(Value::Biases),
     })
 }
 

@@ -29,6 +29,8 @@ struct BeamSelectParams {
 @group(0) @binding(5) var<storage, read_write> candidates: array<vec2<u32>>;
 // (score, beam, token, 0), best first, [K]; then (status, 0, 0, 0), [beams].
 @group(0) @binding(6) var<storage, read_write> selected: array<vec4<u32>>;
+// f32 as bits, [V], minus infinity for a banned token; read with FLAG_BIASES only.
+@group(0) @binding(7) var<storage, read> biases: array<u32>;
 
 const MINUS_INFINITY_KEY: u32 = ~NEGATIVE_INFINITY;
 const NOTHING: vec2<u32> = vec2<u32>(0u, 0xffffffffu);

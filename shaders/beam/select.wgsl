@@ -1,6 +1,6 @@
 // A beam's best K tokens by
 //
-//   score of the beam + penalised(log_softmax(logits)),    banned tokens left out
+//   score of the beam + penalised(log_softmax(logits)) + bias,    banned tokens left out
 //
 // Workgroup (beam). Twin: `src/backend/cpu/beam/select.rs`.
 // Experiments: `docs/performance/beams.md#beamselect`.
@@ -22,8 +22,13 @@ fn candidate_key(id: u32, scale: Scale) -> u32 {
     let bits = logits[scale.logits_base + id];
     let count = counts[scale.counts_base + id];
     let logprob = canonical(canonical(bitcast<f32>(bits) - scale.largest) - scale.log_sum);
-    let key = key_of(canonical(penalised(logprob, count) + scale.score));
-    let banned = bits == NEGATIVE_INFINITY || (count & scale.banned_bits) != 0u;
+    var bias = 0u;
+    if ((p.flags & FLAG_BIASES) != 0u) {
+        bias = biases[id];
+    }
+    let key = key_of(canonical(biased(penalised(logprob, count), bias) + scale.score));
+    let banned =
+        bits == NEGATIVE_INFINITY || bias == NEGATIVE_INFINITY || (count & scale.banned_bits) != 0u;
     return select(key, 0u, banned);
 }
 

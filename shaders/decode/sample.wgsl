@@ -52,7 +52,7 @@ fn main(
     var own_worst = 0xffffffffu;
     for (var id = lane; id < V; id += W) {
         let bits = logits[logits_base + id];
-        let key = order_key(bits, counts[counts_base + id]);
+        let key = order_key(bits, counts[counts_base + id], bias_of(id));
         own_faults |= fault(bits);
         own_first = select(own_first, id, key > own_best);
         own_best = max(own_best, key);

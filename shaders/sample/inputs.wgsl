@@ -22,6 +22,8 @@ const SMALL: bool = V <= 1024u && V <= 16384u * W / V && !FORCE_LARGE;
 @group(0) @binding(4) var<storage, read> steps: array<Step>;
 @group(0) @binding(5) var<storage, read_write> ring: array<u32>;
 @group(0) @binding(6) var<uniform> tables: array<vec4<u32>, 96>;
+// f32 as bits, [slots][V], minus infinity for a banned token; read with FLAG_BIASES only.
+@group(0) @binding(7) var<storage, read> biases: array<u32>;
 
 const FLAG_GREEDY: u32 = 1u;
 const FLAG_TOP_K: u32 = 2u;

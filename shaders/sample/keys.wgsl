@@ -3,10 +3,19 @@
 #import shared::u64
 #import sample::inputs
 
+// A token's bias, as bits.
+fn bias_of(id: u32) -> u32 {
+    if ((p.flags & FLAG_BIASES) == 0u) {
+        return 0u;
+    }
+    return biases[counts_base + id];
+}
+
 // A key that sorts as the processed logit does; 0 for a banned token.
-fn order_key(bits: u32, count: u32) -> u32 {
-    let key = key_of(penalised(canonical(bitcast<f32>(bits)), count));
-    return select(key, 0u, bits == NEGATIVE_INFINITY || (count & banned_bits) != 0u);
+fn order_key(bits: u32, count: u32, bias: u32) -> u32 {
+    let key = key_of(biased(penalised(canonical(bitcast<f32>(bits)), count), bias));
+    let banned = bits == NEGATIVE_INFINITY || bias == NEGATIVE_INFINITY || (count & banned_bits) != 0u;
+    return select(key, 0u, banned);
 }
 
 // 2^(-(largest - logit) · log2(e) / temperature) as a Q1.31 integer.
@@ -40,7 +49,7 @@ fn key_at(id: u32) -> u32 {
     if (SMALL) {
         return stored_keys[id];
     }
-    return order_key(logits[logits_base + id], counts[counts_base + id]);
+    return order_key(logits[logits_base + id], counts[counts_base + id], bias_of(id));
 }
 
 // Weight of a token if its key is at least `lowest`, otherwise 0.

@@ -1,4 +1,4 @@
-// Sampler options, token counts, status words, penalties, and keys that sort as floats do. Shared
+// Sampler options, token counts, status words, penalties, biases, and keys that sort as floats do. Shared
 // by `decode/sample.wgsl` and `beam/select.wgsl`. Twin: `src/sampling/pipeline.rs`.
 
 #import shared::counts
@@ -6,7 +6,7 @@
 // One sequence's options. The host performs all divisions and roundings of options, once.
 #host
 struct SamplerParams {
-    // FLAG_GREEDY, FLAG_TOP_K, FLAG_TOP_P.
+    // FLAG_GREEDY, FLAG_TOP_K, FLAG_TOP_P, FLAG_BIASES.
     flags: u32,
     // Factor for negative logits of ids that have occurred.
     repetition: f32,
@@ -41,6 +41,9 @@ struct SamplerParams {
 }
 
 const NO_TOKEN: u32 = 0xffffffffu;
+
+// The biases are to be added.
+const FLAG_BIASES: u32 = 8u;
 
 const STATUS_RUNNING: u32 = 0u;
 const STATUS_EOS: u32 = 1u;
@@ -88,6 +91,11 @@ fn penalised(value: f32, count: u32) -> f32 {
         logit = canonical(logit - p.presence);
     }
     return logit;
+}
+
+// A canonical logit with its bias (bits). A bias of 0 changes nothing.
+fn biased(logit: f32, bias: u32) -> f32 {
+    return canonical(logit + bitcast<f32>(bias));
 }
 
 // A key that sorts as its canonical value does. No value has key 0.

@@ -101,6 +101,9 @@ pub trait Beams: Send {
     /// Starts all beams with the same options and token counts (`[V]`, see [`crate::sampling`]). Of
     /// the options, only penalties and the minimum number of tokens apply.
     fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError>;
+    /// Takes over biases `[V]` of all beams (see [`BiasRow`](crate::sampling::BiasRow)), for options
+    /// with [`FLAG_BIASES`](crate::sampling::FLAG_BIASES).
+    fn set_biases(&mut self, biases: &[f32]) -> Result<(), BackendError>;
     /// Folds nodes into the base state, in the given order; they are free afterwards.
     fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError>;
     /// Runs a token of every beam and selects the best candidates. Allocates nodes up to the
@@ -178,6 +181,9 @@ pub struct BeamSelectInput {
     pub scores: Vec<f32>,
     /// Token counts, `[beams, V]`.
     pub counts: Vec<u32>,
+    /// Biases of all beams, `[V]`, for options with [`FLAG_BIASES`](crate::sampling::FLAG_BIASES);
+    /// otherwise empty.
+    pub biases: Vec<f32>,
     /// Options.
     pub params: SamplerParams,
     /// Tokens generated so far.

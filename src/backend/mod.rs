@@ -379,6 +379,9 @@ pub trait Slots: Send {
         counts: &[u32],
         generated: u32,
     ) -> Result<(), BackendError>;
+    /// Takes over a slot's biases, `[V]` (see [`BiasRow`](crate::sampling::BiasRow)), for options
+    /// with [`FLAG_BIASES`](crate::sampling::FLAG_BIASES).
+    fn set_biases(&mut self, slot: usize, biases: &[f32]) -> Result<(), BackendError>;
     /// Runs a plan.
     fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError>;
     /// Runs a plan like [`Slots::run`], but slower, and measures its parts. Fails with

@@ -75,6 +75,8 @@ pub struct SampleInput {
     pub params: Vec<SamplerParams>,
     /// Token counts, `[S, V]`.
     pub counts: Vec<u32>,
+    /// Biases, `[S, V]`, for options with [`FLAG_BIASES`](crate::sampling::FLAG_BIASES).
+    pub biases: Vec<f32>,
     /// Tokens drawn so far, `[S]`.
     pub generated: Vec<u32>,
 }

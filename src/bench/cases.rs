@@ -1,10 +1,10 @@
 //! The tests, the tokens that they read, and one timed run.
 
 use super::BenchOptions;
-use crate::generation::batch::{Batch, check_state};
+use crate::generation::batch::{Batch, Drawing, check_state};
 use crate::generation::{Bdh, GenerationError, GenerationOptions};
 use crate::model::forgetting::Forgetting;
-use crate::sampling::SamplerParams;
+use crate::sampling::{BiasRow, SamplerParams};
 use std::time::Instant;
 
 /// Tokens that are read untimed before a depth above 0: two windows.
@@ -116,7 +116,9 @@ impl Lane {
         let options = GenerationOptions::of_model(model).sampling;
         let counts = vec![0; model.config.vocab_size];
         for slot in 0..self.sequences {
-            self.batch.draw(slot, &SamplerParams::new(&options, 1, slot as u32), &counts, tokens, 0)?;
+            let params = SamplerParams::new(&options, 1, slot as u32);
+            let drawing = Drawing { params, counts: &counts, biases: &BiasRow::default(), drawn: 0 };
+            self.batch.draw(slot, tokens, &drawing)?;
         }
         Ok(())
     }

@@ -179,6 +179,10 @@ impl Beams for Timed {
         self.beams.start(params, counts)
     }
 
+    fn set_biases(&mut self, biases: &[f32]) -> Result<(), BackendError> {
+        self.beams.set_biases(biases)
+    }
+
     fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError> {
         self.beams.fold(folds)
     }

@@ -61,7 +61,7 @@ pub fn settings(settings: &Settings) -> String {
     let always = [specs::max_new_tokens.name, specs::temperature.name];
     let shown = |spec: &'static Spec| {
         let value = spec.given(&request).filter(|_| has_effect(spec))?;
-        let separate = matches!(spec.kind, Kind::Switch | Kind::Texts | Kind::Ids);
+        let separate = matches!(spec.kind, Kind::Switch | Kind::Texts | Kind::Ids | Kind::Biases);
         let expected = spec.is_default(&value) && spec.effect != Effect::Beams && !always.contains(&spec.name);
         (!separate && !expected).then(|| format!("{} {value}", spec.name))
     };
@@ -76,6 +76,7 @@ pub fn settings(settings: &Settings) -> String {
     if !settings.options.eos_token_ids.is_empty() {
         parts.push(format!("eos_token_id {}", ids(&settings.options.eos_token_ids)));
     }
+    parts.extend(settings.options.logit_bias.iter().map(|(id, bias)| format!("logit_bias {id}={bias}")));
     parts.extend(settings.options.stop.iter().map(|stop| format!("stop {stop:?}")));
     parts.extend(under(options::BEAMS).filter(|spec| spec.effect == Effect::Beams).filter_map(shown));
     parts.join(", ")

@@ -4,7 +4,7 @@ use super::args::{ContextArgs, DeviceArgs, ModelArgs, whole};
 use super::failure::Failure;
 use super::output::Notices;
 use bdh_gpu::model::Model;
-use bdh_gpu::server::{self, ChatTemplate, Loaded, ServeError, ServerOptions};
+use bdh_gpu::server::{self, ChatTemplate, Loaded, ServeError, ServerOptions, StateStore, StoreError};
 use clap::{Args, ValueHint};
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -74,10 +74,10 @@ struct ServerArgs {
     /// [default: the model's own; without one there are no chat completions]
     #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
     chat_template: Option<PathBuf>,
-    /// A folder where conversations' states are kept too; servers that share it can go on with each
-    /// other's
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    state_store: Option<PathBuf>,
+    /// A folder where conversations' states are kept too, or s3://, gs:// or az:// (feature
+    /// object-stores); servers that share it can go on with each other's
+    #[arg(long, value_name = "DIR|URL", value_hint = ValueHint::DirPath)]
+    state_store: Option<String>,
     /// Memory for conversations' states
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size)]
     state_budget: u64,
@@ -146,6 +146,15 @@ fn time(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(|| "expected a time above 0, such as 90s, 10m or 1h".to_string())
 }
 
+/// Why there is no store of states.
+fn store_failure(error: StoreError) -> Failure {
+    let advice = match error {
+        StoreError::NotBuilt { .. } => " (`cargo install --path . --features object-stores`)",
+        _ => "",
+    };
+    Failure::Failed(format!("{error}{advice}"))
+}
+
 /// The keys in a file.
 fn read_keys(path: &Path) -> Result<Vec<String>, Failure> {
     let text = std::fs::read_to_string(path)
@@ -169,11 +178,7 @@ impl Serve {
         if let Some(path) = &server.api_key_file {
             keys.extend(read_keys(path)?);
         }
-        if let Some(folder) = &server.state_store {
-            std::fs::create_dir_all(folder).map_err(|error| {
-                Failure::Failed(format!("{}: the folder cannot be made ({error})", folder.display()))
-            })?;
-        }
+        let state_store = server.state_store.as_deref().map(StateStore::open).transpose().map_err(store_failure)?;
         let listener = self.listen()?;
         let address = listener.local_addr().map_err(|error| Failure::Failed(error.to_string()))?;
         let for_log = *notices;
@@ -192,7 +197,7 @@ impl Serve {
             },
             queue: server.queue,
             prefix_cache: server.prefix_cache,
-            state_store: server.state_store.clone(),
+            state_store,
             state_budget: server.state_budget,
             state_ttl: server.state_ttl,
             log: Box::new(move |note| for_log.say(note)),

@@ -76,6 +76,7 @@ fn argument(spec: &'static Spec) -> Arg {
             .value_parser(PossibleValuesParser::new(EarlyStopping::WORDS.map(|(word, _)| word)).try_map(stopping)),
         Kind::Texts => free(arg, spec).action(ArgAction::Append).value_parser(text),
         Kind::Ids => free(arg, spec).action(ArgAction::Append).value_delimiter(',').value_parser(args::whole::<u32>),
+        Kind::Biases => free(arg, spec).action(ArgAction::Append).value_delimiter(',').value_parser(bias),
         _ => free(arg, spec).value_parser(|text: &str| parse(spec, text)),
     }
 }
@@ -92,6 +93,7 @@ fn given(spec: &Spec, matches: &ArgMatches) -> Option<Value> {
         Kind::Switch => matches.get_flag(name).then_some(Value::Switch(spec.opposite.is_none())),
         Kind::Texts => Some(Value::Texts(matches.get_many(name)?.cloned().collect())),
         Kind::Ids => Some(Value::Ids(matches.get_many(name)?.copied().collect())),
+        Kind::Biases => Some(Value::Biases(matches.get_many(name)?.copied().collect())),
         _ => matches.get_one(name).cloned(),
     }
 }
@@ -106,6 +108,7 @@ pub fn parse(spec: &Spec, typed: &str) -> Result<Value, String> {
         Kind::Stopping => stopping(typed.to_string()),
         Kind::Texts => text(typed).map(|text| Value::Texts(vec![text])),
         Kind::Ids => args::whole(typed).map(|id| Value::Ids(vec![id])),
+        Kind::Biases => bias(typed).map(|bias| Value::Biases([bias].into())),
     }
 }
 
@@ -116,6 +119,12 @@ fn stopping(word: String) -> Result<Value, String> {
 
 fn text(typed: &str) -> Result<String, String> {
     if typed.is_empty() { Err("expected a text that is not empty".to_string()) } else { Ok(typed.to_string()) }
+}
+
+/// A token's bias: `10=-100`.
+fn bias(typed: &str) -> Result<(u32, f32), String> {
+    let (id, bias) = typed.split_once('=').ok_or_else(|| "expected ID=BIAS".to_string())?;
+    Ok((args::whole(id)?, args::number(bias)?))
 }
 
 fn finite(typed: &str) -> Result<f64, String> {
@@ -139,6 +148,7 @@ mod tests {
     #[test]
     fn arguments_become_a_request() {
         let line = ["", "-n", "3", "--top-p=0.5", "--greedy", "--stop", "a", "--stop", "b", "--eos-token-id", "1,2"];
+        let line = line.into_iter().chain(["--logit-bias", "10=-100,3=0.5"]);
         let command = SettingsArgs::augment_args(Command::new("test"));
         let matches = command.try_get_matches_from(line).unwrap();
         let expected = Request {
@@ -147,6 +157,7 @@ mod tests {
             do_sample: Some(false),
             stop: Some(vec!["a".to_string(), "b".to_string()]),
             eos_token_id: Some(vec![1, 2]),
+            logit_bias: Some([(10, -100.0), (3, 0.5)].into()),
             ..Request::default()
         };
         assert_eq!(SettingsArgs::from_arg_matches(&matches).unwrap().request, expected);

@@ -7,7 +7,7 @@ use crate::backend::{
 };
 use crate::model::Config;
 use crate::model::forgetting::{Clock, Forgetting, Tick};
-use crate::sampling::{NO_TOKEN, SampleOutcome, SamplerParams, Status};
+use crate::sampling::{BiasRow, NO_TOKEN, SampleOutcome, SamplerParams, Status};
 use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::time::{Duration, Instant};
@@ -71,6 +71,18 @@ pub enum Trace {
     Drawn,
     /// Those after every token.
     All,
+}
+
+/// How a sequence draws.
+pub(crate) struct Drawing<'a> {
+    /// Its options.
+    pub params: SamplerParams,
+    /// Per token id, `[V]`: how often it has occurred, and whether it ends the sequence.
+    pub counts: &'a [u32],
+    /// What is added to its logits.
+    pub biases: &'a BiasRow,
+    /// Tokens it has drawn: the step of the random numbers.
+    pub drawn: u32,
 }
 
 /// What a burst did for one sequence.
@@ -295,18 +307,15 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     }
 
     /// Makes a sequence draw `wanted` tokens in the bursts to come, or as many as it has positions for, once it has read
-    /// everything; `drawn` is the step of the sampler. Returns how many it will draw.
-    pub fn draw(
-        &mut self,
-        slot: usize,
-        params: &SamplerParams,
-        counts: &[u32],
-        wanted: usize,
-        drawn: u32,
-    ) -> Result<usize, GenerationError> {
+    /// everything. Returns how many it will draw.
+    pub fn draw(&mut self, slot: usize, wanted: usize, drawing: &Drawing) -> Result<usize, GenerationError> {
         let wanted = self.room_for(slot, wanted)?;
         self.sequences[slot].wanted = wanted;
-        self.slots.set_sampler(slot, params, counts, drawn)?;
+        let params = drawing.params.with_biases(drawing.biases);
+        if !drawing.biases.is_empty() {
+            self.slots.set_biases(slot, drawing.biases.as_slice())?;
+        }
+        self.slots.set_sampler(slot, &params, drawing.counts, drawing.drawn)?;
         Ok(wanted)
     }
 

@@ -7,7 +7,7 @@ use super::tally::mark_eos;
 use super::{Bdh, GenerationError};
 use crate::backend::beams::{BeamSelection, BeamStep, Beams};
 use crate::model::forgetting::{Clock, Forgetting};
-use crate::sampling::{PROMPT_BIT, SamplerParams, SamplingError, SamplingOptions, Status};
+use crate::sampling::{BiasRow, PROMPT_BIT, SamplerParams, SamplingError, SamplingOptions, Status};
 use std::ops::ControlFlow;
 
 /// How far a beam search is.
@@ -80,6 +80,7 @@ impl Bdh {
         let text = self.continuation(prompt);
         let prompt = if prompt.is_empty() { self.default_prompt()? } else { prompt.to_vec() };
         let config = &self.model().config;
+        let start = Start::new(sampling, &beam, config.vocab_size)?;
 
         // The state reads all but the last token, which every search starts from.
         let mut batch = Batch::on(beams.base()?, self.backend.chunk_tokens(), config, 1, forgetting);
@@ -99,9 +100,32 @@ impl Bdh {
         let clock = batch.clock(0);
         let mut counts = vec![0; config.vocab_size];
         prompt.iter().for_each(|&token| counts[token as usize] |= PROMPT_BIT);
-        let params = SamplerParams::new(sampling, 0, 0);
-        beams.start(&params, &mark_eos(counts, &beam.eos_token_ids))?;
+        start.apply(beams, counts)?;
         run(beams, search, clock, prompt[prompt.len() - 1], progress)
+    }
+}
+
+/// What beams start with, besides the counts of what they continue.
+pub(super) struct Start {
+    params: SamplerParams,
+    eos_token_ids: Vec<u32>,
+    biases: BiasRow,
+}
+
+impl Start {
+    /// The start of a search over a vocabulary of `vocab` tokens.
+    pub fn new(sampling: &SamplingOptions, options: &BeamOptions, vocab: usize) -> Result<Self, GenerationError> {
+        let biases = BiasRow::new(&options.logit_bias, vocab)?;
+        let params = SamplerParams::new(sampling, 0, 0).with_biases(&biases);
+        Ok(Self { params, eos_token_ids: options.eos_token_ids.clone(), biases })
+    }
+
+    /// Starts beams that continue what has these counts, `[V]`.
+    pub fn apply(&self, beams: &mut dyn Beams, counts: Vec<u32>) -> Result<(), GenerationError> {
+        if !self.biases.is_empty() {
+            beams.set_biases(self.biases.as_slice())?;
+        }
+        Ok(beams.start(&self.params, &mark_eos(counts, &self.eos_token_ids))?)
     }
 }
 

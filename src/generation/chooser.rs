@@ -1,8 +1,7 @@
 //! Tokens that the host draws, from logits that a caller has changed.
 
-use super::batch::{Batch, Progress};
-use super::tally::mark_eos;
-use super::{GenerationError, GenerationOptions};
+use super::GenerationError;
+use super::batch::{Batch, Drawing, Progress};
 use crate::sampling::{SampleOutcome, Sampler, SamplerParams};
 
 /// A caller's say in the next token: it receives the tokens drawn so far and the logits `[V]`,
@@ -22,16 +21,18 @@ pub(super) struct Chooser<'a> {
 }
 
 impl<'a> Chooser<'a> {
-    /// A chooser for a conversation with these counts that has drawn `earlier` tokens.
-    pub fn new(
-        params: SamplerParams,
-        counts: &[u32],
-        options: &GenerationOptions,
-        earlier: u32,
-        process: &'a mut Process<'a>,
-    ) -> Self {
-        let counts = mark_eos(counts.to_vec(), &options.eos_token_ids);
-        Self { sampler: Sampler::new(), params, counts, earlier, drawn: Vec::new(), process }
+    /// A chooser that draws as a device would.
+    pub fn new(drawing: &Drawing, process: &'a mut Process<'a>) -> Self {
+        let mut sampler = Sampler::new();
+        sampler.set_biases(drawing.biases.as_slice());
+        Self {
+            sampler,
+            params: drawing.params.with_biases(drawing.biases),
+            counts: drawing.counts.to_vec(),
+            earlier: drawing.drawn,
+            drawn: Vec::new(),
+            process,
+        }
     }
 
     /// Reads what a sequence has to read, or draws its next token.

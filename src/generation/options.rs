@@ -2,7 +2,7 @@
 
 use super::GenerationError;
 use crate::model::Model;
-use crate::options::{Request, SamplingOptions, defaults};
+use crate::options::{LogitBias, Request, SamplingOptions, Value, defaults, specs};
 
 /// How to generate.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,8 @@ pub struct GenerationOptions {
     /// Texts that end a sequence, none of them empty. The sequence is cut before the first that appears,
     /// whatever tokens it is spread over.
     pub stop: Vec<String>,
+    /// Added to logits after the penalties, by token id, -100 to 100; -100 bans a token.
+    pub logit_bias: LogitBias,
 }
 
 impl Default for GenerationOptions {
@@ -28,6 +30,7 @@ impl Default for GenerationOptions {
             seed: None,
             eos_token_ids: Vec::new(),
             stop: Vec::new(),
+            logit_bias: LogitBias::new(),
         }
     }
 }
@@ -47,6 +50,9 @@ impl GenerationOptions {
         self.max_new_tokens = request.max_new_tokens.unwrap_or(self.max_new_tokens);
         self.sampling.apply(request);
         self.seed = request.seed.or(self.seed);
+        if let Some(biases) = &request.logit_bias {
+            self.logit_bias.clone_from(biases);
+        }
         if let Some(stop) = &request.stop {
             self.stop.clone_from(stop);
         }
@@ -64,6 +70,7 @@ impl GenerationOptions {
             seed: self.seed,
             eos_token_id: Some(self.eos_token_ids.clone()),
             stop: Some(self.stop.clone()),
+            logit_bias: Some(self.logit_bias.clone()),
             ..self.sampling.request()
         }
     }
@@ -74,6 +81,7 @@ impl GenerationOptions {
     /// [`GenerationError::Options`] naming the option, the value and the range.
     pub fn validate(&self) -> Result<(), GenerationError> {
         self.sampling.validate()?;
+        specs::logit_bias.check(&Value::Biases(self.logit_bias.clone()))?;
         check_stops(&self.stop)
     }
 }

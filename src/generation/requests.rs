@@ -1,12 +1,12 @@
 //! Many prompts at once: requests share the device's slots, and a slot that is done takes the next one.
 
-use super::batch::Batch;
+use super::batch::{Batch, Drawing};
 use super::stop::StopScan;
 use super::tally::mark_eos;
 use super::{Bdh, FinishReason, Generated, GenerationError, GenerationOptions};
 use crate::model::forgetting::Forgetting;
 use crate::options::OutOfRange;
-use crate::sampling::{PROMPT_BIT, SamplerParams, sequence_seed};
+use crate::sampling::{BiasRow, PROMPT_BIT, SamplerParams, sequence_seed};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
@@ -125,6 +125,7 @@ struct Scheduler<'a> {
     bdh: &'a Bdh,
     prompts: &'a [Vec<u32>],
     options: &'a GenerationOptions,
+    biases: BiasRow,
     sequences: usize,
     /// The seed of each prompt's first sequence.
     seeds: Vec<u64>,
@@ -151,6 +152,7 @@ impl<'a> Scheduler<'a> {
             bdh,
             prompts,
             options,
+            biases: BiasRow::new(&options.logit_bias, bdh.model().config.vocab_size)?,
             sequences: batch.num_return_sequences,
             seeds: prompts.iter().map(|_| options.seed.unwrap_or_else(random_seed)).collect(),
             batch: device,
@@ -255,7 +257,8 @@ impl<'a> Scheduler<'a> {
                 let index = first + offset;
                 let seed = sequence_seed(self.seeds[prompt], index as u32);
                 let params = SamplerParams::new(&self.options.sampling, seed, 0);
-                let limit = self.batch.draw(slot, &params, &counts, self.options.max_new_tokens, 0)?;
+                let drawing = Drawing { params, counts: &counts, biases: &self.biases, drawn: 0 };
+                let limit = self.batch.draw(slot, self.options.max_new_tokens, &drawing)?;
                 let scan = StopScan::new(&self.options.stop, self.bdh.continuation(&self.prompts[prompt]));
                 let running = Running { prompt, index, drawn: 0, limit, seed, scan, tokens: Vec::new() };
                 self.work[slot] = Work::Drawing(Box::new(running));

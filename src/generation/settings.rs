@@ -3,7 +3,8 @@
 use super::{BeamOptions, GenerationError, GenerationOptions};
 use crate::model::forgetting::{Forgetting, default_tau};
 use crate::model::{Config, Model};
-use crate::options::{self, EarlyStopping, Effect, OutOfRange, Request, Spec, Value, defaults, specs};
+use crate::options::{self, EarlyStopping, Effect, LogitBias, OutOfRange, Request, Spec, Value, defaults, specs};
+use crate::sampling::BiasRow;
 
 /// The options in effect, those of a beam search included.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +45,7 @@ impl Settings {
     /// [`GenerationError`] for an option out of its range, and for options that exclude each other.
     pub fn new(request: &Request, model: &Model) -> Result<Self, GenerationError> {
         check_eos(request, model.config.vocab_size)?;
+        BiasRow::new(request.logit_bias.as_ref().unwrap_or(&LogitBias::new()), model.config.vocab_size)?;
         let mut settings = Self::of_model(model);
         if let Some(option) = asks_for_drawing(request) {
             // Beam search draws nothing, as a greedy request asks.
@@ -97,6 +99,7 @@ impl Settings {
             max_new_tokens: self.options.max_new_tokens,
             eos_token_ids: self.options.eos_token_ids.clone(),
             stop: self.options.stop.clone(),
+            logit_bias: self.options.logit_bias.clone(),
         }
     }
 

@@ -103,6 +103,8 @@ fn read(json: &JsonFile, spec: &Spec) -> Result<Option<options::Value>, ModelErr
             json.value(key, || "a list of texts".to_owned(), texts)?.map(Texts)
         }
         Kind::Ids => json.token_ids(key)?.map(Ids),
+        // Not in files.
+        Kind::Biases => None,
     })
 }
 

@@ -31,7 +31,7 @@ mod value;
 
 pub use spec::{Command, Effect, Range, Spec};
 pub use table::{BEAMS, CHOOSING, HEADINGS, LENGTH, MAX_BEAMS, OPTIONS, Request, SamplingOptions, defaults, specs};
-pub use value::{EarlyStopping, Kind, Value};
+pub use value::{EarlyStopping, Kind, LogitBias, Value};
 
 use std::borrow::Cow;
 

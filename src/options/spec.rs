@@ -110,7 +110,7 @@ impl Spec {
         number.is_finite() && self.range.contains(&number)
     }
 
-    /// Checks a number against the option's range; anything else is valid.
+    /// Checks a number, or each of several, against the option's range; anything else is valid.
     ///
     /// # Errors
     /// [`OutOfRange`] for a number outside the range, and for NaN.
@@ -119,9 +119,17 @@ impl Spec {
             Value::Whole(number) => number as f64,
             Value::Single(number) => number.into(),
             Value::Double(number) => number,
+            Value::Biases(ref biases) => {
+                let wrong = biases.iter().find(|&(_, &bias)| !self.contains(bias.into()));
+                return wrong.map_or(Ok(()), |(id, bias)| Err(self.out_of_range(format!("{bias} for token {id}"))));
+            }
             _ => return Ok(()),
         };
-        if self.contains(number) { Ok(()) } else { Err(OutOfRange::new(self.name, self.range_in_words(), value)) }
+        if self.contains(number) { Ok(()) } else { Err(self.out_of_range(value)) }
+    }
+
+    fn out_of_range(&self, value: impl ToString) -> OutOfRange {
+        OutOfRange::new(self.name, self.range_in_words(), value)
     }
 
     /// The range in words that follow "must be".

@@ -10,7 +10,7 @@
 
 use super::rows::options;
 use super::spec::{Command, Effect, Range, Spec};
-use super::value::{EarlyStopping, OptionType};
+use super::value::{EarlyStopping, LogitBias, OptionType};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
 /// Heading: how much to write.
@@ -130,6 +130,14 @@ options! {
             value_name: "N",
             help: "Tokens to generate at most",
             command: Some(Command { name: "max_tokens", value_name: "N", help: "tokens to generate each turn" }),
+        }
+        /// Added to the logits of these tokens after the penalties, -100 to 100; -100 bans a token.
+        logit_bias: LogitBias => {
+            range: (Included(-100.0), Included(100.0)),
+            heading: CHOOSING,
+            in_file: false,
+            value_name: "ID=BIAS",
+            help: "Added to the logit of token ID, -100 (never) to 100; repeatable, or separated by commas",
         }
         /// Texts followed at the same time, 1 to [`MAX_BEAMS`]; 1 draws instead.
         num_beams: usize = 1 => {

@@ -1,5 +1,6 @@
 //! Values of any option, and their types.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// When beam search stops looking for better texts.
@@ -18,6 +19,9 @@ impl EarlyStopping {
     pub const WORDS: [(&'static str, Self); 3] =
         [("true", Self::WhenEnoughEnded), ("false", Self::WhenUnlikely), ("never", Self::Never)];
 }
+
+/// What is added to the logits of tokens, by token id.
+pub type LogitBias = BTreeMap<u32, f32>;
 
 /// Type of an option's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub enum Kind {
     Texts,
     /// Token ids: `Vec<u32>`.
     Ids,
+    /// [`LogitBias`].
+    Biases,
 }
 
 impl Kind {
@@ -64,6 +70,7 @@ impl fmt::Display for Kind {
             Self::Stopping => f.write_str("true, false or \"never\""),
             Self::Texts => f.write_str("a text or several"),
             Self::Ids => f.write_str("a token id or several"),
+            Self::Biases => f.write_str("numbers by token id"),
         }
     }
 }
@@ -85,6 +92,8 @@ pub enum Value {
     Texts(Vec<String>),
     /// Of [`Kind::Ids`].
     Ids(Vec<u32>),
+    /// Of [`Kind::Biases`].
+    Biases(LogitBias),
 }
 
 impl Value {
@@ -100,6 +109,9 @@ impl Value {
             Self::Stopping(stopping) => (*stopping == EarlyStopping::WhenEnoughEnded).into(),
             Self::Texts(texts) => texts.clone().into(),
             Self::Ids(ids) => ids.clone().into(),
+            Self::Biases(biases) => {
+                biases.iter().map(|(id, bias)| (id.to_string(), Self::Single(*bias).to_json())).collect()
+            }
         }
     }
 }
@@ -120,6 +132,9 @@ impl fmt::Display for Value {
                 f.write_str(&texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(" "))
             }
             Self::Ids(ids) => f.write_str(&ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")),
+            Self::Biases(biases) => {
+                f.write_str(&biases.iter().map(|(id, bias)| format!("{id}={bias}")).collect::<Vec<_>>().join(" "))
+            }
         }
     }
 }
@@ -160,6 +175,7 @@ held! {
     EarlyStopping: Stopping,
     Vec<String>: Texts,
     Vec<u32>: Ids,
+    LogitBias: Biases,
 }
 
 /// Whole numbers.
@@ -200,6 +216,7 @@ mod tests {
             (Value::Stopping(EarlyStopping::Never), "never", "\"never\""),
             (Value::Texts(vec!["a\n".into(), "b".into()]), "\"a\\n\" \"b\"", "[\"a\\n\",\"b\"]"),
             (Value::Ids(vec![1, 2]), "1 2", "[1,2]"),
+            (Value::Biases([(3, 0.5), (1, -100.0)].into()), "1=-100 3=0.5", "{\"1\":-100.0,\"3\":0.5}"),
         ] {
             assert_eq!((value.to_string().as_str(), value.to_json().to_string().as_str()), (shown, json));
         }

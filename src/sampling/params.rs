@@ -3,7 +3,7 @@
 use crate::host_struct::host_struct;
 
 use super::pipeline::{SampleOutcome, Status, canonical};
-use super::{SamplingError, SamplingOptions};
+use super::{BiasRow, SamplingError, SamplingOptions};
 
 /// Set in a count when the id occurs in the prompt.
 pub const PROMPT_BIT: u32 = 1 << 31;
@@ -20,6 +20,8 @@ pub const FLAG_GREEDY: u32 = 1;
 pub const FLAG_TOP_K: u32 = 2;
 /// [`SamplerParams::flags`]: top-p is on.
 pub const FLAG_TOP_P: u32 = 4;
+/// [`SamplerParams::flags`]: tokens have biases.
+pub const FLAG_BIASES: u32 = 8;
 
 host_struct!("SamplerParams");
 
@@ -56,6 +58,11 @@ impl SamplerParams {
             zero: 0,
             padding: 0,
         }
+    }
+
+    /// The same for a sequence whose tokens have these biases, if any do.
+    pub fn with_biases(self, biases: &BiasRow) -> Self {
+        Self { flags: if biases.is_empty() { self.flags } else { self.flags | FLAG_BIASES }, ..self }
     }
 
     /// The seed, both halves.

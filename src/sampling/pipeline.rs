@@ -1,11 +1,11 @@
 //! The CPU twin of `shaders/decode/sample.wgsl`: same numbers, same sets, same token.
 //!
-//! A logit goes through the penalties in f32, one rounding per operation, and becomes a key: a u32
+//! A logit goes through the penalties and its bias in f32, one rounding per operation, and becomes a key: a u32
 //! that sorts as the logit does, 0 for a banned token. The best key gives every token a weight, a
 //! Q1.31 integer. From there on everything is integers and sets, so the order of sums and the way
 //! a threshold is searched do not show in the result.
 
-use super::params::{COUNT_MASK, EOS_BIT, FLAG_GREEDY, FLAG_TOP_K, FLAG_TOP_P, NO_TOKEN, PROMPT_BIT};
+use super::params::{COUNT_MASK, EOS_BIT, FLAG_BIASES, FLAG_GREEDY, FLAG_TOP_K, FLAG_TOP_P, NO_TOKEN, PROMPT_BIT};
 use super::tables::{COARSE_LEN, TABLE_LEN};
 use super::{SamplerParams, SamplingError, draw_word, tables};
 
@@ -14,8 +14,6 @@ pub const WEIGHT_ONE: u32 = 1 << 31;
 
 /// Bits of plus infinity.
 const INFINITY: u32 = 0x7f80_0000;
-/// Bits of minus infinity.
-const NEGATIVE_INFINITY: u32 = 0xff80_0000;
 /// Bits of the largest finite f32.
 const LARGEST: u32 = 0x7f7f_ffff;
 /// Bits of the smallest normal f32.
@@ -109,6 +107,8 @@ pub fn sample(logits: &[f32], counts: &mut [u32], params: &SamplerParams, genera
 /// Chooses tokens, with buffers that are kept from one to the next.
 #[derive(Clone, Debug, Default)]
 pub struct Sampler {
+    /// Bias per token, `[V]`, for options with [`FLAG_BIASES`].
+    biases: Vec<f32>,
     /// Key per token.
     keys: Vec<u32>,
     /// Weight per token; 0 for a banned one.
@@ -125,6 +125,17 @@ impl Sampler {
         Self::default()
     }
 
+    /// Takes over biases `[V]` (see [`BiasRow`](super::BiasRow)) for options with [`FLAG_BIASES`].
+    pub fn set_biases(&mut self, biases: &[f32]) {
+        self.biases.clear();
+        self.biases.extend_from_slice(biases);
+    }
+
+    /// The biases: `[V]`, or nothing before [`Sampler::set_biases`].
+    pub fn biases(&self) -> &[f32] {
+        &self.biases
+    }
+
     /// Chooses a token from `logits` and counts it.
     ///
     /// `counts` says per id whether it is in the prompt ([`PROMPT_BIT`]), whether it ends the
@@ -133,7 +144,7 @@ impl Sampler {
     ///
     /// # Panics
     ///
-    /// If `logits` is empty or `counts` has another length.
+    /// If `logits` is empty, or `counts` or the biases that `params` asks for have another length.
     pub fn sample(
         &mut self,
         logits: &[f32],
@@ -143,6 +154,8 @@ impl Sampler {
     ) -> SampleOutcome {
         assert!(!logits.is_empty(), "there must be at least one logit");
         assert_eq!(logits.len(), counts.len(), "one count per logit");
+        let biased = params.flags & FLAG_BIASES != 0;
+        assert!(!biased || self.biases.len() == logits.len(), "one bias per logit");
         self.floor = None;
 
         let best = match self.find_keys(logits, counts, params, generated) {
@@ -187,13 +200,15 @@ impl Sampler {
         generated: u32,
     ) -> Result<u32, Status> {
         let banned_bits = if generated < params.min_new_tokens { EOS_BIT } else { 0 };
+        let biases = if params.flags & FLAG_BIASES != 0 { &self.biases[..] } else { &[] };
+        let biases = biases.iter().copied().chain(std::iter::repeat(0.0));
         let mut faults = 0;
         let mut best = 0;
         self.keys.clear();
-        self.keys.extend(logits.iter().zip(counts).map(|(&logit, &count)| {
+        self.keys.extend(logits.iter().zip(counts).zip(biases).map(|((&logit, &count), bias)| {
             faults |= fault(logit);
-            let banned = logit.to_bits() == NEGATIVE_INFINITY || count & banned_bits != 0;
-            let key = if banned { 0 } else { order_key(penalised(canonical(logit), count, params)) };
+            let banned = logit == f32::NEG_INFINITY || bias == f32::NEG_INFINITY || count & banned_bits != 0;
+            let key = if banned { 0 } else { order_key(biased(penalised(canonical(logit), count, params), bias)) };
             best = best.max(key);
             key
         }));
@@ -314,6 +329,11 @@ pub(crate) fn penalised(logit: f32, count: u32, params: &SamplerParams) -> f32 {
         logit = canonical(logit - params.presence);
     }
     logit
+}
+
+/// A canonical logit with its bias. A bias of 0 changes nothing.
+pub(crate) fn biased(logit: f32, bias: f32) -> f32 {
+    canonical(logit + bias)
 }
 
 /// A number that sorts as the value does. No canonical value has key 0.

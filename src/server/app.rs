@@ -51,8 +51,8 @@ impl App {
     ///
     /// # Errors
     /// As [`States::new`].
-    pub fn new(options: ServerOptions) -> std::io::Result<Self> {
-        let states = States::new(options.state_budget, options.state_ttl, options.state_store.clone())?;
+    pub fn new(mut options: ServerOptions) -> std::io::Result<Self> {
+        let states = States::new(options.state_budget, options.state_ttl, options.state_store.take())?;
         Ok(Self {
             options,
             states,

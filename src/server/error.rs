@@ -58,6 +58,11 @@ impl ApiError {
         Self { param: param.map(str::to_owned), ..Self::new(status, error.to_string()) }
     }
 
+    /// The answer's status.
+    pub fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
     /// The error object.
     pub fn body(&self) -> Value {
         let kind = match self.status.as_u16() {

@@ -1,6 +1,7 @@
 //! Connections, from the first to the last.
 
 use super::app::{App, Ready, now_seconds};
+use super::connection::Connection;
 use super::error::ApiError;
 use super::{Loaded, ServeError, ServerOptions, chat, completions, openapi, plain, score, security, states};
 use crate::generation::engine::{Engine, EngineOptions};
@@ -102,15 +103,15 @@ fn open<E>(app: &App, load: impl FnOnce() -> Result<Loaded, E>) -> Result<(), Se
 }
 
 /// Waits for a signal, or for the engine's end; then lets the running requests end.
-async fn until_stopped<E>(app: &App, signals: &mut Signals) -> Result<(), ServeError<E>> {
+async fn until_stopped<E>(app: &Arc<App>, signals: &mut Signals) -> Result<(), ServeError<E>> {
     let stopped = async {
         let mut swept = Instant::now();
         loop {
             tokio::time::sleep(WATCH).await;
             app.states.sweep();
             if swept.elapsed() > STORE_SWEEP {
-                app.states.sweep_store();
                 swept = Instant::now();
+                sweep_store(app.clone());
             }
             let Ok(ready) = app.loaded() else { continue };
             if let Some(failover) = ready.engine.take_failover() {
@@ -138,6 +139,15 @@ async fn until_stopped<E>(app: &App, signals: &mut Signals) -> Result<(), ServeE
     let _ = tokio::time::timeout(last, app.answered()).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     Ok(())
+}
+
+/// Deletes old states from the store, beside everything else.
+fn sweep_store(app: Arc<App>) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = app.states.sweep_store() {
+            (app.options.log)(&format!("warning: old states stay for now: {error}"));
+        }
+    });
 }
 
 /// SIGINT and SIGTERM.
@@ -262,7 +272,7 @@ async fn accept(listener: tokio::net::TcpListener, router: Router) {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIME)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(Connection::new(stream)), service);
             // Clients go without a word.
             let _ = connection.await;
             drop(place);

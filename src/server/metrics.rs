@@ -32,6 +32,8 @@ pub(super) struct Metrics {
     inter_token: Histogram,
     end_to_end: Histogram,
     queue: Histogram,
+    prefill: Histogram,
+    decode: Histogram,
 }
 
 impl Metrics {
@@ -65,6 +67,8 @@ impl Metrics {
             inter_token: histogram("bdh_inter_token_latency_seconds", "Between two tokens", &SHORT),
             end_to_end: histogram("bdh_e2e_request_latency_seconds", "From request to last token", &LONG),
             queue: histogram("bdh_request_queue_time_seconds", "From request to slot", &LONG),
+            prefill: histogram("bdh_request_prefill_time_seconds", "From slot to first token", &LONG),
+            decode: histogram("bdh_request_decode_time_seconds", "From first token to last", &LONG),
             registry,
         };
         for reason in [FinishReason::Stop, FinishReason::Length] {
@@ -88,8 +92,10 @@ impl Metrics {
         self.queue.observe(time.as_secs_f64());
     }
 
-    pub fn first_token(&self, time: Duration) {
+    /// The first token came, `reading` after the sequence got its slot.
+    pub fn first_token(&self, time: Duration, reading: Duration) {
         self.first_token.observe(time.as_secs_f64());
+        self.prefill.observe(reading.as_secs_f64());
     }
 
     /// A burst brought `tokens` tokens, `time` after the one before.
@@ -99,13 +105,14 @@ impl Metrics {
         }
     }
 
-    /// A sequence ended, or failed.
-    pub fn ended(&self, time: Duration, reason: FinishReason) {
+    /// A sequence ended, `drawing` after its first token, or failed.
+    pub fn ended(&self, time: Duration, drawing: Duration, reason: FinishReason) {
         if reason == FinishReason::Error {
             return self.failed.inc();
         }
         self.success.with_label_values(&[finish_word(reason)]).inc();
         self.end_to_end.observe(time.as_secs_f64());
+        self.decode.observe(drawing.as_secs_f64());
     }
 
     pub fn cancelled(&self, stage: Stage) {

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `listener` | connections, and how the server ends |
+//! | `connection` | a connection whose every error has a body |
 //! | `app` | what all requests share |
 //! | `security` | keys, and the Host header |
 //! | `error` | errors as clients expect them |
@@ -12,7 +13,7 @@
 //! | `chat` | `POST /v1/chat/completions`, and templates |
 //! | `score` | `POST /v1/score` |
 //! | `openapi` | the description of all routes |
-//! | `states` | conversations that the server remembers |
+//! | `states`, `store` | conversations that the server remembers, and where servers share them |
 //! | `plain` | health, models, tokens, metrics, the page |
 //! | `metrics` | what Prometheus scrapes |
 //!
@@ -23,6 +24,7 @@
 mod app;
 mod chat;
 mod completions;
+mod connection;
 mod error;
 mod fields;
 mod listener;
@@ -34,13 +36,15 @@ mod run;
 mod score;
 mod security;
 mod states;
+mod store;
 
 pub use chat::ChatTemplate;
+pub use completions::check_request;
 pub use listener::serve;
+pub use store::{StateStore, StoreError};
 
 use crate::generation::{Bdh, GenerationError};
 use crate::model::forgetting::Forgetting;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Seconds after which a client that was turned away should try again.
@@ -70,8 +74,8 @@ pub struct ServerOptions {
     pub queue: usize,
     /// Bytes of states that are kept of prompts.
     pub prefix_cache: u64,
-    /// A folder where states are kept too, which other servers may share.
-    pub state_store: Option<PathBuf>,
+    /// Where states are kept too, which other servers may share.
+    pub state_store: Option<StateStore>,
     /// Bytes of states in memory at most.
     pub state_budget: u64,
     /// How long a state is kept after its last use.

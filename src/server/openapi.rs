@@ -142,7 +142,6 @@ fn completion() -> Value {
         "echo": nullable("boolean"),
         "suffix": nullable("string"),
         "user": nullable("string"),
-        "logit_bias": nullable("object"),
         "use_beam_search": nullable("boolean"),
         "stop_token_ids": ids(),
         "include_stop_str_in_output": nullable("boolean"),
@@ -187,6 +186,14 @@ fn option(spec: &Spec) -> Value {
         Kind::Stopping => json!({"enum": [true, false, "never", null]}),
         Kind::Texts => json!({"type": ["string", "array", "null"], "items": {"type": "string"}}),
         Kind::Ids => json!({"type": ["integer", "array", "null"], "items": {"type": "integer", "minimum": 0}}),
+        // The range is each entry's.
+        Kind::Biases => {
+            return json!({
+                "type": ["object", "null"],
+                "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+                "description": spec.help,
+            });
+        }
     };
     match spec.range.0 {
         Bound::Included(least) => schema["minimum"] = least.into(),

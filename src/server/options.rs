@@ -66,6 +66,10 @@ fn of_kind(spec: &Spec, value: &Json) -> Option<Value> {
             Json::Array(_) => ids(value)?,
             one => vec![whole(one)?.try_into().ok()?],
         }),
+        Kind::Biases => {
+            let bias = |(id, bias): (&String, &Json)| Some((id.parse().ok()?, bias.as_f64()? as f32));
+            Value::Biases(value.as_object()?.iter().map(bias).collect::<Option<_>>()?)
+        }
     })
 }
 

@@ -31,10 +31,19 @@ pub(super) struct Run {
     guard: Guard,
     /// Sequences that have not ended.
     open: usize,
-    /// When each sequence last drew.
-    last_drawn: Vec<Option<Instant>>,
+    /// How far each sequence is.
+    sequences: Vec<Times>,
     deadline: Instant,
     app: Arc<App>,
+}
+
+/// When things happened to a sequence.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    /// It got its slot.
+    started: Option<Instant>,
+    /// It drew its first token, and its last one so far.
+    drawn: Option<(Instant, Instant)>,
 }
 
 /// Stops the sequences when the client goes, in whatever stage that is.
@@ -94,7 +103,14 @@ impl Run {
             return Err(error);
         }
         let deadline = now + app.options.request_timeout;
-        Ok(Self { events, guard, open: sequences, last_drawn: vec![None; sequences], deadline, app: app.clone() })
+        Ok(Self {
+            events,
+            guard,
+            open: sequences,
+            sequences: vec![Times::default(); sequences],
+            deadline,
+            app: app.clone(),
+        })
     }
 
     /// Starts a request on the engine's slots. `job` makes each sequence's job, but for its events.
@@ -156,9 +172,11 @@ impl Run {
     fn record(&mut self, index: usize, event: &Event) {
         let metrics: &Metrics = &self.app.metrics;
         let guard = &mut self.guard;
-        let elapsed = guard.started.elapsed();
+        let (now, own) = (Instant::now(), &mut self.sequences[index]);
+        let elapsed = now - guard.started;
         match event {
             Event::Started { tokens, .. } => {
+                own.started = Some(now);
                 metrics.prompt_tokens(*tokens);
                 if guard.stage == Stage::Queued {
                     guard.stage = Stage::Prefill;
@@ -168,20 +186,20 @@ impl Run {
             Event::Read(_) => {}
             Event::Drawn(tokens, _) => {
                 metrics.generation_tokens(tokens.len());
-                let now = Instant::now();
-                match self.last_drawn[index].replace(now) {
+                match own.drawn {
                     None => {
-                        metrics.first_token(elapsed);
+                        metrics.first_token(elapsed, now - own.started.unwrap_or(guard.started));
                         metrics.inter_token(Duration::ZERO, tokens.len() - 1);
                     }
-                    Some(last) => metrics.inter_token(now - last, tokens.len()),
+                    Some((_, last)) => metrics.inter_token(now - last, tokens.len()),
                 }
+                own.drawn = Some((own.drawn.map_or(now, |(first, _)| first), now));
                 guard.stage = Stage::Decode;
             }
             Event::Done(result) => {
                 self.open -= 1;
                 let reason = result.as_ref().map_or(FinishReason::Error, |ended| ended.finish_reason);
-                metrics.ended(elapsed, reason);
+                metrics.ended(elapsed, own.drawn.map_or(Duration::ZERO, |(first, _)| now - first), reason);
             }
         }
     }

@@ -2,12 +2,13 @@
 //!
 //! A conversation's memory has a fixed size, so that it can be kept, copied and sent as it is. An
 //! id is a secret of its own, and belongs to the API key that made it. With a store, which several
-//! servers may share, every state is a file there too, and a conversation goes on at any of them.
+//! servers may share, every state lies there too, and a conversation goes on at any of them.
 
 use super::app::{App, Ready, now_seconds, random_id};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::security::Owner;
+use super::store::{StateStore, StoreError, Version};
 use crate::files::PendingFile;
 use crate::generation::{Bdh, GenerationError, Snapshot};
 use axum::body::{Body, Bytes};
@@ -19,9 +20,8 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
 /// Prefix of ids.
@@ -36,8 +36,8 @@ pub(super) struct States {
     budget: u64,
     /// How long a state is kept after its last use.
     ttl: Duration,
-    /// Where states are files as well.
-    store: Option<PathBuf>,
+    /// Where states lie as well.
+    store: Option<StateStore>,
     /// Where files that come and go lie for a moment.
     scratch: tempfile::TempDir,
 }
@@ -46,16 +46,18 @@ pub(super) struct States {
 struct Kept {
     snapshot: Arc<Snapshot>,
     owner: Owner,
+    /// Which version of it the store has.
+    version: Option<Version>,
     created: u64,
     used: Instant,
 }
 
 impl States {
-    /// None yet. The folder of the store must exist.
+    /// None yet.
     ///
     /// # Errors
     /// No folder can be made for temporary files.
-    pub fn new(budget: u64, ttl: Duration, store: Option<PathBuf>) -> std::io::Result<Self> {
+    pub fn new(budget: u64, ttl: Duration, store: Option<StateStore>) -> std::io::Result<Self> {
         let scratch = tempfile::tempdir()?;
         Ok(Self { kept: Mutex::default(), budget, ttl, store, scratch })
     }
@@ -72,15 +74,21 @@ impl States {
             return Err(ApiError::new(StatusCode::INSUFFICIENT_STORAGE, message).param("keep_state"));
         }
         let id = random_id(PREFIX);
-        if let Some(path) = self.file(&id, owner) {
-            snapshot.save(bdh, &path).map_err(|error| internal(&error))?;
-        }
-        self.insert(id.clone(), snapshot, owner);
+        self.put(bdh, id.clone(), snapshot, owner)?;
         Ok(id)
     }
 
-    fn insert(&self, id: String, snapshot: Arc<Snapshot>, owner: &Owner) {
-        let kept = Kept { snapshot, owner: owner.clone(), created: now_seconds(), used: Instant::now() };
+    /// Keeps a state under an id, in the store too if there is one.
+    fn put(&self, bdh: &Bdh, id: String, snapshot: Arc<Snapshot>, owner: &Owner) -> Result<(), ApiError> {
+        let save = |store: &StateStore| store.0.save(bdh, &name(&id, owner), &snapshot);
+        let version = self.store.as_ref().map(save).transpose().map_err(|error| internal(&error))?;
+        self.insert(id, snapshot, owner, version);
+        Ok(())
+    }
+
+    fn insert(&self, id: String, snapshot: Arc<Snapshot>, owner: &Owner, version: Option<Version>) {
+        let (owner, now) = (owner.clone(), Instant::now());
+        let kept = Kept { snapshot, owner, version, created: now_seconds(), used: now };
         let mut all = self.lock();
         all.insert(id, kept);
         all.retain(|_, kept| kept.used.elapsed() < self.ttl);
@@ -94,39 +102,60 @@ impl States {
     /// A state by its id.
     ///
     /// # Errors
-    /// 404 if there is none, or it is somebody else's.
+    /// 404 if there is none, or it is somebody else's; 503 if the store does not answer.
     pub fn find(&self, bdh: &Bdh, id: &str, owner: &Owner) -> Result<Arc<Snapshot>, ApiError> {
         let unknown =
             || ApiError::new(StatusCode::NOT_FOUND, "there is no such state").param("state").code("state_not_found");
         if !is_id(id) {
             return Err(unknown());
         }
-        let stored = self.file(id, owner).filter(|path| self.is_fresh(path));
-        if let Some(file) = stored.as_ref().and_then(|path| std::fs::File::open(path).ok()) {
-            // Its time begins anew, for every server.
-            let _ = file.set_modified(SystemTime::now());
-        }
-        if let Some(kept) = self.lock().get_mut(id)
-            && kept.owner == *owner
-            && kept.used.elapsed() < self.ttl
-        {
-            kept.used = Instant::now();
-            return Ok(kept.snapshot.clone());
-        }
-        let path = stored.ok_or_else(unknown)?;
-        let snapshot = Arc::new(Snapshot::load(bdh, &path).map_err(|_| unknown())?);
-        self.insert(id.to_owned(), snapshot.clone(), owner);
+        let remembered = self.recall(id, owner);
+        let Some(store) = &self.store else { return remembered.map(|(snapshot, _)| snapshot).ok_or_else(unknown) };
+        // Another server may have replaced or deleted it.
+        let name = name(id, owner);
+        let unanswered = |error: StoreError| match error {
+            StoreError::State(_) => unknown(),
+            error => ApiError::unavailable(&error.to_string()),
+        };
+        let Some(version) = store.0.version(&name, self.ttl).map_err(unanswered)? else {
+            self.forget(id, owner);
+            return Err(unknown());
+        };
+        let snapshot = match remembered {
+            Some((snapshot, known)) if known.as_ref() == Some(&version) => snapshot,
+            _ => {
+                let snapshot = Arc::new(store.0.load(bdh, &name).map_err(unanswered)?);
+                self.insert(id.to_owned(), snapshot.clone(), owner, Some(version));
+                snapshot
+            }
+        };
+        // Its time begins anew, for every server.
+        store.0.renew(&name).map_err(unanswered)?;
         Ok(snapshot)
     }
 
-    /// Forgets a state.
-    fn remove(&self, id: &str, owner: &Owner) {
+    /// A state that is in memory, and its version.
+    fn recall(&self, id: &str, owner: &Owner) -> Option<(Arc<Snapshot>, Option<Version>)> {
+        let mut all = self.lock();
+        let kept = all.get_mut(id).filter(|kept| kept.owner == *owner && kept.used.elapsed() < self.ttl)?;
+        kept.used = Instant::now();
+        Some((kept.snapshot.clone(), kept.version.clone()))
+    }
+
+    /// Drops a state from memory.
+    fn forget(&self, id: &str, owner: &Owner) {
         let mut all = self.lock();
         if all.get(id).is_some_and(|kept| kept.owner == *owner) {
             all.remove(id);
         }
-        if let Some(path) = self.file(id, owner) {
-            let _ = std::fs::remove_file(path);
+    }
+
+    /// Forgets a state everywhere.
+    fn remove(&self, id: &str, owner: &Owner) -> Result<(), ApiError> {
+        self.forget(id, owner);
+        match &self.store {
+            Some(store) => store.0.remove(&name(id, owner)).map_err(|error| ApiError::unavailable(&error.to_string())),
+            None => Ok(()),
         }
     }
 
@@ -135,15 +164,9 @@ impl States {
         self.lock().retain(|_, kept| kept.used.elapsed() < self.ttl);
     }
 
-    /// Deletes the files in the store that nobody has used for a while.
-    pub fn sweep_store(&self) {
-        let Some(folder) = &self.store else { return };
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-            if ours && !self.is_fresh(&entry.path()) {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
+    /// Deletes the states in the store that nobody has used for a while.
+    pub fn sweep_store(&self) -> Result<(), StoreError> {
+        self.store.as_ref().map_or(Ok(()), |store| store.0.sweep(PREFIX, self.ttl))
     }
 
     /// Bytes of the states in memory.
@@ -155,19 +178,14 @@ impl States {
         self.lock().get(id).map_or_else(now_seconds, |kept| kept.created)
     }
 
-    /// A state's file in the store, if there is a store. Only the owner's name finds it.
-    fn file(&self, id: &str, owner: &Owner) -> Option<PathBuf> {
-        Some(self.store.as_ref()?.join(format!("{id}.{}", owner.0)))
-    }
-
-    fn is_fresh(&self, path: &std::path::Path) -> bool {
-        let modified = std::fs::metadata(path).and_then(|file| file.modified());
-        modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age < self.ttl))
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A state's name in the store. Only its owner finds it.
+fn name(id: &str, owner: &Owner) -> String {
+    format!("{id}.{}", owner.0)
 }
 
 /// Whether a text can be an id: it becomes part of a file's name.
@@ -258,11 +276,7 @@ pub(super) async fn delete(
 ) -> Result<Json<Value>, ApiError> {
     app.state(&id, &owner).await?;
     let (states, name) = (app.clone(), id.clone());
-    blocking(move || {
-        states.states.remove(&name, &owner);
-        Ok(())
-    })
-    .await?;
+    blocking(move || states.states.remove(&name, &owner)).await?;
     Ok(Json(json!({"id": id, "object": "state", "deleted": true})))
 }
 
@@ -341,10 +355,7 @@ pub(super) async fn upload(
             let message = error.to_string().replace(&path.display().to_string(), "the file");
             ApiError::new(StatusCode::BAD_REQUEST, message)
         })?);
-        if let Some(stored) = states.states.file(&id, &owner) {
-            snapshot.save(&bdh, &stored).map_err(|error| internal(&error))?;
-        }
-        states.states.insert(id.clone(), snapshot.clone(), &owner);
+        states.states.put(&bdh, id.clone(), snapshot.clone(), &owner)?;
         Ok(states.state_json(&id, &snapshot))
     });
     Ok(Json(state.await?))

@@ -8,11 +8,12 @@ use super::cases::{Bench, DENSITIES, Suite};
 use super::compare::{Comparison, KERNEL, Rounding, SCORES};
 use super::random::Random;
 use super::report::CaseReport;
+use super::sampling;
 use crate::backend::beams::{
     BeamAttendInput, BeamEncodeInput, BeamFold, BeamRead, BeamSelectInput, BeamSelection, BeamStages, Nodes, PathEntry,
 };
 use crate::backend::{BackendError, Input, StateType};
-use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT, SamplerParams, SamplingOptions};
+use crate::sampling::{COUNT_MASK, EOS_BIT, FLAG_BIASES, PROMPT_BIT, SamplerParams, SamplingOptions};
 
 /// Nodes that the beams' paths lead over, in the inputs of `beam_attend`.
 const PATH_NODES: usize = 11;
@@ -192,10 +193,14 @@ fn select_input(suite: &Suite, case: usize, random: &mut Random) -> (BeamSelectI
     }
     let equal = case.is_multiple_of(4);
     let marks = [0, 0, PROMPT_BIT, 2, EOS_BIT];
+    let mut params = SamplerParams::new(&options, 0, 0);
+    // Without the flag, biases must have no effect.
+    params.flags |= if equal || case.is_multiple_of(2) { 0 } else { FLAG_BIASES };
     let input = BeamSelectInput {
         scores: if equal { vec![-1.0; beams] } else { random.normals(beams, 2.0) },
         counts: (0..beams * vocab).map(|_| if equal { 0 } else { random.pick(&marks) }).collect(),
-        params: SamplerParams::new(&options, 0, 0),
+        biases: sampling::biases(vocab, random),
+        params,
         generated: (case % 5) as u32,
         candidates: [2 * beams, 1, 3 * beams, 40][case / 4 % 4],
         logits,
@@ -310,9 +315,9 @@ mod tests {
                 let rows: Vec<&[f32]> = input.logits.chunks_exact(suite.vocab).collect();
                 let rows: Vec<&[f32]> = (0..suite.slots).map(|beam| rows[beam.min(rows.len() - 1)]).collect();
                 let counts: Vec<&[u32]> = input.counts.chunks_exact(suite.vocab).collect();
-                let BeamSelectInput { scores, params, generated, candidates, .. } = &input;
+                let BeamSelectInput { scores, params, biases, generated, candidates, .. } = &input;
                 let what = format!("{suite}, selection {case}");
-                let Ok(found) = beam::select(&rows, &counts, scores, params, *generated, *candidates) else {
+                let Ok(found) = beam::select(&rows, &counts, biases, scores, params, *generated, *candidates) else {
                     let failed = |status: &Option<Status>| matches!(status, Some(Status::Nan | Status::PlusInfinity));
                     let noticed = selection.status.iter().any(failed) || selection.candidates.is_empty();
                     assert!(noticed, "{what}: a failure is not noticed");

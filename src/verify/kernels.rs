@@ -321,6 +321,7 @@ fn sample(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<C
             logits: cases.iter().flat_map(|case| case.logits.clone()).collect(),
             params: cases.iter().map(|case| case.params).collect(),
             counts: cases.iter().flat_map(|case| case.counts.clone()).collect(),
+            biases: cases.iter().flat_map(|case| case.biases.clone()).collect(),
             generated: cases.iter().map(|case| case.generated).collect(),
         };
         let expected = twin.sample(&input)?;

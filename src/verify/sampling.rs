@@ -2,13 +2,14 @@
 
 use super::random::Random;
 use crate::options::{Effect, Request, Value};
-use crate::sampling::{EOS_BIT, PROMPT_BIT, SamplerParams, SamplingOptions};
+use crate::sampling::{EOS_BIT, FLAG_BIASES, PROMPT_BIT, SamplerParams, SamplingOptions};
 use std::ops::Bound;
 
 /// One call of the sampler.
 pub(super) struct SamplingCase {
     pub logits: Vec<f32>,
     pub counts: Vec<u32>,
+    pub biases: Vec<f32>,
     pub params: SamplerParams,
     pub generated: u32,
 }
@@ -16,10 +17,14 @@ pub(super) struct SamplingCase {
 /// A random case for a vocabulary of `vocab` tokens.
 pub(super) fn case(vocab: usize, random: &mut Random) -> SamplingCase {
     let options = options(vocab, random);
+    let mut params = SamplerParams::new(&options, random.word(), random.pick(&[0, 1, u32::MAX]));
+    // Without the flag, biases must have no effect.
+    params.flags |= random.pick(&[0, FLAG_BIASES]);
     SamplingCase {
         logits: logits(vocab, random),
         counts: counts(vocab, random),
-        params: SamplerParams::new(&options, random.word(), random.pick(&[0, 1, u32::MAX])),
+        biases: biases(vocab, random),
+        params,
         generated: random.pick(&[0, 1, 3, 1000, u32::MAX - 8]),
     }
 }
@@ -60,6 +65,16 @@ fn counts(vocab: usize, random: &mut Random) -> Vec<u32> {
         counts.iter_mut().for_each(|count| *count |= EOS_BIT);
     }
     counts
+}
+
+/// Biases of about half the tokens, one in eight of them a ban.
+pub(super) fn biases(vocab: usize, random: &mut Random) -> Vec<f32> {
+    let mut bias = || match random.below(16) {
+        0 => f32::NEG_INFINITY,
+        1..8 => random.normal() * 5.0,
+        _ => 0.0,
+    };
+    (0..vocab).map(|_| bias()).collect()
 }
 
 fn options(vocab: usize, random: &mut Random) -> SamplingOptions {

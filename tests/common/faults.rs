@@ -1,4 +1,5 @@
 //! A driver that fails on request: the layer of `tests/vulkan-faults` over the adapter under test.
+#![allow(dead_code, reason = "every test crate uses a part")]
 
 #[path = "layer.rs"]
 mod layer;

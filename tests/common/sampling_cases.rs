@@ -1,7 +1,7 @@
 //! Random inputs for the sampler, the awkward ones included: ties, infinities, NaN, zeros of both
 //! signs, denormals, bans that leave nothing, options at the ends of their ranges.
 
-use bdh_gpu::sampling::{EOS_BIT, PROMPT_BIT, SamplerParams, SamplingOptions, draw_word};
+use bdh_gpu::sampling::{EOS_BIT, FLAG_BIASES, PROMPT_BIT, SamplerParams, SamplingOptions, draw_word};
 
 /// One call of the sampler.
 #[derive(Clone, Debug)]
@@ -10,6 +10,8 @@ pub struct SamplingCase {
     pub logits: Vec<f32>,
     /// One per token: prompt bit, end-of-sequence bit, times generated.
     pub counts: Vec<u32>,
+    /// One per token, minus infinity for a ban; of effect in every other case.
+    pub biases: Vec<f32>,
     /// Valid options.
     pub options: SamplingOptions,
     /// `options` with a random seed and sequence.
@@ -68,10 +70,13 @@ impl SamplingCase {
         let options = options(vocab, random);
         let generated = random.pick(&[0, 0, 1, 3, 1000, u32::MAX - 8]);
         let sequence = random.pick(&[0, 0, 1, 7, u32::MAX]);
+        let mut params = SamplerParams::new(&options, random.word(), sequence);
+        params.flags |= random.pick(&[0, FLAG_BIASES]);
         Self {
             logits: logits(vocab, random),
             counts: counts(vocab, random),
-            params: SamplerParams::new(&options, random.word(), sequence),
+            biases: biases(vocab, random),
+            params,
             options,
             generated,
         }
@@ -120,12 +125,23 @@ impl SamplingCase {
         let options = SamplingOptions::default();
         Self {
             counts: vec![0; logits.len()],
+            biases: vec![0.0; logits.len()],
             logits,
             options,
             params: SamplerParams::new(&options, random.word(), 0),
             generated: 0,
         }
     }
+}
+
+fn biases(vocab: usize, random: &mut Random) -> Vec<f32> {
+    let mut bias = || match random.below(16) {
+        0 => f32::NEG_INFINITY,
+        1 => random.pick(&[100.0, -99.0, f32::MIN_POSITIVE * 2.0]),
+        2..8 => random.normal() * 4.0,
+        _ => 0.0,
+    };
+    (0..vocab).map(|_| bias()).collect()
 }
 
 fn logits(vocab: usize, random: &mut Random) -> Vec<f32> {

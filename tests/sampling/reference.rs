@@ -4,8 +4,8 @@ use crate::sampling_cases::{Random, SamplingCase};
 use crate::transformers::BOUNDARY;
 use crate::{DEFAULT, draw};
 use bdh_gpu::sampling::{
-    COUNT_MASK, EOS_BIT, NO_TOKEN, PROMPT_BIT, Sampler, SamplerParams, SamplingOptions, Status, WEIGHT_ONE, draw_word,
-    sample,
+    COUNT_MASK, EOS_BIT, FLAG_BIASES, NO_TOKEN, PROMPT_BIT, Sampler, SamplerParams, SamplingOptions, Status,
+    WEIGHT_ONE, draw_word,
 };
 
 /// One token as the definitions have it, in f64.
@@ -131,14 +131,14 @@ fn random_cases_follow_the_definitions() {
         let case = SamplingCase::random(vocab, &mut random);
         case.options.validate().unwrap();
         let mut counts = case.counts.clone();
+        sampler.set_biases(&case.biases);
         let outcome = sampler.sample(&case.logits, &mut counts, &case.params, case.generated);
         seen[outcome.status as usize] += 1;
 
         let nan = case.logits.iter().any(|logit| logit.is_nan());
         let infinite = case.logits.contains(&f32::INFINITY);
         let hold_eos = case.generated < case.options.min_new_tokens;
-        let left = (case.logits.iter().zip(&case.counts))
-            .any(|(&logit, &c)| logit != f32::NEG_INFINITY && !(hold_eos && c & EOS_BIT != 0));
+        let left = (0..vocab).any(|id| case.logits[id] != f32::NEG_INFINITY && !is_banned(&case, hold_eos, id));
         let failure = match (nan, infinite, left) {
             (true, ..) => Some(Status::Nan),
             (_, true, _) => Some(Status::PlusInfinity),
@@ -157,7 +157,7 @@ fn random_cases_follow_the_definitions() {
         let eos = case.counts[token] & EOS_BIT != 0;
         let running = [Status::Running, Status::Eos][usize::from(eos)];
         assert_eq!(outcome.status, running);
-        assert!(!(eos && hold_eos));
+        assert!(!is_banned(&case, hold_eos, token));
         let mut expected_counts = case.counts.clone();
         if expected_counts[token] & COUNT_MASK != COUNT_MASK {
             expected_counts[token] += 1;
@@ -182,21 +182,31 @@ fn random_cases_follow_the_definitions() {
     assert!(seen.iter().all(|&count| count > 50), "{seen:?}");
 }
 
+/// Whether a token may not be drawn, whatever its logit.
+fn is_banned(case: &SamplingCase, hold_eos: bool, id: usize) -> bool {
+    let biased = case.params.flags & FLAG_BIASES != 0;
+    hold_eos && case.counts[id] & EOS_BIT != 0 || biased && case.biases[id] == f32::NEG_INFINITY
+}
+
 /// The keys by trial and the weights from a run in which nothing is cut: (0, 0) for banned ids.
 fn keys_and_weights(case: &SamplingCase, hold_eos: bool) -> Vec<(u32, u32)> {
     let uncut = SamplingOptions { top_k: 0, top_p: 1.0, min_p: 0.0, min_new_tokens: 0, ..case.options };
-    let banned = |id: usize| hold_eos && case.counts[id] & EOS_BIT != 0;
+    let banned = |id: usize| is_banned(case, hold_eos, id);
     let logits: Vec<f32> =
         (0..case.logits.len()).map(|id| if banned(id) { f32::NEG_INFINITY } else { case.logits[id] }).collect();
-    let params = SamplerParams::new(&uncut, 0, 0);
+    let mut params = SamplerParams::new(&uncut, 0, 0);
+    params.flags |= case.params.flags & FLAG_BIASES;
     let mut sampler = Sampler::new();
+    sampler.set_biases(&case.biases);
     sampler.sample(&logits, &mut case.counts.clone(), &params, 0);
     let mut pairs = vec![(0, 0); logits.len()];
     for (id, weight) in sampler.survivors() {
         // Alone, a token's own key is the smallest that is left.
         let id = id as usize;
         let count = &mut [case.counts[id]];
-        let alone = sample(&logits[id..=id], count, &params, 0);
+        let mut alone = Sampler::new();
+        alone.set_biases(&case.biases[id..=id]);
+        let alone = alone.sample(&logits[id..=id], count, &params, 0);
         pairs[id] = (alone.top_k_key, weight);
     }
     pairs

@@ -1,7 +1,9 @@
 //! Top-k, top-p, min-p and the penalties.
 
 use crate::{DEFAULT, survivors};
-use bdh_gpu::sampling::{EOS_BIT, PROMPT_BIT, Sampler, SamplerParams, SamplerState, SamplingOptions, Status, sample};
+use bdh_gpu::sampling::{
+    BiasRow, EOS_BIT, PROMPT_BIT, Sampler, SamplerParams, SamplerState, SamplingOptions, Status, sample,
+};
 
 #[test]
 fn top_p_and_min_p_keep_the_documented_tokens() {
@@ -63,6 +65,23 @@ fn frequency_and_presence_take_generated_tokens_only() {
     let counts = [0, PROMPT_BIT, 1, PROMPT_BIT | 3];
     let expected = [3.0, 3.0, 2.25, 1.25];
     assert_eq!(weights(&logits, &counts, &options), plain_weights(&expected));
+}
+
+#[test]
+fn biases_are_added_after_the_penalties() {
+    // Ids 0, 1 and 3 have occurred; id 4 is banned.
+    let logits = [2.0, -2.0, 5.0, 0.0, 9.0];
+    let options = SamplingOptions { repetition_penalty: 2.0, ..DEFAULT() };
+    let biases = [(0, 3.5), (1, -1.0), (3, 2.0), (4, -100.0)];
+    let biases = BiasRow::new(&biases.into(), logits.len()).unwrap();
+    let mut sampler = Sampler::new();
+    sampler.set_biases(biases.as_slice());
+    let params = SamplerParams::new(&options, 0, 0).with_biases(&biases);
+    let mut counts = [PROMPT_BIT, PROMPT_BIT | 2, 0, 1, 0];
+    sampler.sample(&logits, &mut counts, &params, 0);
+    let left: Vec<(u32, u32)> = sampler.survivors().collect();
+    let expected = plain_weights(&[4.5, -5.0, 5.0, 2.0]);
+    assert_eq!(left, [0, 1, 2, 3].map(|id| (id, expected[id as usize])));
 }
 
 /// Every token's weight; all must survive.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -56,9 +57,15 @@ impl Server {
 
     /// Starts a server.
     pub fn start_at_once(arguments: &[&str]) -> Self {
+        Self::start_in(&[], arguments)
+    }
+
+    /// Starts a server with more variables in its environment.
+    pub fn start_in(environment: &[(&str, PathBuf)], arguments: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_bdh-gpu"))
             .args(["serve", "--port", "0"])
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
@@ -90,8 +97,6 @@ impl Server {
 
     /// Opens a connection and sends a request.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
-        let mut stream = TcpStream::connect(&self.address).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head += &format!("Host: {}\r\n", self.address);
@@ -99,8 +104,15 @@ impl Server {
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
+        self.send_bytes(&[(head + "\r\n").as_bytes(), body].concat())
+    }
+
+    /// Opens a connection and sends what may be no request.
+    pub fn send_bytes(&self, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // The server may answer and close before it has read everything.
-        let _ = stream.write_all((head + "\r\n").as_bytes()).and_then(|()| stream.write_all(body));
+        let _ = stream.write_all(bytes);
         stream
     }
 
@@ -153,6 +165,15 @@ impl Server {
     pub fn wait_for_sequences(&self, count: usize) {
         let begun = Instant::now();
         while self.metric("bdh_num_requests_running") + self.metric("bdh_num_requests_waiting") != count as f64 {
+            assert!(begun.elapsed() < PATIENCE, "{}", self.get("/metrics").text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until a number of the metrics has a value.
+    pub fn wait_for_metric(&self, name: &str, value: f64) {
+        let begun = Instant::now();
+        while self.metric(name) != value {
             assert!(begun.elapsed() < PATIENCE, "{}", self.get("/metrics").text());
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -1,8 +1,14 @@
 //! `bdh-gpu serve`: texts that do not depend on the load, streams, states, errors, and how it ends.
 
+#[cfg(target_os = "linux")]
+#[path = "../common/faults.rs"]
+mod faults;
+#[path = "../common/gpu.rs"]
+mod gpu;
 mod http;
 
-use http::Server;
+use bdh_gpu::generation::DeviceChoice;
+use http::{Server, read_answer};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::process::Command;
@@ -34,6 +40,7 @@ fn texts_are_those_of_the_command_line() {
         ("", "3", &["--greedy"], json!({"do_sample": false})),
         ("ROMEO:", "4", &["--stop", "\n\n"], json!({"stop": ["\n\n"]})),
         ("A", "5", &["--repetition-penalty", "1.3"], json!({"repeat_penalty": 1.3})),
+        ("A", "6", &["--logit-bias", "32=-100,122=3.5"], json!({"logit_bias": {"32": -100, "122": 3.5}})),
     ] {
         let expected = generated(&[&["-p", prompt, "-n", "60", "--seed", seed], options].concat());
         let mut body = json!({"prompt": prompt, "max_tokens": 60, "seed": seed.parse::<u64>().unwrap()});
@@ -181,6 +188,9 @@ fn requests_that_make_no_sense_are_errors() {
         (json!({"prompt": "a", "suffix": "b"}), "suffix"),
         (json!({"prompt": vec!["a"; 100], "n": 100}), "n"),
         (json!({"prompt": "a", "stream": "yes"}), "stream"),
+        (json!({"prompt": "a", "logit_bias": {"256": 1}}), "logit_bias"),
+        (json!({"prompt": "a", "logit_bias": {"a": 1}}), "logit_bias"),
+        (json!({"prompt": "a", "logit_bias": {"1": 101}}), "logit_bias"),
         (json!({"prompt": "a", "stop_token_ids": [256]}), "stop_token_ids"),
         (json!({"prompt": "a", "stream_options": 1}), "stream_options"),
         (json!({"model": 5}), "model"),
@@ -223,6 +233,125 @@ fn requests_that_make_no_sense_are_errors() {
     let strict = Server::start(&["--strict"]);
     let answer = strict.post("/v1/completions", &json!({"prompt": "a", "nonsense": 1}));
     assert_eq!((answer.status, answer.json()["error"]["param"].as_str()), (400, Some("nonsense")));
+}
+
+/// The error object of an answer that has one.
+fn check_error(answer: &http::Answer, what: &str) {
+    let error = answer.json()["error"].clone();
+    assert!((400..500).contains(&answer.status), "{what}: {} {error}", answer.status);
+    assert!(error["message"].is_string() && error["type"].is_string(), "{what}: {}", answer.text());
+}
+
+/// A body that makes sense, with up to three changes.
+fn altered_body(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
+    let sound: [&[u8]; 2] = [
+        br#"{"prompt": "KING", "max_tokens": 3, "n": 1, "stop": ["a", "b"], "logprobs": 2, "seed": 1, "stream": false}"#,
+        br#"{"prompt": [[1, 2], [3]], "temperature": 0.5, "logit_bias": {"1": 2}, "echo": true, "stream_options": {}}"#,
+    ];
+    const PARTS: [&[u8]; 16] = [
+        b"{", b"}", b"[", b"]", b"\"", b":", b",", b"-", b"1e400", b"null", b"true", b"\xff", b"\\u0000", b".5", b"\n",
+        b"{}",
+    ];
+    let mut body = sound[random(sound.len())].to_vec();
+    for _ in 0..1 + random(3) {
+        let at = random(body.len());
+        let end = (at + random(4)).min(body.len());
+        let part = PARTS[random(PARTS.len())];
+        body.splice(at..end, part.iter().copied());
+    }
+    body
+}
+
+/// A head that is no HTTP, or means nothing here.
+fn altered_head(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
+    let byte = [0, 1, 0x7f, b' ', b'\n', b'('][random(6)];
+    let some = "x".repeat(1 + random(50));
+    let (line, headers) = match random(12) {
+        0 => (format!("GET  /health HTTP/1.{}", 2 + random(8)), String::new()),
+        1 => (format!("G\u{1}T /{some} HTTP/1.1"), String::new()),
+        2 => (format!("GET /{} HTTP/1.1", "y".repeat(70_000 + random(1000))), String::new()),
+        3 => ("GET /health HTTP/1.1".into(), format!("{some}\r\n")),
+        4 => ("GET /health HTTP/1.1".into(), format!("{some}{}z: 1\r\n", byte as char)),
+        5 => ("POST /tokenize HTTP/1.1".into(), format!("Content-Length: {some}\r\n")),
+        6 => ("POST /tokenize HTTP/1.1".into(), format!("Content-Length: 1\r\nContent-Length: {}\r\n", 2 + random(9))),
+        7 => ("POST /tokenize HTTP/1.1".into(), format!("Transfer-Encoding: {some}\r\n")),
+        8 => ("GET /health HTTP/1.1".into(), "a: b\r\n".repeat(101 + random(100))),
+        9 => ("GET /health HTTP/1.1".into(), format!("Big: {}\r\n", "z".repeat(1 << 20))),
+        10 => ("GET /v1/models HTTP/1.1".into(), format!("Host: {some}.example\r\n")),
+        _ => (format!("GET /v1/states/%{some} HTTP/1.1"), "Host: localhost\r\n".into()),
+    };
+    format!("{line}\r\n{headers}Connection: close\r\n\r\n").into_bytes()
+}
+
+#[test]
+fn whatever_is_sent_is_answered() {
+    let server = Server::start(&["--parallel", "1"]);
+    let mut state = 1_u64;
+    let mut random = move |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % bound
+    };
+    let mut errors = 0;
+    for _ in 0..700 {
+        let body = altered_body(&mut random);
+        let answer = server.request("POST", "/v1/completions", &[], &body);
+        let what = String::from_utf8_lossy(&body);
+        if answer.status == 200 {
+            assert!(answer.json()["choices"].is_array(), "{what}");
+        } else {
+            check_error(&answer, &what);
+            errors += 1;
+        }
+    }
+    assert!(errors > 500, "{errors} bodies made no sense");
+    for _ in 0..300 {
+        let head = altered_head(&mut random);
+        let what = String::from_utf8_lossy(&head[..head.len().min(200)]).into_owned();
+        check_error(&read_answer(server.send_bytes(&head)), &what);
+    }
+    assert_eq!(server.get("/health").status, 200);
+    assert_eq!(server.metric("bdh_num_requests_running"), 0.0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_lost_device_ends_what_runs_and_nothing_else() {
+    let device = match gpu::device() {
+        DeviceChoice::Name(name) => name,
+        _ => "gpu".to_owned(),
+    };
+    let waiting = json!({"prompt": "KING:\n", "max_tokens": 30, "seed": 1});
+    let expected = generated(&["-p", "KING:\n", "-n", "30", "--seed", "1"]);
+    let endless = json!({"prompt": "A", "max_tokens": 100_000_000, "seed": 1, "stream": true}).to_string();
+    for plan in ["vkWait -4 from 0", "vkQueueSubmit -4 from 0"] {
+        let driver = faults::Driver::new("");
+        let mut server = Server::start_in(&driver.environment(), &["--device", &device, "--parallel", "3"]);
+        server.wait_for("/health", 200);
+        let running: Vec<_> =
+            (0..3).map(|_| server.send("POST", "/v1/completions", &[], endless.as_bytes())).collect();
+        server.wait_for_metric("bdh_time_to_first_token_seconds_count", 3.0);
+        let queued: Vec<_> =
+            (0..2).map(|_| server.send("POST", "/v1/completions", &[], waiting.to_string().as_bytes())).collect();
+        server.wait_for_metric("bdh_num_requests_waiting", 2.0);
+        driver.plan(plan);
+        for stream in running {
+            let rest = read_rest(stream);
+            let end = &rest[rest.len().saturating_sub(300)..];
+            assert!(end.contains("data: {\"error\"") && !end.contains("[DONE]"), "{plan}: {end}");
+        }
+        for stream in queued {
+            assert_eq!(texts(&read_answer(stream).json()), std::slice::from_ref(&expected), "{plan}");
+        }
+        assert_eq!(texts(&server.complete(&waiting)), std::slice::from_ref(&expected), "{plan}");
+        assert_eq!(server.metric("bdh_request_failures_total"), 3.0, "{plan}");
+        let begun = std::time::Instant::now();
+        while !server.log().contains("new sequences run on CPU") {
+            assert!(begun.elapsed() < http::PATIENCE, "{plan}: {}", server.log());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        server.signal("TERM");
+        assert_eq!(server.wait().code(), Some(0));
+    }
 }
 
 #[test]
@@ -272,6 +401,7 @@ fn states_go_on_anywhere() {
     assert_eq!(generated(&["--load-state", &path, "-p", "QUEEN:\n", "-n", "40", "--seed", "2"]), text);
     let empty = second.post("/v1/states", &json!({})).json();
     let empty = empty["id"].as_str().unwrap();
+    let other = second.get(&format!("/v1/states/{empty}/file"));
     let fresh = json!({"prompt": "A", "max_tokens": 9, "seed": 3});
     let mut from_empty = fresh.clone();
     from_empty["state"] = empty.into();
@@ -279,6 +409,15 @@ fn states_go_on_anywhere() {
     let put = second.request("PUT", &format!("/v1/states/{empty}/file"), &[], &file.body);
     assert_eq!(put.status, 200, "{}", put.text());
     assert_eq!(go_on(&second, empty), text);
+    // What one server replaces or deletes, the other does not remember as it was.
+    assert_eq!(go_on(&first, empty), text);
+    let put = second.request("PUT", &format!("/v1/states/{empty}/file"), &[], &other.body);
+    assert_eq!(put.status, 200, "{}", put.text());
+    assert_ne!(go_on(&first, empty), text);
+    let gone = first.request("DELETE", &format!("/v1/states/{empty}"), &[], &[]);
+    assert_eq!((gone.status, second.get(&format!("/v1/states/{empty}")).status), (200, 404));
+    let empty = second.post("/v1/states", &json!({})).json();
+    let empty = empty["id"].as_str().unwrap();
     let damaged = second.request("PUT", &format!("/v1/states/{empty}/file"), &[], &file.body[..1000]);
     assert_eq!(damaged.status, 400, "{}", damaged.text());
     assert!(!damaged.text().contains("/tmp"), "{}", damaged.text());
@@ -446,5 +585,5 @@ fn chats_are_completions_of_what_the_template_writes() {
     let without = Server::start(&[]);
     let refused = without.post("/v1/chat/completions", &json!({"messages": messages}));
     assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (400, Some("no_chat_template")));
-    assert!(refused.text().contains("--chat-template"));
+    assert!(refused.text().contains("option chat_template"));
 }

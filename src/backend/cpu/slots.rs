@@ -96,6 +96,7 @@ impl Slots for CpuSlots {
         target.params = source.params;
         target.state = source.state;
         target.counts.copy_from_slice(&source.counts);
+        target.sampler.set_biases(source.sampler.biases());
         Ok(())
     }
 
@@ -110,6 +111,11 @@ impl Slots for CpuSlots {
         sampler.params = *params;
         sampler.counts.copy_from_slice(counts);
         sampler.state = SamplerState { token: sampler.state.token, generated, ..SamplerState::default() };
+        Ok(())
+    }
+
+    fn set_biases(&mut self, slot: usize, biases: &[f32]) -> Result<(), BackendError> {
+        lock(&self.samplers[slot]).sampler.set_biases(biases);
         Ok(())
     }
 

@@ -51,6 +51,7 @@ impl Slots for GpuSlots {
             (&self.activations.logits, layout.padded_vocab() * 4),
             (&self.params, size_of::<SamplerParams>()),
             (&self.counts, layout.geometry.vocab * 4),
+            (&self.biases, layout.geometry.vocab * 4),
             (&self.activations.samplers, size_of::<SamplerState>()),
         ];
         for (buffer, bytes) in rows {
@@ -91,6 +92,10 @@ impl Slots for GpuSlots {
         // The whole record but the token, which stays.
         let record = &bytemuck::bytes_of(&sampler)[4..];
         gpu.upload(&self.activations.samplers, (slot * size_of::<SamplerState>() + 4) as u64, record)
+    }
+
+    fn set_biases(&mut self, slot: usize, biases: &[f32]) -> Result<(), BackendError> {
+        self.shared.gpu.upload(&self.biases, (slot * biases.len() * 4) as u64, bytemuck::cast_slice(biases))
     }
 
     fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError> {

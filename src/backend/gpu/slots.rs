@@ -23,6 +23,7 @@ pub(super) struct GpuSlots {
     pub states: Vec<Vec<Page>>,
     pub params: wgpu::Buffer,
     pub counts: wgpu::Buffer,
+    pub biases: wgpu::Buffer,
     /// Receives the ring, followed by the samplers' records.
     pub staging: wgpu::Buffer,
     /// Receives traced logits; created on first use.
@@ -54,6 +55,7 @@ impl GpuSlots {
         let activations = Activations::new(gpu, layout, count, MAX_STEPS)?;
         let params = gpu.buffer("the sampling options", slots * size_of::<SamplerParams>() as u64, STORAGE)?;
         let counts = gpu.buffer("the token counts", slots * layout.geometry.vocab as u64 * 4, STORAGE)?;
+        let biases = gpu.buffer("the tokens' biases", slots * layout.geometry.vocab as u64 * 4, STORAGE)?;
         let ring_bytes = ring_stride(count) * MAX_STEPS as u64;
         let ring = gpu.buffer("the token ring", ring_bytes, STORAGE)?;
         let staging_bytes = ring_bytes + slots * size_of::<SamplerState>() as u64;
@@ -67,7 +69,7 @@ impl GpuSlots {
             staging: groups.buffer(&staging),
         };
         let mut binder = Binder::new(&shared, activations.slot_tile, &groups);
-        let sampler = SamplerBuffers { params: &params, counts: &counts, ring: &ring };
+        let sampler = SamplerBuffers { params: &params, counts: &counts, biases: &biases, ring: &ring };
         let bound = Buffers { activations: &activations, states: &states, sampler };
         let decode = Decode::bind(&mut binder, &shared, schedule, once, bound, readback)?;
         binder.finish(&mut groups)?;
@@ -80,6 +82,7 @@ impl GpuSlots {
             states,
             params,
             counts,
+            biases,
             staging,
             groups,
             decode,

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT, SamplerParams, SamplingError};
+use crate::sampling::{COUNT_MASK, EOS_BIT, FLAG_BIASES, PROMPT_BIT, SamplerParams, SamplingError};
 
 /// A live beam with one more token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,7 +19,7 @@ pub struct Candidate {
 /// lower token first. Fewer where fewer are possible. A reference for what a device computes, in f32.
 ///
 /// `logits` and `counts` are V numbers for each beam, the counts as the sampler keeps them (see
-/// [`PROMPT_BIT`]); `scores` are those of [`BeamSearch::scores`](super::BeamSearch::scores); of `params` the penalties and
+/// [`PROMPT_BIT`]); `biases` are V numbers for options with [`FLAG_BIASES`]; `scores` are those of [`BeamSearch::scores`](super::BeamSearch::scores); of `params` the penalties and
 /// `min_new_tokens` count; `generated` is the number of tokens generated in each beam so far.
 ///
 /// # Errors
@@ -30,6 +30,7 @@ pub struct Candidate {
 pub fn select(
     logits: &[&[f32]],
     counts: &[&[u32]],
+    biases: &[f32],
     scores: &[f32],
     params: &SamplerParams,
     generated: u32,
@@ -45,7 +46,7 @@ pub fn select(
     let mut candidates = Vec::new();
     let mut log_probs = Vec::new();
     for (beam, (logits, counts)) in logits.iter().zip(counts).enumerate() {
-        log_softmax_penalised(logits, counts, params, generated, &mut log_probs);
+        log_softmax_penalised(logits, counts, biases, params, generated, &mut log_probs);
         let possible = log_probs.iter().enumerate().filter(|&(_, &log_prob)| log_prob > f32::NEG_INFINITY);
         candidates.extend(possible.map(|(token, &log_prob)| Candidate {
             score: finite(scores[beam] + log_prob),
@@ -69,7 +70,8 @@ pub fn select(
 }
 
 /// Log-probabilities of one beam's next token after the penalties, into `out`: the logarithm of the
-/// softmax first, then repetition, frequency and presence. A banned token has minus infinity.
+/// softmax first, then repetition, frequency and presence, then the biases `[V]` for options with
+/// [`FLAG_BIASES`]. A banned token has minus infinity.
 ///
 /// The logits are neither NaN nor plus infinity.
 ///
@@ -78,6 +80,7 @@ pub fn select(
 pub fn log_softmax_penalised(
     logits: &[f32],
     counts: &[u32],
+    biases: &[f32],
     params: &SamplerParams,
     generated: u32,
     out: &mut Vec<f32>,
@@ -87,11 +90,13 @@ pub fn log_softmax_penalised(
     let log_sum = sum_of_exponentials(logits, largest).ln();
     let banned_bits = if generated < params.min_new_tokens { EOS_BIT } else { 0 };
     out.clear();
-    out.extend(logits.iter().zip(counts).map(|(&logit, &count)| {
-        if logit == f32::NEG_INFINITY || count & banned_bits != 0 {
+    let biases = if params.flags & FLAG_BIASES != 0 { biases } else { &[] };
+    let biases = biases.iter().copied().chain(std::iter::repeat(0.0));
+    out.extend(logits.iter().zip(counts).zip(biases).map(|((&logit, &count), bias)| {
+        if logit == f32::NEG_INFINITY || bias == f32::NEG_INFINITY || count & banned_bits != 0 {
             return f32::NEG_INFINITY;
         }
-        penalised(finite((logit - largest) - log_sum), count, params)
+        finite(penalised(finite((logit - largest) - log_sum), count, params) + bias)
     }));
 }
 
@@ -153,7 +158,7 @@ mod tests {
         let mut found = Vec::new();
         for vocab in [1, 2, 97, 255, 256, 257, 4096, 65_536] {
             let logits: Vec<f32> = (0..vocab).map(|_| random.random_range(-20.0..20.0)).collect();
-            log_softmax_penalised(&logits, &vec![PROMPT_BIT | 3; vocab], &params(GREEDY), 0, &mut found);
+            log_softmax_penalised(&logits, &vec![PROMPT_BIT | 3; vocab], &[], &params(GREEDY), 0, &mut found);
             let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
             for (&found, &logit) in found.iter().zip(&logits) {
                 let expected = f64::from(logit) - sum.ln();
@@ -174,13 +179,17 @@ mod tests {
         let quarter = 0.25f32.ln();
         let mut found = Vec::new();
         let counts = [0, PROMPT_BIT, PROMPT_BIT | 3, EOS_BIT | 1];
-        log_softmax_penalised(&[7.0; 4], &counts, &params(options), 1, &mut found);
+        log_softmax_penalised(&[7.0; 4], &counts, &[], &params(options), 1, &mut found);
         assert_eq!(found, [quarter, 2.0 * quarter, 2.0 * quarter - 1.75, f32::NEG_INFINITY]);
-        log_softmax_penalised(&[7.0; 4], &counts, &params(options), 2, &mut found);
+        log_softmax_penalised(&[7.0; 4], &counts, &[], &params(options), 2, &mut found);
         assert_eq!(found[3], 2.0 * quarter - 0.75);
+        let biased = SamplerParams { flags: FLAG_BIASES, ..params(options) };
+        let biases = [1.5, 0.0, f32::NEG_INFINITY, -1.0];
+        log_softmax_penalised(&[7.0; 4], &counts, &biases, &biased, 2, &mut found);
+        assert_eq!(found, [quarter + 1.5, 2.0 * quarter, f32::NEG_INFINITY, 2.0 * quarter - 1.75]);
         // The largest numbers there are stay numbers, and ban nothing.
         let options = SamplingOptions { frequency_penalty: f32::MAX, presence_penalty: -f32::MAX, ..options };
-        log_softmax_penalised(&[f32::MAX, f32::MIN, 0.0], &[9, PROMPT_BIT, 1], &params(options), 2, &mut found);
+        log_softmax_penalised(&[f32::MAX, f32::MIN, 0.0], &[9, PROMPT_BIT, 1], &[], &params(options), 2, &mut found);
         assert!(found.iter().all(|value| value.is_finite()), "{found:?}");
     }
 
@@ -190,7 +199,7 @@ mod tests {
         let select = |scores: &[f32], k| {
             let logits = logits.each_ref().map(|logits| &logits[..]);
             let counts = counts.each_ref().map(|counts| &counts[..]);
-            let found = select(&logits, &counts, scores, &params(GREEDY), 0, k).unwrap();
+            let found = select(&logits, &counts, &[], scores, &params(GREEDY), 0, k).unwrap();
             found.iter().map(|candidate| (candidate.beam, candidate.token)).collect::<Vec<_>>()
         };
         assert_eq!(select(&[0.0, 0.0], 4), [(0, 0), (0, 1), (0, 2), (1, 0)]);
@@ -205,7 +214,7 @@ mod tests {
     fn logits_that_allow_no_choice_are_errors() {
         let options = SamplingOptions { min_new_tokens: 1, ..GREEDY };
         let select = |logits: [&[f32]; 2], counts: [&[u32]; 2]| {
-            select(&logits, &counts, &[0.0, NO_TEXT], &params(options), 0, 4).map(|found| found.len())
+            select(&logits, &counts, &[], &[0.0, NO_TEXT], &params(options), 0, 4).map(|found| found.len())
         };
         let none = &[0, 0][..];
         assert_eq!(select([&[0.0, f32::INFINITY], &[f32::NAN, 0.0]], [none; 2]), Err(SamplingError::NanLogits));

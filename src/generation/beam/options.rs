@@ -1,7 +1,7 @@
 //! Options of the beam search.
 
 pub use crate::options::MAX_BEAMS;
-use crate::options::{EarlyStopping, OutOfRange, Value, defaults, specs};
+use crate::options::{EarlyStopping, LogitBias, OutOfRange, Value, defaults, specs};
 
 /// How to search. What is done to each step's log-probabilities is for
 /// [`SamplerParams`](crate::sampling::SamplerParams) to say.
@@ -22,6 +22,8 @@ pub struct BeamOptions {
     pub eos_token_ids: Vec<u32>,
     /// Texts that end a text, none of them empty. They count for its score, and are cut off in the end.
     pub stop: Vec<String>,
+    /// Added to log-probabilities after the penalties, by token id; -100 bans a token.
+    pub logit_bias: LogitBias,
 }
 
 impl Default for BeamOptions {
@@ -34,6 +36,7 @@ impl Default for BeamOptions {
             max_new_tokens: defaults::max_new_tokens,
             eos_token_ids: Vec::new(),
             stop: Vec::new(),
+            logit_bias: LogitBias::new(),
         }
     }
 }
@@ -51,6 +54,7 @@ impl BeamOptions {
             return Err(OutOfRange::new("num_return_sequences", range, num_return_sequences).into());
         }
         specs::length_penalty.check(&Value::Double(length_penalty))?;
+        specs::logit_bias.check(&Value::Biases(self.logit_bias.clone()))?;
         if self.stop.iter().any(String::is_empty) {
             return Err(BeamError::EmptyStop);
         }

@@ -21,7 +21,7 @@ fn run(model: &Model, prompt: &[u32], options: &BeamOptions, sampling: &Sampling
         let logits: Vec<&[f32]> = logits.iter().map(|logits| &logits[..]).collect();
         let counts: Vec<&[u32]> = beams.iter().map(|(_, counts)| &counts[..]).collect();
         let (generated, k) = (search.generated() as u32, search.candidates_per_step());
-        let candidates = select(&logits, &counts, search.scores(), &params, generated, k).unwrap();
+        let candidates = select(&logits, &counts, &[], search.scores(), &params, generated, k).unwrap();
         let Step::Continue(extensions) = search.advance(&candidates) else { break };
         assert_eq!(extensions.len(), options.num_beams);
         let child = |extension: &Extension| {
@@ -251,7 +251,7 @@ fn random_options(random: &mut Xoshiro256PlusPlus, vocab: u32) -> BeamOptions {
         early_stopping: [WhenEnoughEnded, WhenUnlikely, Never][random.random_range(0..3)],
         max_new_tokens: random.random_range(1..LONGEST),
         eos_token_ids: (0..random.random_range(0..3)).map(|_| random.random_range(0..vocab)).collect(),
-        stop: Vec::new(),
+        ..BeamOptions::default()
     }
 }
 
@@ -349,7 +349,7 @@ fn enough_beams_find_the_best_of_all_texts() {
             early_stopping: EarlyStopping::Never,
             max_new_tokens: length as usize,
             eos_token_ids: eos_token_ids.clone(),
-            stop: Vec::new(),
+            ..BeamOptions::default()
         };
         // Every text that ends, or has the full length.
         let (mut texts, mut open) = (Vec::new(), vec![Vec::new()]);

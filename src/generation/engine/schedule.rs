@@ -4,10 +4,11 @@ use super::cache::PrefixCache;
 use super::job::{Event, Job};
 use super::queue::Queue;
 use super::sequence::{Phase, Sequence, scan};
-use crate::generation::batch::{Batch, Progress, Trace, check_state};
+use crate::generation::batch::{Batch, Drawing, Progress, Trace, check_state};
 use crate::generation::tally::mark_eos;
 use crate::generation::{Bdh, FinishReason, GenerationError, Snapshot};
 use crate::model::forgetting::Forgetting;
+use crate::sampling::BiasRow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,6 +181,7 @@ impl Schedule {
 
     /// Gives a sequence its past and what it has to read.
     fn start(&mut self, slot: usize, sequence: &mut Sequence, from: Option<&Snapshot>) -> Result<(), GenerationError> {
+        sequence.biases = BiasRow::new(&sequence.options.logit_bias, self.bdh.model().config.vocab_size)?;
         let prompt = sequence.prompt.clone();
         if let Some(from) = from {
             if !from.fits(&self.bdh.model().config) {
@@ -306,7 +308,8 @@ impl Schedule {
             }
         }
         let counts = mark_eos(own.tally.counts.clone(), &own.options.eos_token_ids);
-        match self.batch.draw(slot, &params, &counts, own.options.max_new_tokens, own.tally.drawn) {
+        let drawing = Drawing { params, counts: &counts, biases: &own.biases, drawn: own.tally.drawn };
+        match self.batch.draw(slot, own.options.max_new_tokens, &drawing) {
             Ok(limit) => {
                 // Its first token comes at once, and the next burst is not planned for fewer sequences.
                 self.batch.hurry();

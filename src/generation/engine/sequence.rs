@@ -8,7 +8,7 @@ use crate::generation::stop::StopScan;
 use crate::generation::tally::Tally;
 use crate::generation::{Bdh, FinishReason, GenerationError, GenerationOptions, Snapshot, TokenLogprobs};
 use crate::model::forgetting::Clock;
-use crate::sampling::SamplingError;
+use crate::sampling::{BiasRow, SamplingError};
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub(super) struct Sequence {
     /// Tokens of the prompt that were in the state at the start.
     pub cached: usize,
     pub options: GenerationOptions,
+    /// Of its tokens, known from its start.
+    pub biases: BiasRow,
     pub seed: u64,
     pub logprobs: Option<Logprobs>,
     pub keep_state: bool,
@@ -75,6 +77,7 @@ impl Sequence {
             cached: 0,
             seed: job.options.seed.unwrap_or_else(random_seed),
             options: job.options,
+            biases: BiasRow::default(),
             logprobs: job.logprobs,
             keep_state: job.keep_state,
             tally,

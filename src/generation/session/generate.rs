@@ -3,10 +3,12 @@
 use super::Session;
 #[cfg(doc)]
 use crate::generation::Bdh;
+use crate::generation::batch::Drawing;
 use crate::generation::chooser::{Chooser, Process};
 use crate::generation::stop::StopScan;
-use crate::generation::tally::mark_eos;
+use crate::generation::tally::{Tally, mark_eos};
 use crate::generation::{FinishReason, Generated, GenerationError, GenerationOptions, SessionPieces};
+use crate::sampling::BiasRow;
 use std::ops::ControlFlow;
 
 /// With stop texts, the state is kept every so many tokens: what lies between is read again after a stop.
@@ -88,6 +90,7 @@ impl Session {
     ) -> Result<Generated, GenerationError> {
         options.validate()?;
         self.bdh.check_stops(&options.stop)?;
+        let biases = BiasRow::new(&options.logit_bias, self.bdh.model().config.vocab_size)?;
         let seed = options.seed.unwrap_or_else(rand::random);
         self.start()?;
         self.seed = Some(seed);
@@ -95,8 +98,11 @@ impl Session {
         let before = self.text_stream();
         let mut scan = StopScan::new(&options.stop, before.clone());
         let mut checkpoint = if scan.is_active() { Some((self.snapshot()?, 0)) } else { None };
-        let mut chooser =
-            process.map(|process| Chooser::new(params, &self.tally.counts, options, self.tally.drawn, process));
+        let counts = |tally: &Tally| mark_eos(tally.counts.clone(), &options.eos_token_ids);
+        let mut chooser = process.map(|process| {
+            let drawing = Drawing { params, counts: &counts(&self.tally), biases: &biases, drawn: self.tally.drawn };
+            Chooser::new(&drawing, process)
+        });
         let limit = self.batch.room_for(0, options.max_new_tokens)?;
         self.batch.hurry();
         let mut tokens = Vec::new();
@@ -108,8 +114,9 @@ impl Session {
                 None => {
                     // At the start, and where another device goes on.
                     if !self.batch.is_drawing(0) {
-                        let counts = mark_eos(self.tally.counts.clone(), &options.eos_token_ids);
-                        self.batch.draw(0, &params, &counts, limit - drawn, self.tally.drawn)?;
+                        let counts = &counts(&self.tally);
+                        let drawing = Drawing { params, counts, biases: &biases, drawn: self.tally.drawn };
+                        self.batch.draw(0, limit - drawn, &drawing)?;
                     }
                     self.batch.advance().map(|mut progress| progress.remove(0))
                 }

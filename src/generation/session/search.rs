@@ -5,9 +5,8 @@ use crate::backend::BackendError;
 #[cfg(doc)]
 use crate::generation::Bdh;
 use crate::generation::beam::BeamSearch;
-use crate::generation::tally::mark_eos;
 use crate::generation::{BeamOptions, BeamProgress, GenerationError, Hypothesis, beams};
-use crate::sampling::{SamplerParams, SamplingOptions};
+use crate::sampling::SamplingOptions;
 use std::ops::ControlFlow;
 
 impl Session {
@@ -38,6 +37,7 @@ impl Session {
         let mut beam = beam.clone();
         beam.validate()?;
         self.bdh.check_stops(&beam.stop)?;
+        let start = beams::Start::new(sampling, &beam, self.bdh.model().config.vocab_size)?;
         self.start()?;
         beam.max_new_tokens = self.batch.room_for(0, beam.max_new_tokens)?;
         let search = BeamSearch::new(beam.clone())?.with_text(self.text_stream());
@@ -48,10 +48,10 @@ impl Session {
             let advanced = self.batch.advance().map(drop);
             self.survive(advanced)?;
         }
-        match self.run_beams(sampling, &beam, search.clone(), &mut progress) {
+        match self.run_beams(&beam, search.clone(), &start, &mut progress) {
             Err(GenerationError::Backend(error)) if !matches!(error, BackendError::OutOfMemory { .. }) => {
                 self.survive(Err(error.into()))?;
-                self.run_beams(sampling, &beam, search, &mut progress)
+                self.run_beams(&beam, search, &start, &mut progress)
             }
             found => found,
         }
@@ -60,15 +60,14 @@ impl Session {
     /// A search from where the conversation is.
     fn run_beams(
         &mut self,
-        sampling: &SamplingOptions,
         beam: &BeamOptions,
         search: BeamSearch,
+        start: &beams::Start,
         progress: &mut dyn FnMut(BeamProgress) -> ControlFlow<()>,
     ) -> Result<Vec<Hypothesis>, GenerationError> {
         let mut beams = self.bdh.backend().create_beams(beam.num_beams)?;
         beams.base()?.restore(0, &self.batch.snapshot(0)?)?;
-        let counts = mark_eos(self.tally.occurred(), &beam.eos_token_ids);
-        beams.start(&SamplerParams::new(sampling, 0, 0), &counts)?;
+        start.apply(&mut *beams, self.tally.occurred())?;
         let unread = self.batch.unread(0);
         beams::run(&mut *beams, search, self.batch.clock(0), unread[unread.len() - 1], progress)
     }

@@ -30,10 +30,17 @@ pub(super) async fn completions(
     let ready = app.ready()?;
     let mut fields = Fields::of_body(&body)?;
     let Some(template) = &ready.template else {
-        let message = "the model has no chat template, and the server was given none; use /v1/completions";
+        let message =
+            "the model has no chat template; use /v1/completions, or start the server with its option chat_template";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, message).param("messages").code("no_chat_template"));
     };
-    let messages = messages(&mut fields)?;
+    to_completion(&mut fields, template)?;
+    respond(app, ready.clone(), owner, fields, Form::Chat { stops: template.stops().to_vec() }).await
+}
+
+/// Makes the fields of a completion of those of a chat.
+pub(super) fn to_completion(fields: &mut Fields, template: &ChatTemplate) -> Result<(), ApiError> {
+    let messages = messages(fields)?;
     fields.set("prompt", template.render(&messages)?.into());
     let listed = fields.switch("logprobs")?.unwrap_or(false);
     let top = fields.whole("top_logprobs", 0, 20)?;
@@ -44,7 +51,7 @@ pub(super) async fn completions(
     if fields.switch("echo")? == Some(true) {
         return Err(ApiError::invalid("echo", "echo is not available in a chat: the prompt is a list of messages"));
     }
-    respond(app, ready.clone(), owner, fields, Form::Chat { stops: template.stops().to_vec() }).await
+    Ok(())
 }
 
 /// The conversation.

@@ -7,7 +7,7 @@ mod stream;
 pub(super) use choice::token_name;
 
 use super::app::{App, Ready, now_seconds, random_id};
-use super::chat;
+use super::chat::{self, ChatTemplate};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::run::Run;
@@ -36,6 +36,22 @@ pub(super) async fn completions(
     let ready = app.ready()?;
     let fields = Fields::of_body(&body)?;
     respond(app, ready, owner, fields, Form::Text).await
+}
+
+/// Reads a request's body as `POST /v1/completions` does, or with a template as
+/// `POST /v1/chat/completions`, and runs nothing.
+///
+/// # Errors
+/// Status and body of the answer to a request that makes no sense.
+pub fn check_request(bdh: &Bdh, template: Option<&ChatTemplate>, body: &[u8]) -> Result<(), (u16, Value)> {
+    let read = || {
+        let mut fields = Fields::of_body(&Bytes::copy_from_slice(body))?;
+        if let Some(template) = template {
+            chat::to_completion(&mut fields, template)?;
+        }
+        Completion::read(&mut fields, bdh, None, template.is_none()).map(drop)
+    };
+    read().map_err(|error: ApiError| (error.status(), error.body()))
 }
 
 /// The form of an answer.

@@ -96,7 +96,6 @@ impl Completion {
         if fields.text("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
             return Err(ApiError::invalid("suffix", "suffix is not supported: the model only reads forwards"));
         }
-        refuse_logit_bias(fields)?;
         let stop_token_ids = fields.ids("stop_token_ids")?.unwrap_or_default();
         if let Some(id) = stop_token_ids.iter().find(|&&id| id as usize >= vocab) {
             let message = format!("stop_token_ids must be ids below the vocabulary size {vocab}, got {id}");
@@ -216,13 +215,4 @@ fn check_stops(request: &Request) -> Result<(), ApiError> {
         return Err(ApiError::invalid("stop", message));
     }
     Ok(())
-}
-
-/// A bias that changes nothing is no reason to refuse a request.
-fn refuse_logit_bias(fields: &mut Fields) -> Result<(), ApiError> {
-    match fields.value("logit_bias") {
-        Some(Value::Object(biases)) if biases.values().all(|bias| bias.as_f64() == Some(0.0)) => Ok(()),
-        Some(_) => Err(ApiError::invalid("logit_bias", "logit_bias is not supported yet; leave it out")),
-        None => Ok(()),
-    }
 }

@@ -23,7 +23,7 @@ use crate::backend::{BackendError, Plan, Slots};
 use crate::sampling::SamplerParams;
 use counts::reorder;
 use merge::merge;
-use select::{Best, select};
+use select::{Best, Tables, select};
 use std::sync::{Arc, Mutex};
 use worker::{Run, SearchNodes};
 
@@ -35,6 +35,8 @@ pub(super) struct CpuBeams {
     exchange: Exchange,
     /// Options of all beams.
     params: SamplerParams,
+    /// `[V]`, for options with biases.
+    biases: Vec<f32>,
     /// `[beams]`, each `[V]`.
     counts: Vec<Vec<u32>>,
     /// `[beams]`, each `[V]`.
@@ -57,6 +59,7 @@ impl CpuBeams {
             nodes: SearchNodes::new(g),
             exchange,
             params: bytemuck::Zeroable::zeroed(),
+            biases: Vec::new(),
             counts: vec![vec![0; g.vocab]; count],
             logits: (0..count).map(|_| Mutex::new(vec![0.0; g.vocab])).collect(),
             best: vec![(); count].into_iter().map(|()| Mutex::default()).collect(),
@@ -79,6 +82,11 @@ impl Beams for CpuBeams {
         self.base.settle(0);
         self.params = *params;
         self.counts.iter_mut().for_each(|own| own.copy_from_slice(counts));
+        Ok(())
+    }
+
+    fn set_biases(&mut self, biases: &[f32]) -> Result<(), BackendError> {
+        self.biases = biases.to_vec();
         Ok(())
     }
 
@@ -110,7 +118,8 @@ impl Beams for CpuBeams {
             let logits = lock(&self.logits[step.read_of(beam)]).clone();
             let (counts, score) = (&self.counts[beam], step.scores[beam]);
             let best = &mut lock(&self.best[beam]);
-            select(&logits, counts, &self.params, step.generated, score, step.candidates, best);
+            let tables = Tables { counts, biases: &self.biases };
+            select(&logits, tables, &self.params, step.generated, score, step.candidates, best);
         };
         let base = &self.base.memory[0];
         on_weights!(&shared.model.weights, weights => {

@@ -1,6 +1,6 @@
 //! Twin of `shaders/beam/select.wgsl`: the best continuations of one beam.
 
-use crate::sampling::{EOS_BIT, SamplerParams, Status, keys};
+use crate::sampling::{EOS_BIT, FLAG_BIASES, SamplerParams, Status, keys};
 
 /// Independent partial sums of the softmax.
 const SUMS: usize = 64;
@@ -18,11 +18,20 @@ pub struct Best {
     pub status: Option<Status>,
 }
 
-/// Finds the `k` best tokens by score + penalised(log_softmax(logits)), without banned tokens. Ties
-/// go to the lower token.
+/// What a beam's tokens have besides their logits.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables<'a> {
+    /// Token counts, `[V]`.
+    pub counts: &'a [u32],
+    /// Biases, `[V]`, for options with [`FLAG_BIASES`].
+    pub biases: &'a [f32],
+}
+
+/// Finds the `k` best tokens by score + penalised(log_softmax(logits)) + bias, without banned
+/// tokens. Ties go to the lower token.
 pub fn select(
     logits: &[f32],
-    counts: &[u32],
+    tables: Tables<'_>,
     params: &SamplerParams,
     generated: u32,
     score: f32,
@@ -51,11 +60,15 @@ pub fn select(
     }
     let log_sum = sums.iter().sum::<f32>().ln();
     let banned_bits = if generated < params.min_new_tokens { EOS_BIT } else { 0 };
-    let possible = logits.iter().zip(counts).enumerate();
-    let possible = possible.filter(|&(_, (&logit, &count))| logit != f32::NEG_INFINITY && count & banned_bits == 0);
-    best.ranked.extend(possible.map(|(token, (&logit, &count))| {
+    let biases = if params.flags & FLAG_BIASES != 0 { tables.biases } else { &[] };
+    let biases = biases.iter().copied().chain(std::iter::repeat(0.0));
+    let all = logits.iter().zip(tables.counts).zip(biases).enumerate();
+    let possible = all.filter(|&(_, ((&logit, &count), bias))| {
+        logit != f32::NEG_INFINITY && bias != f32::NEG_INFINITY && count & banned_bits == 0
+    });
+    best.ranked.extend(possible.map(|(token, ((&logit, &count), bias))| {
         let log_prob = keys::canonical(keys::canonical(logit - largest) - log_sum);
-        let total = keys::canonical(keys::penalised(log_prob, count, params) + score);
+        let total = keys::canonical(keys::biased(keys::penalised(log_prob, count, params), bias) + score);
         u64::from(!keys::order_key(total)) << 32 | token as u64
     }));
     if k < best.ranked.len() {

@@ -2,7 +2,7 @@
 
 use super::counts::reorder;
 use super::merge::merge;
-use super::select::{Best, select};
+use super::select::{Best, Tables, select};
 use super::worker::SearchNodes;
 use crate::backend::beams::{
     BeamAttendInput, BeamEncodeInput, BeamEncodeOutput, BeamFold, BeamSelectInput, BeamSelection, BeamStages, BeamStep,
@@ -134,9 +134,9 @@ impl BeamStages for CpuBackend {
         let mut best = vec![Best::default(); input.scores.len()];
         for (beam, best) in best.iter_mut().enumerate() {
             let logits = rows[beam.min(rows.len() - 1)];
-            let counts = &input.counts[beam * vocab..][..vocab];
+            let tables = Tables { counts: &input.counts[beam * vocab..][..vocab], biases: &input.biases };
             let (score, k) = (input.scores[beam], input.candidates);
-            select(logits, counts, &input.params, input.generated, score, k, best);
+            select(logits, tables, &input.params, input.generated, score, k, best);
         }
         Ok(BeamSelection {
             candidates: merge(best.iter(), input.candidates),

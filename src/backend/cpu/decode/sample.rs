@@ -10,7 +10,8 @@ pub struct SlotSampler {
     pub counts: Vec<u32>,
     /// Last token, number of tokens drawn, and status.
     pub state: SamplerState,
-    sampler: Sampler,
+    /// Chooses the token, with the slot's biases.
+    pub sampler: Sampler,
 }
 
 impl SlotSampler {

@@ -255,6 +255,7 @@ impl Stages for CpuBackend {
             let mut sampler = SlotSampler::new(vocab);
             sampler.params = input.params[slot];
             sampler.counts.copy_from_slice(counts);
+            sampler.sampler.set_biases(&input.biases[slot * vocab..][..vocab]);
             sampler.state = SamplerState { generated: input.generated[slot], ..SamplerState::default() };
             sampler.draw(&input.logits[slot * vocab..][..vocab]);
             counts.copy_from_slice(&sampler.counts);

@@ -29,6 +29,8 @@ pub struct BeamBuffers {
     pub records: wgpu::Buffer,
     /// The options, [`SamplerParams`].
     pub params: wgpu::Buffer,
+    /// `[V]`, for options with biases.
+    pub biases: wgpu::Buffer,
     /// `[beams, V]`: a reordering reads one side and writes the other.
     pub counts: [wgpu::Buffer; 2],
     /// `[beams, K]`
@@ -57,6 +59,7 @@ impl BeamBuffers {
             count,
             records: buffer("the beams", beams * size_of::<BeamRecord>() as u64)?,
             params: buffer("the beams' options", size_of::<SamplerParams>() as u64)?,
+            biases: buffer("the tokens' biases", shared.layout.geometry.vocab as u64 * 4)?,
             counts: [counts()?, counts()?],
             selection: gpu.buffer("the beams' selection", size_of::<BeamSelectParams>() as u64, uniform)?,
             folds: buffer("the folds", ALIGNMENT * FOLD_GROUPS as u64)?,

@@ -102,6 +102,10 @@ impl Beams for GpuBeams {
         self.write_counts(params, &counts.repeat(self.buffers.count))
     }
 
+    fn set_biases(&mut self, biases: &[f32]) -> Result<(), BackendError> {
+        self.shared.gpu.upload(&self.buffers.biases, 0, bytemuck::cast_slice(biases))
+    }
+
     fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError> {
         for fold in folds {
             if let Some(factor) = fold.rescale {

@@ -50,6 +50,7 @@ pub fn bind_to<'a>(
         ("counts", Resource::whole(&buffers.counts[side])),
         ("candidates", Resource::whole(&buffers.candidates)),
         ("selected", Resource::whole(&buffers.selected)),
+        ("biases", Resource::whole(&buffers.biases)),
     ];
     let group = binder.bind(kernel, &resources)?;
     Ok(Bound { kernel, parts: [Part { group, workgroups: [workgroups, 1, 1] }].into() })

@@ -128,6 +128,7 @@ impl BeamStages for GpuBackend {
         }
         self.shared.gpu.upload(&bench.activations.logits, 0, bytemuck::cast_slice(&logits))?;
         bench.write_counts(&input.params, &input.counts)?;
+        bench.set_biases(&input.biases)?;
         let rows = input.logits.len() / vocab;
         bench.write_beams(&BeamStep {
             generated: input.generated,

@@ -25,7 +25,7 @@ pub static KERNEL: Kernel = Kernel {
     cost: Some(cost),
 };
 
-/// A draw from all tokens, without top-k or top-p.
+/// A draw from all tokens, without biases, top-k or top-p.
 fn cost(d: &Dispatch) -> Cost {
     let slots = d.slots_of(d.workgroups[0]);
     let own_tokens = d.layout.geometry.vocab.div_ceil(d.invocations) as f64;
@@ -38,13 +38,15 @@ fn cost(d: &Dispatch) -> Cost {
         .barriers(12 + d.invocations.ilog2())
 }
 
-/// Options, token counts and the ring of drawn tokens.
+/// Options, token counts, biases and the ring of drawn tokens.
 #[derive(Clone, Copy)]
 pub struct SamplerBuffers<'a> {
     /// `[slots]`
     pub params: &'a wgpu::Buffer,
     /// `[slots, V]`
     pub counts: &'a wgpu::Buffer,
+    /// `[slots, V]`, for options with biases
+    pub biases: &'a wgpu::Buffer,
     /// Drawn tokens, one per slot and step.
     pub ring: &'a wgpu::Buffer,
 }
@@ -65,6 +67,7 @@ pub fn bind<'a>(
         ("steps", activations.step()),
         ("ring", Resource::entry(sampler.ring, u64::from(slots) * 4)),
         ("tables", Resource::whole(&weights.tables)),
+        ("biases", Resource::whole(sampler.biases)),
     ];
     let group = binder.bind(&KERNEL, &resources)?;
     Ok(Bound { kernel: &KERNEL, parts: [Part { group, workgroups: [slots, 1, 1] }].into() })

@@ -177,6 +177,7 @@ impl Stages for GpuBackend {
         let samplers: Vec<SamplerState> = input.generated.iter().map(sampler).collect();
         gpu.upload(&bench.params, 0, bytemuck::cast_slice(&input.params))?;
         gpu.upload(&bench.counts, 0, bytemuck::cast_slice(&input.counts))?;
+        gpu.upload(&bench.biases, 0, bytemuck::cast_slice(&input.biases))?;
         gpu.upload(&bench.activations.samplers, 0, bytemuck::cast_slice(&samplers))?;
         let step = SlotStep { input: Input::Previous, output: Output::Token, ..SlotStep::IDLE };
         bench.write_steps(&[vec![step; slots]])?;
