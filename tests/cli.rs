@@ -332,22 +332,23 @@ fn the_same_seed_writes_the_same_text_on_a_gpu() {
 fn verify_fails_where_a_kernel_is_corrupt() {
     require_adapter();
     let micro = golden("micro");
-    let sound = run(&["verify", "--model", &micro]).ok();
+    // Each kernel by itself is the business of `tests/gpu_kernels.rs`.
+    let sound = run(&["verify", "--quick", "--model", &micro]).ok();
     let mut lines = sound.lines();
     let heading: Vec<&str> = lines.next().expect("a heading").split_whitespace().collect();
     assert_eq!(heading.join(" "), "kernel shape max abs max rel NMSE tolerance verdict");
-    assert!(lines.all(|line| line.ends_with("  ok")), "{sound}");
+    assert!(lines.clone().count() > 5 && lines.all(|line| line.ends_with("  ok")), "{sound}");
 
-    let corrupt = run(&["verify", "--model", &micro, "--corrupt", "sample", "--format", "json"]);
+    let corrupt = run(&["verify", "--quick", "--model", &micro, "--corrupt", "sample", "--format", "json"]);
     assert_eq!(corrupt.code, 1, "{corrupt:?}");
     assert!(corrupt.stderr.starts_with("error: "), "{corrupt:?}");
     let report: Value = serde_json::from_str(&corrupt.stdout).expect("JSON");
     assert_eq!(report["passed"], false);
-    let failed = |kernel: &str| {
+    let failed = |run: &str| {
         let cases = report["cases"].as_array().expect("cases").iter();
-        cases.filter(|case| case["kernel"] == kernel).any(|case| case["passed"] == false)
+        cases.filter(|case| case["kernel"] == run).any(|case| case["passed"] == false)
     };
-    assert!(failed("sample") && !failed("encode"), "{report}");
+    assert!(failed("greedy") && !failed("prompt"), "{report}");
 }
 
 #[test]

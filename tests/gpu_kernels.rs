@@ -43,6 +43,7 @@ fn the_verification_passes() {
         model: Some(common::model("shakespeare")),
         device: gpu::device(),
         corrupt: None,
+        single_kernels: true,
         whole_model_tokens: 256,
     };
     let mut told = 0;

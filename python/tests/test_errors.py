@@ -22,6 +22,8 @@ from bdh_gpu import BDH, BDHError
         ({"num_beams": 2, "top_k": 5}, "top_k has no effect in beam search, which draws nothing"),
         ({"length_penalty": 2.0}, "length_penalty and early_stopping are for beam search"),
         ({"eos_token_id": 256}, "eos_token_id must be below the vocabulary size 256, got 256"),
+        ({"logit_bias": {256: 1}}, "logit_bias must be for tokens below the vocabulary size 256, got 256"),
+        ({"logit_bias": {1: -200}}, "logit_bias must be at least -100 and at most 100, got -200 for token 1"),
         ({"max_new_tokens": -1}, "max_new_tokens must be a whole number from 0 to 18446744073709551615, got -1"),
         ({"top_k": -1}, "top_k must be a whole number from 0 to 4294967295, got -1"),
         ({"top_k": 2**40}, "top_k must be a whole number from 0 to 4294967295"),

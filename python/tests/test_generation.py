@@ -71,6 +71,15 @@ def test_stops_end_a_text(model):
     assert "eos" in repr(text)
 
 
+def test_biases_forbid_and_favour_tokens(model):
+    text = model.generate_text(PROMPT, max_new_tokens=60, seed=5, logit_bias={ord(" "): -100, ord("z"): 4}, echo=False)
+    assert " " not in text and "z" in text
+    [found] = model.complete([PROMPT], max_new_tokens=20, num_beams=2, logit_bias={ord(" "): -100})
+    assert " " not in found.text
+    plain = model.generate_text(PROMPT, max_new_tokens=20, seed=5)
+    assert model.generate_text(PROMPT, max_new_tokens=20, seed=5, logit_bias={}) == plain
+
+
 def test_nothing_to_do_is_the_prompt(model):
     assert model.generate_text(PROMPT, 0) == PROMPT
     assert list(model.generate_stream(PROMPT, max_new_tokens=0)) == [PROMPT]

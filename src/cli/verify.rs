@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 const EXAMPLES: &str = "\
 Examples:
   bdh-gpu verify
+  bdh-gpu verify --quick
   bdh-gpu verify --device 0 --format json
   bdh-gpu verify --model models/bdh-shakespeare
   bdh-gpu verify --dump-shaders shader-texts
@@ -28,6 +29,9 @@ pub struct Verify {
     /// The adapter to check: gpu (the best there is), an index or a part of a name from `bdh-gpu devices`
     #[arg(long, value_name = "DEVICE", default_value = "gpu", help_heading = "Model and device")]
     device: DeviceChoice,
+    /// Check the whole model only, in seconds, and not each kernel on many shapes
+    #[arg(long, conflicts_with = "dump_shaders")]
+    quick: bool,
     /// How to print the result
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "Output")]
     format: Format,
@@ -58,6 +62,7 @@ impl Verify {
             model: Some(self.model.load(&self.notices)?),
             device: self.device.clone(),
             corrupt: self.corrupt.clone(),
+            single_kernels: !self.quick,
             ..VerifyOptions::default()
         };
         let mut output = Output::new();

@@ -50,13 +50,15 @@ pub struct VerifyOptions {
     pub device: DeviceChoice,
     /// Breaks this kernel on purpose: the verification must then fail.
     pub corrupt: Option<String>,
+    /// Whether each kernel is checked by itself, on many shapes, before the whole model.
+    pub single_kernels: bool,
     /// Tokens that the whole-model runs generate.
     pub whole_model_tokens: usize,
 }
 
 impl Default for VerifyOptions {
     fn default() -> Self {
-        Self { model: None, device: DeviceChoice::Auto, corrupt: None, whole_model_tokens: 256 }
+        Self { model: None, device: DeviceChoice::Auto, corrupt: None, single_kernels: true, whole_model_tokens: 256 }
     }
 }
 
@@ -90,7 +92,7 @@ pub enum VerifyError {
 /// Puts a model on the device that is verified.
 pub type Open<'a> = dyn Fn(&Model, WeightType, StateType) -> Result<Box<dyn Backend>, BackendError> + 'a;
 
-/// Runs every kernel on every shape, then the whole model. `progress` hears of each row.
+/// Runs every kernel on every shape, if that is asked for, then the whole model. `progress` hears of each row.
 ///
 /// # Errors
 /// [`VerifyError`] where there is nothing to verify, or the device cannot be opened or was lost. A
@@ -122,14 +124,16 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
         progress(&case);
         cases.push(case);
     };
-    for suite in suites().into_iter().chain(coded_suites()) {
-        check_kernels(&suite, &open, &mut each)?;
-    }
-    for suite in beam_suites() {
-        check_beam_kernels(&suite, &open, &mut each)?;
-    }
-    for suite in prefill_suites() {
-        check_prefill_kernels(&suite, &open, &mut each)?;
+    if options.single_kernels {
+        for suite in suites().into_iter().chain(coded_suites()) {
+            check_kernels(&suite, &open, &mut each)?;
+        }
+        for suite in beam_suites() {
+            check_beam_kernels(&suite, &open, &mut each)?;
+        }
+        for suite in prefill_suites() {
+            check_prefill_kernels(&suite, &open, &mut each)?;
+        }
     }
     check_model(model, &*device, options.whole_model_tokens, &mut each)?;
     Ok(Report { device: device.device().to_string(), cases })

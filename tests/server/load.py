@@ -24,7 +24,7 @@ class Stream(threading.Thread):
 
     def __init__(self, port, prompt, tokens, seed):
         super().__init__()
-        self.port, self.times = port, []
+        self.port, self.times, self.stopped = port, [], False
         self.body = {"prompt": prompt, "max_tokens": tokens, "seed": seed, "stream": True}
 
     def run(self):
@@ -35,6 +35,14 @@ class Stream(threading.Thread):
         while line := response.readline():
             if line.startswith(b"data: {"):
                 self.times.append(time.perf_counter())
+            if self.stopped:
+                break
+        response.close()
+        connection.close()
+
+    def stop(self):
+        self.stopped = True
+        self.join()
 
     def first(self):
         return self.times[0] - self.begun
@@ -86,11 +94,27 @@ try:
         ratio = statistics.median(a / b for a, b in pairs)
         print(f"{count:2} streams: " + ", ".join(f"{a:.0f} / {b:.0f}" for a, b in pairs) + f": {ratio:.2f}")
     idle = [served(port, 1)[1][0] for _ in range(20)]
-    busy = []
+    # One that comes while 8 others run, 50 times.
+    running = [Stream(port, f"Act {index}.\n", 10**7, index) for index in range(8)]
+    for stream in running:
+        stream.start()
+    time.sleep(1)
+    beside = []
+    for index in range(50):
+        beside.append(Stream(port, f"Scene {index}.\n", 20, index))
+        beside[-1].start()
+        beside[-1].join()
+    for stream in running:
+        stream.stop()
+    together = []
     for _ in range(3):
-        busy += served(port, 8)[1]
-    for name, streams in [("alone", idle), ("one of 8", busy)]:
-        first, gaps = [s.first() for s in streams], [gap for s in streams for gap in s.gaps()]
+        together += served(port, 8)[1]
+    for name, first, gaps in [
+        ("alone", idle, idle),
+        ("beside 8", beside, running),
+        ("one of 8 that start together", together, together),
+    ]:
+        first, gaps = [s.first() for s in first], [gap for s in gaps for gap in s.gaps()]
         print(
             f"{name}: first chunk p50 {percentile(first, 0.5):.1f} ms, p99 {percentile(first, 0.99):.1f} ms; "
             f"between chunks p99 {percentile(gaps, 0.99):.1f} ms"

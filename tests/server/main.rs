@@ -327,8 +327,7 @@ fn a_lost_device_ends_what_runs_and_nothing_else() {
         let driver = faults::Driver::new("");
         let mut server = Server::start_in(&driver.environment(), &["--device", &device, "--parallel", "3"]);
         server.wait_for("/health", 200);
-        let running: Vec<_> =
-            (0..3).map(|_| server.send("POST", "/v1/completions", &[], endless.as_bytes())).collect();
+        let running: Vec<_> = (0..3).map(|_| server.send("POST", "/v1/completions", &[], endless.as_bytes())).collect();
         server.wait_for_metric("bdh_time_to_first_token_seconds_count", 3.0);
         let queued: Vec<_> =
             (0..2).map(|_| server.send("POST", "/v1/completions", &[], waiting.to_string().as_bytes())).collect();
