@@ -32,7 +32,7 @@ fn devices() -> [DeviceChoice; 2] {
 }
 
 fn bdh_on(device: &DeviceChoice, state: StateType, weights: WeightChoice) -> Bdh {
-    let options = DeviceOptions { device: device.clone(), weights, state, threads: Some(2) };
+    let options = DeviceOptions { device: device.clone(), weights, state, threads: Some(2), watchable: false };
     Bdh::with(common::model("shakespeare"), &options).expect("the device holds it")
 }
 

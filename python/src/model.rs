@@ -54,7 +54,7 @@ impl Model {
         }
         detached(py, |signals| {
             let model = load(signals).map_err(|error| errors::open(error.into()))?;
-            let options = DeviceOptions { device, weights, state, threads };
+            let options = DeviceOptions { device, weights, state, threads, watchable: false };
             let bdh = Bdh::with(model, &options).map_err(|error| errors::open(error.into()))?;
             Ok(Self { bdh: Owned::new(bdh) })
         })

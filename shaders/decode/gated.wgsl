@@ -26,7 +26,11 @@ struct ProjectParams {
 
 @group(0) @binding(0) var<uniform> params: ProjectParams;
 // Per slot: activations [BLOCKS][BLOCK / 4], then partial attention outputs [BLOCKS][ROW4].
+#ifdef WATCHED
+#store(3, read_write) partials: vec4<f32>
+#else
 #store(3, read) partials: vec4<f32>
+#endif
 // The segment's rows of encoder_v and decoder, [block_count][BLOCK][ROW]; a block's scales behind
 // its rows.
 #store(4, read) value_rows: vec4<u32>
@@ -73,7 +77,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var t = 0u; t < OWN_VECTORS; t++) {
         let p = own_vector(i, t);
         if (p < BLOCK / 4u) {
-            flag_four(i, t, vec4(gates[4u * p], gates[4u * p + 1u], gates[4u * p + 2u], gates[4u * p + 3u]));
+            let four = vec4(gates[4u * p], gates[4u * p + 1u], gates[4u * p + 2u], gates[4u * p + 3u]);
+            flag_four(i, t, four);
+#ifdef WATCHED
+            // In the place of the activations, for the host.
+            store_partials(slot * SLOT_NEURONS + block * (BLOCK / 4u) + p, four);
+#endif
         }
     }
     let open = list_flagged(i, 4u);

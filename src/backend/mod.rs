@@ -14,12 +14,14 @@ pub mod pack;
 pub mod prefill;
 pub mod profile;
 pub mod stage;
+pub mod watch;
 
 use crate::model::Weights;
 #[cfg(doc)]
 use crate::sampling::NO_TOKEN;
 use crate::sampling::{SamplerParams, SamplerState};
 pub use memory::SavedMemory;
+use watch::TokenNeurons;
 
 /// Input of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,6 +296,12 @@ pub enum BackendError {
         /// The device.
         device: String,
     },
+    /// Neurons are to be watched on a device that was opened without.
+    #[error("{device}: neurons cannot be watched: the device was opened without that")]
+    NotWatchable {
+        /// The device.
+        device: String,
+    },
     /// The device returned what no computation can give. What it has returned before cannot be
     /// trusted either.
     #[error("{device}: {message}")]
@@ -384,6 +392,16 @@ pub trait Slots: Send {
     fn set_biases(&mut self, slot: usize, biases: &[f32]) -> Result<(), BackendError>;
     /// Runs a plan.
     fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError>;
+    /// Runs a plan like [`Slots::run`], but slower, and returns the neurons of every step and slot,
+    /// `[steps][slots]`; nothing for idle slots. The results are the same to the last bit.
+    ///
+    /// # Errors
+    /// [`BackendError::NotWatchable`] if the backend was opened without
+    /// [`GpuOptions::watchable`](gpu::GpuOptions).
+    fn run_watched(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), BackendError>;
+    /// Processes a chunk like [`Slots::prefill`], but slower, and returns the neurons of its tokens
+    /// too. The results are the same to the last bit.
+    fn prefill_watched(&mut self, slot: usize, chunk: &Chunk) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError>;
     /// Runs a plan like [`Slots::run`], but slower, and measures its parts. Fails with
     /// [`BackendError::NoTimestamps`] on adapters without timestamp queries.
     fn profile(&mut self, plan: &Plan) -> Result<profile::Profile, BackendError>;

@@ -202,6 +202,10 @@ impl DeviceArgs {
 
     /// Puts the model on the device, and says nothing unless it is another device than was to be expected.
     pub fn open_silently(&self, model: Model, notices: &Notices) -> Result<Bdh, Failure> {
+        self.place(model, notices, false)
+    }
+
+    fn place(&self, model: Model, notices: &Notices, watchable: bool) -> Result<Bdh, Failure> {
         let (state, weights) = self.types();
         if self.device != DeviceChoice::Cpu {
             notices.watch_compilation();
@@ -211,6 +215,7 @@ impl DeviceArgs {
             weights: weights.into(),
             state: state.into(),
             threads: self.threads.threads,
+            watchable,
         };
         let bdh = Bdh::with(model, &options)?;
         if let Some(error) = bdh.fallback() {
@@ -222,6 +227,19 @@ impl DeviceArgs {
     /// Puts the model on the device and says which it is.
     pub fn open(&self, model: Model, notices: &Notices) -> Result<Bdh, Failure> {
         let bdh = self.open_silently(model, notices)?;
+        self.announce(&bdh, notices);
+        Ok(bdh)
+    }
+
+    /// As [`DeviceArgs::open`], with neurons that can be watched.
+    pub fn open_watchable(&self, model: Model, notices: &Notices) -> Result<Bdh, Failure> {
+        let bdh = self.place(model, notices, true)?;
+        self.announce(&bdh, notices);
+        Ok(bdh)
+    }
+
+    /// Says which model runs on which device.
+    fn announce(&self, bdh: &Bdh, notices: &Notices) {
         let model = bdh.model();
         let parameters = format::short(model.config.parameters() as u64);
         let (weights, state) = (bdh.backend().weight_type(), bdh.backend().state_type());
@@ -235,7 +253,6 @@ impl DeviceArgs {
             format::bytes(bdh.backend().weight_bytes()),
             format::bytes(state.state_bytes(&model.config))
         ));
-        Ok(bdh)
     }
 }
 

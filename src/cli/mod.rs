@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `generate`, `interactive`, `serve`, `score`, `compare` | one command each: its options, and what it does |
+//! | `generate`, `interactive`, `serve`, `score`, `inspect`, `compare` | one command each: its options, and what it does |
 //! | `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions` | the same |
 //! | `args`, `settings` | options that commands share: model, device and context; how to generate |
 //! | `bench_report` | the tables of `bench` |
@@ -33,6 +33,7 @@ pub mod fuzzing;
 mod generate;
 mod info;
 mod input;
+mod inspect;
 mod interactive;
 mod interrupt;
 mod merge;
@@ -89,6 +90,7 @@ enum Command {
     #[cfg(feature = "server")]
     Serve(Box<serve::Serve>),
     Score(score::Score),
+    Inspect(inspect::Inspect),
     Compare(compare::Compare),
     Verify(verify::Verify),
     Bench(bench::Bench),
@@ -115,6 +117,7 @@ impl Command {
             #[cfg(feature = "server")]
             Self::Serve(command) => command.run(),
             Self::Score(command) => command.run(),
+            Self::Inspect(command) => command.run(),
             Self::Compare(command) => command.run(),
             Self::Verify(command) => command.run(),
             Self::Bench(command) => command.run(),

@@ -2,6 +2,7 @@
 //! drawn, positions and forgetting.
 
 use super::GenerationError;
+use crate::backend::watch::TokenNeurons;
 use crate::backend::{
     Backend, Chunk, ChunkToken, Input, Output, Plan, RunOutput, SavedMemory, SlotStep, Slots, StateType,
 };
@@ -45,6 +46,8 @@ pub(crate) struct Batch<S = Box<dyn Slots>> {
     /// Sequences that prefill a chunk before a burst at most, and the slot whose turn is next.
     readers: usize,
     next_reader: usize,
+    /// Whether the neurons of every token are wanted.
+    watched: bool,
 }
 
 /// What the host knows of one sequence.
@@ -100,6 +103,19 @@ pub(crate) struct Progress {
     pub read_logits: Vec<f32>,
     /// Logits `[_, V]` that the tokens were drawn from, unless [`Trace::None`].
     pub drawn_logits: Vec<f32>,
+    /// The tokens that entered the state and their neurons, of a batch that is watched.
+    pub neurons: Vec<TokenTrace>,
+}
+
+/// A token and the neurons that fired when it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenTrace {
+    /// Its position in the sequence.
+    pub position: u32,
+    /// Its id.
+    pub token: u32,
+    /// Its neurons, layer by layer.
+    pub neurons: TokenNeurons,
 }
 
 /// What a burst plans for one sequence.
@@ -156,6 +172,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
             burst_time: BURST_TIME,
             readers: usize::MAX,
             next_reader: 0,
+            watched: false,
         }
     }
 
@@ -191,6 +208,11 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     /// more. Results do not depend on it.
     pub fn limit_readers(&mut self, readers: usize) {
         self.readers = readers.max(1);
+    }
+
+    /// Makes every [`Progress`] bring the neurons of its tokens. Results do not depend on it.
+    pub fn watch(&mut self, watched: bool) {
+        self.watched = watched;
     }
 
     /// Chooses which logits of a sequence come to the host.
@@ -334,7 +356,20 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         for slot in self.readers() {
             if let Some(mut chunk) = self.next_chunk(slot) {
                 chunk.logits = self.sequences[slot].trace == Trace::All;
-                done[slot].read_logits = self.slots.prefill(slot, &chunk)?;
+                done[slot].read_logits = match self.watched {
+                    false => self.slots.prefill(slot, &chunk)?,
+                    true => {
+                        let (logits, neurons) = self.slots.prefill_watched(slot, &chunk)?;
+                        let tokens = chunk.tokens.iter().zip(chunk.position..);
+                        let traces = tokens.zip(neurons).map(|((read, position), neurons)| TokenTrace {
+                            position,
+                            token: read.token,
+                            neurons,
+                        });
+                        done[slot].neurons.extend(traces);
+                        logits
+                    }
+                };
                 done[slot].read = chunk.tokens.len();
             }
         }
@@ -343,8 +378,10 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         if plan.steps.is_empty() {
             return Ok(done);
         }
-        let run = self.run(&plan)?;
+        let (run, mut neurons) = self.run(&plan)?;
         for (slot, done) in done.iter_mut().enumerate() {
+            let own = neurons.iter_mut().map(|step| std::mem::take(&mut step[slot])).collect();
+            done.neurons.extend(traces(&plan, &run, slot, own));
             self.collect(slot, &before[slot], planned[slot], &run, done);
         }
         Ok(done)
@@ -376,7 +413,10 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
                 progress.read = 1;
                 let mut steps = vec![SlotStep::IDLE; self.sequences.len()];
                 steps[slot] = step_at(self.sequences[slot].clock.tick(), Input::Token(token), Output::Logits);
-                let run = self.slots.run(&Plan { steps: vec![steps], trace_logits: true })?;
+                let plan = Plan { steps: vec![steps], trace_logits: true };
+                let (run, mut neurons) = self.run(&plan)?;
+                let own = neurons.iter_mut().map(|step| std::mem::take(&mut step[slot])).collect();
+                progress.neurons = traces(&plan, &run, slot, own);
                 run.logits.into_iter().flatten().nth(slot).unwrap_or_default()
             }
         };
@@ -393,17 +433,13 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         Ok(progress)
     }
 
-    /// As [`Batch::advance`] for a sequence that only reads: `each` receives the logits after every token
-    /// that entered the state.
-    pub fn advance_traced(
-        &mut self,
-        slot: usize,
-        each: impl FnMut(&[f32]) -> Result<(), GenerationError>,
-    ) -> Result<(), GenerationError> {
+    /// As [`Batch::advance`] for a sequence that only reads, with the logits after every token that
+    /// entered the state.
+    pub fn advance_traced(&mut self, slot: usize) -> Result<Progress, GenerationError> {
         self.trace(slot, Trace::All);
         let progress = self.advance();
         self.trace(slot, Trace::None);
-        progress?[slot].read_logits.chunks_exact(self.vocab).try_for_each(each)
+        Ok(progress?.swap_remove(slot))
     }
 
     /// Whether a sequence has enough to read for a chunk.
@@ -483,9 +519,12 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     }
 
     /// Runs a plan and chooses the next burst's length from the time that this one took.
-    fn run(&mut self, plan: &Plan) -> Result<RunOutput, GenerationError> {
+    fn run(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), GenerationError> {
         let start = Instant::now();
-        let run = self.slots.run(plan)?;
+        let run = match self.watched {
+            false => (self.slots.run(plan)?, Vec::new()),
+            true => self.slots.run_watched(plan)?,
+        };
         if !plan.steps.is_empty() {
             let per_step = start.elapsed().as_secs_f64() / plan.steps.len() as f64;
             let fitting = (self.burst_time.as_secs_f64() / per_step.max(1e-9)) as usize;
@@ -532,6 +571,20 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
                 Some(GenerationError::Sampling { position: clock.position() - 1, sequence: slot, source });
         }
     }
+}
+
+/// The tokens of a slot that a plan has read, with their neurons, `[steps]`; those of steps that the
+/// slot took no part in are empty.
+fn traces(plan: &Plan, run: &RunOutput, slot: usize, neurons: Vec<TokenNeurons>) -> Vec<TokenTrace> {
+    let trace = |(index, neurons): (usize, TokenNeurons)| {
+        let step = plan.steps[index][slot];
+        let token = match step.input {
+            Input::Token(token) => token,
+            _ => run.tokens[index.checked_sub(1)?][slot],
+        };
+        Some(TokenTrace { position: step.position, token, neurons })
+    };
+    neurons.into_iter().enumerate().filter(|(_, neurons)| !neurons.is_empty()).filter_map(trace).collect()
 }
 
 impl Sequence {

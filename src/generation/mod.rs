@@ -24,7 +24,7 @@ mod stop;
 mod stream;
 mod tally;
 
-pub use batch::check_state;
+pub use batch::{TokenTrace, check_state};
 pub use beam::{BeamError, BeamOptions, Hypothesis};
 pub use beams::BeamProgress;
 pub use error::{ChoiceError, GenerationError, OpenError};
@@ -157,6 +157,9 @@ pub struct DeviceOptions {
     /// Threads where the CPU runs; by default one per processor. A model has work for one thread
     /// per block of 64 to 512 neurons at most.
     pub threads: Option<usize>,
+    /// Whether neurons may be watched ([`Session::watch`]): kernels then store what they otherwise
+    /// keep to themselves.
+    pub watchable: bool,
 }
 
 /// A model on a device, ready to generate.
@@ -188,7 +191,7 @@ impl Bdh {
     /// # Errors
     /// As [`Bdh::new`].
     pub fn with(mut model: Model, options: &DeviceOptions) -> Result<Self, BackendError> {
-        let DeviceOptions { device, weights, state, threads } = options;
+        let DeviceOptions { device, weights, state, threads, watchable } = options;
         let fingerprint = OnceLock::new();
         if *weights == WeightChoice::Int8 && model.weights.encoder.dtype() != Dtype::I8 {
             // The codes alone stay in memory; states are those of the model as it was.
@@ -198,7 +201,7 @@ impl Bdh {
         }
         let threads = *threads;
         let gpu = |choice| {
-            let gpu_options = GpuOptions { state: *state, ..GpuOptions::default() };
+            let gpu_options = GpuOptions { state: *state, watchable: *watchable, ..GpuOptions::default() };
             let gpu = GpuBackend::with_options(&model, weights.resolve(&model), &choice, gpu_options)?;
             Ok::<Arc<dyn Backend>, BackendError>(Arc::new(gpu))
         };

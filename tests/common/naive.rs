@@ -4,8 +4,21 @@
 
 use bdh_gpu::model::Model;
 
+/// What the definition gives for a text.
+pub struct Pass {
+    /// `[T, V]`
+    pub logits: Vec<f64>,
+    /// Activations u and gates g, `[layers][T][H · N]` each.
+    pub neurons: [Vec<Vec<Vec<f64>>>; 2],
+}
+
 /// Logits `[T, V]` of `tokens` read from position `start`; `forgetting` is (B, τ).
 pub fn logits(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32, f64)>) -> Vec<f64> {
+    pass(model, tokens, start, forgetting).logits
+}
+
+/// As [`logits`], with the neurons of every layer.
+pub fn pass(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32, f64)>) -> Pass {
     let c = &model.config;
     let (d, h, n, v) = (c.n_embd, c.n_head, c.neurons_per_head, c.vocab_size);
     let widen = |tensor: &bdh_gpu::model::Tensor| tensor.to_vec().into_iter().map(f64::from).collect::<Vec<f64>>();
@@ -18,7 +31,9 @@ pub fn logits(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32
     };
 
     let mut x: Vec<Vec<f64>> = tokens.iter().map(|&t| norm(&embed[t as usize * d..][..d])).collect();
+    let mut neurons = [Vec::new(), Vec::new()];
     for _ in 0..c.n_layer {
+        let mut fired = [vec![vec![0.0; h * n]; x.len()], vec![vec![0.0; h * n]; x.len()]];
         let mut update = vec![vec![0.0; d]; x.len()];
         for head in 0..h {
             let matrix = &encoder[head * d * n..][..d * n];
@@ -35,17 +50,20 @@ pub fn logits(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32
                 let z = relu(product(&norm(&y), &encoder_v[head * d * n..][..d * n], n));
                 for i in 0..n {
                     let g = u[t][i] * z[i];
+                    fired[0][t][head * n + i] = u[t][i];
+                    fired[1][t][head * n + i] = g;
                     let row = &decoder[(head * n + i) * d..][..d];
                     update[t].iter_mut().zip(row).for_each(|(to, w)| *to += g * w);
                 }
             }
         }
+        neurons.iter_mut().zip(fired).for_each(|(all, layer)| all.push(layer));
         for (x, update) in x.iter_mut().zip(&update) {
             let sum: Vec<f64> = x.iter().zip(norm(update)).map(|(x, m)| x + m).collect();
             *x = norm(&sum);
         }
     }
-    x.iter().flat_map(|x| product(x, &head, v)).collect()
+    Pass { logits: x.iter().flat_map(|x| product(x, &head, v)).collect(), neurons }
 }
 
 pub fn norm(v: &[f64]) -> Vec<f64> {

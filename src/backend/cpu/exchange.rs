@@ -14,6 +14,7 @@ use super::share::Share;
 use super::simd::Level;
 use super::stream::{StepPhases, Stream};
 use super::team::{Task, Team};
+use super::watch::Watch;
 use super::weights::CpuModel;
 use crate::backend::pack::Geometry;
 use crate::backend::{Plan, RunOutput};
@@ -61,6 +62,8 @@ pub struct Scratch {
     pub phases: StepPhases,
     /// Measures the run if it is profiled.
     pub probe: Option<Box<Probe>>,
+    /// Sees the neurons of the run if it is watched.
+    pub watch: Option<Box<Watch>>,
 }
 
 /// A task of a layer.

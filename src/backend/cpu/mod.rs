@@ -26,6 +26,7 @@ mod stream;
 mod team;
 mod time_slice;
 mod unpack;
+mod watch;
 mod weights;
 mod worker;
 

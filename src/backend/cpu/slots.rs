@@ -8,7 +8,8 @@ use super::probe::Probe;
 use super::share::{LayerMemory, LayerPages, OwnMemory, share_out, split_memory};
 use super::state::StatePages;
 use super::stream::Stream;
-use super::team::{OnePhase, Task};
+use super::team::{OnePhase, Task, Team};
+use super::watch::Watch;
 use super::weights::on_weights;
 use super::worker::Run;
 use super::worker::kernels::settle;
@@ -16,6 +17,7 @@ use super::{CACHED_STATES, Shared, lock};
 use crate::backend::memory::{Memory, SavedMemory, SavedState, WINDOW};
 use crate::backend::pack::Geometry;
 use crate::backend::profile::Profile;
+use crate::backend::watch::TokenNeurons;
 use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots};
 use crate::sampling::{SamplerParams, SamplerState};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -142,6 +144,20 @@ impl Slots for CpuSlots {
         Ok(output)
     }
 
+    fn run_watched(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), BackendError> {
+        let (scratch, slots) = (&self.exchange.scratch, self.memory.len());
+        scratch.iter().for_each(|own| lock(own).watch = Some(Box::default()));
+        let run = self.run(plan);
+        let seen = self.exchange.scratch.iter().filter_map(|own| lock(own).watch.take()).map(|watch| *watch).collect();
+        let tokens = Watch::merge(seen, &self.shared.model.geometry, plan.steps.len() * slots);
+        let steps = tokens.chunks_exact(slots).map(<[_]>::to_vec).collect();
+        Ok((run?, steps))
+    }
+
+    fn prefill_watched(&mut self, slot: usize, chunk: &Chunk) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError> {
+        self.read_chunk(slot, |prefill, shared, memory, team| prefill.run_watched(shared, memory, team, chunk))
+    }
+
     fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
         let scratch = &self.exchange.scratch;
         scratch.iter().for_each(|own| lock(own).probe = Some(Box::new(Probe::start())));
@@ -152,15 +168,8 @@ impl Slots for CpuSlots {
     }
 
     fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
-        self.settle(slot);
-        let prefill = match &mut self.prefill {
-            Some(prefill) => prefill,
-            none => none.insert(Prefill::new(&self.shared)?),
-        };
-        let logits = prefill.run(&self.shared, &mut self.memory[slot], &self.exchange.team, chunk);
-        if let Some(last) = logits.chunks_exact(self.shared.model.geometry.vocab).next_back() {
-            lock(&self.logits[slot]).copy_from_slice(last);
-        }
+        let (logits, _) = self
+            .read_chunk(slot, |prefill, shared, memory, team| (prefill.run(shared, memory, team, chunk), Vec::new()))?;
         Ok(logits)
     }
 
@@ -223,6 +232,25 @@ fn layer_bytes(shared: &Shared) -> usize {
 }
 
 impl CpuSlots {
+    /// Settles a sequence and lets `read` read a chunk into its memory. The last logits are then the
+    /// sequence's.
+    fn read_chunk(
+        &mut self,
+        slot: usize,
+        read: impl FnOnce(&Prefill, &Shared, &mut [LayerPages], &Team) -> (Vec<f32>, Vec<TokenNeurons>),
+    ) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError> {
+        self.settle(slot);
+        let prefill = match &mut self.prefill {
+            Some(prefill) => prefill,
+            none => none.insert(Prefill::new(&self.shared)?),
+        };
+        let (logits, neurons) = read(prefill, &self.shared, &mut self.memory[slot], &self.exchange.team);
+        if let Some(last) = logits.chunks_exact(self.shared.model.geometry.vocab).next_back() {
+            lock(&self.logits[slot]).copy_from_slice(last);
+        }
+        Ok((logits, neurons))
+    }
+
     /// The window's residuals of a sequence in one layer, without padding: `[WINDOW, D]`.
     fn recent(&self, slot: usize, layer: usize) -> Vec<f32> {
         let g = &self.shared.model.geometry;

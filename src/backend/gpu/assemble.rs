@@ -3,7 +3,7 @@
 //! | directive | effect |
 //! | --- | --- |
 //! | `#import a::b` | inserts `shaders/a/b.wgsl`, unless the text has it already |
-//! | `#ifdef FLAG`, `#else`, `#endif` | keeps lines for a variant: `SUBGROUP`, `IMAGES`, `CODES` |
+//! | `#ifdef FLAG`, `#else`, `#endif` | keeps lines for a variant: `SUBGROUP`, `IMAGES`, `CODES`, `WATCHED` |
 //! | `#store(N, access) name: vec4<f32>` | a store at binding N, with `load_name`, `store_name` |
 //! | `#needs declaration` | names what the importing kernel must declare; see [`assemble_alone`] |
 //! | `#host` | marks a structure whose host side `build.rs` generates from the shader's text |
@@ -65,6 +65,8 @@ pub(super) struct Variant<'a> {
     pub images: bool,
     /// Whether rows of the state are codes with a scale.
     pub codes: bool,
+    /// Whether the host reads the gates.
+    pub watched: bool,
 }
 
 /// The whole text of the kernel whose shader is `path`.
@@ -167,6 +169,7 @@ impl<'a> Assembly<'a> {
             "SUBGROUP" => self.variant.subgroup,
             "IMAGES" => self.variant.images,
             "CODES" => self.variant.codes,
+            "WATCHED" => self.variant.watched,
             _ => panic!("{path}: unknown flag {flag:?}"),
         }
     }

@@ -13,6 +13,7 @@ use super::slots::GpuSlots;
 use super::store::{self, Store};
 use super::weights::Weights;
 use crate::backend::beams::{BeamStages, Beams};
+use crate::backend::pack::Scales;
 use crate::backend::prefill::PrefillStages;
 use crate::backend::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, StateType, WeightType, pack, stage};
 use crate::model::{Model, rotary::Rotary};
@@ -33,6 +34,8 @@ pub struct GpuOptions {
     pub hardware_layout: bool,
     /// Invocations per workgroup, a power of two from 8 to 256.
     pub workgroup: Option<u32>,
+    /// Allow neurons to be watched, which costs a decode step a store of every gate.
+    pub watchable: bool,
     /// Rewrite the kernels' texts, for tests.
     pub rewrite: Option<Rewrite>,
     /// Break this kernel on purpose (see [`super::kernel_names`]): a self-test of the verification.
@@ -90,9 +93,12 @@ impl GpuBackend {
             checked: options.checked,
             corrupt: options.corrupt.as_deref().and_then(registry::find),
             paired: rotary.paired(),
+            watched: options.watchable,
             rewrite: options.rewrite,
         });
-        Ok(Self { shared: Arc::new(Shared { gpu, layout, weights, pipelines }) })
+        let scales = weight_type == WeightType::I8 && options.watchable;
+        let gate_scales = if scales { gate_scales(model, &layout) } else { Vec::new() };
+        Ok(Self { shared: Arc::new(Shared { gpu, layout, weights, gate_scales, pipelines }) })
     }
 
     /// Allocates sequences for the whole model.
@@ -109,6 +115,12 @@ impl GpuBackend {
         let text = |kernel: &Kernel| kernel.text(layout, slot_tile, pipelines.options()).wgsl;
         KERNELS.iter().map(|kernel| (kernel.shader, text(kernel))).collect()
     }
+}
+
+/// The decoder's scales, which the kernels multiply gates by, `[blocks][block]`.
+fn gate_scales(model: &Model, layout: &Layout) -> Vec<f32> {
+    let g = &layout.geometry;
+    Scales::of(&model.weights.decoder, g.heads, g.padded_neurons()).scales
 }
 
 /// The adapter's limits, as far as the layout is concerned.

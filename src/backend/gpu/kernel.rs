@@ -72,6 +72,8 @@ pub(super) struct CompileOptions {
     pub corrupt: Option<&'static Kernel>,
     /// Whether both neurons of a rotary pair share a frequency.
     pub paired: bool,
+    /// Whether kernels keep what [`Slots::run_watched`](crate::backend::Slots::run_watched) shows.
+    pub watched: bool,
     /// Rewrites a kernel's text.
     pub rewrite: Option<Rewrite>,
 }
@@ -94,6 +96,7 @@ impl Kernel {
             subgroup: layout.subgroup == Some(workgroup),
             images: layout.images,
             codes: layout.pack() > 1,
+            watched: options.watched,
         };
         let mut text = assemble::assemble(self.shader, variant);
         if let Some(rewrite) = options.rewrite {

@@ -51,6 +51,7 @@ mod steps;
 mod store;
 mod submission;
 mod texels;
+mod watched;
 mod weights;
 
 #[cfg(test)]

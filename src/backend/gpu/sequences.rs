@@ -5,6 +5,7 @@ use super::memory::LayerMemory;
 use super::slots::GpuSlots;
 use crate::backend::memory::SavedMemory;
 use crate::backend::profile::Profile;
+use crate::backend::watch::TokenNeurons;
 use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots};
 use crate::sampling::{SamplerParams, SamplerState};
 use wgpu::BufferUsages;
@@ -107,9 +108,16 @@ impl Slots for GpuSlots {
         if plan.steps.is_empty() {
             self.submit(&[], false, &mut output)?;
         }
-        let device = &self.shared.gpu.info.name;
-        self.draws.check(&output).map_err(|message| BackendError::Garbage { device: device.clone(), message })?;
+        self.check_draws(&output)?;
         Ok(output)
+    }
+
+    fn run_watched(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), BackendError> {
+        self.watch_plan(plan)
+    }
+
+    fn prefill_watched(&mut self, slot: usize, chunk: &Chunk) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError> {
+        self.watch_chunk(slot, chunk)
     }
 
     fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {

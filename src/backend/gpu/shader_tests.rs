@@ -184,7 +184,8 @@ fn every_file_resolves_by_itself() {
         for (subgroup, images) in [(false, false), (true, true), (true, false)] {
             // The example's constants are those of floats.
             let codes = false;
-            let text = assemble::assemble_alone(path, Variant { constants: None, subgroup, images, codes });
+            let text =
+                assemble::assemble_alone(path, Variant { constants: None, subgroup, images, codes, watched: codes });
             validated(path, &text.wgsl);
         }
     }

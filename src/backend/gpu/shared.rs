@@ -13,6 +13,9 @@ pub(super) struct Shared {
     pub gpu: Gpu,
     pub layout: Layout,
     pub weights: Weights,
+    /// The decoder's scales `[blocks][block]`, where gates are watched that have been multiplied by
+    /// them; otherwise empty.
+    pub gate_scales: Vec<f32>,
     pub pipelines: Pipelines,
 }
 

@@ -11,7 +11,7 @@ use super::recording::BufferId;
 use super::schedule::ScheduledLayer;
 use super::shared::Shared;
 use super::steps::Step;
-use crate::backend::{BackendError, Input, Plan, SlotStep};
+use crate::backend::{BackendError, Input, Plan, RunOutput, SlotStep};
 use crate::sampling::{SamplerParams, SamplerState};
 use std::sync::Arc;
 
@@ -94,6 +94,12 @@ impl GpuSlots {
     pub fn write_steps(&self, steps: &[Vec<SlotStep>]) -> Result<(), BackendError> {
         let steps: Vec<Vec<Step>> = steps.iter().map(|step| step.iter().map(Step::from).collect()).collect();
         self.activations.write_steps(&self.shared.gpu, &steps)
+    }
+
+    /// Refuses draws that no device can have made.
+    pub fn check_draws(&mut self, output: &RunOutput) -> Result<(), BackendError> {
+        let device = &self.shared.gpu.info.name;
+        self.draws.check(output).map_err(|message| BackendError::Garbage { device: device.clone(), message })
     }
 
     /// Marks the windows that a plan's steps write to as not empty.

@@ -110,7 +110,11 @@ impl Session {
         let mut finish_reason = FinishReason::Length;
         while drawn < limit {
             let advanced = match &mut chooser {
-                Some(chooser) => chooser.advance(&mut self.batch, 0),
+                Some(chooser) => {
+                    let mut progress = chooser.advance(&mut self.batch, 0);
+                    progress.iter_mut().for_each(|progress| self.show(progress));
+                    progress
+                }
                 None => {
                     // At the start, and where another device goes on.
                     if !self.batch.is_drawing(0) {
@@ -118,7 +122,7 @@ impl Session {
                         let drawing = Drawing { params, counts, biases: &biases, drawn: self.tally.drawn };
                         self.batch.draw(0, limit - drawn, &drawing)?;
                     }
-                    self.batch.advance().map(|mut progress| progress.remove(0))
+                    self.advance()
                 }
             };
             let progress = match advanced {

@@ -3,7 +3,7 @@
 mod generate;
 mod search;
 
-use super::batch::{Batch, check_state};
+use super::batch::{Batch, Progress, TokenTrace, check_state};
 use super::failover::{self, Failover, History};
 use super::snapshot::Snapshot;
 use super::tally::Tally;
@@ -26,7 +26,12 @@ pub struct Session {
     /// On a device that may fail: what to read again on the CPU.
     history: Option<History>,
     failover: Option<Failover>,
+    /// Receives the neurons of every token, if somebody watches.
+    watcher: Option<Watcher>,
 }
+
+/// See [`Session::watch`].
+type Watcher = Box<dyn FnMut(TokenTrace) + Send>;
 
 impl Session {
     pub(in crate::generation) fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, GenerationError> {
@@ -34,7 +39,7 @@ impl Session {
         let tally = Tally::new(bdh.model().config.vocab_size);
         let history = (bdh.device().kind != DeviceKind::Cpu).then(|| History::new(forgetting));
         let text = bdh.text_stream();
-        Ok(Self { tally, batch, seed: None, text, history, failover: None, bdh })
+        Ok(Self { tally, batch, seed: None, text, history, failover: None, watcher: None, bdh })
     }
 
     /// Tokens read and generated so far.
@@ -79,6 +84,59 @@ impl Session {
     /// Limits the number of tokens per submission to the device. Results do not depend on it.
     pub fn limit_burst(&mut self, tokens: usize) {
         self.batch.limit_burst(tokens);
+    }
+
+    /// Hands every token that is read from now on to `watcher`, with the neurons that fired: those
+    /// that the device has computed, not others computed again. Not one token of a text changes by
+    /// being watched, but every layer waits for the host.
+    ///
+    /// The last token of a conversation is read when there is one after it. Tokens of a stop text,
+    /// which the conversation goes back from, have been seen too.
+    ///
+    /// The model's device must be [`DeviceOptions::watchable`](crate::generation::DeviceOptions);
+    /// on another graphics card whatever is read next fails with
+    /// [`BackendError::NotWatchable`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded-model")] {
+    /// use bdh_gpu::Bdh;
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// let model = Bdh::embedded()?;
+    /// let mut session = model.session()?;
+    /// let fired = Arc::new(Mutex::new(0));
+    /// let count = fired.clone();
+    /// session.watch(move |token| {
+    ///     *count.lock().unwrap() += token.neurons.iter().map(|layer| layer.len()).sum::<usize>();
+    /// });
+    /// session.feed(&model.encode(b"To be or not to be")?)?;
+    /// assert!(*fired.lock().unwrap() > 1000);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn watch(&mut self, watcher: impl FnMut(TokenTrace) + Send + 'static) {
+        self.watcher = Some(Box::new(watcher));
+        self.batch.watch(true);
+    }
+
+    /// Ends [`Session::watch`].
+    pub fn unwatch(&mut self) {
+        self.watcher = None;
+        self.batch.watch(false);
+    }
+
+    /// Runs a burst.
+    fn advance(&mut self) -> Result<Progress, GenerationError> {
+        let mut progress = self.batch.advance()?.remove(0);
+        self.show(&mut progress);
+        Ok(progress)
+    }
+
+    /// Hands neurons to whoever watches.
+    fn show(&mut self, progress: &mut Progress) {
+        if let Some(watcher) = &mut self.watcher {
+            progress.neurons.drain(..).for_each(watcher);
+        }
     }
 
     /// Forgets the whole conversation.
@@ -190,8 +248,8 @@ impl Session {
         self.remember(tokens);
         let mut read = 0;
         while self.batch.is_reading(0) {
-            match self.batch.advance() {
-                Ok(mut progress) => read += progress.remove(0).read,
+            match self.advance() {
+                Ok(progress) => read += progress.read,
                 Err(error) => {
                     self.survive(Err(error))?;
                     read = tokens.len();
@@ -248,6 +306,7 @@ impl Session {
         let cpu = self.bdh.on_cpu()?;
         if let Some(history) = self.history.take() {
             self.batch = history.replay(&cpu)?;
+            self.batch.watch(self.watcher.is_some());
         }
         self.failover = Some(Failover { error, device: cpu.device().clone() });
         self.bdh = cpu;
@@ -264,13 +323,14 @@ impl Session {
         self.batch.push(0, tokens)?;
         let (mut index, mut flow) = (0, ControlFlow::Continue(()));
         while self.batch.is_reading(0) && flow.is_continue() {
-            self.batch.advance_traced(0, |logits| {
+            let mut progress = self.batch.advance_traced(0)?;
+            self.show(&mut progress);
+            for logits in progress.read_logits.chunks_exact(self.bdh.model().config.vocab_size) {
                 if flow.is_continue() {
                     flow = each(index, logits)?;
                     index += 1;
                 }
-                Ok(())
-            })?;
+            }
         }
         Ok(())
     }

@@ -45,7 +45,7 @@ impl Session {
             return Ok(search.finish());
         }
         while self.batch.is_reading(0) {
-            let advanced = self.batch.advance().map(drop);
+            let advanced = self.advance().map(drop);
             self.survive(advanced)?;
         }
         match self.run_beams(&beam, search.clone(), &start, &mut progress) {

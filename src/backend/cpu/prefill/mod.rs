@@ -25,9 +25,11 @@ use super::pages::Pages;
 use super::rows::Weighted;
 use super::share::{LayerPages, split_layers};
 use super::team::Team;
+use super::watch::Watch;
 use super::weights::on_weights;
 use super::{Shared, lock};
 use crate::backend::pack::Geometry;
+use crate::backend::watch::TokenNeurons;
 use crate::backend::{BackendError, Chunk};
 use layout::padded_tokens;
 use run::Run;
@@ -92,6 +94,8 @@ struct ThreadMemory {
     project: project::Scratch,
     /// Scratch of [`Attend`](attend::Attend).
     list: Vec<Weighted>,
+    /// Sees the neurons of the chunk if it is watched.
+    watch: Option<Watch>,
 }
 
 /// Runs chunks. Its memory serves one chunk after another.
@@ -136,6 +140,7 @@ impl Prefill {
             tile: Vec::new(),
             project: project::Scratch::default(),
             list: Vec::new(),
+            watch: None,
         };
         let stream = ChunkStream {
             x: rows(),
@@ -168,6 +173,20 @@ impl Prefill {
     /// Units of each head.
     fn units_per_head(&self) -> usize {
         self.units.len() / self.attended.len()
+    }
+
+    /// As [`Prefill::run`]; returns the neurons of the tokens too.
+    pub fn run_watched(
+        &self,
+        shared: &Shared,
+        memory: &mut [LayerPages],
+        team: &Team,
+        chunk: &Chunk,
+    ) -> (Vec<f32>, Vec<TokenNeurons>) {
+        self.threads.iter().for_each(|own| lock(own).watch = Some(Watch::default()));
+        let logits = self.run(shared, memory, team, chunk);
+        let seen = self.threads.iter().filter_map(|own| lock(own).watch.take()).collect();
+        (logits, Watch::merge(seen, &shared.model.geometry, chunk.tokens.len()))
     }
 
     /// Runs a chunk on a sequence's memory, whose window is empty. Returns the logits `[T, V]` if

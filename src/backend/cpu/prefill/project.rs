@@ -16,6 +16,15 @@ pub struct Scratch {
     masks: Vec<u32>,
 }
 
+impl Scratch {
+    /// The gates of the last block and a token, `[block]`, without the decoder's scales.
+    pub fn gates_of(&self, token: usize, block: usize, scales: &[f32]) -> Vec<f32> {
+        let gates = &self.gates[token * block..][..block];
+        let scales = scales.iter().copied().chain(std::iter::repeat(1.0));
+        gates.iter().zip(scales).map(|(&gate, scale)| if gate == 0.0 { 0.0 } else { gate / scale }).collect()
+    }
+}
+
 /// update[t] ← update[t] + Σ_i g_i · decoder_i over a block, for all tokens t of a chunk, with
 /// z_i = relu(y[t] · encoder_v_i) and g_i = u_i · z_i.
 ///

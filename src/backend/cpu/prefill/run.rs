@@ -18,6 +18,7 @@ use crate::backend::cpu::norm::LayerNorm;
 use crate::backend::cpu::share::LayerPart;
 use crate::backend::cpu::state::on_rows;
 use crate::backend::cpu::team::{Claims, Task, Team, Work};
+use crate::backend::cpu::watch::Seen;
 use crate::backend::cpu::weights::{TILE, Weight, Weights};
 use crate::backend::cpu::{Shared, lock};
 use std::ops::Range;
@@ -192,7 +193,7 @@ impl<'a, E: Weight> Run<'a, E> {
     }
 
     /// A unit's gates and its share of the decoder output.
-    fn project(&self, own: &mut ThreadMemory, index: usize) {
+    fn project(&self, own: &mut ThreadMemory, index: usize, layer: usize) {
         let (g, level) = (&self.shared.model.geometry, self.shared.level);
         let tokens = self.chunk.tokens.len();
         let unit = &self.prefill.units[index];
@@ -213,6 +214,15 @@ impl<'a, E: Weight> Run<'a, E> {
                 update,
                 scratch: &mut own.project,
             });
+            if let Some(watch) = &mut own.watch {
+                let stride = unit.blocks.len() * g.block;
+                for token in 0..tokens {
+                    let own_u = &u[token * stride + local * g.block..][..g.block];
+                    watch.see(Seen::Activations, token, layer, block, own_u);
+                    let scales = self.weights.decoder.scales(g.neurons_of(block));
+                    watch.see(Seen::Gates, token, layer, block, &own.project.gates_of(token, g.block, scales));
+                }
+            }
         }
     }
 
@@ -304,7 +314,7 @@ impl<E: Weight> Work for Run<'_, E> {
                             self.attend(stream, own, self.prefill.units[unit].head);
                             own.y_of = of;
                         }
-                        self.project(own, unit);
+                        self.project(own, unit, layer);
                     }
                 },
             }

@@ -16,6 +16,7 @@ use super::probe::{Phase, Probe};
 use super::share::OwnMemory;
 use super::stream::Stream;
 use super::team::{Claims, Task, Work};
+use super::watch::Seen;
 use super::weights::{Weight, Weights};
 use crate::backend::{Input, Output, SlotStep};
 use crate::sampling::NO_TOKEN;
@@ -167,7 +168,20 @@ impl<'a, E: Weight> Run<'a, E> {
         scratch.lap(Phase::Attend);
         // Before another thread can put the gates in the activations' place.
         self.count_neurons(stream, layer, block, scratch, Probe::neurons);
+        self.watch(stream, layer, block, scratch, Seen::Activations);
         self.exchange().has_attended(block);
+    }
+
+    /// Sees a block's activations or gates, if the run is watched.
+    fn watch(&self, stream: &Stream, layer: usize, block: usize, scratch: &mut Scratch, seen: Seen) {
+        if let Some(watch) = &mut scratch.watch {
+            let (size, slots) = (self.job.model.geometry.block, self.steps().len());
+            let u = &lock(&self.exchange().blocks[block].u);
+            for &slot in &stream.active {
+                let token = self.step.load(Ordering::Relaxed) * slots + slot;
+                watch.see(seen, token, layer, block, &u[slot * size..][..size]);
+            }
+        }
     }
 
     /// Counts a block's activations or gates, if the run is profiled.
@@ -260,6 +274,7 @@ impl<E: Weight> Work for Run<'_, E> {
                         self.job.project(self.weights, &stream.active, block, scratch, &mut gathered);
                         scratch.lap(Phase::Project);
                         self.count_neurons(stream, layer, block, scratch, Probe::gates);
+                        self.watch(stream, layer, block, scratch, Seen::Gates);
                     }
                 },
                 Stage::Logits => {

@@ -35,12 +35,53 @@ impl GpuSlots {
     /// Runs `steps`, at most [`GpuSlots::submission_steps`], and waits for them once.
     pub fn submit(&mut self, steps: &[Vec<SlotStep>], trace: bool, output: &mut RunOutput) -> Result<(), BackendError> {
         self.write_steps(steps)?;
+        self.prepare_trace(trace)?;
+        let (submission, _compiling) = self.submit_pieces(steps, trace);
+        self.collect(steps, trace, submission, output)
+    }
+
+    /// Runs what is left of a single step after its last layer, and waits for it.
+    pub fn submit_end(
+        &mut self,
+        step: &Vec<SlotStep>,
+        trace: bool,
+        output: &mut RunOutput,
+    ) -> Result<(), BackendError> {
+        self.prepare_trace(trace)?;
+        let mut ops = self.decode.end(0, step);
+        ops.extend(self.trace_op(0, trace));
+        ops.extend(self.decode.readback(1));
+        let _compiling = self.groups.enter_first_runs(&ops);
+        let mut encoder = self.shared.gpu.device.create_command_encoder(&Default::default());
+        submission::encode(&self.groups, &ops, &mut encoder);
+        let submission = self.shared.gpu.queue.submit([encoder.finish()]);
+        self.collect(std::slice::from_ref(step), trace, submission, output)
+    }
+
+    /// Makes room for traced logits.
+    fn prepare_trace(&mut self, trace: bool) -> Result<(), BackendError> {
         if trace && self.trace.is_none() {
             let bytes = self.logits_bytes() * self.submission_steps(true) as u64;
             let buffer = self.shared.gpu.buffer("traced logits", bytes, READBACK)?;
             self.trace = Some((self.groups.buffer(&buffer), buffer));
         }
-        let (submission, _compiling) = self.submit_pieces(steps, trace);
+        Ok(())
+    }
+
+    /// The copy of a step's logits, if they are traced.
+    fn trace_op(&self, index: usize, trace: bool) -> Option<Op> {
+        let trace = self.trace.as_ref().filter(|_| trace);
+        trace.map(|(id, _)| self.decode.trace(*id, index, self.logits_bytes()))
+    }
+
+    /// Waits for a submission and reads the results of its steps.
+    fn collect(
+        &self,
+        steps: &[Vec<SlotStep>],
+        trace: bool,
+        submission: wgpu::SubmissionIndex,
+        output: &mut RunOutput,
+    ) -> Result<(), BackendError> {
         let gpu = &self.shared.gpu;
         let count = self.activations.count;
         let ring_bytes = ring_stride(count) * steps.len() as u64;
@@ -92,8 +133,7 @@ impl GpuSlots {
         let mut ops = Vec::new();
         for index in range {
             ops.extend(self.decode.step(index, &steps[index]));
-            let trace = self.trace.as_ref().filter(|_| trace);
-            ops.extend(trace.map(|(id, _)| self.decode.trace(*id, index, self.logits_bytes())));
+            ops.extend(self.trace_op(index, trace));
         }
         ops
     }

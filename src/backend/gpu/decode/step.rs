@@ -140,15 +140,37 @@ impl Decode {
     /// The operations of step `index` of a submission, through the whole model.
     pub fn step(&self, index: usize, plan: &[SlotStep]) -> Vec<Op> {
         let mut ops = Vec::with_capacity(4 * self.encode.len() + 3);
-        if plan.iter().any(|slot| slot.rescale.is_some()) {
-            ops.push(self.rescale(index));
-        }
+        ops.extend(self.begin(index, plan));
         for layer in 0..self.encode.len() {
-            ops.extend(self.finish(index, layer));
-            ops.push(self.encode(index, layer));
-            ops.extend(self.collect(index));
+            ops.extend(self.attended(index, layer));
             ops.push(self.project(index));
         }
+        ops.extend(self.end(index, plan));
+        ops
+    }
+
+    /// Layers of the schedule.
+    pub fn layers(&self) -> usize {
+        self.encode.len()
+    }
+
+    /// What precedes a step's first layer.
+    pub fn begin(&self, index: usize, plan: &[SlotStep]) -> Option<Op> {
+        plan.iter().any(|slot| slot.rescale.is_some()).then(|| self.rescale(index))
+    }
+
+    /// A layer of the schedule up to its attention output.
+    pub fn attended(&self, index: usize, layer: usize) -> Vec<Op> {
+        let mut ops = Vec::with_capacity(3);
+        ops.extend(self.finish(index, layer));
+        ops.push(self.encode(index, layer));
+        ops.extend(self.collect(index));
+        ops
+    }
+
+    /// What follows a step's last layer.
+    pub fn end(&self, index: usize, plan: &[SlotStep]) -> Vec<Op> {
+        let mut ops = Vec::with_capacity(2);
         if plan.iter().any(|slot| slot.output >= Output::Logits) {
             ops.push(self.logits(index));
         }

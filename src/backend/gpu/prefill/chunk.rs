@@ -127,6 +127,19 @@ impl Prefill {
         4 * self.shared.layout.padded_vocab() as u64
     }
 
+    /// The activations of the chunk's tokens, or the gates once they are in their place:
+    /// `[T][blocks · block]`.
+    pub fn read_activations(&self) -> Result<Vec<Vec<f32>>, BackendError> {
+        let layout = &self.shared.layout;
+        let mut rows = vec![Vec::with_capacity(layout.geometry.all_neurons()); self.count];
+        for (segment, buffer) in layout.segments.iter().zip(&self.buffers.activations) {
+            let size = 4 * segment.len() * layout.geometry.block;
+            let bytes = self.shared.gpu.download(buffer, 0, (self.count * size) as u64)?;
+            rows.iter_mut().zip(bytes.chunks_exact(size)).for_each(|(row, part)| row.extend(floats(part)));
+        }
+        Ok(rows)
+    }
+
     /// The logits of the chunk's tokens, `[T, V]`.
     pub fn read_logits(&self) -> Result<Vec<f32>, BackendError> {
         let layout = &self.shared.layout;

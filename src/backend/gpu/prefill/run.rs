@@ -25,9 +25,15 @@ impl GpuSlots {
         prefill.start(chunk)?;
         let ops = prefill.kernels.chunk(prefill.shape(), prefill.state(slot), chunk.logits);
         prefill.burst = prefill.execute(&ops)?;
+        self.chunk_logits(slot, chunk)
+    }
+
+    /// The logits of a chunk that has run, if it asks for them; the last ones become the slot's.
+    pub fn chunk_logits(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
         if !chunk.logits {
             return Ok(Vec::new());
         }
+        let prefill = self.prefill_of(slot)?;
         let logits = prefill.read_logits()?;
         let row = prefill.logits_row();
         let (all, last) = (prefill.buffers.logits.clone(), (chunk.tokens.len() as u64 - 1) * row);
@@ -49,7 +55,7 @@ impl GpuSlots {
     }
 
     /// Prepares a slot's memory for prefill: empties the window and applies forgetting's factor.
-    fn prepare(&mut self, slot: usize, chunk: &Chunk) -> Result<(), BackendError> {
+    pub fn prepare(&mut self, slot: usize, chunk: &Chunk) -> Result<(), BackendError> {
         if !self.window_empty[slot] {
             self.settle(slot)?;
             self.window_empty[slot] = true;
@@ -62,8 +68,8 @@ impl GpuSlots {
         Ok(())
     }
 
-    /// Prefills a chunk step by step, for devices whose bindings do not fit a tile of tokens.
-    fn prefill_one_by_one(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+    /// A chunk step by step, for devices whose bindings do not fit a tile of tokens.
+    pub fn plan_of_chunk(&self, slot: usize, chunk: &Chunk) -> Plan {
         let step = |(t, token): (usize, &ChunkToken)| {
             let mut steps = vec![SlotStep::IDLE; self.activations.count];
             steps[slot] = SlotStep {
@@ -77,7 +83,11 @@ impl GpuSlots {
             steps
         };
         let steps = chunk.tokens.iter().enumerate().map(step).collect();
-        let output = self.run(&Plan { steps, trace_logits: chunk.logits })?;
+        Plan { steps, trace_logits: chunk.logits }
+    }
+
+    fn prefill_one_by_one(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        let output = self.run(&self.plan_of_chunk(slot, chunk))?;
         self.settle(slot)?;
         Ok(output.logits.into_iter().flatten().flatten().collect())
     }

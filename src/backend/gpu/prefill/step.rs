@@ -62,15 +62,26 @@ impl Kernels {
         let layers = shape.layout.geometry.layers;
         let mut ops = Vec::with_capacity(9 * layers + 2);
         for layer in 0..layers {
-            ops.push(if layer == 0 { self.embed(shape) } else { self.finish(shape) });
-            ops.extend(self.encode(shape));
-            ops.extend(self.attend(shape, state, layer));
+            ops.extend(self.attended(shape, state, layer));
             ops.extend(self.project(shape));
         }
         if logits {
-            ops.extend([self.finish(shape), self.logits(shape)]);
+            ops.extend(self.end(shape));
         }
         ops
+    }
+
+    /// A layer up to its attention output.
+    pub fn attended(&self, shape: Shape, state: &StateKernels, layer: usize) -> Vec<Op> {
+        let mut ops = vec![if layer == 0 { self.embed(shape) } else { self.finish(shape) }];
+        ops.extend(self.encode(shape));
+        ops.extend(self.attend(shape, state, layer));
+        ops
+    }
+
+    /// The logits after the last layer.
+    pub fn end(&self, shape: Shape) -> [Op; 2] {
+        [self.finish(shape), self.logits(shape)]
     }
 
     /// x of the first layer.
