@@ -23,8 +23,8 @@ class _Drawing(TypedDict, total=False):
     frequency_penalty: Optional[float]
     do_sample: Optional[bool]
     greedy: Optional[bool]
-    seed: Optional[int]
     logit_bias: Optional[Mapping[int, float]]
+    seed: Optional[int]
     num_beams: Optional[int]
     length_penalty: Optional[float]
     early_stopping: Union[bool, Literal["never"], None]
@@ -50,9 +50,9 @@ class BDH:
     Options of the generating methods; what is not given, or None, is the model's own:
     max_new_tokens, min_new_tokens, stop (a text or several), eos_token_id (an id or several),
     ignore_eos; temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
-    frequency_penalty, do_sample, greedy, seed; num_beams, length_penalty, early_stopping (True,
-    False or "never"); context (a number of tokens, or "full"), forget_tau; echo: False leaves the
-    prompt out of the result.
+    frequency_penalty, do_sample, greedy, logit_bias, seed; num_beams, length_penalty,
+    early_stopping (True, False or "never"); context (a number of tokens, or "full"), forget_tau;
+    echo: False leaves the prompt out of the result.
 
     Raises ValueError for an option out of its range and BDHError where the device fails. Other
     threads run while the device works; Ctrl-C interrupts.
