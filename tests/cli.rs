@@ -376,6 +376,8 @@ fn inspect_shows_the_neurons_of_every_token() {
     let rows: Vec<&str> = table.lines().collect();
     assert!(rows.len() == 3 && rows[0].starts_with("position  token"), "{table}");
     assert!(rows[1].contains("\"T\"") && rows[2].contains("\"o\""), "{table}");
+    let bytes = run(&["inspect", "--text", "é", "--device", "cpu"]).ok();
+    assert!(bytes.contains(r#""\xc3""#) && bytes.contains(r#""\xa9""#), "{bytes}");
 }
 
 #[test]

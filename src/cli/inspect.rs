@@ -125,7 +125,8 @@ impl Inspect {
             format!("{} {layer} {u:.2} {g:.2}", self.name(bdh, strong.neuron))
         };
         let strongest: Vec<String> = strongest(all, self.output.top).iter().map(name).collect();
-        let text = format!("{:?}", bdh.decode(&[token.token]));
+        // A byte that is no text by itself is written \xNN already.
+        let text = format!("{:?}", bdh.decode(&[token.token])).replace(r"\\x", r"\x");
         let (fired, open) = (counts(Fired::len), counts(open));
         format!("{:8}  {text:6}  {fired}  {open}  {}", token.position, strongest.join(", "))
     }

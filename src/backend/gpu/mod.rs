@@ -11,7 +11,7 @@
 //! | `steps`, `schedule` | the step table, the layers |
 //! | `activations`, `pages` | buffers between kernels, states |
 //! | `groups`, `recording` | kernels bound to buffers; a step as a list of operations |
-//! | `submission`, `profile` | recordings run or timed |
+//! | `submission`, `profile`, `watched` | recordings run, timed, or shown layer by layer |
 //! | `cost`, `fragment_costs`, `predict` | bytes and chains of kernels; those of a recorded step |
 //! | `slots`, `memory`, `sequences`, `draws` | a set of sequences; their draws, counted |
 //! | `decode`, `prefill`, `beam` | one phase each: a file per kernel, the step, its run, stages |
