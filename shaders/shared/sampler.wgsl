@@ -1,5 +1,5 @@
-// Sampler options, token counts, status words, penalties, biases, and keys that sort as floats do. Shared
-// by `decode/sample.wgsl` and `beam/select.wgsl`. Twin: `src/sampling/pipeline.rs`.
+// Sampler options, token counts, status words, penalties, biases, and keys that sort as floats do.
+// Shared by `decode/sample.wgsl` and `beam/select.wgsl`. Twin: `src/sampling/pipeline.rs`.
 
 #import shared::counts
 

@@ -1,4 +1,4 @@
-//! Watched neurons: what a device computed, token by token and layer by layer.
+//! Watched neurons, as a device computed them, token by token and layer by layer.
 
 use super::pack::Geometry;
 
@@ -36,6 +36,14 @@ impl Fired {
     /// Whether none did.
     pub fn is_empty(&self) -> bool {
         self.neurons.is_empty()
+    }
+}
+
+/// Takes the decoder's scales out of gates that kernels have multiplied by them, as they do with
+/// 8-bit weights; without scales nothing changes.
+pub(crate) fn unscale(gates: &mut [f32], scales: &[f32]) {
+    for (gate, scale) in gates.iter_mut().zip(scales).filter(|(gate, _)| **gate != 0.0) {
+        *gate /= scale;
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Inspect {
     notices: Notices,
 }
 
-/// What to print.
+/// Form of the output.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {

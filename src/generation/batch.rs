@@ -82,7 +82,7 @@ pub(crate) struct Drawing<'a> {
     pub params: SamplerParams,
     /// Per token id, `[V]`: how often it has occurred, and whether it ends the sequence.
     pub counts: &'a [u32],
-    /// What is added to its logits.
+    /// Biases of its tokens.
     pub biases: &'a BiasRow,
     /// Tokens it has drawn: the step of the random numbers.
     pub drawn: u32,

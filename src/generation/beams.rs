@@ -105,7 +105,7 @@ impl Bdh {
     }
 }
 
-/// What beams start with, besides the counts of what they continue.
+/// Options and biases of beams that start; the counts come with [`Start::apply`].
 pub(super) struct Start {
     params: SamplerParams,
     eos_token_ids: Vec<u32>,

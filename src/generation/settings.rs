@@ -3,7 +3,7 @@
 use super::{BeamOptions, GenerationError, GenerationOptions};
 use crate::model::forgetting::{Forgetting, default_tau};
 use crate::model::{Config, Model};
-use crate::options::{self, EarlyStopping, Effect, LogitBias, OutOfRange, Request, Spec, Value, defaults, specs};
+use crate::options::{self, EarlyStopping, Effect, OutOfRange, Request, Spec, Value, defaults, specs};
 use crate::sampling::BiasRow;
 
 /// The options in effect, those of a beam search included.
@@ -45,7 +45,9 @@ impl Settings {
     /// [`GenerationError`] for an option out of its range, and for options that exclude each other.
     pub fn new(request: &Request, model: &Model) -> Result<Self, GenerationError> {
         check_eos(request, model.config.vocab_size)?;
-        BiasRow::new(request.logit_bias.as_ref().unwrap_or(&LogitBias::new()), model.config.vocab_size)?;
+        if let Some(biases) = &request.logit_bias {
+            BiasRow::new(biases, model.config.vocab_size)?;
+        }
         let mut settings = Self::of_model(model);
         if let Some(option) = asks_for_drawing(request) {
             // Beam search draws nothing, as a greedy request asks.

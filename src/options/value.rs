@@ -20,7 +20,7 @@ impl EarlyStopping {
         [("true", Self::WhenEnoughEnded), ("false", Self::WhenUnlikely), ("never", Self::Never)];
 }
 
-/// What is added to the logits of tokens, by token id.
+/// Biases: numbers that are added to the logits of tokens, by token id.
 pub type LogitBias = BTreeMap<u32, f32>;
 
 /// Type of an option's values.

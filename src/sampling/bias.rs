@@ -1,4 +1,4 @@
-//! What a caller adds to the logits of tokens, as a device reads it.
+//! Biases of tokens, as a device reads them.
 
 use super::pipeline::canonical;
 use crate::options::{LogitBias, OutOfRange, Value, specs};

@@ -6,7 +6,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `options` | what the options mean together; `crate::options` defines each |
-//! | `bias` | what a caller adds to logits: [`BiasRow`] |
+//! | `bias` | biases of tokens, as a device reads them: [`BiasRow`] |
 //! | `params` | the same as the device reads it: [`SamplerParams`], [`SamplerState`] |
 //! | `tables` | the powers of two behind the weights |
 //! | `philox` | the counter-based random numbers |

@@ -65,6 +65,12 @@ impl SamplerParams {
         Self { flags: if biases.is_empty() { self.flags } else { self.flags | FLAG_BIASES }, ..self }
     }
 
+    /// The bias of every token: `biases` `[V]`, or 0 without [`FLAG_BIASES`].
+    pub(crate) fn each_bias(&self, biases: &[f32]) -> impl Iterator<Item = f32> {
+        let biases = if self.flags & FLAG_BIASES != 0 { biases } else { &[] };
+        biases.iter().copied().chain(std::iter::repeat(0.0))
+    }
+
     /// The seed, both halves.
     pub fn seed(&self) -> u64 {
         u64::from(self.seed_hi) << 32 | u64::from(self.seed_lo)

@@ -200,18 +200,18 @@ impl Sampler {
         generated: u32,
     ) -> Result<u32, Status> {
         let banned_bits = if generated < params.min_new_tokens { EOS_BIT } else { 0 };
-        let biases = if params.flags & FLAG_BIASES != 0 { &self.biases[..] } else { &[] };
-        let biases = biases.iter().copied().chain(std::iter::repeat(0.0));
         let mut faults = 0;
         let mut best = 0;
         self.keys.clear();
-        self.keys.extend(logits.iter().zip(counts).zip(biases).map(|((&logit, &count), bias)| {
-            faults |= fault(logit);
-            let banned = logit == f32::NEG_INFINITY || bias == f32::NEG_INFINITY || count & banned_bits != 0;
-            let key = if banned { 0 } else { order_key(biased(penalised(canonical(logit), count, params), bias)) };
-            best = best.max(key);
-            key
-        }));
+        self.keys.extend(logits.iter().zip(counts).zip(params.each_bias(&self.biases)).map(
+            |((&logit, &count), bias)| {
+                faults |= fault(logit);
+                let banned = logit == f32::NEG_INFINITY || bias == f32::NEG_INFINITY || count & banned_bits != 0;
+                let key = if banned { 0 } else { order_key(biased(penalised(canonical(logit), count, params), bias)) };
+                best = best.max(key);
+                key
+            },
+        ));
         if faults & FAULT_NAN != 0 {
             Err(Status::Nan)
         } else if faults & FAULT_INFINITY != 0 {

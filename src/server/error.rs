@@ -1,6 +1,6 @@
 //! Errors as clients of the OpenAI API expect them.
 
-use super::{BODY_BYTES, OVERLOADED_SECONDS};
+use super::OVERLOADED_SECONDS;
 use crate::generation::GenerationError;
 use crate::generation::engine::Rejected;
 use axum::Json;
@@ -37,15 +37,6 @@ impl ApiError {
     /// With the field that is wrong.
     pub fn param(self, param: &str) -> Self {
         Self { param: Some(param.to_owned()), ..self }
-    }
-
-    /// A body that is too long or broken off, or a path that is no UTF-8.
-    pub fn unreadable(status: StatusCode) -> Self {
-        let message = match status {
-            StatusCode::PAYLOAD_TOO_LARGE => format!("the body is longer than {BODY_BYTES} bytes"),
-            _ => "the request cannot be read".to_owned(),
-        };
-        Self::new(status, message)
     }
 
     /// The server takes no requests yet, or no more.

@@ -3,9 +3,7 @@
 use super::app::{App, Ready, now_seconds};
 use super::connection::Connection;
 use super::error::ApiError;
-use super::{
-    BODY_BYTES, Loaded, ServeError, ServerOptions, chat, completions, openapi, plain, score, security, states,
-};
+use super::{Loaded, ServeError, ServerOptions, chat, completions, openapi, plain, score, security, states};
 use crate::generation::engine::{Engine, EngineOptions};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -21,6 +19,8 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+/// Bytes of a body at most.
+const BODY_BYTES: usize = 32 << 20;
 /// Connections at the same time at most.
 const CONNECTIONS: usize = 4096;
 /// Time for a request's headers.
@@ -236,7 +236,8 @@ fn panicked() -> Response {
         .into_response()
 }
 
-/// Turns axum's own errors, which are texts, into error objects.
+/// Turns axum's own errors, which are texts, into error objects: a body that is too long or broken
+/// off, a path that is no UTF-8.
 async fn as_json_errors(response: Response) -> Response {
     let status = response.status();
     let is_text =
@@ -244,7 +245,11 @@ async fn as_json_errors(response: Response) -> Response {
     if !status.is_client_error() || !is_text {
         return response;
     }
-    ApiError::unreadable(status).into_response()
+    let message = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => format!("the body is longer than {BODY_BYTES} bytes"),
+        _ => "the request cannot be read".to_owned(),
+    };
+    ApiError::new(status, message).into_response()
 }
 
 /// Takes connections until it is dropped.

@@ -47,8 +47,6 @@ use crate::generation::{Bdh, GenerationError};
 use crate::model::forgetting::Forgetting;
 use std::time::Duration;
 
-/// Bytes of a body at most.
-const BODY_BYTES: usize = 32 << 20;
 /// Seconds after which a client that was turned away should try again.
 const OVERLOADED_SECONDS: u32 = 1;
 

@@ -5,12 +5,7 @@ use super::error::ApiError;
 use super::metrics::Metrics;
 use crate::generation::FinishReason;
 use crate::generation::engine::{Cancel, Event, Job};
-use axum::body::Bytes;
-use axum::extract::FromRequestParts;
-use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
-use axum::http::request::Parts;
-use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -68,48 +63,6 @@ impl Drop for Guard {
         if !self.finished {
             self.app.metrics.cancelled(self.stage);
         }
-    }
-}
-
-/// A request that is being read. If its client goes before it has become a [`Run`] or has its
-/// answer, it counts as cancelled too.
-pub(super) struct Arrival {
-    app: Arc<App>,
-    open: bool,
-}
-
-impl Arrival {
-    /// Its body, or why it cannot be read.
-    pub fn body(&mut self, body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
-        body.map_err(|rejection| {
-            if rejection.status() != StatusCode::PAYLOAD_TOO_LARGE {
-                // It broke off: the client has gone.
-                self.app.metrics.cancelled(Stage::Queued);
-            }
-            ApiError::unreadable(rejection.status())
-        })
-    }
-
-    /// The request is a run from now on, or has its answer.
-    pub fn is_over(&mut self) {
-        self.open = false;
-    }
-}
-
-impl Drop for Arrival {
-    fn drop(&mut self) {
-        if self.open {
-            self.app.metrics.cancelled(Stage::Queued);
-        }
-    }
-}
-
-/// Made before the body is read.
-impl FromRequestParts<Arc<App>> for Arrival {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(_: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
-        Ok(Self { app: app.clone(), open: true })
     }
 }
 

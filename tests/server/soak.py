@@ -205,7 +205,7 @@ async def cancellations(count):
         cancelled = total(metrics, "bdh_cancelled_total")
         print({key: value for key, value in metrics.items() if key.startswith("bdh_cancelled_total")})
         print(f"all slots free {longest * 1e3:.0f} ms after the last close at most")
-        # Some clients go before their request is taken in: those are connections, and no requests.
+        # Connections that close before hyper has handed their request over are no requests.
         assert 0.98 * sent <= cancelled <= sent, (cancelled, sent)
         status, _ = await server.answer({"prompt": "A", "max_tokens": 5})
         assert status == 200

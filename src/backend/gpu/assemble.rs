@@ -3,7 +3,7 @@
 //! | directive | effect |
 //! | --- | --- |
 //! | `#import a::b` | inserts `shaders/a/b.wgsl`, unless the text has it already |
-//! | `#ifdef FLAG`, `#else`, `#endif` | keeps lines for a variant: `SUBGROUP`, `IMAGES`, `CODES`, `WATCHED` |
+//! | `#ifdef FLAG`, `#else`, `#endif` | keeps lines for a variant; [`Variant`] has the flags |
 //! | `#store(N, access) name: vec4<f32>` | a store at binding N, with `load_name`, `store_name` |
 //! | `#needs declaration` | names what the importing kernel must declare; see [`assemble_alone`] |
 //! | `#host` | marks a structure whose host side `build.rs` generates from the shader's text |

@@ -2,7 +2,7 @@
 
 use super::activations::floats;
 use super::slots::GpuSlots;
-use crate::backend::watch::{Fired, TokenNeurons};
+use crate::backend::watch::{Fired, TokenNeurons, unscale};
 use crate::backend::{BackendError, Chunk, Input, Plan, RunOutput, SlotStep, Slots};
 use crate::sampling::{SamplerState, Status};
 
@@ -77,7 +77,7 @@ impl GpuSlots {
             self.execute(&[self.decode.project(0)])?;
             let g = self.read_neurons(&active)?;
             for ((&slot, u), mut g) in active.iter().zip(&u).zip(g) {
-                self.unscale(&mut g);
+                unscale(&mut g, &self.shared.gate_scales);
                 neurons[slot].push(Fired::of_padded(&self.shared.layout.geometry, u, &g));
             }
         }
@@ -99,19 +99,12 @@ impl GpuSlots {
         Ok(slots.map(|(slot, _)| slot).collect())
     }
 
-    /// What is in the place of the activations, `[slots][blocks · block]`.
+    /// The activations, or the gates once they are in their place: `[slots][blocks · block]`.
     fn read_neurons(&self, slots: &[usize]) -> Result<Vec<Vec<f32>>, BackendError> {
         let layout = &self.shared.layout;
         let (stride, own) = (layout.slot_neuron_bytes() as usize, 4 * layout.geometry.all_neurons());
         let all = (self.activations.count * stride) as u64;
         let bytes = self.activations.neurons.download(&self.shared.gpu, 0, all)?;
         Ok(slots.iter().map(|slot| floats(&bytes[slot * stride..][..own])).collect())
-    }
-
-    /// Gates without the decoder's scales, which the kernels have multiplied them by.
-    fn unscale(&self, gates: &mut [f32]) {
-        for (gate, scale) in gates.iter_mut().zip(&self.shared.gate_scales) {
-            *gate = if *gate == 0.0 { 0.0 } else { *gate / scale };
-        }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::cmp::Ordering;
 
-use crate::sampling::{COUNT_MASK, EOS_BIT, FLAG_BIASES, PROMPT_BIT, SamplerParams, SamplingError};
+#[cfg(doc)]
+use crate::sampling::FLAG_BIASES;
+use crate::sampling::{COUNT_MASK, EOS_BIT, PROMPT_BIT, SamplerParams, SamplingError};
 
 /// A live beam with one more token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,8 +21,9 @@ pub struct Candidate {
 /// lower token first. Fewer where fewer are possible. A reference for what a device computes, in f32.
 ///
 /// `logits` and `counts` are V numbers for each beam, the counts as the sampler keeps them (see
-/// [`PROMPT_BIT`]); `biases` are V numbers for options with [`FLAG_BIASES`]; `scores` are those of [`BeamSearch::scores`](super::BeamSearch::scores); of `params` the penalties and
-/// `min_new_tokens` count; `generated` is the number of tokens generated in each beam so far.
+/// [`PROMPT_BIT`]); `biases` are V numbers for options with [`FLAG_BIASES`]; `scores` are those of
+/// [`BeamSearch::scores`](super::BeamSearch::scores); of `params` the penalties, `min_new_tokens`
+/// and that flag count; `generated` is the number of tokens generated in each beam so far.
 ///
 /// # Errors
 /// Logits that are NaN or plus infinity, and a step in which no token is possible.
@@ -90,9 +93,7 @@ pub fn log_softmax_penalised(
     let log_sum = sum_of_exponentials(logits, largest).ln();
     let banned_bits = if generated < params.min_new_tokens { EOS_BIT } else { 0 };
     out.clear();
-    let biases = if params.flags & FLAG_BIASES != 0 { biases } else { &[] };
-    let biases = biases.iter().copied().chain(std::iter::repeat(0.0));
-    out.extend(logits.iter().zip(counts).zip(biases).map(|((&logit, &count), bias)| {
+    out.extend(logits.iter().zip(counts).zip(params.each_bias(biases)).map(|((&logit, &count), bias)| {
         if logit == f32::NEG_INFINITY || bias == f32::NEG_INFINITY || count & banned_bits != 0 {
             return f32::NEG_INFINITY;
         }
@@ -144,7 +145,7 @@ mod tests {
     use super::super::NO_TEXT;
     use super::super::tests::GREEDY;
     use super::*;
-    use crate::sampling::SamplingOptions;
+    use crate::sampling::{FLAG_BIASES, SamplingOptions};
     use rand::rngs::Xoshiro256PlusPlus;
     use rand::{RngExt, SeedableRng};
 

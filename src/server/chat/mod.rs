@@ -8,12 +8,10 @@ use super::app::App;
 use super::completions::{Form, respond};
 use super::error::ApiError;
 use super::fields::{Fields, shown};
-use super::run::Arrival;
 use super::security::Owner;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -27,21 +25,8 @@ const MAX_MESSAGES: usize = 4096;
 pub(super) async fn completions(
     State(app): State<Arc<App>>,
     Extension(owner): Extension<Owner>,
-    mut arrival: Arrival,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, ApiError> {
-    let answer = complete(app, owner, &mut arrival, body).await;
-    arrival.is_over();
-    answer
-}
-
-async fn complete(
-    app: Arc<App>,
-    owner: Owner,
-    arrival: &mut Arrival,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
-    let body = arrival.body(body)?;
     let ready = app.ready()?;
     let mut fields = Fields::of_body(&body)?;
     let Some(template) = &ready.template else {
@@ -50,7 +35,7 @@ async fn complete(
         return Err(ApiError::new(StatusCode::BAD_REQUEST, message).param("messages").code("no_chat_template"));
     };
     to_completion(&mut fields, template)?;
-    respond(app, ready.clone(), owner, arrival, fields, Form::Chat { stops: template.stops().to_vec() }).await
+    respond(app, ready.clone(), owner, fields, Form::Chat { stops: template.stops().to_vec() }).await
 }
 
 /// Makes the fields of a completion of those of a chat.

@@ -10,7 +10,7 @@ use super::app::{App, Ready, now_seconds, random_id};
 use super::chat::{self, ChatTemplate};
 use super::error::ApiError;
 use super::fields::Fields;
-use super::run::{Arrival, Run};
+use super::run::Run;
 use super::security::Owner;
 use super::states::blocking;
 use crate::generation::engine::{Ended, Event, Job, Logprobs};
@@ -18,7 +18,6 @@ use crate::generation::{BatchEvent, BatchOptions, Bdh, FinishReason, GenerationO
 use crate::sampling::sequence_seed;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use choice::{Choice, Piece};
@@ -32,23 +31,11 @@ use std::time::Duration;
 pub(super) async fn completions(
     State(app): State<Arc<App>>,
     Extension(owner): Extension<Owner>,
-    mut arrival: Arrival,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, ApiError> {
-    let answer = complete(app, owner, &mut arrival, body).await;
-    arrival.is_over();
-    answer
-}
-
-async fn complete(
-    app: Arc<App>,
-    owner: Owner,
-    arrival: &mut Arrival,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
-    let body = arrival.body(body)?;
     let ready = app.ready()?;
-    respond(app, ready, owner, arrival, Fields::of_body(&body)?, Form::Text).await
+    let fields = Fields::of_body(&body)?;
+    respond(app, ready, owner, fields, Form::Text).await
 }
 
 /// Reads a request's body as `POST /v1/completions` does, or with a template as
@@ -80,7 +67,6 @@ pub(super) async fn respond(
     app: Arc<App>,
     ready: Arc<Ready>,
     owner: Owner,
-    arrival: &mut Arrival,
     mut fields: Fields,
     form: Form,
 ) -> Result<Response, ApiError> {
@@ -96,7 +82,6 @@ pub(super) async fn respond(
     app.note_unknown(&fields)?;
     let answer = Answer::new(&app, &ready, owner, form, completion);
     let run = answer.start(&app, &ready)?;
-    arrival.is_over();
     if answer.completion.stream {
         return Ok(stream::response(answer, run));
     }

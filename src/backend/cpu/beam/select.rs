@@ -1,6 +1,8 @@
 //! Twin of `shaders/beam/select.wgsl`: the best continuations of one beam.
 
-use crate::sampling::{EOS_BIT, FLAG_BIASES, SamplerParams, Status, keys};
+#[cfg(doc)]
+use crate::sampling::FLAG_BIASES;
+use crate::sampling::{EOS_BIT, SamplerParams, Status, keys};
 
 /// Independent partial sums of the softmax.
 const SUMS: usize = 64;
@@ -18,7 +20,7 @@ pub struct Best {
     pub status: Option<Status>,
 }
 
-/// What a beam's tokens have besides their logits.
+/// Counts and biases of a beam's tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables<'a> {
     /// Token counts, `[V]`.
@@ -60,9 +62,7 @@ pub fn select(
     }
     let log_sum = sums.iter().sum::<f32>().ln();
     let banned_bits = if generated < params.min_new_tokens { EOS_BIT } else { 0 };
-    let biases = if params.flags & FLAG_BIASES != 0 { tables.biases } else { &[] };
-    let biases = biases.iter().copied().chain(std::iter::repeat(0.0));
-    let all = logits.iter().zip(tables.counts).zip(biases).enumerate();
+    let all = logits.iter().zip(tables.counts).zip(params.each_bias(tables.biases)).enumerate();
     let possible = all.filter(|&(_, ((&logit, &count), bias))| {
         logit != f32::NEG_INFINITY && bias != f32::NEG_INFINITY && count & banned_bits == 0
     });

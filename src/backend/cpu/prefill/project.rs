@@ -17,11 +17,9 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// The gates of the last block and a token, `[block]`, without the decoder's scales.
-    pub fn gates_of(&self, token: usize, block: usize, scales: &[f32]) -> Vec<f32> {
-        let gates = &self.gates[token * block..][..block];
-        let scales = scales.iter().copied().chain(std::iter::repeat(1.0));
-        gates.iter().zip(scales).map(|(&gate, scale)| if gate == 0.0 { 0.0 } else { gate / scale }).collect()
+    /// A token's gates of the last block, times the decoder's scales: `[block]`.
+    pub fn gates_of(&self, token: usize, block: usize) -> &[f32] {
+        &self.gates[token * block..][..block]
     }
 }
 

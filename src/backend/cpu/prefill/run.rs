@@ -21,6 +21,7 @@ use crate::backend::cpu::team::{Claims, Task, Team, Work};
 use crate::backend::cpu::watch::Seen;
 use crate::backend::cpu::weights::{TILE, Weight, Weights};
 use crate::backend::cpu::{Shared, lock};
+use crate::backend::watch::unscale;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -216,11 +217,13 @@ impl<'a, E: Weight> Run<'a, E> {
             });
             if let Some(watch) = &mut own.watch {
                 let stride = unit.blocks.len() * g.block;
+                let scales = self.weights.decoder.scales(g.neurons_of(block));
                 for token in 0..tokens {
                     let own_u = &u[token * stride + local * g.block..][..g.block];
+                    let mut gates = own.project.gates_of(token, g.block).to_vec();
+                    unscale(&mut gates, scales);
                     watch.see(Seen::Activations, token, layer, block, own_u);
-                    let scales = self.weights.decoder.scales(g.neurons_of(block));
-                    watch.see(Seen::Gates, token, layer, block, &own.project.gates_of(token, g.block, scales));
+                    watch.see(Seen::Gates, token, layer, block, &gates);
                 }
             }
         }

@@ -51,10 +51,7 @@ impl GpuSlots {
         let mut ops = self.decode.end(0, step);
         ops.extend(self.trace_op(0, trace));
         ops.extend(self.decode.readback(1));
-        let _compiling = self.groups.enter_first_runs(&ops);
-        let mut encoder = self.shared.gpu.device.create_command_encoder(&Default::default());
-        submission::encode(&self.groups, &ops, &mut encoder);
-        let submission = self.shared.gpu.queue.submit([encoder.finish()]);
+        let (submission, _compiling) = self.submit_ops(&ops);
         self.collect(std::slice::from_ref(step), trace, submission, output)
     }
 
@@ -117,15 +114,21 @@ impl GpuSlots {
             if last == steps.len() {
                 ops.extend(self.decode.readback(steps.len()));
             }
-            compiling.extend(self.groups.enter_first_runs(&ops));
-            let mut encoder = self.shared.gpu.device.create_command_encoder(&Default::default());
-            submission::encode(&self.groups, &ops, &mut encoder);
-            let submission = self.shared.gpu.queue.submit([encoder.finish()]);
+            let (submission, first_runs) = self.submit_ops(&ops);
+            compiling.extend(first_runs);
             if last == steps.len() {
                 return (submission, compiling);
             }
             (first, piece) = (last, 2 * piece);
         }
+    }
+
+    /// Submits operations. Returns the submission, and guards to hold until it is done.
+    fn submit_ops(&self, ops: &[Op]) -> (wgpu::SubmissionIndex, Vec<Compiling>) {
+        let compiling = self.groups.enter_first_runs(ops);
+        let mut encoder = self.shared.gpu.device.create_command_encoder(&Default::default());
+        submission::encode(&self.groups, ops, &mut encoder);
+        (self.shared.gpu.queue.submit([encoder.finish()]), compiling)
     }
 
     /// The operations of some steps.

@@ -154,7 +154,7 @@ impl Decode {
         self.encode.len()
     }
 
-    /// What precedes a step's first layer.
+    /// The operation before a step's first layer, if there is one.
     pub fn begin(&self, index: usize, plan: &[SlotStep]) -> Option<Op> {
         plan.iter().any(|slot| slot.rescale.is_some()).then(|| self.rescale(index))
     }
@@ -168,7 +168,7 @@ impl Decode {
         ops
     }
 
-    /// What follows a step's last layer.
+    /// The operations after a step's last layer.
     pub fn end(&self, index: usize, plan: &[SlotStep]) -> Vec<Op> {
         let mut ops = Vec::with_capacity(2);
         if plan.iter().any(|slot| slot.output >= Output::Logits) {
