@@ -32,7 +32,7 @@ const FEW_SLOTS: usize = 8;
 const STATES: u64 = 2 << 30;
 /// How often the engine and the age of states are looked at.
 const WATCH: Duration = Duration::from_secs(1);
-/// How often the store's folder is looked through.
+/// How often the store of states is looked through.
 const STORE_SWEEP: Duration = Duration::from_secs(60);
 
 /// Serves until the process gets SIGINT or SIGTERM. `load` is called at once on a thread of its own;

@@ -186,23 +186,18 @@ fn option(spec: &Spec) -> Value {
         Kind::Stopping => json!({"enum": [true, false, "never", null]}),
         Kind::Texts => json!({"type": ["string", "array", "null"], "items": {"type": "string"}}),
         Kind::Ids => json!({"type": ["integer", "array", "null"], "items": {"type": "integer", "minimum": 0}}),
-        // The range is each entry's.
-        Kind::Biases => {
-            return json!({
-                "type": ["object", "null"],
-                "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
-                "description": spec.help,
-            });
-        }
+        Kind::Biases => json!({"type": ["object", "null"], "additionalProperties": {"type": "number"}}),
     };
+    // Of biases, the range is each entry's.
+    let ranged = if spec.kind == Kind::Biases { &mut schema["additionalProperties"] } else { &mut schema };
     match spec.range.0 {
-        Bound::Included(least) => schema["minimum"] = least.into(),
-        Bound::Excluded(limit) => schema["exclusiveMinimum"] = limit.into(),
+        Bound::Included(least) => ranged["minimum"] = least.into(),
+        Bound::Excluded(limit) => ranged["exclusiveMinimum"] = limit.into(),
         Bound::Unbounded => {}
     }
     match spec.range.1 {
-        Bound::Included(most) => schema["maximum"] = most.into(),
-        Bound::Excluded(limit) => schema["exclusiveMaximum"] = limit.into(),
+        Bound::Included(most) => ranged["maximum"] = most.into(),
+        Bound::Excluded(limit) => ranged["exclusiveMaximum"] = limit.into(),
         Bound::Unbounded => {}
     }
     schema["description"] = match spec.opposite {
