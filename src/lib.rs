@@ -14,6 +14,8 @@
 //! | [`options`] | generation options: the table that defines them |
 //! | [`generation`] | sessions, batches, beam search, scores |
 //! | [`tokenizer`] | text to tokens and back, as it comes |
+//! | [`inspect`] | looking inside: neurons, what they read and say, what the state holds |
+//! | [`numpy`] | NumPy's file formats, written |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |
 //! | [`mod@bench`] | how fast a model runs, and the bytes that a token moves |
 //! | [`compare`] | what smaller numbers cost |
@@ -44,8 +46,8 @@
 //! # Versions
 //!
 //! [Semantic versioning](https://semver.org) covers what this page names, [`generation`],
-//! [`model`], [`sampling`]'s options and [`tokenizer`]. The floors below, [`backend`],
-//! [`mod@bench`], [`compare`], [`verify`] and [`files`], are public for the program, its tests and
+//! [`inspect`], [`model`], [`sampling`]'s options and [`tokenizer`]. The floors below, [`backend`],
+//! [`mod@bench`], [`compare`], [`verify`], [`numpy`] and [`files`], are public for the program, its tests and
 //! the curious; they may change in any release.
 
 pub mod backend;
@@ -54,7 +56,9 @@ pub mod compare;
 pub mod files;
 pub mod generation;
 mod host_struct;
+pub mod inspect;
 pub mod model;
+pub mod numpy;
 pub mod options;
 pub mod sampling;
 #[cfg(feature = "server")]

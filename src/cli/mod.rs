@@ -8,7 +8,6 @@
 //! | `bench_report` | the tables of `bench` |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
 //! | `output` | standard output, and notices on standard error |
-//! | `npy` | NumPy's file format |
 //! | `download_bar` | how far a model's download is |
 //! | `failure` | why a command stopped, and the exit code for it |
 //! | `advice` | the library's errors with options as flags, and with advice |
@@ -37,7 +36,6 @@ mod inspect;
 mod interactive;
 mod interrupt;
 mod merge;
-mod npy;
 mod output;
 mod predict_report;
 mod score;

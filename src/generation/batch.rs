@@ -266,6 +266,16 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         Ok(self.slots.snapshot(slot)?)
     }
 
+    /// What a sequence's state holds, as [`Slots::read_state`] gives it.
+    pub fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, GenerationError> {
+        Ok(self.slots.read_state(slot)?)
+    }
+
+    /// Replaces what a sequence's state holds; its tokens and their time stay.
+    pub fn write_state(&mut self, slot: usize, numbers: &[f32]) -> Result<(), GenerationError> {
+        Ok(self.slots.write_state(slot, numbers)?)
+    }
+
     /// Replaces a sequence by one that has `memory` behind it and `unread` before it.
     pub fn restore(
         &mut self,

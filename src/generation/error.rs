@@ -104,6 +104,14 @@ pub enum GenerationError {
     /// A snapshot was taken of another model.
     #[error("the snapshot is of a model of other sizes")]
     ForeignSnapshot,
+    /// A token is to be forgotten that the state does not hold.
+    #[error("no token at position {position} can be forgotten: the state holds {tokens} tokens, from position 0")]
+    NotInState {
+        /// The position asked for.
+        position: u32,
+        /// Tokens in the state.
+        tokens: u64,
+    },
     /// A conversation has used up every position.
     #[error("the conversation is at its last position (4294967295); start a new one")]
     PositionsExhausted,
@@ -126,6 +134,7 @@ impl GenerationError {
             | Self::DrawingInBeamSearch { .. }
             | Self::NoBeams
             | Self::FadingState
+            | Self::NotInState { .. }
             | Self::ForgetTauOfFull
             | Self::ForgetTauAlone => true,
         }

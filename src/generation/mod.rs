@@ -23,6 +23,7 @@ mod state_file;
 mod stop;
 mod stream;
 mod tally;
+mod watched;
 
 pub use batch::{TokenTrace, check_state};
 pub use beam::{BeamError, BeamOptions, Hypothesis};
@@ -35,7 +36,7 @@ pub use options::{FinishReason, Generated, GenerationOptions};
 pub(crate) use requests::random_seed;
 pub use requests::{BatchEvent, BatchOptions, Completion};
 pub use score::Score;
-pub use session::Session;
+pub use session::{Session, State, Written};
 pub use session_stream::SessionPieces;
 pub use settings::{Context, Settings};
 pub use snapshot::Snapshot;

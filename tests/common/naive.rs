@@ -10,6 +10,10 @@ pub struct Pass {
     pub logits: Vec<f64>,
     /// Activations u and gates g, `[layers][T][H · N]` each.
     pub neurons: [Vec<Vec<Vec<f64>>>; 2],
+    /// Read-outs y before their layer norm, `[layers][T][H · D]`.
+    pub y: Vec<Vec<Vec<f64>>>,
+    /// Residual streams at the layers' entrance, `[layers][T][D]`.
+    pub x: Vec<Vec<Vec<f64>>>,
 }
 
 /// Logits `[T, V]` of `tokens` read from position `start`; `forgetting` is (B, τ).
@@ -32,7 +36,10 @@ pub fn pass(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32, 
 
     let mut x: Vec<Vec<f64>> = tokens.iter().map(|&t| norm(&embed[t as usize * d..][..d])).collect();
     let mut neurons = [Vec::new(), Vec::new()];
+    let (mut read_outs, mut residuals) = (Vec::new(), Vec::new());
     for _ in 0..c.n_layer {
+        residuals.push(x.clone());
+        let mut read_out = vec![Vec::new(); x.len()];
         let mut fired = [vec![vec![0.0; h * n]; x.len()], vec![vec![0.0; h * n]; x.len()]];
         let mut update = vec![vec![0.0; d]; x.len()];
         for head in 0..h {
@@ -47,6 +54,7 @@ pub fn pass(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32, 
                     let score = score * (exponent(s) - exponent(t)).exp();
                     y.iter_mut().zip(&x[s]).for_each(|(y, x)| *y += score * x);
                 }
+                read_out[t].extend(&y);
                 let z = relu(product(&norm(&y), &encoder_v[head * d * n..][..d * n], n));
                 for i in 0..n {
                     let g = u[t][i] * z[i];
@@ -57,13 +65,14 @@ pub fn pass(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32, 
                 }
             }
         }
+        read_outs.push(read_out);
         neurons.iter_mut().zip(fired).for_each(|(all, layer)| all.push(layer));
         for (x, update) in x.iter_mut().zip(&update) {
             let sum: Vec<f64> = x.iter().zip(norm(update)).map(|(x, m)| x + m).collect();
             *x = norm(&sum);
         }
     }
-    Pass { logits: x.iter().flat_map(|x| product(x, &head, v)).collect(), neurons }
+    Pass { logits: x.iter().flat_map(|x| product(x, &head, v)).collect(), neurons, y: read_outs, x: residuals }
 }
 
 pub fn norm(v: &[f64]) -> Vec<f64> {
@@ -78,7 +87,7 @@ pub fn relu(mut v: Vec<f64>) -> Vec<f64> {
 }
 
 /// v · matrix, the matrix `[len(v), columns]`.
-fn product(v: &[f64], matrix: &[f64], columns: usize) -> Vec<f64> {
+pub fn product(v: &[f64], matrix: &[f64], columns: usize) -> Vec<f64> {
     let mut out = vec![0.0; columns];
     for (x, row) in v.iter().zip(matrix.chunks_exact(columns)) {
         out.iter_mut().zip(row).for_each(|(out, w)| *out += x * w);

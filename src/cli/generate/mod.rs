@@ -19,7 +19,6 @@ use super::failure::Failure;
 use super::format;
 use super::input::{self, Prompts, TokenSource};
 use super::interrupt::Writing;
-use super::npy;
 use super::output::Notices;
 use super::settings::SettingsArgs;
 use bdh_gpu::files::PendingFile;
@@ -27,6 +26,7 @@ use bdh_gpu::generation::Settings;
 use bdh_gpu::generation::{Bdh, FinishReason, Session, Snapshot};
 use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::Forgetting;
+use bdh_gpu::numpy::{self, Numbers};
 use bdh_gpu::verify::Start;
 use clap::{Args, ValueEnum, ValueHint};
 use std::ffi::OsString;
@@ -338,7 +338,8 @@ impl Generate {
         }
         if let Some(path) = &self.state.logits {
             let logits = session.next_logits()?;
-            npy::write(path, &logits).map_err(|error| unwritable_logits(path, &error))?;
+            numpy::write_npy(path, &[logits.len()], Numbers::F32(&logits))
+                .map_err(|error| unwritable_logits(path, &error))?;
             notices.say(format_args!("{}: logits saved at position {}", path.display(), session.position()));
         }
         self.conclude(outcome, results)

@@ -2,6 +2,9 @@
 
 mod generate;
 mod search;
+mod state;
+
+pub use state::{State, Written};
 
 use super::batch::{Batch, Progress, TokenTrace, check_state};
 use super::failover::{self, Failover, History};

@@ -1,0 +1,101 @@
+//! `bdh-gpu inspect`: which neurons fire, and what they do.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `text` | the neurons of a text: table, JSON lines, NumPy archive, page |
+//! | `rows` | a token as a row of the table, or as an object |
+
+mod rows;
+mod text;
+
+use self::text::TextArgs;
+use super::args::{ContextArgs, DeviceArgs, ModelArgs};
+use super::failure::Failure;
+use super::output::Notices;
+use bdh_gpu::generation::Bdh;
+use bdh_gpu::inspect::PageText;
+use bdh_gpu::model::forgetting::Forgetting;
+use clap::{Args, ValueHint};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  bdh-gpu inspect --prompt \"To be or not to be\"
+  bdh-gpu inspect --prompt-file play.txt --html play.html
+  bdh-gpu inspect --prompt-file play.txt --npz play.npz --format jsonl --top 16 > play.jsonl
+  bdh-gpu inspect --prompt \"To be\" --device gpu --top 3
+
+A neuron fires where its activation u is above 0, in the arithmetic of the device that runs the
+model. Its name is HEAD.INDEX: weights are shared, so it is the same neuron in every layer. The gate
+g is u times what attention lets through. Counts are of each layer, the first on the left; surprise
+is in bits. docs/inspector.md explains the page, the archive and the rest.";
+
+/// Show which neurons fire, and what they do
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Inspect {
+    #[command(flatten)]
+    text: TextArgs,
+    /// Names of neurons, a JSON file {\"h.i\": {\"name\": …, \"note\": …, \"score\": …}}, for pages
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    labels: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
+    notices: Notices,
+}
+
+/// A model that can be watched, and what goes with it.
+pub struct Watched<'a> {
+    pub bdh: Bdh,
+    pub forgetting: Forgetting,
+    pub labels: Map<String, Value>,
+    pub notices: &'a Notices,
+}
+
+impl Inspect {
+    /// Runs the command.
+    pub fn run(&self) -> Result<(), Failure> {
+        self.text.check()?;
+        let labels = self.labels.as_deref().map_or(Ok(Map::new()), read_labels)?;
+        let model = self.model.load(&self.notices)?;
+        let forgetting = self.context.forgetting(&model.config)?;
+        self.device.check(forgetting)?;
+        let tokens = self.text.read(&model)?;
+        let bdh = self.device.open_watchable(model, &self.notices)?;
+        let watched = Watched { bdh, forgetting, labels, notices: &self.notices };
+        self.text.run(&watched, &tokens)
+    }
+}
+
+impl Watched<'_> {
+    /// Text of a page.
+    fn page_text(&self, title: String) -> PageText {
+        PageText { title, command: Some(command_line()), labels: self.labels.clone() }
+    }
+}
+
+/// A file of names.
+fn read_labels(path: &Path) -> Result<Map<String, Value>, Failure> {
+    let bytes = super::input::read_file(path)?;
+    let wrong = |what: String| Failure::Failed(format!("{}: {what}", path.display()));
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(labels)) => Ok(labels),
+        Ok(_) => Err(wrong("is not an object; expected {\"h.i\": {\"name\": \"…\"}}".into())),
+        Err(error) => Err(wrong(format!("is not JSON ({error}); expected {{\"h.i\": {{\"name\": \"…\"}}}}"))),
+    }
+}
+
+/// The command as it was given, quoted for a shell.
+fn command_line() -> String {
+    let plain =
+        |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,@".contains(c));
+    let quoted = |word: String| if plain(&word) { word } else { format!("'{}'", word.replace('\'', r"'\''")) };
+    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
+    std::iter::once("bdh-gpu".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,34 @@
+//! Looking inside: which neurons fire, what they read and say, what the state holds.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `trace` | the neurons of a text, as sparse rows |
+//! | `replay` | what every token reads: the state rebuilt from the neurons, contributions, sources |
+//! | `weights` | the rows of weights that this needs, on the host |
+//! | `effects` | what a neuron says by itself |
+//! | `statistics` | whether a neuron tells two kinds of text apart |
+//! | `text_page` | the data of a text's page |
+//! | `series` | chosen neurons in full, for that page |
+//! | `document` | the document around a page's data |
+//! | `arrays` | numbers in JSON |
+//! | `page/` | the code of pages |
+//!
+//! u and g are what the device computed. Everything else is computed from them and from the weights,
+//! on the host.
+
+mod arrays;
+mod document;
+mod effects;
+mod replay;
+mod series;
+pub mod statistics;
+mod text_page;
+mod trace;
+mod weights;
+
+pub use document::{FORMAT, PageText, SCRIPT, STYLE};
+pub use effects::{Effects, Readout};
+pub use replay::{Contribution, Reading, Replay, Source};
+pub use text_page::{text_data, text_page};
+pub use trace::{Csr, Expectation, Firing, Trace, strongest};
+pub use weights::HostWeights;

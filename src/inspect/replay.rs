@@ -1,0 +1,270 @@
+//! What every token reads: the state rebuilt on the host from the neurons that the device computed.
+//!
+//! With q the activations turned by the position's phases, ρ the state before the token and σ the
+//! deviation of the layer norm (read-outs are linear up to there):
+//!
+//! - y = Σ_i q_i · ρ_i, the sum over all past tokens s of fade(t, s) · (q_t · q_s) · x_s;
+//! - z_j before its rectifier is (y · e_j) / σ, e_j being column j of encoder_v less its mean;
+//! - so neuron i contributes c_ij = u_i · (ρ̂_i · e_j) / σ to it, ρ̂ being ρ with the phases taken back
+//!   to the position of the token: row i of it is read by u_i alone. The sum over i is z_j.
+
+use super::weights::{HostWeights, dot, moments, normalise};
+use crate::backend::watch::Fired;
+use crate::generation::{Bdh, TokenTrace, Written};
+use crate::model::forgetting::{Clock, Forgetting};
+use crate::model::rotary::{Rotary, cos_sin};
+use rayon::prelude::*;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A state that is rebuilt token by token.
+pub struct Replay {
+    weights: Arc<HostWeights>,
+    rotary: Rotary,
+    clock: Clock,
+    forgetting: Forgetting,
+    /// `[L]`, each `[H · N, D]`, as devices hold it.
+    states: Vec<Vec<f32>>,
+    /// What past tokens have written, `[L]`, oldest first.
+    past: Vec<VecDeque<Past>>,
+    /// Past tokens that are kept.
+    memory: usize,
+}
+
+/// A token of the past in one layer.
+struct Past {
+    position: u32,
+    written: Written,
+}
+
+/// What a token reads in one layer.
+pub struct Reading<'a> {
+    replay: &'a Replay,
+    /// The layer.
+    pub layer: usize,
+    /// Position of the token.
+    pub position: u32,
+    /// Its neurons, as the device computed them.
+    pub fired: &'a Fired,
+    /// The residual stream at the layer's entrance, and the activations with their phases.
+    pub written: Written,
+    /// Read out of the state, `[H, D]`, before its layer norm.
+    pub y: Vec<f32>,
+    /// The layer norm's deviation σ of each head.
+    deviations: Vec<f32>,
+    /// Factor on the state as it is held.
+    scale: f32,
+}
+
+/// What one neuron gives to the pre-rectifier read-out of another: a synapse in use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contribution {
+    /// The neuron that gives, h · N + i.
+    pub from: u32,
+    /// Its share c_ij of z_j.
+    pub value: f32,
+}
+
+/// What a past token gives to a read-out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Its position.
+    pub position: u32,
+    /// fade · (q · q_s) of each head: the read-out is the sum of these times x_s.
+    pub scores: Vec<f32>,
+    /// Its share of the read-out: the part of y's squared length that is along y. All tokens' shares
+    /// sum to 1.
+    pub share: f32,
+}
+
+impl Replay {
+    /// An empty state. The last `memory` tokens can be asked for as sources.
+    pub fn new(bdh: &Bdh, weights: Arc<HostWeights>, forgetting: Forgetting, memory: usize) -> Self {
+        let numbers = weights.heads * weights.neurons * weights.width;
+        Self {
+            rotary: Rotary::new(&bdh.model().weights.freqs),
+            clock: Clock::new(forgetting),
+            forgetting,
+            states: vec![vec![0.0; numbers]; weights.layers],
+            past: (0..weights.layers).map(|_| VecDeque::new()).collect(),
+            memory,
+            weights,
+        }
+    }
+
+    /// Reads a token: `each` sees every layer's reading before the token is written into it.
+    ///
+    /// # Panics
+    /// If the token is not the next one, or has not as many layers as the model.
+    pub fn read(&mut self, token: &TokenTrace, mut each: impl FnMut(&Reading)) {
+        assert_eq!(u64::from(token.position), self.clock.position(), "the next token");
+        assert_eq!(token.neurons.len(), self.states.len(), "layers");
+        let tick = self.clock.tick();
+        if let Some(factor) = tick.rescale {
+            self.states.iter_mut().flatten().for_each(|number| *number *= factor);
+        }
+        let mut x = self.weights.embedding(token.token).to_vec();
+        for (layer, fired) in token.neurons.iter().enumerate() {
+            let written = Written { q: self.turned(fired, token.position), x };
+            let reading = self.reading(layer, token.position, fired, written, tick.read_scale);
+            each(&reading);
+            let Written { q, x: own } = reading.written;
+            x = self.next_residual(&own, fired);
+            let width = self.weights.width;
+            for &(neuron, q) in &q {
+                let row = &mut self.states[layer][neuron as usize * width..][..width];
+                row.iter_mut().zip(&own).for_each(|(row, x)| *row += tick.write_scale * q * x);
+            }
+            let past = &mut self.past[layer];
+            past.push_back(Past { position: token.position, written: Written { q, x: own } });
+            if past.len() > self.memory {
+                past.pop_front();
+            }
+        }
+    }
+
+    /// The state of a layer as the next token reads it but for phases, `[H · N, D]`, times the factor
+    /// that is returned beside it.
+    pub fn state(&self, layer: usize) -> (&[f32], f32) {
+        (&self.states[layer], self.clock.read_scale_at(self.clock.position() as u32))
+    }
+
+    /// Activations turned by a position's phases, where they are not 0.
+    fn turned(&self, fired: &Fired, position: u32) -> Vec<(u32, f32)> {
+        let mut q = Vec::with_capacity(2 * fired.len());
+        let mut at = 0;
+        while at < fired.len() {
+            let first = fired.neurons[at] & !1;
+            let mut pair = [0.0; 2];
+            while at < fired.len() && fired.neurons[at] & !1 == first {
+                pair[(fired.neurons[at] & 1) as usize] = fired.u[at];
+                at += 1;
+            }
+            let [(cos_a, sin_a), (cos_b, sin_b)] = self.turns(first, position);
+            let [a, b] = pair;
+            for (neuron, q_i) in [(first, a * cos_a - b * sin_a), (first + 1, b * cos_b + a * sin_b)] {
+                if q_i != 0.0 {
+                    q.push((neuron, q_i));
+                }
+            }
+        }
+        q
+    }
+
+    /// Cosine and sine of both members of the pair that begins with `first`.
+    fn turns(&self, first: u32, position: u32) -> [(f32, f32); 2] {
+        let neurons = self.weights.neurons;
+        [first, first + 1].map(|neuron| cos_sin(self.rotary.phase(neuron as usize % neurons, position)))
+    }
+
+    fn reading<'a>(
+        &'a self,
+        layer: usize,
+        position: u32,
+        fired: &'a Fired,
+        written: Written,
+        scale: f32,
+    ) -> Reading<'a> {
+        let (width, per_head) = (self.weights.width, self.weights.neurons);
+        let mut y = vec![0.0; self.weights.heads * width];
+        for &(neuron, q) in &written.q {
+            let row = &self.states[layer][neuron as usize * width..][..width];
+            let y = &mut y[neuron as usize / per_head * width..][..width];
+            y.iter_mut().zip(row).for_each(|(y, row)| *y += scale * q * row);
+        }
+        let deviations = y.chunks_exact(width).map(|y| moments(y)[1]).collect();
+        Reading { replay: self, layer, position, fired, written, y, deviations, scale }
+    }
+
+    /// x ← LN(x + LN(Σ g_i · decoder_i))
+    fn next_residual(&self, x: &[f32], fired: &Fired) -> Vec<f32> {
+        let mut update = vec![0.0; x.len()];
+        for (&neuron, &g) in fired.neurons.iter().zip(&fired.g).filter(|(_, g)| **g > 0.0) {
+            update.iter_mut().zip(self.weights.decoder(neuron)).for_each(|(to, w)| *to += g * w);
+        }
+        normalise(&mut update);
+        update.iter_mut().zip(x).for_each(|(update, x)| *update += x);
+        normalise(&mut update);
+        update
+    }
+}
+
+impl Reading<'_> {
+    /// z of a neuron before its rectifier.
+    pub fn z(&self, neuron: u32) -> f32 {
+        let (width, head) = (self.replay.weights.width, neuron as usize / self.replay.weights.neurons);
+        dot(&self.y[head * width..][..width], self.replay.weights.reader(neuron)) / self.deviations[head]
+    }
+
+    /// What each neuron that fires in the same head gives to z of neuron `to`, in order. They sum to
+    /// [`Reading::z`].
+    pub fn contributions(&self, to: u32) -> Vec<Contribution> {
+        let Replay { weights, states, .. } = self.replay;
+        let (per_head, width) = (weights.neurons, weights.width);
+        let (head, reader) = (to as usize / per_head, weights.reader(to));
+        let row = |neuron: u32| dot(&states[self.layer][neuron as usize * width..][..width], reader);
+        let (begin, end) = ((head * per_head) as u32, ((head + 1) * per_head) as u32);
+        let neurons = self.fired.neurons.iter().zip(&self.fired.u);
+        let own = neurons.filter(|(neuron, _)| (begin..end).contains(neuron));
+        let contribution = |(&neuron, &u): (&u32, &f32)| {
+            let read = self.taken_back(neuron, row);
+            Contribution { from: neuron, value: u * self.scale * read / self.deviations[head] }
+        };
+        own.map(contribution).collect()
+    }
+
+    /// The past tokens that are kept, oldest first, and what each gives to the read-out.
+    pub fn sources(&self) -> Vec<Source> {
+        let weights = &self.replay.weights;
+        let (per_head, width) = (weights.neurons, weights.width);
+        let mut dense = vec![0.0; weights.heads * per_head];
+        self.written.q.iter().for_each(|&(neuron, q)| dense[neuron as usize] = q);
+        let whole = dot(&self.y, &self.y);
+        let source = |past: &Past| {
+            let mut scores = vec![0.0; weights.heads];
+            for &(neuron, q) in &past.written.q {
+                scores[neuron as usize / per_head] += q * dense[neuron as usize];
+            }
+            let fade = self.fade(past);
+            scores.iter_mut().for_each(|score| *score *= fade);
+            let along = scores.iter().zip(self.y.chunks_exact(width)).map(|(score, y)| score * dot(y, &past.written.x));
+            let share = along.sum::<f32>() / whole.max(f32::MIN_POSITIVE);
+            Source { position: past.position, scores, share }
+        };
+        let (older, newer) = self.replay.past[self.layer].as_slices();
+        older.par_iter().chain(newer).map(source).collect()
+    }
+
+    /// What each past token that is kept has given to the contribution of `from` to `to`: position and
+    /// part of the value. Without a limit on the tokens kept, they sum to it.
+    pub fn sources_of(&self, from: u32, to: u32) -> Vec<(u32, f32)> {
+        let weights = &self.replay.weights;
+        let Ok(at) = self.fired.neurons.binary_search(&from) else { return Vec::new() };
+        let (u, head) = (self.fired.u[at], to as usize / weights.neurons);
+        let part = |past: &Past| {
+            let q = |neuron: u32| {
+                let found = past.written.q.binary_search_by_key(&neuron, |(neuron, _)| *neuron);
+                found.map_or(0.0, |at| past.written.q[at].1)
+            };
+            let read = self.fade(past) * self.taken_back(from, q) * dot(&past.written.x, weights.reader(to));
+            (past.position, u * read / self.deviations[head])
+        };
+        self.replay.past[self.layer].iter().map(part).collect()
+    }
+
+    fn fade(&self, past: &Past) -> f32 {
+        self.replay.forgetting.weight(past.position, self.position)
+    }
+
+    /// A number of neuron i with the phases of the token's position taken back, from such numbers of
+    /// both members of its pair.
+    fn taken_back(&self, neuron: u32, number: impl Fn(u32) -> f32) -> f32 {
+        let first = neuron & !1;
+        let [(cos_a, sin_a), (cos_b, sin_b)] = self.replay.turns(first, self.position);
+        if neuron == first {
+            cos_a * number(first) + sin_b * number(first + 1)
+        } else {
+            cos_b * number(first + 1) - sin_a * number(first)
+        }
+    }
+}
