@@ -268,7 +268,7 @@ impl Bdh {
     }
 
     /// What tells the model from others; computed when first asked for.
-    fn fingerprint(&self) -> &[u8; 32] {
+    pub(crate) fn fingerprint(&self) -> &[u8; 32] {
         self.fingerprint.get_or_init(|| snapshot::fingerprint(&self.model))
     }
 

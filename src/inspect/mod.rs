@@ -10,6 +10,7 @@
 //! | `text_page` | the data of a text's page |
 //! | `series` | chosen neurons in full, for that page |
 //! | `document` | the document around a page's data |
+//! | `atlas` | the atlas of a corpus: every neuron's page |
 //! | `arrays` | numbers in JSON |
 //! | `page/` | the code of pages |
 //!
@@ -17,6 +18,7 @@
 //! on the host.
 
 mod arrays;
+pub mod atlas;
 mod document;
 mod effects;
 mod replay;

@@ -18,6 +18,7 @@
 //! | `characters` | vocabularies of characters in a configuration or a checkpoint |
 //! | `save` | writing a model directory |
 //! | `merge` | joining two models |
+//! | `neuron` | names of neurons |
 //! | `storage` | files read into memory |
 //! | `json` | JSON files, read key by key |
 //! | `embedded` | the model inside the program |
@@ -39,6 +40,7 @@ pub mod hub;
 mod json;
 mod layout;
 mod merge;
+mod neuron;
 mod npz;
 mod pickle;
 pub mod rotary;
@@ -62,6 +64,7 @@ pub use self::error::ModelError;
 pub use self::generation_config::GenerationConfig;
 pub use self::hub::HubError;
 pub use self::layout::Layout;
+pub use self::neuron::{NeuronError, NeuronName};
 pub use self::rotary::{Frequencies, Rope, RopeError};
 pub use self::save::SaveOptions;
 pub use self::synthetic::SyntheticSpec;

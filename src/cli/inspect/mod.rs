@@ -3,11 +3,14 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `text` | the neurons of a text: table, JSON lines, NumPy archive, page |
+//! | `corpus` | the atlas of a corpus |
 //! | `rows` | a token as a row of the table, or as an object |
 
+mod corpus;
 mod rows;
 mod text;
 
+use self::corpus::CorpusArgs;
 use self::text::TextArgs;
 use super::args::{ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::Failure;
@@ -25,6 +28,7 @@ Examples:
   bdh-gpu inspect --prompt-file play.txt --html play.html
   bdh-gpu inspect --prompt-file play.txt --npz play.npz --format jsonl --top 16 > play.jsonl
   bdh-gpu inspect --prompt \"To be\" --device gpu --top 3
+  bdh-gpu inspect --corpus shakespeare.txt --output atlas
 
 A neuron fires where its activation u is above 0, in the arithmetic of the device that runs the
 model. Its name is HEAD.INDEX: weights are shared, so it is the same neuron in every layer. The gate
@@ -37,6 +41,8 @@ is in bits. docs/inspector.md explains the page, the archive and the rest.";
 pub struct Inspect {
     #[command(flatten)]
     text: TextArgs,
+    #[command(flatten)]
+    corpus: CorpusArgs,
     /// Names of neurons, a JSON file {\"h.i\": {\"name\": …, \"note\": …, \"score\": …}}, for pages
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
     labels: Option<PathBuf>,
@@ -61,15 +67,25 @@ pub struct Watched<'a> {
 impl Inspect {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
-        self.text.check()?;
+        let corpus = self.corpus.given();
+        if corpus.is_none() {
+            self.text.check()?;
+        } else if self.text.is_given() {
+            return Err(Failure::Usage(
+                "--corpus makes an atlas; leave out --prompt, --prompt-file or --tokens".into(),
+            ));
+        }
         let labels = self.labels.as_deref().map_or(Ok(Map::new()), read_labels)?;
         let model = self.model.load(&self.notices)?;
         let forgetting = self.context.forgetting(&model.config)?;
         self.device.check(forgetting)?;
-        let tokens = self.text.read(&model)?;
+        let tokens = if corpus.is_none() { self.text.read(&model)? } else { Vec::new() };
         let bdh = self.device.open_watchable(model, &self.notices)?;
         let watched = Watched { bdh, forgetting, labels, notices: &self.notices };
-        self.text.run(&watched, &tokens)
+        match corpus {
+            Some((corpus, folder)) => self.corpus.run(&watched, corpus, folder),
+            None => self.text.run(&watched, &tokens),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use bdh_gpu::backend::watch::Fired;
 use bdh_gpu::generation::{Bdh, TokenTrace};
 use bdh_gpu::inspect::{Firing, strongest};
+use bdh_gpu::model::NeuronName;
 use serde_json::{Value, json};
 
 /// Surprise, in bits, from which on a token has the next colour, and the colours of a terminal of 256.
@@ -74,8 +75,7 @@ impl<'a> Rows<'a> {
 
     /// A neuron's name: its head and its index there.
     fn name(&self, neuron: u32) -> String {
-        let per_head = self.bdh.model().config.neurons_per_head as u32;
-        format!("{}.{}", neuron / per_head, neuron % per_head)
+        NeuronName::of_number(neuron, &self.bdh.model().config).to_string()
     }
 }
 

@@ -69,14 +69,19 @@ pub enum Format {
 impl TextArgs {
     /// Refuses to begin without a text, or with files that cannot be written.
     pub fn check(&self) -> Result<(), Failure> {
-        let Source { prompt, prompt_file, tokens } = &self.source;
-        if prompt.is_none() && prompt_file.is_none() && tokens.is_none() {
+        if !self.is_given() {
             return Err(no_text());
         }
         for path in [&self.output.npz, &self.output.html].into_iter().flatten() {
             drop(PendingFile::create(path).map_err(|error| unwritable(path, &error))?);
         }
         Ok(())
+    }
+
+    /// Whether there is a text.
+    pub fn is_given(&self) -> bool {
+        let Source { prompt, prompt_file, tokens } = &self.source;
+        prompt.is_some() || prompt_file.is_some() || tokens.is_some()
     }
 
     /// The tokens of the text.
