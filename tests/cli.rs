@@ -352,35 +352,6 @@ fn verify_fails_where_a_kernel_is_corrupt() {
 }
 
 #[test]
-fn inspect_shows_the_neurons_of_every_token() {
-    require_adapter();
-    let lines = |device: &str| {
-        let text =
-            run(&["inspect", "--text", "To be, or not", "--format", "jsonl", "--top", "2", "--device", device]).ok();
-        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<Value>>()
-    };
-    let on_cpu = lines("cpu");
-    assert_eq!(on_cpu.len(), 13);
-    for (position, (cpu, gpu)) in on_cpu.iter().zip(lines("gpu")).enumerate() {
-        assert_eq!((&cpu["position"], &cpu["text"]), (&gpu["position"], &gpu["text"]));
-        assert_eq!(cpu["position"], position);
-        let layers = cpu["layers"].as_array().expect("layers");
-        for (cpu, gpu) in layers.iter().zip(gpu["layers"].as_array().expect("layers")) {
-            // Rounding decides about neurons that hardly fire.
-            let count = |layer: &Value| layer["u"].as_i64().expect("a count");
-            assert!(count(cpu) > 0 && (count(cpu) - count(gpu)).abs() <= 3, "{cpu} {gpu}");
-            assert!(cpu["top"].as_array().expect("neurons").len() == 2, "{cpu}");
-        }
-    }
-    let table = run(&["inspect", "--text", "To", "--device", "cpu"]).ok();
-    let rows: Vec<&str> = table.lines().collect();
-    assert!(rows.len() == 3 && rows[0].starts_with("position  token"), "{table}");
-    assert!(rows[1].contains("\"T\"") && rows[2].contains("\"o\""), "{table}");
-    let bytes = run(&["inspect", "--text", "é", "--device", "cpu"]).ok();
-    assert!(bytes.contains(r#""\xc3""#) && bytes.contains(r#""\xa9""#), "{bytes}");
-}
-
-#[test]
 fn a_closed_pipe_ends_quietly() {
     use std::io::{BufRead, BufReader};
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_bdh-gpu"))

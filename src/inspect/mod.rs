@@ -6,6 +6,7 @@
 //! | `replay` | what every token reads: the state rebuilt from the neurons, contributions, sources |
 //! | `weights` | the rows of weights that this needs, on the host |
 //! | `effects` | what a neuron says by itself |
+//! | `concept` | neurons and synapses that tell texts about a concept from others |
 //! | `statistics` | whether a neuron tells two kinds of text apart |
 //! | `text_page` | the data of a text's page |
 //! | `series` | chosen neurons in full, for that page |
@@ -19,6 +20,7 @@
 
 mod arrays;
 pub mod atlas;
+pub mod concept;
 mod document;
 mod effects;
 mod replay;

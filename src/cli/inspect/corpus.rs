@@ -29,8 +29,8 @@ pub struct CorpusArgs {
 
 impl CorpusArgs {
     /// The corpus and the folder, where there are any.
-    pub fn given(&self) -> Option<(&Path, &Path)> {
-        self.corpus.as_deref().zip(self.output.as_deref())
+    pub fn given(&self) -> Option<[&Path; 2]> {
+        Some([self.corpus.as_deref()?, self.output.as_deref()?])
     }
 
     /// Makes the atlas.

@@ -3,13 +3,16 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `text` | the neurons of a text: table, JSON lines, NumPy archive, page |
+//! | `concept` | neurons and synapses that tell two kinds of text apart |
 //! | `corpus` | the atlas of a corpus |
 //! | `rows` | a token as a row of the table, or as an object |
 
+mod concept;
 mod corpus;
 mod rows;
 mod text;
 
+use self::concept::ConceptArgs;
 use self::corpus::CorpusArgs;
 use self::text::TextArgs;
 use super::args::{ContextArgs, DeviceArgs, ModelArgs};
@@ -29,6 +32,7 @@ Examples:
   bdh-gpu inspect --prompt-file play.txt --npz play.npz --format jsonl --top 16 > play.jsonl
   bdh-gpu inspect --prompt \"To be\" --device gpu --top 3
   bdh-gpu inspect --corpus shakespeare.txt --output atlas
+  bdh-gpu inspect --concept questions.txt --against statements.txt --top 10
 
 A neuron fires where its activation u is above 0, in the arithmetic of the device that runs the
 model. Its name is HEAD.INDEX: weights are shared, so it is the same neuron in every layer. The gate
@@ -43,6 +47,8 @@ pub struct Inspect {
     text: TextArgs,
     #[command(flatten)]
     corpus: CorpusArgs,
+    #[command(flatten)]
+    concept: ConceptArgs,
     /// Names of neurons, a JSON file {\"h.i\": {\"name\": …, \"note\": …, \"score\": …}}, for pages
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
     labels: Option<PathBuf>,
@@ -64,28 +70,47 @@ pub struct Watched<'a> {
     pub notices: &'a Notices,
 }
 
+/// One kind of work, and what it needs.
+enum Work<'a> {
+    Text(Vec<u32>),
+    Atlas([&'a Path; 2]),
+    Concept([Vec<Vec<u32>>; 2]),
+}
+
 impl Inspect {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
-        let corpus = self.corpus.given();
-        if corpus.is_none() {
-            self.text.check()?;
-        } else if self.text.is_given() {
-            return Err(Failure::Usage(
-                "--corpus makes an atlas; leave out --prompt, --prompt-file or --tokens".into(),
-            ));
-        }
+        self.check()?;
         let labels = self.labels.as_deref().map_or(Ok(Map::new()), read_labels)?;
         let model = self.model.load(&self.notices)?;
         let forgetting = self.context.forgetting(&model.config)?;
         self.device.check(forgetting)?;
-        let tokens = if corpus.is_none() { self.text.read(&model)? } else { Vec::new() };
+        let work = match (self.corpus.given(), self.concept.given()) {
+            (Some(paths), _) => Work::Atlas(paths),
+            (None, Some(files)) => Work::Concept(concept::read(files, &model)?),
+            (None, None) => Work::Text(self.text.read(&model)?),
+        };
         let bdh = self.device.open_watchable(model, &self.notices)?;
         let watched = Watched { bdh, forgetting, labels, notices: &self.notices };
-        match corpus {
-            Some((corpus, folder)) => self.corpus.run(&watched, corpus, folder),
-            None => self.text.run(&watched, &tokens),
+        match work {
+            Work::Text(tokens) => self.text.run(&watched, &tokens),
+            Work::Atlas([corpus, folder]) => self.corpus.run(&watched, corpus, folder),
+            Work::Concept(texts) => concept::run(&watched, texts, self.text.top(), self.text.is_jsonl()),
         }
+    }
+
+    /// Refuses to begin without work, with two kinds of it, or with files that cannot be written.
+    fn check(&self) -> Result<(), Failure> {
+        let given = [
+            (self.text.is_given(), "--prompt, --prompt-file or --tokens"),
+            (self.corpus.given().is_some(), "--corpus"),
+            (self.concept.given().is_some(), "--concept"),
+        ];
+        let mut given = given.into_iter().filter(|(given, _)| *given).map(|(_, name)| name);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            return Err(Failure::Usage(format!("{first} and {second} are different kinds of work; give one of them")));
+        }
+        if self.corpus.given().is_none() && self.concept.given().is_none() { self.text.check() } else { Ok(()) }
     }
 }
 

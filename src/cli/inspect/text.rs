@@ -78,6 +78,16 @@ impl TextArgs {
         Ok(())
     }
 
+    /// Neurons to name.
+    pub fn top(&self) -> usize {
+        self.output.top
+    }
+
+    /// Whether JSON lines are asked for.
+    pub fn is_jsonl(&self) -> bool {
+        self.output.format == Some(Format::Jsonl)
+    }
+
     /// Whether there is a text.
     pub fn is_given(&self) -> bool {
         let Source { prompt, prompt_file, tokens } = &self.source;
