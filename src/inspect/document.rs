@@ -106,8 +106,29 @@ pub(super) fn token_texts(bdh: &Bdh, ids: &BTreeSet<u32>) -> Value {
     ids.iter().map(|&id| (id.to_string(), Value::String(bdh.decode(&[id])))).collect::<Map<_, _>>().into()
 }
 
-/// The code of pages, one module.
-pub const SCRIPT: &str = concat!(include_str!("page/arrays.js"),);
+/// The code of pages: files that make one module together, in this order.
+pub const SCRIPT: &str = concat!(
+    include_str!("page/arrays.js"),
+    include_str!("page/words.js"),
+    include_str!("page/elements.js"),
+    include_str!("page/colours.js"),
+    include_str!("page/route.js"),
+    include_str!("page/trace.js"),
+    include_str!("page/layout.js"),
+    include_str!("page/textview.js"),
+    include_str!("page/tip.js"),
+    include_str!("page/charts.js"),
+    include_str!("page/token.js"),
+    include_str!("page/synapses.js"),
+    include_str!("page/entry.js"),
+    include_str!("page/neuron.js"),
+    include_str!("page/state.js"),
+    include_str!("page/sparsity.js"),
+    include_str!("page/search.js"),
+    include_str!("page/atlas.js"),
+    include_str!("page/frame.js"),
+    include_str!("page/mount.js"),
+);
 /// Its style.
 pub const STYLE: &str = include_str!("page/style.css");
 const SHELL: &str = include_str!("page/shell.html");
@@ -123,7 +144,7 @@ pub(super) enum Shards {
 /// The document around data.
 pub(super) fn html(data: &Value, shards: Shards) -> String {
     let digest = BASE64_STANDARD.encode(Sha256::digest(SCRIPT));
-    let beside = if shards == Shards::Beside { " file: 'self'" } else { "" };
+    let beside = if shards == Shards::Beside { " 'self' file:" } else { "" };
     let policy =
         format!("default-src 'none'; script-src 'sha256-{digest}'{beside}; style-src 'unsafe-inline'; img-src data:");
     let title = data["title"].as_str().unwrap_or_default();

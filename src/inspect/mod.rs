@@ -8,6 +8,7 @@
 //! | `effects` | what a neuron says by itself |
 //! | `concept` | neurons and synapses that tell texts about a concept from others |
 //! | `statistics` | whether a neuron tells two kinds of text apart |
+//! | `intervention` | what changes where neurons are edited or a token is forgotten |
 //! | `text_page` | the data of a text's page |
 //! | `series` | chosen neurons in full, for that page |
 //! | `document` | the document around a page's data |
@@ -23,6 +24,7 @@ pub mod atlas;
 pub mod concept;
 mod document;
 mod effects;
+pub mod intervention;
 mod replay;
 mod series;
 pub mod statistics;
@@ -32,7 +34,7 @@ mod weights;
 
 pub use document::{FORMAT, PageText, SCRIPT, STYLE};
 pub use effects::{Effects, Readout};
-pub use replay::{Contribution, Reading, Replay, Source};
+pub use replay::{Contribution, Reading, Replay, Source, Writer};
 pub use text_page::{text_data, text_page};
 pub use trace::{Csr, Expectation, Firing, Trace, strongest};
 pub use weights::HostWeights;

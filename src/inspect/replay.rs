@@ -17,10 +17,15 @@ use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A state that is rebuilt token by token.
-pub struct Replay {
+/// Computes what tokens write into the state from their neurons.
+pub struct Writer {
     weights: Arc<HostWeights>,
     rotary: Rotary,
+}
+
+/// A state that is rebuilt token by token.
+pub struct Replay {
+    writer: Writer,
     clock: Clock,
     forgetting: Forgetting,
     /// `[L]`, each `[H · N, D]`, as devices hold it.
@@ -77,56 +82,24 @@ pub struct Source {
     pub share: f32,
 }
 
-impl Replay {
-    /// An empty state. The last `memory` tokens can be asked for as sources.
-    pub fn new(bdh: &Bdh, weights: Arc<HostWeights>, forgetting: Forgetting, memory: usize) -> Self {
-        let numbers = weights.heads * weights.neurons * weights.width;
-        Self {
-            rotary: Rotary::new(&bdh.model().weights.freqs),
-            clock: Clock::new(forgetting),
-            forgetting,
-            states: vec![vec![0.0; numbers]; weights.layers],
-            past: (0..weights.layers).map(|_| VecDeque::new()).collect(),
-            memory,
-            weights,
-        }
+impl Writer {
+    /// For a model, with its weights on the host.
+    pub fn new(bdh: &Bdh, weights: Arc<HostWeights>) -> Self {
+        Self { rotary: Rotary::new(&bdh.model().weights.freqs), weights }
     }
 
-    /// Reads a token: `each` sees every layer's reading before the token is written into it.
+    /// What a token has written, layer by layer.
     ///
     /// # Panics
-    /// If the token is not the next one, or has not as many layers as the model.
-    pub fn read(&mut self, token: &TokenTrace, mut each: impl FnMut(&Reading)) {
-        assert_eq!(u64::from(token.position), self.clock.position(), "the next token");
-        assert_eq!(token.neurons.len(), self.states.len(), "layers");
-        let tick = self.clock.tick();
-        if let Some(factor) = tick.rescale {
-            self.states.iter_mut().flatten().for_each(|number| *number *= factor);
-        }
+    /// If the token is not in the vocabulary.
+    pub fn written(&self, token: &TokenTrace) -> Vec<Written> {
         let mut x = self.weights.embedding(token.token).to_vec();
-        for (layer, fired) in token.neurons.iter().enumerate() {
-            let written = Written { q: self.turned(fired, token.position), x };
-            let reading = self.reading(layer, token.position, fired, written, tick.read_scale);
-            each(&reading);
-            let Written { q, x: own } = reading.written;
-            x = self.next_residual(&own, fired);
-            let width = self.weights.width;
-            for &(neuron, q) in &q {
-                let row = &mut self.states[layer][neuron as usize * width..][..width];
-                row.iter_mut().zip(&own).for_each(|(row, x)| *row += tick.write_scale * q * x);
-            }
-            let past = &mut self.past[layer];
-            past.push_back(Past { position: token.position, written: Written { q, x: own } });
-            if past.len() > self.memory {
-                past.pop_front();
-            }
+        let mut layers = Vec::with_capacity(token.neurons.len());
+        for fired in &token.neurons {
+            let next = self.next_residual(&x, fired);
+            layers.push(Written { q: self.turned(fired, token.position), x: std::mem::replace(&mut x, next) });
         }
-    }
-
-    /// The state of a layer as the next token reads it but for phases, `[H · N, D]`, times the factor
-    /// that is returned beside it.
-    pub fn state(&self, layer: usize) -> (&[f32], f32) {
-        (&self.states[layer], self.clock.read_scale_at(self.clock.position() as u32))
+        layers
     }
 
     /// Activations turned by a position's phases, where they are not 0.
@@ -157,25 +130,6 @@ impl Replay {
         [first, first + 1].map(|neuron| cos_sin(self.rotary.phase(neuron as usize % neurons, position)))
     }
 
-    fn reading<'a>(
-        &'a self,
-        layer: usize,
-        position: u32,
-        fired: &'a Fired,
-        written: Written,
-        scale: f32,
-    ) -> Reading<'a> {
-        let (width, per_head) = (self.weights.width, self.weights.neurons);
-        let mut y = vec![0.0; self.weights.heads * width];
-        for &(neuron, q) in &written.q {
-            let row = &self.states[layer][neuron as usize * width..][..width];
-            let y = &mut y[neuron as usize / per_head * width..][..width];
-            y.iter_mut().zip(row).for_each(|(y, row)| *y += scale * q * row);
-        }
-        let deviations = y.chunks_exact(width).map(|y| moments(y)[1]).collect();
-        Reading { replay: self, layer, position, fired, written, y, deviations, scale }
-    }
-
     /// x ← LN(x + LN(Σ g_i · decoder_i))
     fn next_residual(&self, x: &[f32], fired: &Fired) -> Vec<f32> {
         let mut update = vec![0.0; x.len()];
@@ -189,17 +143,86 @@ impl Replay {
     }
 }
 
+impl Replay {
+    /// An empty state. The last `memory` tokens can be asked for as sources.
+    pub fn new(bdh: &Bdh, weights: Arc<HostWeights>, forgetting: Forgetting, memory: usize) -> Self {
+        let numbers = weights.heads * weights.neurons * weights.width;
+        Self {
+            clock: Clock::new(forgetting),
+            forgetting,
+            states: vec![vec![0.0; numbers]; weights.layers],
+            past: (0..weights.layers).map(|_| VecDeque::new()).collect(),
+            memory,
+            writer: Writer::new(bdh, weights),
+        }
+    }
+
+    /// Reads a token: `each` sees every layer's reading before the token is written into it.
+    ///
+    /// # Panics
+    /// If the token is not the next one, or has not as many layers as the model.
+    pub fn read(&mut self, token: &TokenTrace, mut each: impl FnMut(&Reading)) {
+        assert_eq!(u64::from(token.position), self.clock.position(), "the next token");
+        assert_eq!(token.neurons.len(), self.states.len(), "layers");
+        let tick = self.clock.tick();
+        if let Some(factor) = tick.rescale {
+            self.states.iter_mut().flatten().for_each(|number| *number *= factor);
+        }
+        let width = self.writer.weights.width;
+        let layers = self.writer.written(token).into_iter().zip(&token.neurons);
+        for (layer, (written, fired)) in layers.enumerate() {
+            let reading = self.reading(layer, token.position, fired, written, tick.read_scale);
+            each(&reading);
+            let written = reading.written;
+            for &(neuron, q) in &written.q {
+                let row = &mut self.states[layer][neuron as usize * width..][..width];
+                row.iter_mut().zip(&written.x).for_each(|(row, x)| *row += tick.write_scale * q * x);
+            }
+            let past = &mut self.past[layer];
+            past.push_back(Past { position: token.position, written });
+            if past.len() > self.memory {
+                past.pop_front();
+            }
+        }
+    }
+
+    /// The state of a layer as the next token reads it but for phases, `[H · N, D]`, times the factor
+    /// that is returned beside it.
+    pub fn state(&self, layer: usize) -> (&[f32], f32) {
+        (&self.states[layer], self.clock.read_scale_at(self.clock.position() as u32))
+    }
+
+    fn reading<'a>(
+        &'a self,
+        layer: usize,
+        position: u32,
+        fired: &'a Fired,
+        written: Written,
+        scale: f32,
+    ) -> Reading<'a> {
+        let (width, per_head) = (self.writer.weights.width, self.writer.weights.neurons);
+        let mut y = vec![0.0; self.writer.weights.heads * width];
+        for &(neuron, q) in &written.q {
+            let row = &self.states[layer][neuron as usize * width..][..width];
+            let y = &mut y[neuron as usize / per_head * width..][..width];
+            y.iter_mut().zip(row).for_each(|(y, row)| *y += scale * q * row);
+        }
+        let deviations = y.chunks_exact(width).map(|y| moments(y)[1]).collect();
+        Reading { replay: self, layer, position, fired, written, y, deviations, scale }
+    }
+}
+
 impl Reading<'_> {
     /// z of a neuron before its rectifier.
     pub fn z(&self, neuron: u32) -> f32 {
-        let (width, head) = (self.replay.weights.width, neuron as usize / self.replay.weights.neurons);
-        dot(&self.y[head * width..][..width], self.replay.weights.reader(neuron)) / self.deviations[head]
+        let (width, head) = (self.replay.writer.weights.width, neuron as usize / self.replay.writer.weights.neurons);
+        dot(&self.y[head * width..][..width], self.replay.writer.weights.reader(neuron)) / self.deviations[head]
     }
 
     /// What each neuron that fires in the same head gives to z of neuron `to`, in order. They sum to
     /// [`Reading::z`].
     pub fn contributions(&self, to: u32) -> Vec<Contribution> {
-        let Replay { weights, states, .. } = self.replay;
+        let Replay { writer: Writer { weights, .. }, states, .. } = self.replay;
         let (per_head, width) = (weights.neurons, weights.width);
         let (head, reader) = (to as usize / per_head, weights.reader(to));
         let row = |neuron: u32| dot(&states[self.layer][neuron as usize * width..][..width], reader);
@@ -215,7 +238,7 @@ impl Reading<'_> {
 
     /// The past tokens that are kept, oldest first, and what each gives to the read-out.
     pub fn sources(&self) -> Vec<Source> {
-        let weights = &self.replay.weights;
+        let weights = &self.replay.writer.weights;
         let (per_head, width) = (weights.neurons, weights.width);
         let mut dense = vec![0.0; weights.heads * per_head];
         self.written.q.iter().for_each(|&(neuron, q)| dense[neuron as usize] = q);
@@ -238,7 +261,7 @@ impl Reading<'_> {
     /// What each past token that is kept has given to the contribution of `from` to `to`: position and
     /// part of the value. Without a limit on the tokens kept, they sum to it.
     pub fn sources_of(&self, from: u32, to: u32) -> Vec<(u32, f32)> {
-        let weights = &self.replay.weights;
+        let weights = &self.replay.writer.weights;
         let Ok(at) = self.fired.neurons.binary_search(&from) else { return Vec::new() };
         let (u, head) = (self.fired.u[at], to as usize / weights.neurons);
         let part = |past: &Past| {
@@ -260,7 +283,7 @@ impl Reading<'_> {
     /// both members of its pair.
     fn taken_back(&self, neuron: u32, number: impl Fn(u32) -> f32) -> f32 {
         let first = neuron & !1;
-        let [(cos_a, sin_a), (cos_b, sin_b)] = self.replay.turns(first, self.position);
+        let [(cos_a, sin_a), (cos_b, sin_b)] = self.replay.writer.turns(first, self.position);
         if neuron == first {
             cos_a * number(first) + sin_b * number(first + 1)
         } else {

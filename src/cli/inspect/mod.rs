@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `edits` | what changes where neurons are edited or tokens are forgotten |
 //! | `text` | the neurons of a text: table, JSON lines, NumPy archive, page |
 //! | `concept` | neurons and synapses that tell two kinds of text apart |
 //! | `corpus` | the atlas of a corpus |
@@ -9,17 +10,21 @@
 
 mod concept;
 mod corpus;
+mod edits;
 mod rows;
 mod text;
 
 use self::concept::ConceptArgs;
 use self::corpus::CorpusArgs;
+use self::edits::EditArgs;
 use self::text::TextArgs;
 use super::args::{ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::Failure;
 use super::output::Notices;
-use bdh_gpu::generation::Bdh;
+use super::settings::SettingsArgs;
+use bdh_gpu::generation::{Bdh, GenerationOptions};
 use bdh_gpu::inspect::PageText;
+use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::Forgetting;
 use clap::{Args, ValueHint};
 use serde_json::{Map, Value};
@@ -32,6 +37,7 @@ Examples:
   bdh-gpu inspect --prompt-file play.txt --npz play.npz --format jsonl --top 16 > play.jsonl
   bdh-gpu inspect --prompt \"To be\" --device gpu --top 3
   bdh-gpu inspect --corpus shakespeare.txt --output atlas
+  bdh-gpu inspect --prompt \"KING:\" --ablate 2.310 --clamp 0.7=1.5 --seed 1
   bdh-gpu inspect --concept questions.txt --against statements.txt --top 10
 
 A neuron fires where its activation u is above 0, in the arithmetic of the device that runs the
@@ -49,9 +55,13 @@ pub struct Inspect {
     corpus: CorpusArgs,
     #[command(flatten)]
     concept: ConceptArgs,
+    #[command(flatten)]
+    edits: EditArgs,
     /// Names of neurons, a JSON file {\"h.i\": {\"name\": …, \"note\": …, \"score\": …}}, for pages
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
     labels: Option<PathBuf>,
+    #[command(flatten)]
+    settings: SettingsArgs,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -73,6 +83,7 @@ pub struct Watched<'a> {
 /// One kind of work, and what it needs.
 enum Work<'a> {
     Text(Vec<u32>),
+    Edits { tokens: Vec<u32>, edited: Box<Model>, options: GenerationOptions },
     Atlas([&'a Path; 2]),
     Concept([Vec<Vec<u32>>; 2]),
 }
@@ -88,11 +99,22 @@ impl Inspect {
         let work = match (self.corpus.given(), self.concept.given()) {
             (Some(paths), _) => Work::Atlas(paths),
             (None, Some(files)) => Work::Concept(concept::read(files, &model)?),
+            (None, None) if self.edits.is_given() => {
+                let mut options = self.settings.settings(&model)?.options;
+                // The same on both sides.
+                options.seed = options.seed.or(Some(0));
+                Work::Edits { tokens: self.text.read(&model)?, edited: self.edits.apply(&model)?.into(), options }
+            }
             (None, None) => Work::Text(self.text.read(&model)?),
         };
         let bdh = self.device.open_watchable(model, &self.notices)?;
         let watched = Watched { bdh, forgetting, labels, notices: &self.notices };
         match work {
+            Work::Edits { tokens, edited, options } => {
+                let edited = self.device.open_another(*edited, &self.notices)?;
+                let (top, as_json) = (self.text.top(), self.text.is_jsonl());
+                self.edits.run(&watched, &edited, &tokens, &options, top, as_json)
+            }
             Work::Text(tokens) => self.text.run(&watched, &tokens),
             Work::Atlas([corpus, folder]) => self.corpus.run(&watched, corpus, folder),
             Work::Concept(texts) => concept::run(&watched, texts, self.text.top(), self.text.is_jsonl()),
