@@ -21,6 +21,7 @@ const fn shape(
         weights,
         state: StateType::F32,
         slots: beams,
+        clamped: false,
         trained_freqs: false,
         each_density: false,
     }

@@ -7,6 +7,9 @@
 #import prefill::params
 #import shared::vectors
 #import shared::exchange
+#ifdef CLAMPED
+#import shared::bias
+#endif
 
 // Stores four results of a token.
 #needs fn keep(t: u32, local_block: u32, column: u32, sum: vec4<f32>) {}
@@ -19,7 +22,11 @@
 
 // Packed vectors in a line of the tile.
 const LINE: u32 = BLOCK / PER_VECTOR;
+#ifdef CLAMPED
+const TILE_VECTORS: u32 = ROW4 * 4u * LINE + SCALE_VECTORS + BIAS_VECTORS;
+#else
 const TILE_VECTORS: u32 = ROW4 * 4u * LINE + SCALE_VECTORS;
+#endif
 // Fours of a packed vector that an invocation multiplies; invocations that share the vector; such
 // vectors of an invocation; invocations that share a line.
 const TAKEN: u32 = min(COLUMNS, WEIGHT_FOURS);
@@ -96,11 +103,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             scales[c] = bitcast<vec4<f32>>(load_dense_weights(at));
         }
     }
+#ifdef CLAMPED
+    var biases: array<vec4<f32>, COLUMNS>;
+    for (var c = 0u; c < COLUMNS; c++) {
+        biases[c] = neuron_bias(group.y, column(lane, c));
+    }
+#endif
     for (var t = 0u; t < TILE; t++) {
         for (var c = 0u; c < COLUMNS; c++) {
             if (inside) {
                 let sum = select(sums[t][c], sums[t][c] * scales[c], SCALED);
+#ifdef CLAMPED
+                keep(tile * TILE + t, group.y, column(lane, c), sum + biases[c]);
+#else
                 keep(tile * TILE + t, group.y, column(lane, c), sum);
+#endif
             }
         }
     }

@@ -5,6 +5,9 @@
 
 #import shared::vectors
 #import shared::exchange
+#ifdef CLAMPED
+#import shared::bias
+#endif
 
 #needs fn load_dense_weights(at: u32) -> vec4<u32> { return vec4(at); }
 
@@ -13,7 +16,11 @@
 const LINE: u32 = BLOCK / PER_VECTOR;
 const LINE_LANES: u32 = min(LINE, W);
 const SPLITS: u32 = W / LINE_LANES;
+#ifdef CLAMPED
+const TILE_VECTORS: u32 = ROW4 * 4u * LINE + SCALE_VECTORS + BIAS_VECTORS;
+#else
 const TILE_VECTORS: u32 = ROW4 * 4u * LINE + SCALE_VECTORS;
+#endif
 // Vectors of a line that an invocation takes at once: they share one load of x, and its registers
 // hold their sums.
 const LINE_SHARE: u32 = min(LINE / LINE_LANES, max(8u / SLOT_TILE / max(WEIGHT_FOURS / 2u, 1u), 1u));
@@ -115,8 +122,15 @@ fn dense_product(i: u32, tile: u32) {
                 for (var f = 0u; f < WEIGHT_FOURS; f++) {
                     let column = (first + share_offset(c)) * WEIGHT_FOURS + f;
                     let scale = scales_of(tile, column);
+#ifdef CLAMPED
+                    let bias = neuron_bias(tile, column);
+#endif
                     for (var s = 0u; s < SLOT_TILE; s++) {
+#ifdef CLAMPED
+                        products[s * (BLOCK / 4u) + column] = scaled(sums[s][c][f], scale) + bias;
+#else
                         products[s * (BLOCK / 4u) + column] = scaled(sums[s][c][f], scale);
+#endif
                     }
                 }
             }
@@ -151,7 +165,12 @@ fn add_splits(i: u32, s: u32, tile: u32, at: u32, own: array<vec4<f32>, WEIGHT_F
             sum += pool[k * LINE * POOLED + p];
         }
         let column = pooled_column(p, f);
+#ifdef CLAMPED
+        let bias = neuron_bias(tile, column);
+        products[s * (BLOCK / 4u) + column] = scaled(sum, scales_of(tile, column)) + bias;
+#else
         products[s * (BLOCK / 4u) + column] = scaled(sum, scales_of(tile, column));
+#endif
     }
     workgroupBarrier();
 }

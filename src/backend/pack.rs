@@ -213,6 +213,17 @@ pub fn tiles<E: Element>(
     packed
 }
 
+/// Biases of a model's neurons before the rectifier, `[H][padded N]`; none if none is clamped
+/// ([`Model::edit`]).
+pub fn biases(model: &Model, g: &Geometry) -> Vec<f32> {
+    let mut biases = Vec::new();
+    for (neuron, bias) in model.clamped() {
+        biases.resize(g.all_neurons(), 0.0);
+        biases[neuron.head as usize * g.padded_neurons() + neuron.index as usize] = bias;
+    }
+    biases
+}
+
 /// Checks that every weight is within the range of `weight_type`.
 ///
 /// # Errors

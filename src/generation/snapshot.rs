@@ -78,7 +78,7 @@ impl Snapshot {
 }
 
 /// What tells one model from another: a hash over its sizes and the values of its weights, whatever type they
-/// are stored in.
+/// are stored in. Edited neurons make another model: a state remembers what they did all along.
 pub(super) fn fingerprint(model: &Model) -> [u8; 32] {
     const BLOCK: usize = 1 << 14;
     let mut hasher = blake3::Hasher::new();
@@ -103,5 +103,9 @@ pub(super) fn fingerprint(model: &Model) -> [u8; 32] {
         }
     }
     update(&w.freqs);
+    // Ablated neurons have weights of 0.
+    for (neuron, value) in model.clamped() {
+        update(&[f32::from_bits(neuron.head), f32::from_bits(neuron.index), value]);
+    }
     hasher.finalize().into()
 }

@@ -15,7 +15,8 @@ impl Model {
     /// the method assumes that both were trained on from one common model.
     ///
     /// # Errors
-    /// [`ModelError::Merge`] where layers, width, heads, vocabulary or tokenizer differ.
+    /// [`ModelError::Merge`] where layers, width, heads, vocabulary or tokenizer differ, or where
+    /// neurons are clamped ([`Model::edit`]).
     pub fn merge(&self, other: &Self) -> Result<Self, ModelError> {
         let refuse =
             |reason: String| Err(ModelError::Merge { first: self.name.clone(), second: other.name.clone(), reason });
@@ -34,6 +35,9 @@ impl Model {
             || self.tokenizer.texts() != other.tokenizer.texts()
         {
             return refuse("their tokenizers differ, expected the same".to_owned());
+        }
+        if let Some(reason) = self.without_weights().or_else(|| other.without_weights()) {
+            return refuse(reason);
         }
         let config = Config {
             neurons_per_head: a.neurons_per_head + b.neurons_per_head,

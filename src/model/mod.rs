@@ -19,6 +19,7 @@
 //! | `save` | writing a model directory |
 //! | `merge` | joining two models |
 //! | `neuron` | names of neurons |
+//! | `edit` | neurons ablated or clamped |
 //! | `storage` | files read into memory |
 //! | `json` | JSON files, read key by key |
 //! | `embedded` | the model inside the program |
@@ -31,6 +32,7 @@ mod characters;
 pub mod config;
 mod config_keys;
 mod directory;
+mod edit;
 mod eight_bits;
 mod embedded;
 pub mod error;
@@ -55,11 +57,13 @@ mod tokenizer_parts;
 mod torch;
 mod weights_file;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 pub use self::config::Config;
+pub use self::edit::{EditError, NeuronEdit};
 pub use self::error::ModelError;
 pub use self::generation_config::GenerationConfig;
 pub use self::hub::HubError;
@@ -155,6 +159,8 @@ pub struct Model {
     pub tokenizer: Tokenizer,
     /// The files that the tokenizer was read from, if any.
     tokenizer_files: TokenizerFiles,
+    /// Activations of edited neurons; see [`Model::edit`].
+    edits: BTreeMap<NeuronName, f32>,
 }
 
 /// What to put in the place of what a model's files say.
@@ -243,6 +249,7 @@ impl Model {
             rope: Rope::default(),
             source: None,
             tokenizer_files: TokenizerFiles::default(),
+            edits: BTreeMap::new(),
         })
     }
 
@@ -342,6 +349,7 @@ impl Model {
             source,
             tokenizer: tokenizer.tokenizer,
             tokenizer_files,
+            edits: BTreeMap::new(),
         })
     }
 }

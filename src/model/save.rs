@@ -38,7 +38,11 @@ impl Model {
     /// # Errors
     /// [`ModelError::Save`] where something is in the way or the disk fails, [`ModelError::Overflow`] for a
     /// weight too large for the element type. Nothing is left behind then, and what was there stays.
+    /// A model with clamped neurons ([`Model::edit`]) cannot be written; ablated ones are weights of 0.
     pub fn save(&self, directory: impl AsRef<Path>, options: &SaveOptions) -> Result<(), ModelError> {
+        if let Some(reason) = self.without_weights() {
+            return Err(ModelError::Save { path: directory.as_ref().to_owned(), reason });
+        }
         let target = Target::new(directory.as_ref(), options.overwrite)?;
         let name = directory.as_ref().file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_else(|| self.name.clone());

@@ -10,7 +10,7 @@ use crate::backend::codes::{self, Code};
 use crate::backend::memory::{Memory, WINDOW};
 use crate::backend::stage::{EncodeInput, LogitsInput, ProjectInput};
 use crate::backend::{Input, SlotStep, StateType, WeightType};
-use crate::model::{Model, SyntheticSpec, Tensor};
+use crate::model::{Model, NeuronEdit, NeuronName, SyntheticSpec, Tensor};
 use half::f16;
 
 /// Shares of active neurons, u > 0.
@@ -34,6 +34,9 @@ pub struct Suite {
     pub state: StateType,
     /// Sequences that run together.
     pub slots: usize,
+    /// Whether some neurons are ablated and some clamped: the kernels that make them fire have a
+    /// variant for that.
+    pub clamped: bool,
     /// Whether every neuron has a rotary frequency of its own, as after training them.
     pub trained_freqs: bool,
     /// One row per density, not one for all of them.
@@ -79,6 +82,7 @@ pub fn suites() -> Vec<Suite> {
         weights,
         state: StateType::F32,
         slots,
+        clamped: false,
         trained_freqs: index % 4 == 1,
         each_density: index < 2 || width == 256,
     };
@@ -106,10 +110,18 @@ pub fn coded_suites() -> Vec<Suite> {
         weights: if index % 2 == 0 { WeightType::F32 } else { WeightType::F16 },
         state,
         slots,
+        clamped: false,
         trained_freqs: index % 4 == 1,
         each_density: width == 128,
     };
     shapes.iter().enumerate().map(suite).collect()
+}
+
+/// Shapes of [`suites`] with edited neurons, in one block and in several, in weights of every type.
+pub fn clamped_suites() -> Vec<Suite> {
+    let chosen = [0, 3, 8, 11, 15, 18, 20, 22];
+    let shapes = suites().into_iter().enumerate().filter(|(index, _)| chosen.contains(index));
+    shapes.map(|(_, suite)| Suite { clamped: true, each_density: false, ..suite }).collect()
 }
 
 /// The shapes of [`suites`] and [`coded_suites`] that the kernels of a chunk run on.
@@ -134,6 +146,9 @@ impl std::fmt::Display for Suite {
         if *state != StateType::F32 {
             write!(f, " state {state}")?;
         }
+        if self.clamped {
+            f.write_str(" clamped")?;
+        }
         if self.trained_freqs { f.write_str(" own freqs") } else { Ok(()) }
     }
 }
@@ -142,7 +157,7 @@ impl std::fmt::Display for Suite {
 pub(super) struct Bench {
     pub suite: Suite,
     pub model: Model,
-    /// The encoder as the devices hold it, `[H, D, N]`.
+    /// The encoder as the devices hold it, before any neuron is edited, `[H, D, N]`.
     encoder: Vec<f32>,
     random: Random,
 }
@@ -184,6 +199,9 @@ impl Bench {
         model.weights.lm_head = Tensor::from_f32(&[width, vocab], random.normals(width * vocab, unit));
         if suite.trained_freqs {
             model.weights.freqs.iter_mut().for_each(|f| *f *= 0.5 + random.unit());
+        }
+        if suite.clamped {
+            model.edit(&edits(suite)).expect("neurons that exist");
         }
         let mut bench = Self { suite: suite.clone(), model, encoder, random };
         // Tokens take the densities in turn. Past a few hundred tokens the rows repeat, at other lengths.
@@ -339,6 +357,20 @@ impl Bench {
     pub fn random(&mut self) -> &mut Random {
         &mut self.random
     }
+}
+
+/// Every third neuron, and the last of each head, ablated or clamped to numbers of size one.
+fn edits(suite: &Suite) -> Vec<NeuronEdit> {
+    let neurons = (0..suite.heads).flat_map(|head| (0..suite.neurons).map(move |index| (head, index)));
+    let chosen = neurons.filter(|(head, index)| (head + index) % 3 == 0 || index + 1 == suite.neurons);
+    let edit = |(head, index): (usize, usize)| {
+        let neuron = NeuronName { head: head as u32, index: index as u32 };
+        match index % 4 {
+            0 => NeuronEdit::Ablate(neuron),
+            turn => NeuronEdit::Clamp(neuron, 0.4 * turn as f32 + (index % 7) as f32 / 8.0),
+        }
+    };
+    chosen.map(edit).collect()
 }
 
 /// Element `d` of a unit vector of zero mean.

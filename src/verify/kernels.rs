@@ -19,15 +19,17 @@ pub(super) fn check(
     each: &mut dyn FnMut(CaseReport),
 ) -> Result<(), BackendError> {
     let suite = bench.suite.clone();
-    each(settle(bench, device, twin)?);
-    each(rescale(bench, device, twin)?);
+    if !suite.clamped {
+        each(settle(bench, device, twin)?);
+        each(rescale(bench, device, twin)?);
+    }
     for kernel in ["embed", "encode", "encode_finished"] {
         for (turns, label) in turns(&suite) {
             each(encode(bench, kernel, &turns, &label, device, twin)?);
         }
     }
-    if suite.state != StateType::F32 {
-        // The other kernels know nothing of states.
+    if suite.state != StateType::F32 || suite.clamped {
+        // The other kernels know nothing of states, or of edits.
         return Ok(());
     }
     for kernel in ["project", "project_collected"] {

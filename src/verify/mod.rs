@@ -29,7 +29,7 @@ mod sampling;
 mod start;
 mod whole;
 
-pub use cases::{Suite, beam_suites, coded_suites, prefill_suites, suites};
+pub use cases::{Suite, beam_suites, clamped_suites, coded_suites, prefill_suites, suites};
 pub use report::{CaseReport, Report};
 pub use start::{Start, StartError, check_start};
 
@@ -125,13 +125,13 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
         cases.push(case);
     };
     if options.single_kernels {
-        for suite in suites().into_iter().chain(coded_suites()) {
+        for suite in suites().into_iter().chain(coded_suites()).chain(clamped_suites()) {
             check_kernels(&suite, &open, &mut each)?;
         }
-        for suite in beam_suites() {
+        for suite in beam_suites().into_iter().chain(clamped_suites()) {
             check_beam_kernels(&suite, &open, &mut each)?;
         }
-        for suite in prefill_suites() {
+        for suite in prefill_suites().into_iter().chain(clamped_suites()) {
             check_prefill_kernels(&suite, &open, &mut each)?;
         }
     }

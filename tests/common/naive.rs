@@ -23,6 +23,18 @@ pub fn logits(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32
 
 /// As [`logits`], with the neurons of every layer.
 pub fn pass(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32, f64)>) -> Pass {
+    pass_edited(model, tokens, start, forgetting, &|_, u| u)
+}
+
+/// As [`pass`]. `edit` receives the number h·N + i and the activation u of every neuron, in all layers
+/// and for all tokens, and returns what takes its place.
+pub fn pass_edited(
+    model: &Model,
+    tokens: &[u32],
+    start: u32,
+    forgetting: Option<(u32, f64)>,
+    edit: &dyn Fn(usize, f64) -> f64,
+) -> Pass {
     let c = &model.config;
     let (d, h, n, v) = (c.n_embd, c.n_head, c.neurons_per_head, c.vocab_size);
     let widen = |tensor: &bdh_gpu::model::Tensor| tensor.to_vec().into_iter().map(f64::from).collect::<Vec<f64>>();
@@ -44,7 +56,8 @@ pub fn pass(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32, 
         let mut update = vec![vec![0.0; d]; x.len()];
         for head in 0..h {
             let matrix = &encoder[head * d * n..][..d * n];
-            let u: Vec<Vec<f64>> = x.iter().map(|x| relu(product(x, matrix, n))).collect();
+            let edited = |u: Vec<f64>| u.into_iter().enumerate().map(|(i, u)| edit(head * n + i, u)).collect();
+            let u: Vec<Vec<f64>> = x.iter().map(|x| edited(relu(product(x, matrix, n)))).collect();
             let q: Vec<Vec<f64>> =
                 u.iter().enumerate().map(|(t, u)| rotate(u, &w.freqs, start as u64 + t as u64)).collect();
             for t in 0..x.len() {

@@ -103,6 +103,8 @@ pub struct Weights<E: Weight> {
     pub embed: Arc<Pages<E::Table>>,
     /// Tiles `[blocks][block / TILE][D][TILE]`.
     pub encoder: Matrix<E>,
+    /// Biases of clamped neurons before the rectifier, `[neurons]`; empty if there are none.
+    biases: Vec<f32>,
     /// Rows `[neurons][row]`.
     pub encoder_v: Matrix<E>,
     /// Rows `[neurons][row]`.
@@ -133,12 +135,18 @@ impl<E: Weight> Weights<E> {
         Ok(Self {
             embed: keep(&pack::rows(&w.embed, none, 1, g.vocab, g.width, g.vocab, g.row))?,
             encoder: matrix(&w.encoder, &|scales| pack::tiles(encoder, scales, g.width, padded, TILE))?,
+            biases: pack::biases(model, g),
             encoder_v: matrix(&w.encoder_v, &|scales| pack::columns_as_rows(encoder_v, scales, padded, g.row))?,
             decoder: matrix(&w.decoder, &|scales| {
                 pack::rows(&w.decoder, scales, g.heads, g.neurons, g.width, padded, g.row)
             })?,
             lm_head: keep(&pack::tiles(g.lm_head_of(&w.lm_head), none, g.width, g.vocab.next_multiple_of(TILE), TILE))?,
         })
+    }
+
+    /// The biases of some neurons; none if no neuron is clamped.
+    pub fn biases(&self, neurons: Range<usize>) -> &[f32] {
+        self.biases.get(neurons).unwrap_or_default()
     }
 
     /// Returns `weights`, from which these were packed, with tensors that read the packed numbers.
@@ -180,7 +188,8 @@ impl<E: Weight> Weights<E> {
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         let tables = (self.embed.len() + self.lm_head.len()) * size_of::<E::Table>();
-        (tables + self.encoder.bytes() + self.encoder_v.bytes() + self.decoder.bytes()) as u64
+        let matrices = [&self.encoder, &self.encoder_v, &self.decoder].map(Matrix::bytes);
+        (tables + matrices.iter().sum::<usize>() + 4 * self.biases.len()) as u64
     }
 }
 

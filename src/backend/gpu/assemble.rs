@@ -67,6 +67,8 @@ pub(super) struct Variant<'a> {
     pub codes: bool,
     /// Whether the host reads the gates.
     pub watched: bool,
+    /// Whether the encoder's blocks have biases.
+    pub clamped: bool,
 }
 
 /// The whole text of the kernel whose shader is `path`.
@@ -170,6 +172,7 @@ impl<'a> Assembly<'a> {
             "IMAGES" => self.variant.images,
             "CODES" => self.variant.codes,
             "WATCHED" => self.variant.watched,
+            "CLAMPED" => self.variant.clamped,
             _ => panic!("{path}: unknown flag {flag:?}"),
         }
     }

@@ -80,7 +80,10 @@ impl GpuBackend {
         options: GpuOptions,
     ) -> Result<Self, BackendError> {
         let allowance = allowance(&gpu, &options);
-        let layout = Layout::new(&model.config, weight_type, options.state, allowance, options.workgroup)?;
+        let layout = Layout {
+            clamped: model.clamped().next().is_some(),
+            ..Layout::new(&model.config, weight_type, options.state, allowance, options.workgroup)?
+        };
         let rotary = Rotary::new(&model.weights.freqs);
         let weights = match weight_type {
             WeightType::F32 => Weights::upload::<f32, f32>(model, &rotary, &gpu, &layout)?,

@@ -97,6 +97,7 @@ impl Kernel {
             images: layout.images,
             codes: layout.pack() > 1,
             watched: options.watched,
+            clamped: (self.block)(layout).biased,
         };
         let mut text = assemble::assemble(self.shader, variant);
         if let Some(rewrite) = options.rewrite {

@@ -52,6 +52,8 @@ pub(super) struct Block {
     pub outputs: usize,
     /// Type of their weights.
     pub weights: WeightType,
+    /// Whether a bias is added to each of them.
+    pub biased: bool,
 }
 
 /// The layout of a model on an adapter.
@@ -60,6 +62,8 @@ pub(super) struct Layout {
     pub geometry: Geometry,
     pub weight_type: WeightType,
     pub state_type: StateType,
+    /// Whether some neurons are clamped: the encoder's blocks have biases then.
+    pub clamped: bool,
     /// Invocations per workgroup.
     pub workgroup: u32,
     /// Invocations that share a row of encoder_v.
@@ -122,6 +126,7 @@ impl Layout {
             geometry,
             weight_type,
             state_type,
+            clamped: false,
             workgroup,
             row_lanes,
             team_rows,
@@ -137,12 +142,12 @@ impl Layout {
 
     /// A block of neurons.
     pub fn block_of_neurons(&self) -> Block {
-        Block { outputs: self.geometry.block, weights: self.weight_type }
+        Block { outputs: self.geometry.block, weights: self.weight_type, biased: self.clamped }
     }
 
     /// A block of logits.
     pub fn block_of_logits(&self) -> Block {
-        Block { outputs: self.vocab_block, weights: self.weight_type.tables() }
+        Block { outputs: self.vocab_block, weights: self.weight_type.tables(), biased: false }
     }
 
     /// Vocabulary padded to whole blocks.

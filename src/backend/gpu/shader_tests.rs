@@ -75,7 +75,8 @@ fn config((n_embd, n_head, neurons_per_head, vocab_size): (usize, usize, usize, 
     }
 }
 
-/// Every kernel for a shape, on an adapter, for so many sequences.
+/// Every kernel for a shape, on an adapter, for so many sequences; and the variants of those that
+/// differ where neurons are clamped and watched.
 fn assembled(
     adapter: &Adapter,
     shape: (usize, usize, usize, usize),
@@ -105,8 +106,22 @@ fn assembled(
         layout: label.clone(),
         text: kernel.text(&layout, slot_tile, &options),
     };
-    KERNELS.iter().map(text).collect()
+    let plain: Vec<Assembled> = KERNELS.iter().map(text).collect();
+    let clamped = Layout { clamped: true, ..layout.clone() };
+    let watched = CompileOptions { watched: true, ..options.clone() };
+    let variant = |plain: &Assembled| Assembled {
+        kernel: plain.kernel,
+        layout: format!("{label}-clamped-watched"),
+        text: plain.kernel.text(&clamped, slot_tile, &watched),
+    };
+    let differ = |(variant, plain): &(Assembled, &Assembled)| variant.text.wgsl != plain.text.wgsl;
+    let variants: Vec<Assembled> = plain.iter().map(variant).zip(&plain).filter(differ).map(|(own, _)| own).collect();
+    plain.into_iter().chain(variants).collect()
 }
+
+/// Kernels that differ where neurons are clamped, `embed`, `encode`, `encode_finished`, `beam/embed`,
+/// `beam/encode` and `prefill/encode`, or watched, `project` and `project_collected`.
+const VARIANTS: usize = 8;
 
 /// Types of weights and states. Every kernel depends on one of them at most.
 const TYPES: [(WeightType, StateType); 5] = [
@@ -181,12 +196,13 @@ fn validated(name: &str, wgsl: &str) -> (Module, ModuleInfo) {
 #[test]
 fn every_file_resolves_by_itself() {
     for path in assemble::paths() {
-        for (subgroup, images) in [(false, false), (true, true), (true, false)] {
+        let variants = [(false, false, false), (true, true, false), (true, false, false), (true, false, true)];
+        for (subgroup, images, edited) in variants {
             // The example's constants are those of floats.
             let codes = false;
-            let text =
-                assemble::assemble_alone(path, Variant { constants: None, subgroup, images, codes, watched: codes });
-            validated(path, &text.wgsl);
+            let (watched, clamped) = (edited, edited);
+            let variant = Variant { constants: None, subgroup, images, codes, watched, clamped };
+            validated(path, &assemble::assemble_alone(path, variant).wgsl);
         }
     }
 }
@@ -220,7 +236,7 @@ fn every_kernel_is_valid_in_every_layout() {
         }
         count += 1;
     }
-    assert_eq!(count, KERNELS.len() * ADAPTERS.len() * SHAPES.len() * TYPES.len() * 2);
+    assert_eq!(count, (KERNELS.len() + VARIANTS) * ADAPTERS.len() * SHAPES.len() * TYPES.len() * 2);
 }
 
 /// The bindings that the preprocessor found are those that naga finds.

@@ -33,22 +33,30 @@ struct Packed<E> {
     numbers: Vec<E>,
     /// Weight / code of every output or row; empty if numbers are weights.
     scales: Vec<f32>,
+    /// Bias of every output; empty if there are none.
+    biases: Vec<f32>,
 }
 
 impl<E: bytemuck::Pod> Packed<E> {
-    /// Puts the blocks of each segment into a store. A block's scales lie behind its weights.
+    /// Puts the blocks of each segment into a store. A block's scales lie behind its weights, its
+    /// biases behind both.
     fn upload(&self, gpu: &Gpu, segments: &[Range<usize>], images: bool) -> Result<Vec<Store>, BackendError> {
         let part = |segment: &Range<usize>| {
             let outputs = segment.start * self.block..segment.end * self.block;
             let numbers: &[u8] = bytemuck::cast_slice(&self.numbers[outputs.start * self.row..outputs.end * self.row]);
-            if self.scales.is_empty() {
+            let extras = [&self.scales, &self.biases].into_iter().filter(|extra| !extra.is_empty());
+            let extras: Vec<&[f32]> = extras.map(|extra| &extra[outputs.clone()]).collect();
+            if extras.is_empty() {
                 return Store::weights(gpu, self.what, numbers, images);
             }
-            let scales: &[u8] = bytemuck::cast_slice(&self.scales[outputs]);
-            let (of_numbers, of_scales) = (numbers.len() / segment.len(), scales.len() / segment.len());
-            let blocks = numbers.chunks_exact(of_numbers).zip(scales.chunks_exact(of_scales));
-            let both: Vec<u8> = blocks.flat_map(|(numbers, scales)| [numbers, scales].concat()).collect();
-            Store::weights(gpu, self.what, &both, images)
+            let mut all = Vec::with_capacity(numbers.len() + extras.len() * size_of::<f32>() * outputs.len());
+            for (block, numbers) in numbers.chunks_exact(numbers.len() / segment.len()).enumerate() {
+                all.extend_from_slice(numbers);
+                for extra in &extras {
+                    all.extend_from_slice(bytemuck::cast_slice(&extra[block * self.block..][..self.block]));
+                }
+            }
+            Store::weights(gpu, self.what, &all, images)
         };
         segments.iter().map(part).collect()
     }
@@ -65,11 +73,11 @@ impl Weights {
         let (g, w) = (&layout.geometry, &model.weights);
         let padded = g.padded_neurons();
         let none = &Scales::default();
-        let matrix = |what, tensor: &Tensor, pack: &dyn Fn(&Scales) -> Vec<N>| {
+        let matrix = |what, tensor: &Tensor, biases, pack: &dyn Fn(&Scales) -> Vec<N>| {
             let scaled = layout.weight_type == WeightType::I8;
             let scales = if scaled { Scales::of(tensor, g.heads, padded) } else { Scales::default() };
             let numbers = pack(&scales);
-            let packed = Packed { what, block: g.block, row: g.row, numbers, scales: scales.scales };
+            let packed = Packed { what, block: g.block, row: g.row, numbers, scales: scales.scales, biases };
             packed.upload(gpu, &layout.segments, layout.images)
         };
         let vocab_block = layout.vocab_block;
@@ -79,6 +87,7 @@ impl Weights {
             row: g.row,
             numbers: pack::tiles::<T>(g.lm_head_of(&w.lm_head), none, g.row, layout.padded_vocab(), vocab_block),
             scales: Vec::new(),
+            biases: Vec::new(),
         };
         let mut turns: Vec<[u32; 2]> =
             rotary.turns().iter().map(|&turns| [turns as u32, (turns >> 32) as u32]).collect();
@@ -93,11 +102,13 @@ impl Weights {
         let [encoder, encoder_v] = [g.heads_of(&w.encoder), g.heads_of(&w.encoder_v)];
         Ok(Self {
             embed: gpu.filled("the embedding", bytemuck::cast_slice(&embed))?,
-            encoder: matrix("the encoder", &w.encoder, &|scales| pack::tiles(encoder, scales, g.row, padded, g.block))?,
-            encoder_v: matrix("encoder_v", &w.encoder_v, &|scales| {
+            encoder: matrix("the encoder", &w.encoder, pack::biases(model, g), &|scales| {
+                pack::tiles(encoder, scales, g.row, padded, g.block)
+            })?,
+            encoder_v: matrix("encoder_v", &w.encoder_v, Vec::new(), &|scales| {
                 pack::columns_as_rows(encoder_v, scales, padded, g.row)
             })?,
-            decoder: matrix("the decoder", &w.decoder, &|scales| {
+            decoder: matrix("the decoder", &w.decoder, Vec::new(), &|scales| {
                 pack::rows(&w.decoder, scales, g.heads, g.neurons, g.width, padded, g.row)
             })?,
             lm_head: lm_head.upload(gpu, &layout.lm_head_segments, layout.images)?,

@@ -5,16 +5,15 @@ use crate::backend::cpu::rows::RowList;
 use crate::backend::cpu::simd::{Isa, Kernel, LANES, Level};
 use crate::backend::cpu::weights::{TILE, Weight};
 
-/// u ← relu(x · encoder) for a block of neurons and the sequences in `active`.
+/// u ← relu(x · encoder + bias) for a block of neurons and the sequences in `active`.
 ///
-/// `tiles` are the block's tiles of the encoder, `scales` those of its outputs, if the weights have
-/// any; `x` is `[S][row]`; `u` is `[S][stride]`, with the
-/// block at `offset`.
+/// `tiles` are the block's tiles of the encoder; `scales` and `biases` those of its neurons, if they
+/// have any; `x` is `[S][row]`; `u` is `[S][stride]`, with the block at `offset`.
 #[expect(clippy::too_many_arguments, reason = "the kernel's bindings, one by one")]
 pub fn activate<'a, E: Weight>(
     level: Level,
     tiles: impl Iterator<Item = Tile<'a, E>>,
-    scales: &[f32],
+    [scales, biases]: [&[f32]; 2],
     x: &[f32],
     row: usize,
     active: &[usize],
@@ -31,6 +30,14 @@ pub fn activate<'a, E: Weight>(
             }
             if E::SCALED {
                 to.iter_mut().zip(&scales[index * TILE..]).for_each(|(to, scale)| *to *= scale);
+            }
+            if !biases.is_empty() {
+                for (i, (to, &sum)) in to.iter_mut().zip(sums).enumerate() {
+                    let neuron = index * TILE + i;
+                    let product = if E::SCALED { sum * scales[neuron] } else { sum };
+                    let sum = product + biases[neuron];
+                    *to = if sum < 0.0 { 0.0 } else { sum };
+                }
             }
         });
     }

@@ -34,12 +34,14 @@ impl Kernel for GroupTokens<'_> {
     }
 }
 
-/// out[t] ← x[t] · tile for all tokens t of a chunk.
+/// out[t] ← x[t] · tile + biases for all tokens t of a chunk.
 pub struct Product<'a, E> {
     /// Weights, `[D][TILE]`.
     pub tile: &'a [E],
     /// The outputs' scales, `[TILE]`; none without scales.
     pub scales: &'a [f32],
+    /// The outputs' biases, `[TILE]`; none without biases.
+    pub biases: &'a [f32],
     /// Residual stream from [`GroupTokens`].
     pub x: &'a [f32],
     /// T.
@@ -106,6 +108,10 @@ impl<E: Weight> Product<'_, E> {
                         if E::SCALED {
                             let scales = &self.scales[(first + v) * LANES..][..LANES];
                             out.iter_mut().zip(scales).for_each(|(x, scale)| *x *= scale);
+                        }
+                        if !self.biases.is_empty() {
+                            let biases = &self.biases[(first + v) * LANES..][..LANES];
+                            out.iter_mut().zip(biases).for_each(|(x, bias)| *x += bias);
                         }
                         if self.relu {
                             // A NaN stays a NaN, so it reaches the logits and is reported.

@@ -66,14 +66,17 @@ fn column<E: Weight>(tiles: &[E], g: &Geometry, column: usize) -> impl Iterator<
     tile.iter().skip(column % TILE).step_by(TILE).map(|weight| weight.to_f32())
 }
 
-/// u ← relu(x · encoder), `[T, H, N]`.
+/// u ← relu(x · encoder + bias), `[T, H, N]`.
 pub fn encode<E: Weight>(weights: &Weights<E>, g: &Geometry, residual: &[f32]) -> Vec<f32> {
     let mut activations = Vec::with_capacity(residual.len() / g.width * g.heads * g.neurons);
     for x in residual.chunks_exact(g.width) {
         for head in 0..g.heads {
             let neurons = head * g.padded_neurons()..head * g.padded_neurons() + g.neurons;
-            let u = |neuron| dot(column(&weights.encoder.numbers, g, neuron), x).max(0.0);
-            activations.extend(neurons.map(|neuron| u(neuron) * scale(&weights.encoder, neuron)));
+            let product =
+                |neuron| dot(column(&weights.encoder.numbers, g, neuron), x) * scale(&weights.encoder, neuron);
+            // 0 without biases.
+            let bias = |neuron| weights.biases(neuron..neuron + 1).first().copied().unwrap_or(0.0);
+            activations.extend(neurons.map(|neuron| (product(neuron) + bias(neuron)).max(0.0)));
         }
     }
     activations

@@ -131,11 +131,13 @@ impl<'a, E: Weight> Run<'a, E> {
         let stride = unit.blocks.len() * g.block;
         for (local, block) in unit.blocks.clone().enumerate() {
             let scales = self.weights.encoder.scales(g.neurons_of(block));
+            let biases = self.weights.biases(g.neurons_of(block));
             let tiles = &self.weights.encoder.numbers[block * g.block * g.width..][..g.block * g.width];
             for (tile_index, tile) in tiles.chunks_exact(g.width * TILE).enumerate() {
                 level.run(Product {
                     tile,
                     scales: scales.get(tile_index * TILE..).unwrap_or_default(),
+                    biases: biases.get(tile_index * TILE..).unwrap_or_default(),
                     x: &stream.groups,
                     tokens,
                     out: &mut u[local * g.block + tile_index * TILE..],
@@ -250,7 +252,17 @@ impl<'a, E: Weight> Run<'a, E> {
         let mut out = vec![0.0; tokens * TILE];
         let tile = &self.weights.lm_head[index * TILE * g.width..][..TILE * g.width];
         let (x, weights) = (&stream.groups, &mut own.tile);
-        level.run(Product { tile, scales: &[], x, tokens, out: &mut out, stride: TILE, relu: false, weights });
+        level.run(Product {
+            tile,
+            scales: &[],
+            biases: &[],
+            x,
+            tokens,
+            out: &mut out,
+            stride: TILE,
+            relu: false,
+            weights,
+        });
         let count = (g.vocab - index * TILE).min(TILE);
         let mut logits = lock(self.logits);
         for (to, from) in logits.chunks_exact_mut(g.vocab).zip(out.chunks_exact(TILE)) {

@@ -25,7 +25,8 @@ impl Job<'_> {
         let tiles = Tile::range(&weights.encoder.numbers, g.width, block_tiles(g, block), self.exchange.threads());
         let u = &mut lock(&self.exchange.blocks[block].u);
         let scales = weights.encoder.scales(g.neurons_of(block));
-        activate(self.level, tiles, scales, &stream.x, g.row, &stream.active, u, g.block, 0);
+        let biases = weights.biases(g.neurons_of(block));
+        activate(self.level, tiles, [scales, biases], &stream.x, g.row, &stream.active, u, g.block, 0);
     }
 
     /// Partial attention output of a block, whose memory is `[slots][layers]`.
