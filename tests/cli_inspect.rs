@@ -44,7 +44,7 @@ fn data(page: &Path) -> Value {
 
 #[test]
 fn inspect_shows_the_neurons_of_every_token() {
-    gpu::require_adapter();
+    gpu::adapter();
     let lines = |device: &str| {
         let text =
             run(&["inspect", "--prompt", "To be, or not", "--format", "jsonl", "--top", "2", "--device", device]).ok();
@@ -105,7 +105,7 @@ fn an_archive_holds_every_neuron() {
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut member, &mut bytes).unwrap();
         let header = 10 + u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
-        members.insert(member.name().to_string(), bytes.split_off(header));
+        members.insert(member.name().unwrap().to_string(), bytes.split_off(header));
     }
     let words = |name: &str| {
         members[name].chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect::<Vec<_>>()

@@ -88,7 +88,7 @@ enum Command {
     #[cfg(feature = "server")]
     Serve(Box<serve::Serve>),
     Score(score::Score),
-    Inspect(inspect::Inspect),
+    Inspect(Box<inspect::Inspect>),
     Compare(compare::Compare),
     Verify(verify::Verify),
     Bench(bench::Bench),

@@ -148,8 +148,8 @@ impl Slots for CpuSlots {
         let (scratch, slots) = (&self.exchange.scratch, self.memory.len());
         scratch.iter().for_each(|own| lock(own).watch = Some(Box::default()));
         let run = self.run(plan);
-        let seen = self.exchange.scratch.iter().filter_map(|own| lock(own).watch.take()).map(|watch| *watch).collect();
-        let tokens = Watch::merge(seen, &self.shared.model.geometry, plan.steps.len() * slots);
+        let seen = self.exchange.scratch.iter().filter_map(|own| lock(own).watch.take()).map(|watch| *watch);
+        let tokens = Watch::merge(&seen.collect::<Vec<_>>(), &self.shared.model.geometry, plan.steps.len() * slots);
         let steps = tokens.chunks_exact(slots).map(<[_]>::to_vec).collect();
         Ok((run?, steps))
     }

@@ -2,17 +2,13 @@
 
 use crate::backend::pack::Geometry;
 use crate::backend::watch::{Fired, TokenNeurons};
-use std::collections::BTreeMap;
-
-/// Numbers of one block that are not zero: index in the block, and number.
-type Sparse = Vec<(usize, f32)>;
 
 /// Activations and gates seen by a thread, by token, layer and block. In a run, every slot of every
 /// step counts as a token.
 #[derive(Debug, Default)]
 pub struct Watch {
-    activations: BTreeMap<[usize; 3], Sparse>,
-    gates: BTreeMap<[usize; 3], Sparse>,
+    /// By [`Seen`].
+    logs: [Log; 2],
 }
 
 /// Kind of a block's numbers.
@@ -24,35 +20,61 @@ pub enum Seen {
     Gates,
 }
 
+/// Blocks in the order in which they were seen, and their numbers that are not 0.
+#[derive(Debug, Default)]
+struct Log {
+    blocks: Vec<Block>,
+    /// Index in the block, and number.
+    numbers: Vec<(u32, f32)>,
+}
+
+/// Where a block's numbers begin in the log; they end where the next one's begin.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    token: usize,
+    layer: usize,
+    block: usize,
+    begin: usize,
+}
+
 impl Watch {
     /// Takes in a block's numbers of a token, `[block]`.
     pub fn see(&mut self, seen: Seen, token: usize, layer: usize, block: usize, numbers: &[f32]) {
-        let sparse = numbers.iter().copied().enumerate().filter(|(_, number)| *number != 0.0).collect();
-        let to = if seen == Seen::Activations { &mut self.activations } else { &mut self.gates };
-        to.insert([token, layer, block], sparse);
+        let log = &mut self.logs[seen as usize];
+        log.blocks.push(Block { token, layer, block, begin: log.numbers.len() });
+        log.numbers.extend((0..).zip(numbers.iter().copied()).filter(|(_, number)| *number != 0.0));
     }
 
     /// The neurons of `tokens` tokens, from everything that the threads have seen; empty for tokens
     /// that none has seen.
-    pub fn merge(all: Vec<Self>, geometry: &Geometry, tokens: usize) -> Vec<TokenNeurons> {
-        let mut whole = Self::default();
-        for watch in all {
-            whole.activations.extend(watch.activations);
-            whole.gates.extend(watch.gates);
+    pub fn merge(all: &[Self], geometry: &Geometry, tokens: usize) -> Vec<TokenNeurons> {
+        let (layers, blocks) = (geometry.layers, geometry.blocks());
+        let per_head = geometry.padded_neurons() / geometry.block;
+        // The numbers of each block of each token and layer.
+        let mut found: Vec<[Option<&[(u32, f32)]>; 2]> = vec![[None; 2]; tokens * layers * blocks];
+        for (seen, log) in all.iter().flat_map(|watch| watch.logs.iter().enumerate()) {
+            let ends = log.blocks.iter().skip(1).map(|block| block.begin).chain([log.numbers.len()]);
+            for (Block { token, layer, block, begin }, end) in log.blocks.iter().zip(ends) {
+                found[(token * layers + layer) * blocks + block][seen] = Some(&log.numbers[*begin..end]);
+            }
         }
-        let neurons_of = |token: usize| {
-            let layers = 0..geometry.layers;
-            let seen = layers.filter(|&layer| whole.activations.contains_key(&[token, layer, 0]));
-            let row = |numbers: &BTreeMap<[usize; 3], Sparse>, layer: usize| {
-                let mut row = vec![0.0; geometry.all_neurons()];
-                for (&[.., block], sparse) in numbers.range([token, layer, 0]..[token, layer + 1, 0]) {
-                    sparse.iter().for_each(|&(index, number)| row[block * geometry.block + index] = number);
+        let fired = |row: &[[Option<&[(u32, f32)]>; 2]]| {
+            // Every block of a token is seen, or none.
+            row[0][0]?;
+            let mut fired = Fired::default();
+            for (block, [activations, gates]) in row.iter().enumerate() {
+                let first = (block / per_head * geometry.neurons + block % per_head * geometry.block) as u32;
+                let mut gates = gates.unwrap_or_default().iter().peekable();
+                for &(index, u) in activations.unwrap_or_default() {
+                    fired.neurons.push(first + index);
+                    fired.u.push(u);
+                    let gate = gates.next_if(|(gate, _)| *gate == index);
+                    fired.g.push(gate.map_or(0.0, |(_, gate)| *gate));
                 }
-                row
-            };
-            seen.map(|layer| Fired::of_padded(geometry, &row(&whole.activations, layer), &row(&whole.gates, layer)))
-                .collect()
+            }
+            Some(fired)
         };
-        (0..tokens).map(neurons_of).collect()
+        let mut rows = found.chunks_exact(blocks).map(fired);
+        (0..tokens).map(|_| rows.by_ref().take(layers).flatten().collect()).collect()
     }
 }

@@ -27,6 +27,11 @@ const TOKENS: usize = 8;
 /// Neurons that it fires with most.
 const PARTNERS: usize = 6;
 
+/// A number to four digits behind the point: 16-bit floats have no more.
+fn short(number: f32) -> f64 {
+    (f64::from(number) * 1e4).round() / 1e4
+}
+
 /// Writes the atlas of what has been counted.
 pub(super) fn write(
     bdh: &Bdh,
@@ -144,12 +149,12 @@ impl Maker<'_> {
             "kind": kind,
             "offset": sample.token,
             "layer": sample.layer,
-            "u": sample.u,
-            "g": sample.g,
+            "u": short(sample.u),
+            "g": short(sample.g),
             "tokens": tokens,
             "texts": texts,
             "at": sample.token - around.start,
-            "values": around.map(|token| sample.value(token)).collect::<Vec<_>>(),
+            "values": around.map(|token| short(sample.value(token))).collect::<Vec<_>>(),
         });
         if let Some(quantile) = quantile {
             context["quantile"] = json!(quantile);

@@ -185,8 +185,8 @@ impl Prefill {
     ) -> (Vec<f32>, Vec<TokenNeurons>) {
         self.threads.iter().for_each(|own| lock(own).watch = Some(Watch::default()));
         let logits = self.run(shared, memory, team, chunk);
-        let seen = self.threads.iter().filter_map(|own| lock(own).watch.take()).collect();
-        (logits, Watch::merge(seen, &shared.model.geometry, chunk.tokens.len()))
+        let seen: Vec<Watch> = self.threads.iter().filter_map(|own| lock(own).watch.take()).collect();
+        (logits, Watch::merge(&seen, &shared.model.geometry, chunk.tokens.len()))
     }
 
     /// Runs a chunk on a sequence's memory, whose window is empty. Returns the logits `[T, V]` if
