@@ -4,7 +4,7 @@ use super::args::{ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::Failure;
 use super::output::{Notices, Output};
 use super::score::InputArgs;
-use bdh_gpu::backend::watch::Fired;
+use bdh_gpu::backend::watch::{Fired, Firing, neuron_name, strongest, strongest_of_layers};
 use bdh_gpu::generation::{Bdh, GenerationError, TokenTrace};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -59,15 +59,6 @@ enum Format {
     Jsonl,
 }
 
-/// A neuron that fired in a layer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Strong {
-    layer: usize,
-    neuron: u32,
-    u: f32,
-    g: f32,
-}
-
 impl Inspect {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
@@ -119,67 +110,35 @@ impl Inspect {
         let counts = |count: fn(&Fired) -> usize| {
             token.neurons.iter().map(|layer| format!("{:4}", count(layer))).collect::<Vec<_>>().join(" ")
         };
-        let all = token.neurons.iter().enumerate().flat_map(|(layer, fired)| neurons(layer, fired));
-        let name = |strong: &Strong| {
-            let Strong { layer, u, g, .. } = strong;
-            format!("{} {layer} {u:.2} {g:.2}", self.name(bdh, strong.neuron))
+        let top = self.output.top;
+        let layers = token.neurons.iter().map(|fired| strongest(fired, top)).enumerate();
+        let name = |(layer, Firing { neuron, u, g }): &(usize, Firing)| {
+            format!("{} {layer} {u:.2} {g:.2}", self.name(bdh, *neuron))
         };
-        let strongest: Vec<String> = strongest(all, self.output.top).iter().map(name).collect();
+        let strongest: Vec<String> = strongest_of_layers(layers, top).iter().map(name).collect();
         // A byte that is no text by itself is written \xNN already.
         let text = format!("{:?}", bdh.decode(&[token.token])).replace(r"\\x", r"\x");
-        let (fired, open) = (counts(Fired::len), counts(open));
+        let (fired, open) = (counts(Fired::len), counts(Fired::open));
         format!("{:8}  {text:6}  {fired}  {open}  {}", token.position, strongest.join(", "))
     }
 
     fn object(&self, bdh: &Bdh, token: &TokenTrace) -> Value {
-        let layer = |(index, fired): (usize, &Fired)| {
-            let top = strongest(neurons(index, fired), self.output.top);
+        let layer = |fired: &Fired| {
+            let top = strongest(fired, self.output.top);
             let top =
-                top.iter().map(|strong| json!({"neuron": self.name(bdh, strong.neuron), "u": strong.u, "g": strong.g}));
-            json!({"u": fired.len(), "g": open(fired), "top": top.collect::<Vec<_>>()})
+                top.iter().map(|firing| json!({"neuron": self.name(bdh, firing.neuron), "u": firing.u, "g": firing.g}));
+            json!({"u": fired.len(), "g": fired.open(), "top": top.collect::<Vec<_>>()})
         };
         json!({
             "position": token.position,
             "token": token.token,
             "text": bdh.decode(&[token.token]),
-            "layers": token.neurons.iter().enumerate().map(layer).collect::<Vec<_>>(),
+            "layers": token.neurons.iter().map(layer).collect::<Vec<_>>(),
         })
     }
 
     /// A neuron's name: its head and its index there.
     fn name(&self, bdh: &Bdh, neuron: u32) -> String {
-        let per_head = bdh.model().config.neurons_per_head as u32;
-        format!("{}.{}", neuron / per_head, neuron % per_head)
-    }
-}
-
-/// A layer's gates that are open.
-fn open(fired: &Fired) -> usize {
-    fired.g.iter().filter(|g| **g > 0.0).count()
-}
-
-fn neurons(layer: usize, fired: &Fired) -> impl Iterator<Item = Strong> {
-    let values = fired.u.iter().zip(&fired.g);
-    fired.neurons.iter().zip(values).map(move |(&neuron, (&u, &g))| Strong { layer, neuron, u, g })
-}
-
-/// The neurons with the largest gates, then the largest activations.
-fn strongest(all: impl Iterator<Item = Strong>, count: usize) -> Vec<Strong> {
-    let mut all: Vec<Strong> = all.collect();
-    all.sort_by(|a, b| (b.g, b.u).partial_cmp(&(a.g, a.u)).unwrap_or(std::cmp::Ordering::Equal));
-    all.truncate(count);
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_largest_gates_come_first() {
-        let fired = Fired { neurons: vec![1, 4, 6, 9], u: vec![9.0, 1.0, 2.0, 3.0], g: vec![0.0, 2.0, 5.0, 0.0] };
-        let found: Vec<u32> = strongest(neurons(0, &fired), 3).iter().map(|strong| strong.neuron).collect();
-        assert_eq!(found, [6, 4, 1]);
-        assert_eq!((open(&fired), strongest(neurons(0, &Fired::default()), 3)), (2, Vec::new()));
+        neuron_name(neuron, bdh.model().config.neurons_per_head)
     }
 }
