@@ -207,6 +207,7 @@ impl Answer {
             from: completion.from.clone(),
             options: GenerationOptions { seed: Some(seed), ..completion.settings.options.clone() },
             logprobs,
+            neurons: None,
             keep_state: completion.keep_state,
             cancel: Default::default(),
             events: Box::new(|_| ControlFlow::Continue(())),
@@ -291,6 +292,8 @@ impl Answer {
                 choice.read(logprobs);
                 (Piece::default(), None)
             }
+            // Nobody asks for them.
+            Event::Watched(_) => (Piece::default(), None),
             Event::Drawn(tokens, logprobs) => {
                 self.usage.first_token.get_or_insert_with(|| run.elapsed());
                 (choice.drawn(&tokens, &logprobs), None)
