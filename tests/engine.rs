@@ -3,18 +3,29 @@
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use bdh_gpu::generation::engine::{Cancel, Ended, Engine, EngineOptions, Event, Job, Logprobs, Rejected};
-use bdh_gpu::generation::{Bdh, DeviceChoice, FinishReason, Generated, Snapshot, WeightChoice};
+use bdh_gpu::backend::BackendError;
+use bdh_gpu::backend::watch::strongest;
+use bdh_gpu::generation::engine::{
+    Cancel, Ended, Engine, EngineOptions, Event, Job, Logprobs, Named, Neurons, Rejected, WatchedToken,
+};
+use bdh_gpu::generation::{
+    Bdh, DeviceChoice, DeviceOptions, FinishReason, Generated, GenerationError, Snapshot, TokenTrace, WeightChoice,
+};
 use bdh_gpu::options::LogitBias;
 use bdh_gpu::{Forgetting, GenerationOptions, Model, SamplingOptions};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 fn shipped(device: &DeviceChoice) -> Bdh {
+    Bdh::new(shipped_model(), device, WeightChoice::Auto).expect("a device")
+}
+
+fn shipped_model() -> Model {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/bdh-shakespeare");
-    Bdh::new(Model::from_path(path).expect("the shipped model"), device, WeightChoice::Auto).expect("a device")
+    Model::from_path(path).expect("the shipped model")
 }
 
 fn engine(bdh: &Bdh, slots: usize, queue: usize, prefix_cache: u64) -> Engine {
@@ -34,6 +45,7 @@ fn job(prompt: &[u32], options: GenerationOptions) -> (Job, Receiver<Event>) {
         from: None,
         options,
         logprobs: None,
+        neurons: None,
         keep_state: false,
         cancel: Cancel::default(),
         events: Box::new(tell),
@@ -48,7 +60,7 @@ fn whole(events: &Receiver<Event>) -> (Vec<u32>, Ended) {
         match events.recv_timeout(Duration::from_secs(300)).expect("the sequence ends") {
             Event::Drawn(new, _) => tokens.extend(new),
             Event::Done(ended) => return (tokens, ended.expect("the sequence does not fail")),
-            Event::Started { .. } | Event::Read(_) => {}
+            Event::Started { .. } | Event::Read(_) | Event::Watched(_) => {}
         }
     }
 }
@@ -178,7 +190,7 @@ fn log_probabilities_are_those_of_a_score() {
                     found.extend(logprobs);
                 }
                 Event::Done(ended) => assert_eq!(ended.unwrap().drawn, 5),
-                Event::Started { .. } => {}
+                Event::Started { .. } | Event::Watched(_) => {}
             }
         }
         let forgetting = Forgetting::of_model(&bdh.model().config);
@@ -232,4 +244,128 @@ fn what_cannot_run_fails_alone() {
     let failure = failed.iter().find_map(|event| if let Event::Done(Err(error)) = event { Some(error) } else { None });
     assert!(failure.expect("an error").to_string().contains("999"));
     assert_eq!(whole(&events).0.len(), 3);
+}
+
+/// What a session shows of a job's tokens, by their positions, and what it makes of the job.
+fn watched_alone(
+    bdh: &Bdh,
+    from: Option<&Snapshot>,
+    prompt: &[u32],
+    options: &GenerationOptions,
+) -> (BTreeMap<u32, TokenTrace>, Generated) {
+    let mut session = bdh.session().unwrap();
+    if let Some(from) = from {
+        session.restore(from).unwrap();
+    }
+    let seen = Arc::new(Mutex::new(BTreeMap::new()));
+    let all = seen.clone();
+    session.watch(move |token| {
+        // What a sequence goes back from is seen again.
+        all.lock().unwrap().entry(token.position).or_insert(token);
+    });
+    session.feed(prompt).unwrap();
+    let generated = session.generate(options).unwrap();
+    // The last token is read for the logits after it.
+    session.next_logits().unwrap();
+    let seen = seen.lock().unwrap().clone();
+    (seen, generated)
+}
+
+/// The tokens of a watched sequence, their neurons, those of the prompt first, and how it ended.
+fn watched(events: &Receiver<Event>) -> (Vec<u32>, Vec<WatchedToken>, Ended) {
+    let (mut tokens, mut neurons, mut of_next) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        match events.recv_timeout(Duration::from_secs(300)).expect("the sequence ends") {
+            Event::Watched(new) => of_next.extend(new),
+            Event::Drawn(new, _) => {
+                let named: Vec<u32> = of_next.iter().map(|token: &WatchedToken| token.token).collect();
+                assert!(named.is_empty() || named.ends_with(&new), "the neurons of {new:?} are those of {named:?}");
+                tokens.extend(new);
+                neurons.append(&mut of_next);
+            }
+            Event::Done(ended) => {
+                neurons.append(&mut of_next);
+                return (tokens, neurons, ended.expect("the sequence does not fail"));
+            }
+            Event::Started { .. } | Event::Read(_) => {}
+        }
+    }
+}
+
+/// Neurons are those that a session shows, of every token that is wanted and no other; texts and
+/// states are the same with and without them, also of sequences that run beside watched ones.
+#[test]
+fn neurons_are_those_that_a_session_shows() {
+    for (device, rounds) in [(DeviceChoice::Cpu, 60), (gpu::device(), 12)] {
+        let options = DeviceOptions { device: device.clone(), watchable: true, ..DeviceOptions::default() };
+        let bdh = Bdh::with(shipped_model(), &options).unwrap();
+        let prompts = prompts(&bdh);
+        let past = {
+            let mut session = bdh.session().unwrap();
+            session.feed(&prompts[2]).unwrap();
+            Arc::new(session.snapshot().unwrap())
+        };
+        let engine = engine(&bdh, 3, 1000, 64 << 20);
+        let mut random = Random(7);
+        let mut jobs = Vec::new();
+        for _ in 0..rounds {
+            let (prompt, options) = (&prompts[1 + random.below(prompts.len() - 1)], some_options(&mut random));
+            let (mut new, events) = job(prompt, options.clone());
+            new.from = (random.below(4) == 0).then(|| past.clone());
+            new.keep_state = random.below(3) == 0;
+            new.logprobs = [None, None, Some(Logprobs { prompt: true, top: 1 })][random.below(3)];
+            new.neurons = (random.below(2) == 0).then(|| Neurons {
+                prompt: random.below(2) == 0,
+                layers: (random.below(2) == 0).then(|| vec![1, 3]),
+                named: Named::Strongest(random.below(5)),
+            });
+            let what = (prompt, options, new.from.clone(), new.keep_state, new.neurons.clone());
+            engine.submit(vec![new]).unwrap();
+            jobs.push((what, events));
+        }
+        for ((prompt, options, from, keeps, wanted), events) in jobs {
+            let what = format!("{device:?}, {} tokens, {}, {options:?}, {wanted:?}", prompt.len(), from.is_some());
+            let (tokens, found, ended) = watched(&events);
+            let (shown, expected) = watched_alone(&bdh, from.as_deref(), prompt, &options);
+            assert_eq!((&tokens, &ended.tail), (&expected.tokens, &expected.tail), "{what}");
+            if keeps && from.is_none() {
+                assert_eq!(ended.state, Some(alone(&bdh, prompt, &options).1), "{what}");
+            }
+            let Some(wanted) = wanted else {
+                assert!(found.is_empty(), "{what}");
+                continue;
+            };
+            let begin = from.map_or(0, |from| from.position() as u32);
+            let first = if wanted.prompt { begin } else { begin + prompt.len() as u32 };
+            let positions: Vec<u32> = (first..begin + (prompt.len() + tokens.len()) as u32).collect();
+            assert_eq!(found.iter().map(|token| token.position).collect::<Vec<_>>(), positions, "{what}");
+            for token in &found {
+                let expected = &shown[&token.position];
+                assert_eq!(token.token, expected.token, "{what}");
+                let layers = wanted.layers.clone().unwrap_or_else(|| (0..expected.neurons.len()).collect());
+                assert_eq!(token.layers.iter().map(|own| own.layer).collect::<Vec<_>>(), layers, "{what}");
+                let Named::Strongest(count) = wanted.named else { unreachable!() };
+                for own in &token.layers {
+                    let fired = &expected.neurons[own.layer];
+                    assert_eq!((own.fired, own.open), (fired.len(), fired.open()), "{what}");
+                    assert_eq!(own.named, strongest(fired, count), "{what}, position {}", token.position);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_that_cannot_be_watched_says_so_to_those_who_ask() {
+    let bdh = shipped(&gpu::device());
+    let engine = engine(&bdh, 2, 10, 0);
+    let options = GenerationOptions { max_new_tokens: 20, seed: Some(1), ..bdh.options() };
+    let (plain, events) = job(&[65], options.clone());
+    let (mut asking, failed) = job(&[65], options);
+    asking.neurons = Some(Neurons { prompt: true, layers: None, named: Named::Strongest(1) });
+    engine.submit(vec![plain, asking]).unwrap();
+    let failure = failed.iter().find_map(|event| if let Event::Done(Err(error)) = event { Some(error) } else { None });
+    let failure = failure.expect("an error");
+    assert!(matches!(&*failure, GenerationError::Backend(BackendError::NotWatchable { .. })), "{failure}");
+    assert_eq!(whole(&events).0.len(), 20);
 }

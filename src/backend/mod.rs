@@ -345,6 +345,10 @@ pub trait Backend: Send + Sync {
     fn host_weights(&self, weights: &Weights) -> Weights {
         weights.clone()
     }
+    /// Whether neurons can be watched: see [`Slots::run_watched`].
+    fn is_watchable(&self) -> bool {
+        true
+    }
     /// Best batch size for states of `state_bytes` per sequence.
     fn preferred_slots(&self, state_bytes: u64) -> usize;
     /// Most tokens in a [`Chunk`], at least one.

@@ -93,6 +93,10 @@ struct ServerArgs {
     /// Answer requests for any model's name
     #[arg(long)]
     any_model: bool,
+    /// Let requests ask for neurons; the kernels of graphics cards then store what they otherwise keep
+    /// to themselves
+    #[arg(long)]
+    neurons: bool,
     /// Refuse requests with unknown fields
     #[arg(long)]
     strict: bool,
@@ -188,6 +192,7 @@ impl Serve {
             cors_origins: server.cors_origins.clone(),
             loopback: address.ip().is_loopback(),
             any_model: server.any_model,
+            neurons: server.neurons,
             strict: server.strict,
             request_timeout: Duration::from_secs(server.request_timeout),
             shutdown_timeout: Duration::from_secs(server.shutdown_timeout),
@@ -216,7 +221,11 @@ impl Serve {
         let forgetting = self.context.forgetting(&model.config)?;
         self.device.check(forgetting)?;
         let template = self.template(&model)?;
-        Ok(Loaded { bdh: self.device.open(model, &self.notices)?, forgetting, template })
+        let bdh = match self.server.neurons {
+            true => self.device.open_watchable(model, &self.notices)?,
+            false => self.device.open(model, &self.notices)?,
+        };
+        Ok(Loaded { bdh, forgetting, template })
     }
 
     /// The chat template: the one that was asked for, or the model's.

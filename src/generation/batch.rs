@@ -212,7 +212,17 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
 
     /// Makes every [`Progress`] bring the neurons of its tokens. Results do not depend on it.
     pub fn watch(&mut self, watched: bool) {
+        if watched && !self.watched {
+            // Watched steps take longer, and nobody knows yet how long.
+            self.hurry();
+        }
         self.watched = watched;
+    }
+
+    /// Makes a sequence read its last token too, as if another followed. Returns whether there is a
+    /// position left for that.
+    pub fn read_last(&mut self, slot: usize) -> bool {
+        self.push(slot, &[0]).is_ok()
     }
 
     /// Chooses which logits of a sequence come to the host.

@@ -149,7 +149,7 @@ pub(super) fn html(data: &Value, shards: Shards) -> String {
         format!("default-src 'none'; script-src 'sha256-{digest}'{beside}; style-src 'unsafe-inline'; img-src data:");
     let title = data["title"].as_str().unwrap_or_default();
     let fields = [
-        ("title", escape_html(title)),
+        ("title", escape_title(title)),
         ("policy", policy),
         ("style", STYLE.to_string()),
         ("data", escape_json(&data.to_string())),
@@ -172,8 +172,18 @@ pub(super) fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len() + json.len() / 64);
     for character in json.chars() {
         match character {
-            // These are in strings only.
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+            // These are in strings only. Controls of the direction of text would act on whoever reads
+            // the file.
+            '<'
+            | '>'
+            | '&'
+            | '\u{2028}'
+            | '\u{2029}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{61c}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => {
                 escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
             }
             other => escaped.push(other),
@@ -182,8 +192,10 @@ pub(super) fn escape_json(json: &str) -> String {
     escaped
 }
 
-fn escape_html(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+/// Text of a title: what would be markup, or act on the text around it, is shown by its number.
+fn escape_title(text: &str) -> String {
+    let plain = escape_json(text).replace('"', "&quot;");
+    plain.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 #[cfg(test)]

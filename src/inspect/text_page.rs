@@ -4,8 +4,9 @@ use super::arrays::{f16s, f32s, u8s, u32s};
 use super::document::{self, PageText, Shards};
 use super::replay::{Reading, Replay};
 use super::series::Series;
-use super::trace::{Expectation, strongest};
+use super::trace::Expectation;
 use super::weights::HostWeights;
+use crate::backend::watch::strongest;
 use crate::generation::{Bdh, GenerationError, TokenTrace};
 use crate::model::forgetting::Forgetting;
 use serde_json::{Value, json};
@@ -152,7 +153,7 @@ impl TextPage {
     /// Takes in a token's neurons.
     fn count(&mut self, token: &TokenTrace) {
         for (layer, fired) in token.neurons.iter().enumerate() {
-            let open = fired.g.iter().filter(|g| **g > 0.0).count();
+            let open = fired.open();
             for (kind, (values, count)) in [(&fired.u, fired.len()), (&fired.g, open)].into_iter().enumerate() {
                 self.counts[kind].push(count as u32);
                 self.sums[kind].push(values.iter().sum());

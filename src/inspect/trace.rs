@@ -1,6 +1,6 @@
 //! The neurons of a text, as sparse rows.
 
-use crate::backend::watch::Fired;
+use crate::backend::watch::{Fired, Firing, strongest};
 use crate::generation::{Bdh, GenerationError, TokenTrace};
 use crate::model::forgetting::Forgetting;
 use crate::numpy::{self, Numbers};
@@ -49,33 +49,6 @@ impl Csr {
         let range: Range<usize> = self.indptr[row] as usize..self.indptr[row + 1] as usize;
         (&self.indices[range.clone()], &self.values[range])
     }
-}
-
-/// A neuron that fired.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Firing {
-    /// Its index, h · N + i.
-    pub neuron: u32,
-    /// Its activation, above 0.
-    pub u: f32,
-    /// Its gate, at least 0.
-    pub g: f32,
-}
-
-/// The `count` neurons with the largest gates, then the largest activations, then the lowest index.
-pub fn strongest(fired: &Fired, count: usize) -> Vec<Firing> {
-    let values = fired.u.iter().zip(&fired.g);
-    let mut all: Vec<Firing> =
-        fired.neurons.iter().zip(values).map(|(&neuron, (&u, &g))| Firing { neuron, u, g }).collect();
-    let order = |a: &Firing, b: &Firing| {
-        (b.g, b.u).partial_cmp(&(a.g, a.u)).unwrap_or(Ordering::Equal).then(a.neuron.cmp(&b.neuron))
-    };
-    if count < all.len() {
-        all.select_nth_unstable_by(count, order);
-        all.truncate(count);
-    }
-    all.sort_unstable_by(order);
-    all
 }
 
 /// The neurons of a text.
@@ -246,14 +219,6 @@ impl Expectation {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_largest_gates_come_first() {
-        let fired = Fired { neurons: vec![1, 4, 6, 9], u: vec![9.0, 1.0, 2.0, 3.0], g: vec![0.0, 2.0, 5.0, 0.0] };
-        let names = |count: usize| strongest(&fired, count).iter().map(|firing| firing.neuron).collect::<Vec<_>>();
-        assert_eq!((names(0), names(3), names(9)), (vec![], vec![6, 4, 1], vec![6, 4, 1, 9]));
-        assert!(strongest(&Fired::default(), 3).is_empty());
-    }
 
     #[test]
     fn rows_give_back_their_neurons() {

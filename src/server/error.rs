@@ -39,6 +39,12 @@ impl ApiError {
         Self { param: Some(param.to_owned()), ..self }
     }
 
+    /// Of a field within another.
+    pub fn within(self, field: &str) -> Self {
+        let inner = |text: String| format!("{field}.{text}");
+        Self { message: inner(self.message), param: self.param.map(inner), ..self }
+    }
+
     /// The server takes no requests yet, or no more.
     pub fn unavailable(message: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message).code("unavailable")

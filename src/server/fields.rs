@@ -82,6 +82,12 @@ impl Fields {
         Ok(self.take(name, "an object", |value| value.as_object().cloned())?.map(Self::of))
     }
 
+    /// The fields that somebody has asked for.
+    #[cfg(test)]
+    pub fn known(&self) -> BTreeSet<String> {
+        self.known.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     /// The fields that nobody has asked for.
     pub fn unknown(&self) -> Vec<&str> {
         self.object.keys().map(String::as_str).filter(|name| !self.known.contains(name)).collect()

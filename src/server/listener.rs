@@ -3,7 +3,7 @@
 use super::app::{App, Ready, now_seconds};
 use super::connection::Connection;
 use super::error::ApiError;
-use super::{Loaded, ServeError, ServerOptions, chat, completions, openapi, plain, score, security, states};
+use super::{Loaded, ServeError, ServerOptions, chat, completions, neurons, openapi, plain, score, security, states};
 use crate::generation::engine::{Engine, EngineOptions};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -197,6 +197,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::completions))
         .route("/v1/score", post(score::score))
+        .route("/v1/neurons", post(neurons::neurons))
         .route("/openapi.json", get(openapi::openapi))
         .route("/v1/states", post(states::create))
         .route("/v1/states/{id}", get(states::describe).delete(states::delete))

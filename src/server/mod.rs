@@ -12,6 +12,7 @@
 //! | `completions` | `POST /v1/completions` |
 //! | `chat` | `POST /v1/chat/completions`, and templates |
 //! | `score` | `POST /v1/score` |
+//! | `neurons` | `POST /v1/neurons`, and neurons in completions |
 //! | `openapi` | the description of all routes |
 //! | `states`, `store` | conversations that the server remembers, and where servers share them |
 //! | `plain` | health, models, tokens, metrics, the page |
@@ -29,6 +30,7 @@ mod error;
 mod fields;
 mod listener;
 mod metrics;
+mod neurons;
 mod openapi;
 mod options;
 mod plain;
@@ -62,6 +64,9 @@ pub struct ServerOptions {
     pub loopback: bool,
     /// Whether requests may name any model.
     pub any_model: bool,
+    /// Whether requests may ask for neurons. The model's device must be
+    /// [`DeviceOptions::watchable`](crate::generation::DeviceOptions).
+    pub neurons: bool,
     /// Whether unknown fields are errors.
     pub strict: bool,
     /// Time that a request may take.

@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: the routes and their fields, made of the table of options.
 
 use super::app::App;
-use super::options;
+use super::{neurons, options};
 use crate::options::{Kind, Spec};
 use axum::Json;
 use axum::extract::State;
@@ -19,7 +19,7 @@ pub(super) async fn openapi(State(app): State<Arc<App>>) -> Json<Value> {
             "description": "BDH language models over HTTP, in the form of the OpenAI API.",
         },
         "paths": paths(),
-        "components": {"schemas": {"Error": error_schema()}},
+        "components": {"schemas": {"Error": error_schema(), "TokenNeurons": neurons::schemas::token()}},
     });
     if !app.options.keys.is_empty() {
         document["components"]["securitySchemes"] = json!({"key": {"type": "http", "scheme": "bearer"}});
@@ -53,11 +53,15 @@ fn paths() -> Value {
     };
     let state = || operation("A conversation's state", None, 200);
     json!({
-        "/v1/completions": {"post": operation("Continue prompts", Some(completion()), 200)},
-        "/v1/chat/completions": {"post": operation("The next message of a conversation", Some(chat()), 200)},
+        "/v1/completions": {"post": answering(
+            operation("Continue prompts", Some(completion()), 200), texts())},
+        "/v1/chat/completions": {"post": answering(
+            operation("The next message of a conversation", Some(chat()), 200), texts())},
         "/v1/score": {"post": operation("Log-probabilities of a text", Some(object(json!({
             "model": nullable("string"), "text": nullable("string"), "tokens": ids(),
         }))), 200)},
+        "/v1/neurons": {"post": answering(
+            operation("Neurons of a prompt", Some(neurons::schemas::question()), 200), neurons::schemas::answer())},
         "/v1/models": {"get": operation("The model", None, 200)},
         "/v1/models/{id}": {"get": with_id(operation("The model", None, 200))},
         "/v1/states": {"post": operation(
@@ -101,6 +105,19 @@ fn operation(summary: &str, body: Option<Value>, success: u16) -> Value {
         operation["requestBody"] = json!({"content": {"application/json": {"schema": schema}}});
     }
     operation
+}
+
+/// An operation whose answer has a schema.
+fn answering(mut operation: Value, schema: Value) -> Value {
+    operation["responses"]["200"]["content"]["application/json"]["schema"] = schema;
+    operation
+}
+
+/// The texts or messages that a request is answered with, as far as they are not those of the OpenAI API.
+fn texts() -> Value {
+    let of_token = json!({"type": "array", "items": {"$ref": "#/components/schemas/TokenNeurons"}});
+    let choice = object(json!({"neurons": of_token, "seed": {"type": "integer"}, "state": {"type": "string"}}));
+    object(json!({"choices": {"type": "array", "items": choice}}))
 }
 
 fn object(properties: Value) -> Value {
@@ -149,6 +166,7 @@ fn completion() -> Value {
         "timings": nullable("boolean"),
         "state": nullable("string"),
         "keep_state": nullable("boolean"),
+        "neurons": neurons::schemas::field(),
     });
     for (name, spec) in options::names() {
         properties[name] = option(spec);

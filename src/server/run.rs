@@ -183,7 +183,7 @@ impl Run {
                     metrics.queue_time(elapsed);
                 }
             }
-            Event::Read(_) => {}
+            Event::Read(_) | Event::Watched(_) => {}
             Event::Drawn(tokens, _) => {
                 metrics.generation_tokens(tokens.len());
                 match own.drawn {

@@ -37,6 +37,7 @@ pub(super) async fn score(State(app): State<Arc<App>>, body: Bytes) -> Result<Js
         from: None,
         options: GenerationOptions { max_new_tokens: 0, ..GenerationOptions::default() },
         logprobs: Some(Logprobs { prompt: true, top: 0 }),
+        neurons: None,
         keep_state: false,
         cancel: Cancel::default(),
         events: Box::new(|_| ControlFlow::Continue(())),

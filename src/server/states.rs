@@ -197,7 +197,8 @@ fn internal(error: &dyn std::fmt::Display) -> ApiError {
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
-/// Runs what reads or writes a state away from the tasks that serve connections.
+/// Runs what takes long, to read or write a state for instance, away from the tasks that serve
+/// connections.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {

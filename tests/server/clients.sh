@@ -14,7 +14,7 @@ work=$target/server-clients
 venv=$work/venv
 mkdir -p "$work"
 
-"$program" serve --device cpu --port 0 --parallel 4 2>"$work/server.log" &
+"$program" serve --device cpu --port 0 --parallel 4 --neurons 2>"$work/server.log" &
 server=$!
 trap 'kill "$server" 2>/dev/null || true' EXIT
 for _ in $(seq 600); do

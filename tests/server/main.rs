@@ -7,11 +7,18 @@ mod faults;
 mod gpu;
 mod http;
 
-use bdh_gpu::generation::DeviceChoice;
+use bdh_gpu::backend::watch::{strongest, strongest_of_layers};
+use bdh_gpu::generation::{Bdh, DeviceChoice, GenerationOptions, TokenTrace, WeightChoice};
+use bdh_gpu::model::Model;
 use http::{Server, read_answer};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::process::Command;
+
+/// A neuron's name in the shipped model: head and index.
+fn neuron_name(neuron: u32) -> String {
+    format!("{}.{}", neuron / PER_HEAD, neuron % PER_HEAD)
+}
 
 /// What the command line writes.
 fn generated(arguments: &[&str]) -> String {
@@ -242,24 +249,34 @@ fn check_error(answer: &http::Answer, what: &str) {
     assert!(error["message"].is_string() && error["type"].is_string(), "{what}: {}", answer.text());
 }
 
-/// A body that makes sense, with up to three changes.
-fn altered_body(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
-    let sound: [&[u8]; 2] = [
-        br#"{"prompt": "KING", "max_tokens": 3, "n": 1, "stop": ["a", "b"], "logprobs": 2, "seed": 1, "stream": false}"#,
-        br#"{"prompt": [[1, 2], [3]], "temperature": 0.5, "logit_bias": {"1": 2}, "echo": true, "stream_options": {}}"#,
+/// A route and a body that makes sense there, but for up to three changes.
+fn altered_body(random: &mut impl FnMut(usize) -> usize) -> (&'static str, Vec<u8>) {
+    let sound: [(&str, &[u8]); 5] = [
+        (
+            "/v1/completions",
+            br#"{"prompt": "KING", "max_tokens": 3, "n": 1, "stop": ["a", "b"], "logprobs": 2, "seed": 1, "stream": false}"#,
+        ),
+        (
+            "/v1/completions",
+            br#"{"prompt": [[1, 2], [3]], "temperature": 0.5, "logit_bias": {"1": 2}, "echo": true, "stream_options": {}}"#,
+        ),
+        ("/v1/completions", br#"{"prompt": "K", "max_tokens": 2, "neurons": {"top_k": 2, "layers": [1, 3], "prompt": true}}"#),
+        ("/v1/neurons", br#"{"prompt": "KING", "neuron": "1.23", "layer": 2, "model": "bdh-shakespeare"}"#),
+        ("/v1/neurons", br#"{"prompt": [1, 2, 3], "top_k": 3, "layers": [0, 2]}"#),
     ];
     const PARTS: [&[u8]; 16] = [
         b"{", b"}", b"[", b"]", b"\"", b":", b",", b"-", b"1e400", b"null", b"true", b"\xff", b"\\u0000", b".5", b"\n",
         b"{}",
     ];
-    let mut body = sound[random(sound.len())].to_vec();
+    let (path, body) = sound[random(sound.len())];
+    let mut body = body.to_vec();
     for _ in 0..1 + random(3) {
         let at = random(body.len());
         let end = (at + random(4)).min(body.len());
         let part = PARTS[random(PARTS.len())];
         body.splice(at..end, part.iter().copied());
     }
-    body
+    (path, body)
 }
 
 /// A head that is no HTTP, or means nothing here.
@@ -285,7 +302,7 @@ fn altered_head(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
 
 #[test]
 fn whatever_is_sent_is_answered() {
-    let server = Server::start(&["--parallel", "1"]);
+    let server = Server::start(&["--parallel", "1", "--neurons"]);
     let mut state = 1_u64;
     let mut random = move |bound: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -293,11 +310,12 @@ fn whatever_is_sent_is_answered() {
     };
     let mut errors = 0;
     for _ in 0..700 {
-        let body = altered_body(&mut random);
-        let answer = server.request("POST", "/v1/completions", &[], &body);
+        let (path, body) = altered_body(&mut random);
+        let answer = server.request("POST", path, &[], &body);
         let what = String::from_utf8_lossy(&body);
         if answer.status == 200 {
-            assert!(answer.json()["choices"].is_array(), "{what}");
+            let answered = if path == "/v1/completions" { "choices" } else { "tokens" };
+            assert!(answer.json()[answered].is_array(), "{what}");
         } else {
             check_error(&answer, &what);
             errors += 1;
@@ -585,4 +603,274 @@ fn chats_are_completions_of_what_the_template_writes() {
     let refused = without.post("/v1/chat/completions", &json!({"messages": messages}));
     assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (400, Some("no_chat_template")));
     assert!(refused.text().contains("option chat_template"));
+}
+
+/// Neurons of each head of the shipped model.
+const PER_HEAD: u32 = 1024;
+
+/// What `Session::watch` shows of a prompt's tokens and of those drawn after it, which are returned
+/// too.
+fn shown(prompt: &str, max_new_tokens: usize) -> (Vec<TokenTrace>, Vec<u32>) {
+    let bdh = Bdh::new(Model::embedded().unwrap(), &DeviceChoice::Cpu, WeightChoice::Auto).unwrap();
+    let mut session = bdh.session().unwrap();
+    let (sender, seen) = std::sync::mpsc::channel();
+    session.watch(move |token| drop(sender.send(token)));
+    session.feed(&bdh.encode(prompt.as_bytes()).unwrap()).unwrap();
+    let options = GenerationOptions { max_new_tokens, seed: Some(1), ..bdh.options() };
+    let tokens = if max_new_tokens > 0 { session.generate(&options).unwrap().tokens } else { Vec::new() };
+    // The last token is read for the logits after it.
+    session.next_logits().unwrap();
+    (seen.try_iter().collect(), tokens)
+}
+
+/// The first choice of each of a stream's chunks.
+fn choices_of(stream: &http::Answer) -> Vec<Value> {
+    let events = stream.events();
+    assert_eq!(events.last().map(String::as_str), Some("[DONE]"), "{}", stream.text());
+    let chunk = |event: &String| serde_json::from_str::<Value>(event).expect("JSON")["choices"][0].clone();
+    events[..events.len() - 1].iter().map(chunk).collect()
+}
+
+/// A token of an answer against what a session has shown of it.
+fn check_neurons(answer: &Value, expected: &TokenTrace, layers: &[usize], top_k: usize) {
+    assert_eq!((&answer["position"], &answer["id"]), (&json!(expected.position), &json!(expected.token)));
+    let own = answer["layers"].as_array().expect("layers");
+    assert_eq!(own.iter().map(|layer| layer["layer"].as_u64().unwrap() as usize).collect::<Vec<_>>(), layers);
+    for layer in own {
+        let fired = &expected.neurons[layer["layer"].as_u64().unwrap() as usize];
+        assert_eq!((&layer["u"], &layer["g"]), (&json!(fired.len()), &json!(fired.open())));
+        let top = layer["top"].as_array().unwrap();
+        assert!(top.len() == top_k.min(fired.len()) && (top_k == 0 || !top.is_empty()));
+        for (got, expected) in top.iter().zip(strongest(fired, top_k)) {
+            let number = |name: &str| got[name].as_f64().unwrap() as f32;
+            assert_eq!((number("u"), number("g")), (expected.u, expected.g));
+            assert_eq!(got["neuron"].as_str(), Some(neuron_name(expected.neuron).as_str()));
+        }
+    }
+}
+
+#[test]
+fn neurons_come_with_texts_and_change_none() {
+    let server = Server::start(&["--parallel", "3", "--neurons"]);
+    let plain = json!({"prompt": "KING:\n", "max_tokens": 20, "seed": 1, "return_token_ids": true});
+    let expected = server.complete(&plain);
+    let tokens: Vec<u32> =
+        expected["choices"][0]["token_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+    let (shown, drawn) = shown("KING:\n", 20);
+    assert_eq!(drawn, tokens);
+    let with = |neurons: Value| {
+        let mut body = plain.clone();
+        body["neurons"] = neurons;
+        body
+    };
+    let all: Vec<usize> = (0..shown[0].neurons.len()).collect();
+    for (neurons, first, layers, top_k) in [
+        (json!({}), 6, &all[..], 8),
+        (json!({"top_k": 3, "layers": [2, 0]}), 6, &[0, 2], 3),
+        (json!({"top_k": 0, "prompt": true}), 0, &all, 0),
+    ] {
+        let answer = server.complete(&with(neurons.clone()));
+        assert_eq!((texts(&answer), &answer["usage"]), (texts(&expected), &expected["usage"]), "{neurons}");
+        let whole = answer["choices"][0]["neurons"].as_array().unwrap().clone();
+        assert_eq!(whole.len(), shown.len() - first);
+        for (own, shown) in whole.iter().zip(&shown[first..]) {
+            check_neurons(own, shown, layers, top_k);
+        }
+        // The same in a stream, beside each piece's own tokens.
+        let mut body = with(neurons);
+        body["stream"] = true.into();
+        let mut streamed = Vec::new();
+        for choice in choices_of(&server.post("/v1/completions", &body)) {
+            let own = choice["neurons"].as_array().unwrap();
+            let drawn = own.iter().filter(|token| token["position"].as_u64().unwrap() >= 6);
+            assert_eq!(
+                drawn.map(|token| token["id"].clone()).collect::<Vec<_>>(),
+                *choice["token_ids"].as_array().unwrap()
+            );
+            streamed.extend(own.clone());
+        }
+        assert_eq!(streamed, whole);
+    }
+    assert!(expected["choices"][0].get("neurons").is_none());
+    // With the prompt's text come its neurons; in a chat's form they stand beside the message.
+    let echoed = server.complete(&json!({"prompt": "KING:\n", "max_tokens": 0, "echo": true, "neurons": {"top_k": 2}}));
+    let own = echoed["choices"][0]["neurons"].as_array().unwrap();
+    assert_eq!(own.len(), 6);
+    own.iter().zip(&shown).for_each(|(own, shown)| check_neurons(own, shown, &all, 2));
+    // A stop text has none, nor what comes after it.
+    let stopped =
+        server.complete(&json!({"prompt": "KING:\n", "max_tokens": 500, "seed": 1, "stop": "th", "neurons": {}}));
+    let choice = &stopped["choices"][0];
+    assert_eq!(choice["neurons"].as_array().unwrap().len(), choice["text"].as_str().unwrap().len());
+}
+
+#[test]
+fn a_watched_request_changes_nothing_beside_it() {
+    let server = Server::start(&["--parallel", "4", "--neurons"]);
+    let long = "First Citizen:\nBefore we proceed any further, hear me speak.\n\n".repeat(3);
+    let request = |index: usize| {
+        let prompt = ["KING:\n", "To be", &long][index % 3];
+        json!({"prompt": prompt, "max_tokens": 12 + 5 * (index % 4), "seed": index % 5})
+    };
+    let watched = |index: usize| {
+        let mut body = request(index);
+        body["neurons"] = json!({"top_k": 2, "prompt": index.is_multiple_of(4)});
+        body
+    };
+    let alone: Vec<Value> = (0..24).map(|index| server.complete(&watched(index))).collect();
+    std::thread::scope(|scope| {
+        for worker in 0..6 {
+            let (server, alone) = (&server, &alone);
+            scope.spawn(move || {
+                for index in (0..24).rev().filter(|index| index % 6 == worker) {
+                    if index % 2 == worker / 3 {
+                        let answer = server.complete(&watched(index));
+                        assert_eq!(answer["choices"], alone[index]["choices"], "{index}");
+                    } else {
+                        assert_eq!(texts(&server.complete(&request(index))), texts(&alone[index]), "{index}");
+                        assert_eq!(server.stream(request(index)).0, texts(&alone[index])[0], "{index}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn neurons_of_a_prompt_have_the_shapes_of_neuronpedia() {
+    let server = Server::start(&["--neurons", "--parallel", "1"]);
+    let text = "To be or not to be";
+    let tokens: Vec<u32> = text.bytes().map(u32::from).collect();
+    let (shown, _) = shown(text, 0);
+    let ask = |body: Value| {
+        let answer = server.post("/v1/neurons", &body);
+        assert_eq!(answer.status, 200, "{body}: {}", answer.text());
+        answer.json()
+    };
+    let names: Vec<String> = text.chars().map(String::from).collect();
+    let number = |value: &Value| value.as_f64().unwrap() as f32;
+
+    let answer = ask(json!({"prompt": text, "top_k": 3}));
+    assert_eq!((&answer["object"], &answer["tokens"]), (&json!("neurons"), &json!(names)));
+    assert_eq!(answer["usage"], json!({"prompt_tokens": 18, "completion_tokens": 0, "total_tokens": 18}));
+    let results = answer["results"].as_array().unwrap();
+    assert_eq!(results.len(), 18);
+    for (position, (result, shown)) in results.iter().zip(&shown).enumerate() {
+        assert_eq!((&result["token"], &result["tokenPosition"]), (&json!(names[position]), &json!(position)));
+        let layers = shown.neurons.iter().map(|fired| strongest(fired, 3)).enumerate();
+        let expected = strongest_of_layers(layers, 3);
+        let features = result["topFeatures"].as_array().unwrap();
+        assert_eq!(features.len(), 3);
+        for (feature, (layer, firing)) in features.iter().zip(expected) {
+            assert_eq!((&feature["index"], &feature["layer"]), (&json!(firing.neuron), &json!(layer)));
+            assert_eq!(feature["neuron"].as_str(), Some(neuron_name(firing.neuron).as_str()));
+            assert_eq!((number(&feature["activationValue"]), number(&feature["u"])), (firing.g, firing.u));
+        }
+    }
+    assert_eq!(ask(json!({"prompt": tokens, "top_k": 3}))["results"], answer["results"]);
+    let few = ask(json!({"prompt": text, "layers": [1]}));
+    let of_layer = |feature: &Value| feature["layer"] == 1;
+    let all = few["results"].as_array().unwrap().iter().flat_map(|own| own["topFeatures"].as_array().unwrap());
+    assert!(all.clone().count() == 8 * 18 && all.clone().all(of_layer));
+
+    // The neuron that is strongest somewhere, over the whole text.
+    let best = &results[7]["topFeatures"][0];
+    let index = best["index"].as_u64().unwrap() as u32;
+    let of_all = ask(json!({"prompt": text, "neuron": best["neuron"]}));
+    assert_eq!((&of_all["neuron"], &of_all["index"]), (&best["neuron"], &best["index"]));
+    for (layer, own) in of_all["activations"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(own["layer"], layer);
+        for (position, shown) in shown.iter().enumerate() {
+            let (u, g) = shown.neurons[layer].find(index).map_or((0.0, 0.0), |firing| (firing.u, firing.g));
+            assert_eq!((number(&own["u"][position]), number(&own["values"][position])), (u, g));
+        }
+        let values: Vec<f32> = own["values"].as_array().unwrap().iter().map(number).collect();
+        let largest = values.iter().copied().fold(0.0, f32::max);
+        assert_eq!(number(&own["maxValue"]), largest);
+        assert_eq!(values[own["maxValueIndex"].as_u64().unwrap() as usize], largest);
+    }
+    let one = ask(json!({"prompt": text, "neuron": best["neuron"], "layer": best["layer"]}));
+    let of_all = &of_all["activations"][best["layer"].as_u64().unwrap() as usize];
+    for name in ["layer", "values", "maxValue", "maxValueIndex", "u"] {
+        assert_eq!(one[name], of_all[name], "{name}");
+    }
+    assert_eq!(one["tokens"], json!(names));
+
+    // Who leaves frees the slot.
+    let long = json!({"prompt": "x".repeat(4096)}).to_string();
+    let endless = json!({"prompt": "A", "max_tokens": 100_000_000, "stream": true}).to_string();
+    let busy = server.send("POST", "/v1/completions", &[], endless.as_bytes());
+    server.wait_for_sequences(1);
+    let waiting = server.send("POST", "/v1/neurons", &[], long.as_bytes());
+    server.wait_for_sequences(2);
+    drop(busy);
+    server.wait_for_metric("bdh_num_requests_waiting", 0.0);
+    drop(waiting);
+    server.wait_until_idle();
+}
+
+#[test]
+fn questions_about_neurons_that_make_no_sense_are_errors() {
+    let server = Server::start(&["--neurons"]);
+    for (path, body, param) in [
+        ("/v1/neurons", json!({}), "prompt"),
+        ("/v1/neurons", json!({"prompt": ""}), "prompt"),
+        ("/v1/neurons", json!({"prompt": "x".repeat(4097)}), "prompt"),
+        ("/v1/neurons", json!({"prompt": [256]}), "prompt"),
+        ("/v1/neurons", json!({"prompt": "a", "neuron": "4.0"}), "neuron"),
+        ("/v1/neurons", json!({"prompt": "a", "neuron": "x"}), "neuron"),
+        ("/v1/neurons", json!({"prompt": "a", "neuron": "0.0", "layer": 99}), "layer"),
+        ("/v1/neurons", json!({"prompt": "a", "neuron": "0.0", "top_k": 1}), "top_k"),
+        ("/v1/neurons", json!({"prompt": "a", "layer": 0}), "layer"),
+        ("/v1/neurons", json!({"prompt": "a", "top_k": 65}), "top_k"),
+        ("/v1/neurons", json!({"prompt": "a", "layers": [99]}), "layers"),
+        ("/v1/completions", json!({"prompt": "a", "neurons": 1}), "neurons"),
+        ("/v1/completions", json!({"prompt": "a", "neurons": {"top": 1}}), "neurons"),
+        ("/v1/completions", json!({"prompt": "a", "neurons": {"top_k": 65}}), "neurons.top_k"),
+        ("/v1/completions", json!({"prompt": "a", "neurons": {"layers": [99]}}), "neurons.layers"),
+        ("/v1/completions", json!({"prompt": "a", "neurons": {"prompt": "yes"}}), "neurons.prompt"),
+        ("/v1/completions", json!({"prompt": "a", "neurons": {}, "max_tokens": 1_000_000}), "neurons"),
+        ("/v1/completions", json!({"prompt": "a", "neurons": {}, "use_beam_search": true}), "neurons"),
+    ] {
+        let answer = server.post(path, &body);
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status, error["param"].as_str()), (400, Some(param)), "{body}: {error}");
+    }
+    assert_eq!(server.post("/v1/neurons", &json!({"prompt": "a", "model": "other"})).status, 404);
+    assert_eq!(server.get("/v1/neurons").status, 405);
+    // Without the option nobody is watched, on the CPU neither.
+    let without = Server::start(&["--chat-template", "transcript"]);
+    for (path, body) in [
+        ("/v1/neurons", json!({"prompt": "a"})),
+        ("/v1/completions", json!({"prompt": "a", "neurons": {}})),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "a"}], "neurons": {}})),
+    ] {
+        let answer = without.post(path, &body);
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status, error["code"].as_str()), (400, Some("no_neurons")), "{path}: {error}");
+        assert!(error["message"].as_str().unwrap().contains("option neurons"), "{error}");
+    }
+}
+
+#[test]
+fn chats_bring_neurons_and_graphics_cards_do() {
+    let device = match gpu::device() {
+        DeviceChoice::Name(name) => name,
+        _ => "gpu".to_owned(),
+    };
+    let server = Server::start_at_once(&["--device", &device, "--neurons", "--chat-template", "user-assistant"]);
+    server.wait_for("/health", 200);
+    let asked = json!({"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 8, "seed": 1});
+    let plain = server.post("/v1/chat/completions", &asked).json();
+    let mut asked = asked;
+    asked["neurons"] = json!({"top_k": 1, "layers": [0]});
+    let watched = server.post("/v1/chat/completions", &asked).json();
+    let choice = &watched["choices"][0];
+    assert_eq!(choice["message"], plain["choices"][0]["message"]);
+    assert_eq!(json!(choice["neurons"].as_array().unwrap().len()), watched["usage"]["completion_tokens"]);
+    asked["stream"] = true.into();
+    let choices = choices_of(&server.post("/v1/chat/completions", &asked));
+    let streamed: Vec<Value> =
+        choices.iter().flat_map(|choice| choice["neurons"].as_array().cloned().unwrap_or_default()).collect();
+    assert_eq!(json!(streamed), choice["neurons"]);
 }

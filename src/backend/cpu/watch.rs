@@ -37,6 +37,9 @@ struct Block {
     begin: usize,
 }
 
+/// Numbers of a block that are not 0: index in the block, and number.
+type Sparse<'a> = &'a [(u32, f32)];
+
 impl Watch {
     /// Takes in a block's numbers of a token, `[block]`.
     pub fn see(&mut self, seen: Seen, token: usize, layer: usize, block: usize, numbers: &[f32]) {
@@ -51,14 +54,14 @@ impl Watch {
         let (layers, blocks) = (geometry.layers, geometry.blocks());
         let per_head = geometry.padded_neurons() / geometry.block;
         // The numbers of each block of each token and layer.
-        let mut found: Vec<[Option<&[(u32, f32)]>; 2]> = vec![[None; 2]; tokens * layers * blocks];
+        let mut found: Vec<[Option<Sparse>; 2]> = vec![[None; 2]; tokens * layers * blocks];
         for (seen, log) in all.iter().flat_map(|watch| watch.logs.iter().enumerate()) {
             let ends = log.blocks.iter().skip(1).map(|block| block.begin).chain([log.numbers.len()]);
             for (Block { token, layer, block, begin }, end) in log.blocks.iter().zip(ends) {
                 found[(token * layers + layer) * blocks + block][seen] = Some(&log.numbers[*begin..end]);
             }
         }
-        let fired = |row: &[[Option<&[(u32, f32)]>; 2]]| {
+        let fired = |row: &[[Option<Sparse>; 2]]| {
             // Every block of a token is seen, or none.
             row[0][0]?;
             let mut fired = Fired::default();

@@ -162,6 +162,10 @@ impl Backend for GpuBackend {
         &self.shared.gpu.info
     }
 
+    fn is_watchable(&self) -> bool {
+        self.shared.pipelines.options().watched
+    }
+
     fn weight_type(&self) -> WeightType {
         self.shared.layout.weight_type
     }

@@ -1,8 +1,7 @@
 //! A token as a row of a table, or as an object.
 
-use bdh_gpu::backend::watch::Fired;
+use bdh_gpu::backend::watch::{Fired, Firing, strongest, strongest_of_layers};
 use bdh_gpu::generation::{Bdh, TokenTrace};
-use bdh_gpu::inspect::{Firing, strongest};
 use bdh_gpu::model::NeuronName;
 use serde_json::{Value, json};
 
@@ -32,21 +31,16 @@ impl<'a> Rows<'a> {
         let counts = |count: fn(&Fired) -> usize| {
             token.neurons.iter().map(|layer| format!("{:4}", count(layer))).collect::<Vec<_>>().join(" ")
         };
-        let layers = token.neurons.iter().enumerate();
-        let mut all: Vec<(usize, Firing)> = layers
-            .flat_map(|(layer, fired)| strongest(fired, self.top).into_iter().map(move |firing| (layer, firing)))
-            .collect();
-        all.sort_by(|(_, a), (_, b)| (b.g, b.u).partial_cmp(&(a.g, a.u)).unwrap_or(std::cmp::Ordering::Equal));
-        all.truncate(self.top);
+        let layers = token.neurons.iter().map(|fired| strongest(fired, self.top)).enumerate();
         let name = |(layer, Firing { neuron, u, g }): &(usize, Firing)| {
             format!("{} {layer} {u:.2} {g:.2}", self.name(*neuron))
         };
-        let strongest: Vec<String> = all.iter().map(name).collect();
+        let strongest: Vec<String> = strongest_of_layers(layers, self.top).iter().map(name).collect();
         // A byte that is no text by itself is written \xNN already.
         let text = format!("{:?}", self.bdh.decode(&[token.token])).replace(r"\\x", r"\x");
         let text = self.colour(format!("{text:6}"), surprise);
         let surprise = if surprise.is_nan() { String::new() } else { format!("{surprise:.2}") };
-        let (fired, open) = (counts(Fired::len), counts(open));
+        let (fired, open) = (counts(Fired::len), counts(Fired::open));
         format!("{:8}  {text}  {surprise:>8}  {fired}  {open}  {}", token.position, strongest.join(", "))
     }
 
@@ -54,7 +48,7 @@ impl<'a> Rows<'a> {
         let layer = |fired: &Fired| {
             let top = strongest(fired, self.top);
             let top = top.iter().map(|Firing { neuron, u, g }| json!({"neuron": self.name(*neuron), "u": u, "g": g}));
-            json!({"u": fired.len(), "g": open(fired), "top": top.collect::<Vec<_>>()})
+            json!({"u": fired.len(), "g": fired.open(), "top": top.collect::<Vec<_>>()})
         };
         json!({
             "position": token.position,
@@ -77,9 +71,4 @@ impl<'a> Rows<'a> {
     fn name(&self, neuron: u32) -> String {
         NeuronName::of_number(neuron, &self.bdh.model().config).to_string()
     }
-}
-
-/// A layer's gates that are open.
-fn open(fired: &Fired) -> usize {
-    fired.g.iter().filter(|g| **g > 0.0).count()
 }

@@ -1,5 +1,6 @@
 //! A sequence that an engine generates, and what it says about it.
 
+use super::watch::{Neurons, WatchedToken};
 use crate::generation::{FinishReason, GenerationError, GenerationOptions, Snapshot, TokenLogprobs};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ pub struct Job {
     pub options: GenerationOptions,
     /// Log-probabilities that are wanted.
     pub logprobs: Option<Logprobs>,
+    /// Neurons that are wanted.
+    pub neurons: Option<Neurons>,
     /// Whether the conversation's state is wanted at the end.
     pub keep_state: bool,
     /// Stops the sequence, wherever it is.
@@ -62,6 +65,9 @@ pub enum Event {
     /// Tokens of its prompt have been read; their log-probabilities, if these are wanted. The first
     /// token has none.
     Read(Vec<TokenLogprobs>),
+    /// Neurons, if these are wanted, of tokens of the prompt that have been read, or of the tokens of
+    /// the next [`Event::Drawn`]. If the conversation is full, its last token has none.
+    Watched(Vec<WatchedToken>),
     /// Tokens that are certain to stay, and their log-probabilities, if these are wanted.
     Drawn(Vec<u32>, Vec<TokenLogprobs>),
     /// There will be no more.

@@ -6,6 +6,7 @@
 //! | `queue` | sequences that wait for a slot |
 //! | `cache` | states of prompts that were read before |
 //! | `sequence` | a sequence that has a slot |
+//! | `watch` | the neurons of a sequence's tokens |
 //! | `schedule` | which sequence has which slot; one step is one burst |
 //!
 //! One thread owns the slots. A sequence joins and leaves between two bursts. Its tokens depend on
@@ -17,8 +18,10 @@ mod job;
 mod queue;
 mod schedule;
 mod sequence;
+mod watch;
 
 pub use job::{Cancel, Ended, Event, Job, Logprobs};
+pub use watch::{Named, Neurons, WatchedLayer, WatchedToken};
 
 use super::failover::gives_up;
 use super::{Bdh, GenerationError};
@@ -90,6 +93,7 @@ pub struct Status {
 ///     from: None,
 ///     options: GenerationOptions { max_new_tokens: 20, seed: Some(7), ..model.options() },
 ///     logprobs: None,
+///     neurons: None,
 ///     keep_state: false,
 ///     cancel: Cancel::default(),
 ///     events: Box::new(move |event| {

@@ -55,6 +55,7 @@ mod tests {
             from: None,
             options: GenerationOptions::default(),
             logprobs: None,
+            neurons: None,
             keep_state: false,
             cancel: cancel.clone(),
             events: Box::new(|_| ControlFlow::Continue(())),

@@ -4,6 +4,7 @@ use super::cache::PrefixCache;
 use super::job::{Event, Job};
 use super::queue::Queue;
 use super::sequence::{Phase, Sequence, scan};
+use crate::backend::BackendError;
 use crate::generation::batch::{Batch, Drawing, Progress, Trace, check_state};
 use crate::generation::tally::mark_eos;
 use crate::generation::{Bdh, FinishReason, GenerationError, Snapshot};
@@ -96,6 +97,7 @@ impl Schedule {
         let reading = self.slots.iter().flatten().any(|sequence| sequence.phase == Phase::Reading);
         self.batch.limit_readers(if drawing { 1 } else { usize::MAX });
         self.batch.limit_burst_time(if reading || self.queue.len() > 0 { SHORT_BURST_TIME } else { BURST_TIME });
+        self.batch.watch(self.slots.iter().flatten().any(Sequence::is_watched));
         let progress = self.batch.advance()?;
         for (slot, progress) in progress.into_iter().enumerate() {
             self.take_in(slot, progress)?;
@@ -170,7 +172,8 @@ impl Schedule {
     /// Tells a sequence, which has left its slot, why it cannot go on. An error of the device is
     /// everyone's: the sequence hears it with the others.
     fn refuse(&mut self, slot: usize, sequence: Sequence, error: GenerationError) -> Result<(), GenerationError> {
-        if matches!(error, GenerationError::Backend(_)) {
+        let is_own = |error: &BackendError| matches!(error, BackendError::NotWatchable { .. });
+        if matches!(&error, GenerationError::Backend(error) if !is_own(error)) {
             self.slots[slot] = Some(sequence);
             return Err(error);
         }
@@ -181,6 +184,9 @@ impl Schedule {
 
     /// Gives a sequence its past and what it has to read.
     fn start(&mut self, slot: usize, sequence: &mut Sequence, from: Option<&Snapshot>) -> Result<(), GenerationError> {
+        if sequence.wants_neurons() && !self.bdh.backend().is_watchable() {
+            return Err(BackendError::NotWatchable { device: self.bdh.device().name.clone() }.into());
+        }
         sequence.biases = BiasRow::new(&sequence.options.logit_bias, self.bdh.model().config.vocab_size)?;
         let prompt = sequence.prompt.clone();
         if let Some(from) = from {
@@ -328,14 +334,17 @@ impl Schedule {
         if let Err(error) = own.read(&progress.read_logits, vocab) {
             return self.fail_one(slot, error);
         }
+        own.see(&progress.neurons);
         match own.phase {
             Phase::Reading | Phase::Following(_) => Ok(()),
-            Phase::Replaying if self.batch.is_reading(slot) => Ok(()),
+            Phase::Replaying | Phase::Watching if self.batch.is_reading(slot) => Ok(()),
             Phase::Replaying => self.deliver(slot),
+            Phase::Watching => self.part(slot),
             Phase::Drawing => {
                 let stopped = own.draw(&progress.drawn, &progress.drawn_logits, vocab);
                 if let Some(failure) = progress.failure {
                     own.release();
+                    own.tell_rest();
                     return self.fail_one(slot, failure);
                 }
                 match (stopped, progress.ended) {
@@ -386,14 +395,30 @@ impl Schedule {
         self.deliver(slot)
     }
 
-    /// Hands out a sequence's end and frees its slot.
+    /// Takes the state of a sequence that has ended, if it is wanted, and hands out the end. A watched
+    /// sequence reads its last token first, which is not in the state.
     fn deliver(&mut self, slot: usize) -> Result<(), GenerationError> {
         let keeps = self.slots[slot].as_ref().is_some_and(|own| own.keep_state);
         let memory = if keeps { Some(Arc::new(self.batch.snapshot(slot)?)) } else { None };
         let (clock, unread) = (self.batch.clock(slot), self.batch.unread(slot));
+        let Some(own) = &mut self.slots[slot] else { return Ok(()) };
+        let state = memory.map(|memory| own.snapshot(clock, unread, memory));
+        if let Some(ended) = &mut own.ended {
+            ended.state = state;
+        }
+        if own.awaits_neurons() && self.batch.read_last(slot) {
+            own.phase = Phase::Watching;
+            self.batch.trace(slot, Trace::None);
+            return Ok(());
+        }
+        self.part(slot)
+    }
+
+    /// Hands out a sequence's end and frees its slot.
+    fn part(&mut self, slot: usize) -> Result<(), GenerationError> {
         let Some(mut own) = self.free(slot) else { return Ok(()) };
-        if let Some(mut ended) = own.ended.take() {
-            ended.state = memory.map(|memory| own.snapshot(clock, unread, memory));
+        own.tell_rest();
+        if let Some(ended) = own.ended.take() {
             own.tell(Event::Done(Ok(ended)));
         }
         Ok(())

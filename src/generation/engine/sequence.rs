@@ -1,8 +1,9 @@
 //! A sequence that has a slot.
 
 use super::job::{Cancel, Ended, Event, Job, Logprobs};
+use super::watch::Watch;
 use crate::backend::SavedMemory;
-use crate::generation::batch::Trace;
+use crate::generation::batch::{TokenTrace, Trace};
 use crate::generation::requests::random_seed;
 use crate::generation::stop::StopScan;
 use crate::generation::tally::Tally;
@@ -24,6 +25,8 @@ pub(super) enum Phase {
     Drawing,
     /// A stop text was found, and the state is made again without it.
     Replaying,
+    /// It has ended, and its last token is read for its neurons.
+    Watching,
 }
 
 /// A sequence that has a slot.
@@ -52,13 +55,16 @@ pub(super) struct Sequence {
     scan: StopScan,
     /// Tokens drawn.
     pub drawn: usize,
-    /// Tokens that are certain to stay.
+    /// Tokens that are certain to stay, and how many of them were told.
     pub kept: Vec<u32>,
+    told: usize,
     /// Log-probabilities of the tokens that the scan holds back.
     held: VecDeque<TokenLogprobs>,
     /// Tokens of the prompt whose log-probabilities are known, or that have none.
     traced: usize,
-    /// How it ended, while its state is made again.
+    /// Its neurons, if they are wanted.
+    watch: Option<Watch>,
+    /// How it ended, while its state is made again or its last token is read.
     pub ended: Option<Ended>,
 }
 
@@ -70,9 +76,12 @@ impl Sequence {
         // Nothing predicts the first token of all.
         let traced = usize::from(job.from.as_ref().is_none_or(|from| from.unread.is_empty()));
         let traces_prompt = job.logprobs.is_some_and(|logprobs| logprobs.prompt);
+        let watches_prompt = job.neurons.as_ref().is_some_and(|neurons| neurons.prompt);
+        let begin = job.from.as_ref().map_or(0, |from| from.position());
         Self {
             phase: Phase::Reading,
-            shares: job.from.is_none() && !traces_prompt,
+            shares: job.from.is_none() && !traces_prompt && !watches_prompt,
+            watch: job.neurons.map(|wanted| Watch::new(wanted, begin, prompt.len())),
             prompt,
             cached: 0,
             seed: job.options.seed.unwrap_or_else(random_seed),
@@ -88,6 +97,7 @@ impl Sequence {
             scan,
             drawn: 0,
             kept: Vec::new(),
+            told: 0,
             held: VecDeque::new(),
             traced,
             ended: None,
@@ -101,6 +111,25 @@ impl Sequence {
             Some(logprobs) if logprobs.prompt => Trace::All,
             Some(_) => Trace::Drawn,
         }
+    }
+
+    /// Whether neurons are wanted at all.
+    pub fn wants_neurons(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Whether neurons of the tokens that it reads now are wanted.
+    pub fn is_watched(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| match self.phase {
+            Phase::Reading | Phase::Following(_) => watch.wanted.prompt,
+            Phase::Drawing | Phase::Watching => true,
+            Phase::Replaying => false,
+        })
+    }
+
+    /// Whether its last token is still to be read for its neurons.
+    pub fn awaits_neurons(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.awaits_last(self.kept.len()))
     }
 
     /// Whether its state at the start may be needed again: a stop text may cut off tokens that are in it.
@@ -132,6 +161,15 @@ impl Sequence {
         Ok(())
     }
 
+    /// Takes in the neurons of tokens that have been read.
+    pub fn see(&mut self, traces: &[TokenTrace]) {
+        let Some(watch) = &mut self.watch else { return };
+        let of_prompt = watch.see(traces);
+        if !of_prompt.is_empty() {
+            self.tell(Event::Watched(of_prompt));
+        }
+    }
+
     /// Takes in drawn tokens and the logits `[_, V]` that they were drawn from. Says whether a stop
     /// text was found.
     pub fn draw(&mut self, tokens: &[u32], logits: &[f32], vocab: usize) -> bool {
@@ -140,26 +178,37 @@ impl Sequence {
             let rows = logits.chunks_exact(vocab).zip(tokens);
             self.held.extend(rows.map(|(row, &token)| TokenLogprobs::of(row, token, wanted.top)));
         }
-        let known = self.kept.len();
         let stopped = self.scan.push(tokens, &mut self.kept);
-        self.tell_kept(known);
+        self.tell_kept(false);
         stopped
     }
 
     /// Hands out the tokens that the scan held back: no more will come.
     pub fn release(&mut self) {
-        let known = self.kept.len();
         self.scan.finish(&mut self.kept);
-        self.tell_kept(known);
+        self.tell_kept(false);
     }
 
-    fn tell_kept(&mut self, known: usize) {
-        let new = self.kept[known..].to_vec();
-        if !new.is_empty() {
-            let count = new.len().min(self.held.len());
-            let logprobs = self.held.drain(..count).collect();
-            self.tell(Event::Drawn(new, logprobs));
+    /// Hands out the tokens whose neurons are not known: they never will be.
+    pub fn tell_rest(&mut self) {
+        self.tell_kept(true);
+    }
+
+    /// Hands out the tokens to stay whose neurons are known, if these are wanted, or `all`.
+    fn tell_kept(&mut self, all: bool) {
+        let known = self.watch.as_ref().filter(|_| !all).map_or(usize::MAX, |watch| self.told + watch.ready());
+        let new = self.kept[self.told..self.kept.len().min(known)].to_vec();
+        if new.is_empty() {
+            return;
         }
+        self.told += new.len();
+        if let Some(watch) = &mut self.watch {
+            let watched = watch.take(new.len());
+            self.tell(Event::Watched(watched));
+        }
+        let count = new.len().min(self.held.len());
+        let logprobs = self.held.drain(..count).collect();
+        self.tell(Event::Drawn(new, logprobs));
     }
 
     /// Whether every token that was drawn is kept.

@@ -407,7 +407,7 @@ mod tests {
                 if random % 10 < 3 {
                     fired.neurons.push(neuron as u32);
                     fired.u.push((random >> 40) as f32 / 1e6 + 0.01);
-                    fired.g.push(if random % 10 == 0 { 1.0 } else { 0.0 });
+                    fired.g.push(if random.is_multiple_of(10) { 1.0 } else { 0.0 });
                 }
             }
             if token % 5 == 3 {

@@ -1,7 +1,7 @@
 //! One sequence's text, made of its tokens as they come.
 
 use super::request::{Completion, Prompt, text_before};
-use crate::generation::engine::Ended;
+use crate::generation::engine::{Ended, WatchedToken};
 use crate::generation::{Bdh, FinishReason, TokenLogprobs};
 use crate::server::metrics::finish_word;
 use crate::tokenizer::TextStream;
@@ -16,6 +16,7 @@ const LEAST_LOGPROB: f32 = -9999.0;
 pub(super) struct Piece {
     pub text: String,
     pub token_ids: Vec<u32>,
+    pub neurons: Vec<WatchedToken>,
     logprobs: Listed,
 }
 
@@ -40,6 +41,8 @@ pub(super) struct Choice {
     characters: usize,
     /// Log-probabilities of the prompt's tokens, until these are shown.
     prompt_logprobs: Vec<TokenLogprobs>,
+    /// Neurons of the tokens that are shown next.
+    neurons: Vec<WatchedToken>,
     begun: bool,
     /// The last token drawn.
     last: Option<u32>,
@@ -57,6 +60,7 @@ impl Choice {
             prompt,
             characters: 0,
             prompt_logprobs: Vec::new(),
+            neurons: Vec::new(),
             begun: false,
             last: None,
             likelihood: (0.0, 0),
@@ -66,6 +70,11 @@ impl Choice {
     /// Takes in log-probabilities of the prompt's tokens.
     pub fn read(&mut self, logprobs: Vec<TokenLogprobs>) {
         self.prompt_logprobs.extend(logprobs);
+    }
+
+    /// Takes in neurons of the tokens that come next, or of the prompt's.
+    pub fn watched(&mut self, tokens: Vec<WatchedToken>) {
+        self.neurons.extend(tokens);
     }
 
     /// Takes in drawn tokens.
@@ -133,9 +142,9 @@ impl Choice {
         std::iter::repeat_n(Value::Null, unpredicted).chain(listed).collect()
     }
 
-    /// Shows the prompt, if it is to be shown.
+    /// Begins a piece: with the prompt, if it is to be shown and was not yet.
     fn begin(&mut self) -> Piece {
-        let mut piece = Piece::default();
+        let mut piece = Piece { neurons: std::mem::take(&mut self.neurons), ..Piece::default() };
         if std::mem::replace(&mut self.begun, true) {
             return piece;
         }
@@ -212,6 +221,7 @@ impl Piece {
     pub fn append(&mut self, next: Self) {
         self.text.push_str(&next.text);
         self.token_ids.extend(next.token_ids);
+        self.neurons.extend(next.neurons);
         let (own, next) = (&mut self.logprobs, next.logprobs);
         own.tokens.extend(next.tokens);
         own.token_logprobs.extend(next.token_logprobs);
@@ -221,7 +231,7 @@ impl Piece {
 
     /// Whether there is nothing to show.
     pub fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.logprobs.tokens.is_empty()
+        self.text.is_empty() && self.logprobs.tokens.is_empty() && self.neurons.is_empty()
     }
 
     /// The log-probabilities as the completions API has them.
@@ -254,7 +264,10 @@ fn id_name(token: u32) -> String {
 
 /// A log-probability in JSON.
 fn number(logprob: f32) -> Value {
-    let finite = if logprob.is_finite() { logprob } else { LEAST_LOGPROB };
-    // The shortest number that is this f32.
-    finite.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+    shortest(if logprob.is_finite() { logprob } else { LEAST_LOGPROB })
+}
+
+/// The shortest number in JSON that is this one in 32 bits.
+pub(in crate::server) fn shortest(number: f32) -> Value {
+    number.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }

@@ -4,12 +4,13 @@ mod choice;
 mod request;
 mod stream;
 
-pub(super) use choice::token_name;
+pub(super) use choice::{shortest, token_name};
 
 use super::app::{App, Ready, now_seconds, random_id};
 use super::chat::{self, ChatTemplate};
 use super::error::ApiError;
 use super::fields::Fields;
+use super::neurons;
 use super::run::Run;
 use super::security::Owner;
 use super::states::blocking;
@@ -78,6 +79,9 @@ pub(super) async fn respond(
     let mut completion = Completion::read(&mut fields, &ready.engine.bdh(), from, matches!(form, Form::Text))?;
     if let Form::Chat { stops } = &form {
         completion.settings.options.stop.extend(stops.iter().cloned());
+    }
+    if completion.neurons.is_some() {
+        app.check_watching()?;
     }
     app.note_unknown(&fields)?;
     let answer = Answer::new(&app, &ready, owner, form, completion);
@@ -207,6 +211,7 @@ impl Answer {
             from: completion.from.clone(),
             options: GenerationOptions { seed: Some(seed), ..completion.settings.options.clone() },
             logprobs,
+            neurons: completion.neurons.clone(),
             keep_state: completion.keep_state,
             cancel: Default::default(),
             events: Box::new(|_| ControlFlow::Continue(())),
@@ -219,6 +224,7 @@ impl Answer {
         let given = [
             ("logprobs", self.completion.logprobs.is_some()),
             ("prompt_logprobs", self.completion.prompt_logprobs.is_some()),
+            ("neurons", self.completion.neurons.is_some()),
             ("state", self.completion.from.is_some()),
             ("keep_state", self.completion.keep_state),
         ];
@@ -291,6 +297,10 @@ impl Answer {
                 choice.read(logprobs);
                 (Piece::default(), None)
             }
+            Event::Watched(tokens) => {
+                choice.watched(tokens);
+                (Piece::default(), None)
+            }
             Event::Drawn(tokens, logprobs) => {
                 self.usage.first_token.get_or_insert_with(|| run.elapsed());
                 (choice.drawn(&tokens, &logprobs), None)
@@ -350,6 +360,12 @@ impl Answer {
         let logprobs = if self.completion.logprobs.is_some() { piece.logprobs() } else { Value::Null };
         let mut value = json!({"index": place, "logprobs": logprobs, "finish_reason": null});
         self.put_text(&mut value, piece.text);
+        if self.completion.neurons.is_some() {
+            let (bdh, tokens) = (self.bdh.clone(), piece.neurons);
+            // These may be many.
+            value["neurons"] =
+                blocking(move || Ok(tokens.iter().map(|token| neurons::token(&bdh, token)).collect())).await?;
+        }
         if let Some(end) = end {
             value["finish_reason"] = end.finish_reason;
             value["stop_reason"] = end.stop_reason;

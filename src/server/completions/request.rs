@@ -1,10 +1,11 @@
 //! What a completion request asks for.
 
+use crate::generation::engine::Neurons;
 use crate::generation::{Bdh, GenerationError, Settings, Snapshot};
 use crate::options::Request;
 use crate::server::error::ApiError;
 use crate::server::fields::{Fields, ids, shown};
-use crate::server::options;
+use crate::server::{neurons, options};
 use crate::tokenizer::TextStream;
 use serde_json::Value;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub struct Completion {
     pub logprobs: Option<usize>,
     /// The same for the prompt, in the form of vLLM.
     pub prompt_logprobs: Option<usize>,
+    /// Neurons of the tokens, if they are wanted.
+    pub neurons: Option<Neurons>,
     pub echo: bool,
     pub include_stop: bool,
     pub return_token_ids: bool,
@@ -111,6 +114,13 @@ impl Completion {
         if settings.options.max_new_tokens == 0 && !echo && fields.value("prompt_logprobs").is_none() {
             return Err(ApiError::invalid("max_tokens", "max_tokens must be at least 1 without echo, got 0"));
         }
+        let neurons = neurons::read(fields, bdh, echo)?;
+        if let Some(neurons) = &neurons {
+            let of_prompts = if neurons.prompt { prompts.iter().map(|prompt| prompt.tokens.len()).sum() } else { 0 };
+            // Streamed tokens are not kept.
+            let drawn = if stream { 0 } else { settings.options.max_new_tokens.saturating_mul(prompts.len()) };
+            neurons::check_size(neurons, bdh, drawn.saturating_add(of_prompts).saturating_mul(best_of))?;
+        }
         fields.text("user")?;
         Ok(Self {
             prompts,
@@ -122,6 +132,7 @@ impl Completion {
             continuous_usage,
             logprobs: count(fields, "logprobs", vocab)?,
             prompt_logprobs: count(fields, "prompt_logprobs", vocab)?,
+            neurons,
             echo,
             include_stop: fields.switch("include_stop_str_in_output")?.unwrap_or(false),
             return_token_ids: fields.switch("return_token_ids")?.unwrap_or(false),
