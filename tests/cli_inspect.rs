@@ -31,7 +31,7 @@ fn objects(text: &str) -> Vec<Value> {
 /// The model of [`planted`], in a folder.
 fn planted_model() -> TempDir {
     let folder = TempDir::new().unwrap();
-    planted::model().save(&folder.path().join("model"), &SaveOptions::default()).unwrap();
+    planted::model().save(folder.path().join("model"), &SaveOptions::default()).unwrap();
     folder
 }
 
@@ -210,4 +210,67 @@ fn kinds_of_work_are_not_mixed() {
     let run =
         run_command(program().args(["inspect", "--corpus", "/dev/null", "--output", path(&file.with_extension("d"))]));
     assert!(run.stderr.contains("the corpus is empty"), "{run:?}");
+}
+
+#[test]
+fn edits_change_what_they_are_about() {
+    let model = planted_model();
+    let model = model.path().join("model");
+    let text = "a quiet question, a quick quarrel";
+    let given = ["--model", path(&model), "--prompt", text, "--seed", "5", "-n", "20", "--format", "jsonl"];
+    let effect = |edits: &[&str]| inspect(&[&given[..], edits].concat()).json();
+    let ablated = effect(&["--ablate", planted::NAME]);
+    assert_ne!(ablated["before"]["surprise"], ablated["after"]["surprise"]);
+    assert_eq!(ablated["before"]["tokens"].as_array().unwrap().len(), 20);
+    // Before its first byte, the neuron does not fire: nothing changes up to the prediction after it.
+    let first = text.find(char::from(planted::BYTE)).unwrap();
+    for side in ["before", "after"] {
+        let bits = ablated[side]["surprise"].as_array().unwrap();
+        assert!(bits[0].is_null() && bits.len() == text.len());
+        assert_eq!(bits[..=first], ablated["before"]["surprise"].as_array().unwrap()[..=first]);
+    }
+    // A clamp to 0 is an ablation; one that never fires changes nothing by being ablated.
+    assert_eq!(effect(&["--clamp", &format!("{}=0", planted::NAME)])["after"], ablated["after"]);
+    assert_ne!(effect(&["--clamp", &format!("{}=3.5", planted::NAME)])["after"], ablated["after"]);
+    let forgotten = effect(&["--forget", "2,4"]);
+    assert_eq!(forgotten["before"], ablated["before"]);
+    let bits = |side: &str| forgotten[side]["surprise"].as_array().unwrap().clone();
+    // Token 2 is forgotten once it is read: token 4 is the first that is predicted without it.
+    assert!(bits("before")[..4] == bits("after")[..4] && bits("before")[4..] != bits("after")[4..]);
+    let table = inspect(&["--prompt", "To be, or not to be", "--ablate", "0.1,0.2", "-n", "20"]).ok();
+    assert!(table.starts_with("mean surprise") && table.contains("| after"), "{table}");
+    let errors: &[(&[&str], &str)] = &[
+        (&["--ablate", "9.0"], "neuron 9.0 does not exist, expected 0.0 to 1.47"),
+        (&["--ablate", "1"], "is no neuron, expected its head and its index there"),
+        (&["--clamp", "1.1=-2"], "cannot be clamped to -2"),
+        (&["--ablate", "1.1", "--clamp", "1.1=2"], "edited twice"),
+        (&["--forget", "32"], "no token at position 32 can be forgotten"),
+    ];
+    for (arguments, expected) in errors {
+        let run = inspect(&[&given[..], arguments].concat());
+        assert!(run.code == 2 && run.stderr.contains(expected), "{arguments:?}: {run:?}");
+    }
+}
+
+#[test]
+fn a_text_that_is_traced_is_the_same() {
+    let folder = TempDir::new().unwrap();
+    let generate = |more: &[&str]| {
+        let given = ["generate", "--device", "cpu", "-q", "-p", "KING:", "--seed", "3", "-n", "40", "--stop", "the"];
+        run(&[&given[..], more].concat()).ok()
+    };
+    let text = generate(&[]);
+    for name in ["trace.jsonl", "trace.npz", "trace.html"] {
+        let file = folder.path().join(name);
+        assert_eq!(generate(&["--trace", path(&file)]), text, "{name}");
+        assert!(fs::metadata(&file).unwrap().len() > 1000, "{name}");
+    }
+    let lines = objects(&fs::read_to_string(folder.path().join("trace.jsonl")).unwrap());
+    let seen: String = lines.iter().map(|line| line["text"].as_str().unwrap()).collect();
+    // All but the last token, and what is behind a stop text.
+    assert!(text.starts_with(&seen) && text.len() - seen.len() < 6, "{seen:?} of {text:?}");
+    let run = program::generate(&["-p", "a", "--trace", "trace.txt"]);
+    assert!(run.code == 2 && run.stderr.contains("expected a file that ends in .jsonl, .npz or .html"), "{run:?}");
+    let run = program::generate(&["-p", "a", "--trace", path(&folder.path().join("a.npz")), "--num-beams", "2"]);
+    assert!(run.code == 2 && run.stderr.contains("--trace is of one text that is drawn"), "{run:?}");
 }

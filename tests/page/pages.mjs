@@ -125,10 +125,7 @@ export function hostile(data) {
             name,
             {
                 ...entry,
-                contexts: entry.contexts.map((context) => ({
-                    ...context,
-                    texts: context.texts.map((_, i) => payload(i)),
-                })),
+                contexts: entry.contexts.map((context) => ({ ...context, text: payload(4) })),
                 partners: [{ neuron: payload(2), correlation: 0.5 }],
             },
         ]),

@@ -4,15 +4,18 @@
 //! | --- | --- |
 //! | `single` | one text, streamed, from a state to a state |
 //! | `many` | several prompts or several texts, side by side |
+//! | `trace` | the neurons of one text, in a file |
 //! | `results` | finished texts: layouts, standard output, files |
 
 mod many;
 mod results;
 mod single;
+mod trace;
 
 use self::many::Job;
 use self::results::{Layout, Results, Target};
 use self::single::{Event, Outcome, Run, TextWriter};
+use self::trace::{Form, Seen, TraceFile};
 use super::advice;
 use super::args::{self, CheckArgs, ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::Failure;
@@ -103,7 +106,7 @@ struct PromptArgs {
         long,
         value_name = "FILE",
         value_hint = ValueHint::FilePath,
-        conflicts_with_all = ["save_state", "load_state", "logits"]
+        conflicts_with_all = ["save_state", "load_state", "logits", "trace"]
     )]
     prompts: Option<PathBuf>,
 }
@@ -147,6 +150,10 @@ struct StateArgs {
     /// (.npy)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     logits: Option<PathBuf>,
+    /// Write which neurons fire at every token of the text, to a file that ends in .jsonl, .npz or
+    /// .html; not one token changes by that
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    trace: Option<TraceFile>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -185,7 +192,13 @@ impl Generate {
         if let Some(path) = &self.state.logits {
             drop(PendingFile::create(path).map_err(|error| unwritable_logits(path, &error))?);
         }
-        let bdh = self.device.open(model, &self.notices)?;
+        if let Some(TraceFile { path, .. }) = &self.state.trace {
+            drop(PendingFile::create(path).map_err(|error| super::inspect::unwritable(path, &error))?);
+        }
+        let bdh = match self.state.trace {
+            None => self.device.open(model, &self.notices)?,
+            Some(_) => self.device.open_watchable(model, &self.notices)?,
+        };
         args::note_context(&bdh, forgetting, &self.notices);
         let session = if self.uses_session(&settings, sequences) {
             Some(self.session(&bdh, forgetting, &mut settings)?)
@@ -255,6 +268,14 @@ impl Generate {
             ));
         }
         let one = state.needs_session();
+        if state.trace.is_some() && (several || settings.uses_beams()) {
+            let what = "leave out --num-return-sequences and --num-beams";
+            return Err(Failure::Usage(format!("--trace is of one text that is drawn; {what}")));
+        }
+        if state.load_state.is_some() && state.trace.as_ref().is_some_and(|file| file.form == Form::Page) {
+            let what = "write .jsonl or .npz, or leave out --load-state";
+            return Err(Failure::Usage(format!("--trace: a page begins with the text's first token; {what}")));
+        }
         let of_model = model.generation.num_return_sequences.filter(|_| !one);
         let sequences = given.or(of_model).unwrap_or(1);
         if settings.uses_beams() {
@@ -306,9 +327,10 @@ impl Generate {
         let writing = if self.output.file().is_some() { Writing::begin() } else { Writing::hold() };
         let mut results = self.results(sequences, bdh)?;
         let mut written = Vec::new();
+        let seen = self.state.trace.as_ref().map(|_| Seen::watch(&mut session));
         let outcome = if settings.options.max_new_tokens == 0 {
             let read = match self.state {
-                StateArgs { save_state: None, logits: None, .. } => Ok(()),
+                StateArgs { save_state: None, logits: None, trace: None, .. } => Ok(()),
                 _ => run.read(&mut session, &writing).map(drop),
             };
             read.and_then(|()| self.write_nothing(&run, &mut results)).map(|()| None)
@@ -332,6 +354,11 @@ impl Generate {
             notices.say(format_args!("note: {failover}"));
         }
         let outcome = outcome?;
+        if let Some((file, seen)) = self.state.trace.as_ref().zip(seen) {
+            session.unwatch();
+            file.write(bdh, &session, &seen)?;
+            notices.say(format_args!("{}: the neurons of the text", file.path.display()));
+        }
         if let Some(path) = &self.state.save_state {
             session.snapshot()?.save(bdh, path)?;
             notices.say(format_args!("{}: state saved at position {}", path.display(), session.position()));

@@ -17,7 +17,9 @@ mod text;
 use self::concept::ConceptArgs;
 use self::corpus::CorpusArgs;
 use self::edits::EditArgs;
+pub use self::rows::Rows;
 use self::text::TextArgs;
+pub use self::text::{unwritable, write_file};
 use super::args::{ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::Failure;
 use super::output::Notices;
@@ -139,8 +141,13 @@ impl Inspect {
 impl Watched<'_> {
     /// Text of a page.
     fn page_text(&self, title: String) -> PageText {
-        PageText { title, command: Some(command_line()), labels: self.labels.clone() }
+        page_text(title, self.labels.clone())
     }
+}
+
+/// Text of a page.
+pub fn page_text(title: String, labels: Map<String, Value>) -> PageText {
+    PageText { title, command: Some(command_line()), labels }
 }
 
 /// A file of names.

@@ -8,13 +8,15 @@ use crate::inspect::arrays::{f32s, u32s};
 use crate::inspect::document::{self, EFFECTS, PageText, Shards};
 use crate::inspect::effects::Readout;
 use crate::inspect::weights::HostWeights;
+use crate::model::NeuronName;
 use crate::model::forgetting::Forgetting;
-use crate::model::{Config, NeuronName};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -42,9 +44,7 @@ pub(super) fn write(
     folder: &Path,
 ) -> Result<(), AtlasError> {
     let (weights, readout) = (HostWeights::new(bdh.model()), Readout::new(bdh.model()));
-    let texts: BTreeMap<u32, String> =
-        (0..tally.sizes.vocab as u32).map(|token| (token, bdh.decode(&[token]))).collect();
-    let maker = Maker { config: &bdh.model().config, corpus, tally, weights, readout, texts };
+    let maker = Maker { bdh, corpus, tally, weights, readout };
     let shards: Vec<Vec<(String, Value)>> =
         (0..tally.shards.len()).into_par_iter().map(|shard| maker.shard(shard)).collect();
     let path = folder.join("shards");
@@ -59,17 +59,31 @@ pub(super) fn write(
             lines.extend(format!("{line}\n").bytes());
         }
         let entries: Map<String, Value> = entries.iter().cloned().collect();
-        let data = BASE64_STANDARD.encode(Value::Object(entries).to_string());
+        let data = BASE64_STANDARD.encode(gzip(Value::Object(entries).to_string().as_bytes()));
         put(&path.join(format!("{index:04}.js")), format!("bdhShard({index}, \"{data}\");\n").as_bytes())?;
     }
     put(&folder.join("neurons.jsonl"), &lines)?;
     let mut data = document::heading("atlas", bdh, forgetting, text);
     data["corpus"] = json!({"name": corpus.name, "tokens": corpus.tokens.len(), "segment": corpus.segment});
     data["shard"] = json!(SHARD);
-    let mut named = BTreeSet::new();
-    data["neurons"] = maker.index(&mut named);
+    let seen = tally.occurrences.iter().zip(0..).filter(|(count, _)| **count > 0).map(|(_, token)| token);
+    let mut named: BTreeSet<u32> = seen.collect();
+    data["neurons"] = maker.index();
+    for (plus, minus) in
+        shards.iter().flatten().map(|(_, entry)| (&entry["effects"]["plus"], &entry["effects"]["minus"]))
+    {
+        let ids = [plus, minus].into_iter().filter_map(Value::as_array).flatten();
+        named.extend(ids.filter_map(|pair| pair[0].as_u64()).map(|id| id as u32));
+    }
     data["token_texts"] = document::token_texts(bdh, &named);
     put(&folder.join("index.html"), document::html(&data, Shards::Beside).as_bytes())
+}
+
+/// Entries are much alike: packed, they take a sixth.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+    // A vector takes all that is written.
+    packed.write_all(bytes).and_then(|()| packed.finish()).unwrap_or_default()
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<(), AtlasError> {
@@ -82,12 +96,11 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), AtlasError> {
 }
 
 struct Maker<'a> {
-    config: &'a Config,
+    bdh: &'a Bdh,
     corpus: &'a Corpus<'a>,
     tally: &'a Tally,
     weights: HostWeights,
     readout: Readout,
-    texts: BTreeMap<u32, String>,
 }
 
 impl Maker<'_> {
@@ -98,7 +111,7 @@ impl Maker<'_> {
     }
 
     fn name(&self, neuron: u32) -> String {
-        NeuronName::of_number(neuron, self.config).to_string()
+        NeuronName::of_number(neuron, &self.bdh.model().config).to_string()
     }
 
     fn entry(&self, neuron: usize) -> Value {
@@ -144,15 +157,14 @@ impl Maker<'_> {
     fn context(&self, sample: &Sample, kind: &str, quantile: Option<f64>) -> Value {
         let around = self.tally.sizes.around(sample.token);
         let tokens = &self.corpus.tokens[around.start as usize..around.end as usize];
-        let texts: Vec<&str> = tokens.iter().map(|token| self.texts[token].as_str()).collect();
         let mut context = json!({
             "kind": kind,
             "offset": sample.token,
             "layer": sample.layer,
             "u": short(sample.u),
             "g": short(sample.g),
+            "text": self.bdh.decode(tokens),
             "tokens": tokens,
-            "texts": texts,
             "at": sample.token - around.start,
             "values": around.map(|token| short(sample.value(token))).collect::<Vec<_>>(),
         });
@@ -164,26 +176,27 @@ impl Maker<'_> {
 
     /// The tokens that a neuron fires on most.
     fn tokens(&self, shard: &Shard, own: usize, total: u64) -> Vec<Value> {
-        let (vocab, layers) = (self.tally.sizes.vocab, self.tally.sizes.layers as u64);
-        let Some(counts) = shard.by_token.get(own * vocab..(own + 1) * vocab) else { return Vec::new() };
-        let mut order: Vec<usize> = (0..vocab).filter(|token| counts[*token] > 0).collect();
-        order.sort_by_key(|token| std::cmp::Reverse(counts[*token]));
+        let layers = self.tally.sizes.layers as u64;
+        let counts = shard.by_token(own);
+        let mut order: Vec<usize> = (0..counts.len()).filter(|token| counts[*token].0 > 0).collect();
+        order.sort_by_key(|token| std::cmp::Reverse(counts[*token].0));
         let entry = |token: &usize| {
-            let count = f64::from(counts[*token]);
+            let (count, sum) = counts[*token];
+            let count = f64::from(count);
             json!({
                 "token": token,
-                "text": self.texts[&(*token as u32)],
+                "text": self.bdh.decode(&[*token as u32]),
                 "rate": count / (self.tally.occurrences[*token] * layers).max(1) as f64,
                 "share": count / total.max(1) as f64,
-                "mean": shard.token_sum[own * vocab + token] / count,
+                "mean": sum / count,
             })
         };
         order.iter().take(TOKENS).map(entry).collect()
     }
 
     /// The table of all neurons.
-    fn index(&self, named: &mut BTreeSet<u32>) -> Value {
-        let (layers, neurons, vocab) = (self.tally.sizes.layers, self.tally.sizes.neurons, self.tally.sizes.vocab);
+    fn index(&self) -> Value {
+        let (layers, neurons) = (self.tally.sizes.layers, self.tally.sizes.neurons);
         let mut fired = vec![0_u32; layers * neurons];
         let [mut mean, mut max, mut rate, mut share] = [(); 4].map(|()| Vec::with_capacity(neurons));
         let mut top = Vec::with_capacity(neurons);
@@ -197,10 +210,10 @@ impl Maker<'_> {
             mean.push((shard.sum[own] / total.max(1) as f64) as f32);
             max.push(shard.max_u[own]);
             rate.push((total as f64 / (self.tally.tokens * layers as u64).max(1) as f64) as f32);
-            let by_token = shard.by_token.get(own * vocab..(own + 1) * vocab).unwrap_or_default();
-            let most = by_token.iter().enumerate().max_by_key(|(token, count)| (**count, std::cmp::Reverse(*token)));
-            let (token, count) = most.filter(|(_, count)| **count > 0).map_or((u32::MAX, 0), |(t, c)| (t as u32, *c));
-            named.extend(Some(token).filter(|token| *token != u32::MAX));
+            let by_token = shard.by_token(own);
+            let counts = by_token.iter().map(|(count, _)| *count).zip(0..);
+            let most = counts.max_by_key(|(count, token)| (*count, std::cmp::Reverse(*token)));
+            let (count, token) = most.filter(|(count, _)| *count > 0).unwrap_or((0, u32::MAX));
             top.push(token);
             share.push((f64::from(count) / total.max(1) as f64) as f32);
         }

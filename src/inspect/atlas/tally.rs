@@ -100,9 +100,10 @@ pub struct Shard {
     pub max_g: Vec<f32>,
     /// `[count, BINS]`
     pub histogram: Vec<u64>,
-    /// Firings and sum of activations by token, `[count, V]`; empty where they are not counted.
-    pub by_token: Vec<u32>,
-    pub token_sum: Vec<f64>,
+    /// Firings and sum of activations by token, `[V, count]`: what one token adds to is side by side.
+    /// Empty where they are not counted.
+    by_token: Vec<u32>,
+    token_sum: Vec<f64>,
     /// `[count, TOP]`
     top: Vec<Sample>,
     /// `[count, RANDOM]`
@@ -266,6 +267,13 @@ impl Shard {
         arrays!(self, bytemuck::cast_slice_mut, &mut)
     }
 
+    /// Firings and sum of activations of a neuron of the shard on each token, `[V]`; empty where they
+    /// are not counted.
+    pub fn by_token(&self, index: usize) -> Vec<(u32, f64)> {
+        let numbers = self.by_token.iter().copied().zip(self.token_sum.iter().copied());
+        numbers.skip(index).step_by(self.count).collect()
+    }
+
     /// The strongest firings of a neuron of the shard, descending.
     pub fn top(&self, index: usize) -> Vec<Sample> {
         let mut found = present(&self.top[index * TOP..][..TOP]);
@@ -303,7 +311,7 @@ impl Shard {
                     self.max_g[own] = self.max_g[own].max(g);
                     self.histogram[own * BINS + bin(u)] += 1;
                     if !self.by_token.is_empty() {
-                        let at = own * sizes.vocab + token.token as usize;
+                        let at = token.token as usize * self.count + own;
                         self.by_token[at] = self.by_token[at].saturating_add(1);
                         self.token_sum[at] += f64::from(u);
                     }
@@ -438,10 +446,8 @@ mod tests {
         assert_eq!((tally.tokens, &tally.occurrences[..]), (4000, &[800; 5][..]));
         let shard = &tally.shards[1];
         assert_eq!((&shard.fired[10..], &shard.open[10..]), (&[800, 800][..], &[800, 800][..]));
-        assert_eq!(
-            (shard.by_token[5 * 5..].to_vec(), shard.max_u[5], shard.sum[5]),
-            (vec![0, 0, 0, 1600, 0], 2.0, 3200.0)
-        );
+        assert_eq!(shard.by_token(5), [(0, 0.0), (0, 0.0), (0, 0.0), (1600, 3200.0), (0, 0.0)]);
+        assert_eq!((shard.max_u[5], shard.sum[5]), (2.0, 3200.0));
         assert_eq!(shard.histogram[5 * BINS + bin(2.0)], 1600);
         let strongest = corpus
             .iter()

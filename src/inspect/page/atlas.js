@@ -2,6 +2,12 @@
 
 const SHARD_TIMEOUT = 20_000;
 
+// JSON that was packed by gzip.
+async function unpacked(bytes) {
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).json();
+}
+
 // Shards call `bdhShard(number, base64)`. The file may hold only what was asked for.
 function makeAtlas(data) {
     const { model, neurons } = data;
@@ -22,9 +28,9 @@ function makeAtlas(data) {
             const script = make("script", { src: address });
             const fail = (why) => reject(new Error(`${address} ${why}. It belongs in the folder of this page.`));
             const timer = setTimeout(() => fail("does not load"), SHARD_TIMEOUT);
-            arrived.set(number, (text) => {
+            arrived.set(number, async (text) => {
                 try {
-                    resolve(JSON.parse(new TextDecoder().decode(fromBase64(text))));
+                    resolve(await unpacked(fromBase64(text)));
                 } catch {
                     fail("is damaged");
                 }

@@ -4,7 +4,7 @@ const CONTEXTS_SHOWN = 6;
 
 // One context, coloured by the neuron's u in it.
 function contextOf(page, context, most) {
-    const cells = context.texts.map((text, i) => {
+    const cells = context.tokens.map((id, i) => {
         const colour = page.palette.amount(most > 0 ? context.values[i] / most : 0);
         return make(
             "span",
@@ -13,7 +13,7 @@ function contextOf(page, context, most) {
                 style: { background: colour.css, color: colour.ink },
                 title: context.values[i] > 0 ? `u ${short(context.values[i])}` : null,
             },
-            oneLine(text),
+            oneLine(page.textOfId(id)),
         );
     });
     const quantile = context.kind === "quantile" ? `quantile ${percent(context.quantile)}, ` : "";
