@@ -233,10 +233,10 @@ fn edits_change_what_they_are_about() {
     assert_eq!(effect(&["--clamp", &format!("{}=0", planted::NAME)])["after"], ablated["after"]);
     assert_ne!(effect(&["--clamp", &format!("{}=3.5", planted::NAME)])["after"], ablated["after"]);
     let forgotten = effect(&["--forget", "2,4"]);
-    assert_eq!(forgotten["before"], ablated["before"]);
     let bits = |side: &str| forgotten[side]["surprise"].as_array().unwrap().clone();
     // Token 2 is forgotten once it is read: token 4 is the first that is predicted without it.
-    assert!(bits("before")[..4] == bits("after")[..4] && bits("before")[4..] != bits("after")[4..]);
+    assert_eq!(bits("before")[..4], bits("after")[..4]);
+    assert_ne!(bits("before")[4..], bits("after")[4..]);
     let table = inspect(&["--prompt", "To be, or not to be", "--ablate", "0.1,0.2", "-n", "20"]).ok();
     assert!(table.starts_with("mean surprise") && table.contains("| after"), "{table}");
     let errors: &[(&[&str], &str)] = &[
@@ -250,6 +250,28 @@ fn edits_change_what_they_are_about() {
         let run = inspect(&[&given[..], arguments].concat());
         assert!(run.code == 2 && run.stderr.contains(expected), "{arguments:?}: {run:?}");
     }
+}
+
+#[test]
+fn a_token_says_what_it_reads() {
+    let answer = inspect(&["--prompt", "To be or not to be", "--at", "9", "--top", "5", "--format", "jsonl"]).json();
+    assert_eq!((&answer["text"], answer["layers"].as_array().unwrap().len()), (&"n".into(), 4));
+    for layer in answer["layers"].as_array().unwrap() {
+        let sources = layer["sources"].as_array().unwrap();
+        assert!(sources.len() == 5 && sources.iter().all(|source| source["position"].as_u64().unwrap() < 9));
+        for synapse in layer["synapses"].as_array().unwrap() {
+            let head = |end: &str| synapse[end].as_str().unwrap().split_once('.').unwrap().0.to_string();
+            assert_eq!(head("from"), head("to"));
+            assert!(synapse["source"].as_u64().unwrap() < 9, "{synapse}");
+        }
+    }
+    // Nothing has been written before the first token.
+    let first = inspect(&["--prompt", "To be", "--at", "0", "--format", "jsonl"]).json();
+    assert!(first["layers"][0]["sources"].as_array().unwrap().is_empty(), "{first}");
+    let table = inspect(&["--prompt", "To be", "--at", "4"]).ok();
+    assert!(table.starts_with("token 4 \"e\"") && table.contains("layer 3: largest sources"), "{table}");
+    let error = inspect(&["--prompt", "To be", "--at", "5"]).error(2);
+    assert!(error.contains("the text has tokens 0 to 4"), "{error}");
 }
 
 #[test]

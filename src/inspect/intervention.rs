@@ -16,6 +16,9 @@ pub struct Probe<'a> {
     pub tokens: &'a [u32],
     /// How much of the past counts.
     pub forgetting: Forgetting,
+    /// Positions of the tokens that may be forgotten. Reading pauses after each, forgotten or not, so
+    /// that rounding is the same.
+    pub forget: &'a [u32],
     /// How the text goes on: seed, length, sampling.
     pub options: &'a GenerationOptions,
 }
@@ -37,18 +40,18 @@ impl Outcome {
     }
 }
 
-/// Reads a probe and lets it go on. Each token whose position is in `forget` is forgotten as soon as it
-/// is in the state: from then on, no token reads what it has written.
+/// Reads a probe and lets it go on. With `forgets`, each token of [`Probe::forget`] is forgotten as soon
+/// as it is in the state: from then on, no token reads what it has written.
 ///
 /// # Errors
 /// [`GenerationError::NotInState`] for a position whose token is not followed by another one of the
 /// text; else as [`Session::generate`].
-pub fn outcome(bdh: &Bdh, probe: &Probe, forget: &[u32]) -> Result<Outcome, GenerationError> {
+pub fn outcome(bdh: &Bdh, probe: &Probe, forgets: bool) -> Result<Outcome, GenerationError> {
     let last = probe.tokens.len().saturating_sub(1);
-    if let Some(&position) = forget.iter().find(|position| **position as usize >= last) {
+    if let Some(&position) = probe.forget.iter().find(|position| **position as usize >= last) {
         return Err(GenerationError::NotInState { position, tokens: last as u64 });
     }
-    let mut forget = forget.to_vec();
+    let mut forget = probe.forget.to_vec();
     forget.sort_unstable();
     forget.dedup();
     let mut session = bdh.session_with(probe.forgetting)?;
@@ -62,7 +65,7 @@ pub fn outcome(bdh: &Bdh, probe: &Probe, forget: &[u32]) -> Result<Outcome, Gene
             follow(session, probe.tokens, tokens, &mut surprise)
         })?;
         read = end;
-        if let Some(token) = token {
+        if let Some(token) = token.filter(|_| forgets) {
             session.forget(position, &writer.written(&token))?;
         }
     }

@@ -34,7 +34,7 @@ mod weights;
 
 pub use document::{FORMAT, PageText, SCRIPT, STYLE};
 pub use effects::{Effects, Readout};
-pub use replay::{Contribution, Reading, Replay, Source, Writer};
+pub use replay::{Contribution, Reading, Replay, Source, Synapse, Writer};
 pub use text_page::{text_data, text_page};
 pub use trace::{Csr, Expectation, Trace};
 pub use weights::HostWeights;

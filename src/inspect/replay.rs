@@ -9,7 +9,7 @@
 //!   to the position of the token: row i of it is read by u_i alone. The sum over i is z_j.
 
 use super::weights::{HostWeights, dot, moments, normalise};
-use crate::backend::watch::Fired;
+use crate::backend::watch::{Fired, strongest};
 use crate::generation::{Bdh, TokenTrace, Written};
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::model::rotary::{Rotary, cos_sin};
@@ -68,6 +68,22 @@ pub struct Contribution {
     pub from: u32,
     /// Its share c_ij of z_j.
     pub value: f32,
+}
+
+/// A synapse in use, with the token that wrote most of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Synapse {
+    /// The neuron that gives, h · N + i.
+    pub from: u32,
+    /// The neuron that is given to, in the same head.
+    pub to: u32,
+    /// The contribution c_ij.
+    pub value: f32,
+    /// All contributions to it: z_j before its rectifier.
+    pub z: f32,
+    /// Position of the past token that wrote most of the synapse, and its share of it; none if no past
+    /// token is kept.
+    pub source: Option<(u32, f32)>,
 }
 
 /// What a past token gives to a read-out.
@@ -273,6 +289,33 @@ impl Reading<'_> {
             (past.position, u * read / self.deviations[head])
         };
         self.replay.past[self.layer].iter().map(part).collect()
+    }
+
+    /// The `count` sources with the largest shares, whichever way they point.
+    pub fn largest_sources(&self, count: usize) -> Vec<Source> {
+        let mut sources = self.sources();
+        sources.sort_by(|a, b| b.share.abs().total_cmp(&a.share.abs()));
+        sources.truncate(count);
+        sources
+    }
+
+    /// The `count` largest contributions to the gates of the `targets` strongest neurons, whichever way
+    /// they point.
+    pub fn largest_synapses(&self, targets: usize, count: usize) -> Vec<Synapse> {
+        let mut found: Vec<Synapse> = Vec::new();
+        for target in strongest(self.fired, targets).into_iter().filter(|firing| firing.g > 0.0) {
+            let (to, z) = (target.neuron, self.z(target.neuron));
+            let all = self.contributions(to).into_iter();
+            found.extend(all.map(|given| Synapse { from: given.from, to, value: given.value, z, source: None }));
+            found.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
+            found.truncate(count);
+        }
+        for synapse in &mut found {
+            let shares = self.sources_of(synapse.from, synapse.to).into_iter();
+            let shares = shares.map(|(position, part)| (position, part / synapse.value));
+            synapse.source = shares.max_by(|a, b| a.1.total_cmp(&b.1));
+        }
+        found
     }
 
     fn fade(&self, past: &Past) -> f32 {

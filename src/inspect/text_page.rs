@@ -2,7 +2,7 @@
 
 use super::arrays::{f16s, f32s, u8s, u32s};
 use super::document::{self, PageText, Shards};
-use super::replay::{Reading, Replay};
+use super::replay::{Reading, Replay, Synapse};
 use super::series::Series;
 use super::trace::Expectation;
 use super::weights::HostWeights;
@@ -56,19 +56,7 @@ struct TextPage {
     weight: Vec<f32>,
 }
 
-/// A contribution of one neuron to the read-out of another.
-#[derive(Clone, Copy)]
-struct Synapse {
-    from: u32,
-    to: u32,
-    value: f32,
-    /// All contributions to it.
-    z: f32,
-    /// The past token that wrote most of the synapse, and its share.
-    source: (u32, f32),
-}
-
-const NO_SYNAPSE: Synapse = Synapse { from: NONE, to: NONE, value: 0.0, z: 0.0, source: (NONE, 0.0) };
+const NO_SYNAPSE: Synapse = Synapse { from: NONE, to: NONE, value: 0.0, z: 0.0, source: None };
 
 /// Reads a text and makes its page, a document for a browser. `progress` hears how many of 2 · T
 /// tokens are done: which neurons to list in full is known after the first reading only.
@@ -170,30 +158,14 @@ impl TextPage {
 
     /// Takes in what a token reads in a layer.
     fn read(&mut self, reading: &Reading) {
-        let mut sources = reading.sources();
-        let order = |share: &f32| share.abs();
-        sources.sort_by(|a, b| order(&b.share).total_cmp(&order(&a.share)));
-        sources.truncate(SOURCES);
+        let sources = reading.largest_sources(SOURCES);
         let named: f32 = sources.iter().map(|source| source.share).sum();
         // Nothing is read before there is a past.
         self.rest.push(if reading.y.iter().all(|y| *y == 0.0) { 0.0 } else { 1.0 - named });
         let named = sources.iter().map(|source| (source.position, source.share)).collect();
         self.sources.extend(padded(named, SOURCES, (NONE, 0.0)));
 
-        let targets = strongest(reading.fired, TARGETS).into_iter().filter(|firing| firing.g > 0.0);
-        let mut found: Vec<Synapse> = Vec::new();
-        for target in targets {
-            let (to, z) = (target.neuron, reading.z(target.neuron));
-            let all = reading.contributions(to).into_iter();
-            found.extend(all.map(|given| Synapse { from: given.from, to, value: given.value, z, ..NO_SYNAPSE }));
-            found.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
-            found.truncate(SYNAPSES);
-        }
-        for synapse in &mut found {
-            let parts = reading.sources_of(synapse.from, synapse.to);
-            let most = parts.into_iter().max_by(|a, b| (a.1 / synapse.value).total_cmp(&(b.1 / synapse.value)));
-            synapse.source = most.map_or(synapse.source, |(position, part)| (position, part / synapse.value));
-        }
+        let found = reading.largest_synapses(TARGETS, SYNAPSES);
         self.synapses.extend(padded(found, SYNAPSES, NO_SYNAPSE));
     }
 
@@ -263,8 +235,8 @@ impl TextPage {
             "to": names(|synapse| synapse.to),
             "values": values(|synapse| synapse.value),
             "z": values(|synapse| synapse.z),
-            "sources": names(|synapse| synapse.source.0),
-            "source_shares": values(|synapse| synapse.source.1),
+            "sources": names(|synapse| synapse.source.map_or(NONE, |(position, _)| position)),
+            "source_shares": values(|synapse| synapse.source.map_or(0.0, |(_, share)| share)),
         });
         let [rows, columns, pairs_per_row, per_column] = cells(weights);
         let times = self.times.len();

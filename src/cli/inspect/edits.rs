@@ -62,9 +62,9 @@ impl EditArgs {
         top: usize,
         as_json: bool,
     ) -> Result<(), Failure> {
-        let probe = Probe { tokens, forgetting: watched.forgetting, options };
-        let before = outcome(&watched.bdh, &probe, &[])?;
-        let after = outcome(edited, &probe, &self.forget)?;
+        let probe = Probe { tokens, forgetting: watched.forgetting, forget: &self.forget, options };
+        let before = outcome(&watched.bdh, &probe, false)?;
+        let after = outcome(edited, &probe, true)?;
         let bdh = &watched.bdh;
         let texts = [&before, &after].map(|outcome| bdh.continuation(tokens).text(&outcome.generated.tokens));
         let mut output = Output::new();

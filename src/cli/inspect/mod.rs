@@ -6,11 +6,13 @@
 //! | `text` | the neurons of a text: table, JSON lines, NumPy archive, page |
 //! | `concept` | neurons and synapses that tell two kinds of text apart |
 //! | `corpus` | the atlas of a corpus |
+//! | `reading` | what one token reads |
 //! | `rows` | a token as a row of the table, or as an object |
 
 mod concept;
 mod corpus;
 mod edits;
+mod reading;
 mod rows;
 mod text;
 
@@ -38,6 +40,7 @@ Examples:
   bdh-gpu inspect --prompt-file play.txt --html play.html
   bdh-gpu inspect --prompt-file play.txt --npz play.npz --format jsonl --top 16 > play.jsonl
   bdh-gpu inspect --prompt \"To be\" --device gpu --top 3
+  bdh-gpu inspect --prompt-file play.txt --at 57
   bdh-gpu inspect --corpus shakespeare.txt --output atlas
   bdh-gpu inspect --prompt \"KING:\" --ablate 2.310 --clamp 0.7=1.5 --seed 1
   bdh-gpu inspect --concept questions.txt --against statements.txt --top 10

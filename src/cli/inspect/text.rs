@@ -1,7 +1,7 @@
 //! The neurons of a text.
 
-use super::Watched;
 use super::rows::Rows;
+use super::{Watched, reading};
 use crate::cli::failure::Failure;
 use crate::cli::input::{self, TokenSource};
 use crate::cli::output::Output;
@@ -51,6 +51,10 @@ struct OutputArgs {
     /// Neurons to name, those with the largest gates: of all layers in the table, of each in JSON
     #[arg(long, value_name = "K", default_value_t = 4)]
     top: usize,
+    /// Print what the token at this position reads instead, layer by layer: the past tokens that it
+    /// comes from, and the synapses from neuron to neuron
+    #[arg(long, value_name = "T")]
+    at: Option<usize>,
     /// Write all neurons as sparse matrices, in NumPy's format (.npz)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     npz: Option<PathBuf>,
@@ -107,8 +111,12 @@ impl TextArgs {
 
     /// Reads the text and writes what was asked for.
     pub fn run(&self, watched: &Watched, tokens: &[u32]) -> Result<(), Failure> {
-        let OutputArgs { format, top, npz, html } = &self.output;
-        let files = npz.is_some() || html.is_some();
+        let OutputArgs { format, top, at, npz, html } = &self.output;
+        if let Some(position) = at {
+            reading::run(watched, tokens, *position, *top, self.is_jsonl())?;
+        }
+        let files = npz.is_some() || html.is_some() || at.is_some();
+        let format = if at.is_some() { None } else { *format };
         let format = format.or(if files { None } else { Some(Format::Table) });
         if format.is_some() || npz.is_some() {
             self.trace(watched, tokens, format, *top)?;
