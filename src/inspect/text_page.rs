@@ -243,7 +243,7 @@ impl TextPage {
         data["state"] = json!({
             "rows": rows,
             "columns": columns,
-            "times": self.times,
+            "times": u32s(&[times], &self.times),
             "cells": u8s(&[times, layers, weights.heads, rows, columns], &self.cells),
             "maxima": f32s(&[times, layers, weights.heads], &self.cell_maxima),
             "neurons_per_row": 2 * pairs_per_row,

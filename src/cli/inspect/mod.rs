@@ -62,7 +62,7 @@ pub struct Inspect {
     concept: ConceptArgs,
     #[command(flatten)]
     edits: EditArgs,
-    /// Names of neurons, a JSON file {\"h.i\": {\"name\": …, \"note\": …, \"score\": …}}, for pages
+    /// Names of neurons for pages, a JSON file: {"h.i": {"name": …, "note": …, "score": …}}
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
     labels: Option<PathBuf>,
     #[command(flatten)]
