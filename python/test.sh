@@ -43,5 +43,30 @@ rm -rf "$target/python-wheel"
     --interpreter "$venv/bin/python" --out "$target/python-wheel"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "$target"/python-wheel/*.whl
 
+# With these, bdh_gpu.view is tested and the notebook runs.
+notebooks=$target/python-notebooks
+mkdir -p "$notebooks"
+if "$venv/bin/pip" install --quiet --disable-pip-version-check --retries 1 \
+    'anywidget>=0.9' 'traitlets>=5' 'ipykernel>=6' 'nbconvert>=7' 2>"$notebooks/pip.log"; then
+    has_notebooks=true
+else
+    echo "note: the widget and the notebook do not run ($(grep -m 1 -i error "$notebooks/pip.log"))" >&2
+    has_notebooks=false
+fi
+
 BDH_GPU_PROGRAM=$target/debug/bdh-gpu BDH_GPU_FAULTS=$target/debug/libvulkan_faults.so \
     "$venv/bin/python" -m pytest python/tests "$@"
+
+# A cell that fails ends it. Notebooks above 1 MB open slowly or not at all.
+if $has_notebooks; then
+    if ! IPYTHONDIR=$notebooks JUPYTER_RUNTIME_DIR=$notebooks "$venv/bin/jupyter" nbconvert --execute --to notebook \
+        python/examples/neurons.ipynb --output-dir "$notebooks" --output neurons.ipynb &>"$notebooks/nbconvert.log"; then
+        cat "$notebooks/nbconvert.log" >&2
+        exit 1
+    fi
+    size=$(wc -c <"$notebooks/neurons.ipynb")
+    if [ "$size" -ge 1000000 ]; then
+        echo "error: python/examples/neurons.ipynb takes $size bytes with its outputs, expected less than 1000000" >&2
+        exit 1
+    fi
+fi

@@ -98,7 +98,11 @@ fn contributions_and_sources_sum_to_the_read_outs() {
             let mut replay = Replay::new(&bdh, weights.clone(), forgetting, usize::MAX);
             let (mut looked, mut position) = (0, 0);
             for token in watch(&bdh, &tokens, forgetting) {
+                let layers = 0..token.neurons.len();
+                let peek = |layer| replay.peek(&token, layer, |reading| (reading.sources(), reading.contributions(0)));
+                let peeked: Vec<_> = layers.map(peek).collect();
                 replay.read(&token, |reading| {
+                    assert_eq!(peeked[reading.layer], (reading.sources(), reading.contributions(0)));
                     let what = format!("{folder} on the {device}, token {position}, layer {}", reading.layer);
                     let y = &pass.y[reading.layer][position];
                     assert_close(&format!("{what}: y"), &reading.y, y, NMSE, MAX_ABS);

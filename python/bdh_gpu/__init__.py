@@ -9,21 +9,31 @@
 from ._native import (
     BDH,
     BDHError,
+    CSR,
     Completion,
     Score,
     Session,
     Snapshot,
     TextStream,
+    Trace,
     __version__,
 )
+from ._tuples import Contribution, Firing, Source
+from ._view import view
 
 __all__ = [
     "BDH",
     "BDHError",
+    "CSR",
     "Completion",
+    "Contribution",
+    "Firing",
     "Score",
     "Session",
     "Snapshot",
+    "Source",
     "TextStream",
+    "Trace",
     "__version__",
+    "view",
 ]

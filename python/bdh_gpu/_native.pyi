@@ -7,7 +7,11 @@ from typing_extensions import Unpack
 import numpy as np
 import numpy.typing as npt
 
+from ._tuples import Contribution, Firing, Source
+
 __version__: str
+_page_script: str
+_page_style: str
 
 class _Drawing(TypedDict, total=False):
     min_new_tokens: Optional[int]
@@ -68,6 +72,7 @@ class BDH:
         threads: Optional[int] = None,
         dtype: Any = None,
         state_dtype: Any = "float32",
+        watchable: bool = False,
     ) -> BDH:
         """Loads a model directory, a weights file, or a model of the Hugging Face Hub by its name,
         "owner/name[@revision][:file]", which is downloaded into the Hub's cache. device: "auto"
@@ -77,7 +82,8 @@ class BDH:
         one per processor. tokenizer: a tokenizer.json or its folder, in place of the one beside the
         model. rope: the kind of rotary embedding, "interleaved:65536" or "half-split:10000", for
         checkpoints that do not say it. dtype: another name for weights, as other packages have it:
-        "float16", "float32", "int8", torch.float16, numpy.float32, …
+        "float16", "float32", "int8", torch.float16, numpy.float32, … watchable: whether trace will
+        be used; a graphics card must know it from the start, on the CPU it changes nothing.
         """
     @classmethod
     def embedded(
@@ -86,6 +92,7 @@ class BDH:
         weights: Literal["auto", "f32", "f16", "int8"] = "auto",
         threads: Optional[int] = None,
         state_dtype: Any = "float32",
+        watchable: bool = False,
     ) -> BDH:
         """The small model that comes with the package, on a device as for from_pretrained."""
     def generate_text(
@@ -126,6 +133,15 @@ class BDH:
     ) -> Score:
         """How likely the model finds a text or token ids, at least two; context and forget_tau as for
         generating.
+        """
+    def trace(
+        self, tokens: Union[str, Iterable[int]], **options: Unpack[_Context]
+    ) -> Trace:
+        """Reads a text or token ids as one context and keeps its neurons: which fire at each token, in
+        each layer, as the device computes them. context and forget_tau as for generating. On a
+        graphics card the model must be loaded with watchable=True. Every layer waits for the host,
+        so this is slower than generating. Memory: 8 bytes for each neuron that fires and each gate
+        that is open, and as much again once their arrays are used.
         """
     def session(self, **options: Unpack[_Context]) -> Session:
         """Starts a conversation; context and forget_tau as for generating."""
@@ -298,3 +314,122 @@ class Snapshot:
         """Bytes that it takes."""
     def save(self, path: Union[str, PathLike[str]]) -> None:
         """Writes a state file, which BDH.load_session and bdh-gpu --load-state read."""
+
+@final
+class Trace:
+    """The neurons of a text, as BDH.trace returns them: what the device computed while it read the
+    text as one context. Tokens, layers and heads are counted from 0, or from the end if negative. A
+    neuron's name is "HEAD.INDEX"; weights are shared, so it is the same neuron in every layer.
+
+    Arrays are NumPy's, and read-only.
+    """
+    @property
+    def tokens(self) -> list[int]:
+        """The token ids."""
+    @property
+    def text(self) -> str:
+        """The text of the tokens."""
+    @property
+    def pieces(self) -> list[str]:
+        """The text of each token. Joined, they are the text: a character of several tokens is the text
+        of its last.
+        """
+    @property
+    def surprise(self) -> npt.NDArray[np.float32]:
+        """How unexpected each token was, in bits, [T] of float32: -log2 of its probability given those
+        before it. NaN for the first.
+        """
+    @property
+    def u(self) -> CSR:
+        """Activations above 0, where neurons fire."""
+    @property
+    def g(self) -> CSR:
+        """Gates above 0: activations times what each neuron reads out of the state."""
+    @property
+    def layers(self) -> int:
+        """Number of layers, L."""
+    @property
+    def heads(self) -> int:
+        """Number of heads, H."""
+    @property
+    def neurons_per_head(self) -> int:
+        """Number of neurons in a head, N."""
+    def topk(self, token: int, layer: int, k: int = 16) -> list[Firing]:
+        """The k neurons of a token in a layer with the largest gates, then activations: a list of
+        Firing(neuron, u, g).
+        """
+    def state(self, layer: int, head: int, as_read: bool = True) -> npt.NDArray[np.float32]:
+        """The state after the last token, [N, D] of float32, a row for each neuron of the head. As the
+        next token reads it: neuron i reads u of i times row i. With as_read=False, as it is stored:
+        each token's part has the rotary phases of its own position, and a row mixes with its pair's
+        when it is read. The first call reads the text again, and keeps the state of all layers and
+        heads: 4·L·H·N·D bytes, for each of the two forms.
+        """
+    def contributions(
+        self, token: int, layer: int, neuron: Union[str, int]
+    ) -> list[Contribution]:
+        """What each neuron that fires gives to the read-out z of one neuron of its head, before the
+        rectifier: a list of Contribution(neuron, value), the largest first; they sum to z. neuron
+        is a name, "3.1021", or a number h·N + i.
+
+        The state is rebuilt on the host, token by token up to this one, and kept there: 4·L·H·N·D
+        bytes, and 16 bytes for each neuron that has fired. A later token goes on from there, an
+        earlier one begins again; the same token costs nothing more.
+        """
+    def sources(self, token: int, layer: int) -> list[Source]:
+        """What each past token gives to what a token reads in a layer: a list of Source(token, piece,
+        share, scores), the largest share first. Shares sum to 1; the read-out y of a head is the
+        sum of scores[head] times the residual stream at that token. Costs are those of
+        contributions.
+        """
+    def save_npz(self, path: Union[str, PathLike[str]]) -> None:
+        """Writes all neurons as a NumPy archive: version, tokens, position, surprise, shape (T, L, H,
+        N), and u_indptr, u_indices, u_data, g_indptr, g_indices, g_data.
+        """
+    def html(
+        self, title: Optional[str] = None, labels: Optional[Mapping[str, Any]] = None
+    ) -> str:
+        """The page of the text, an HTML document with everything that it needs. Reads the text again,
+        twice. labels: names of neurons, {"3.1021": "royalty"} or {"3.1021": {"name": …, "note": …,
+        "score": …}}.
+        """
+    def save_html(
+        self,
+        path: Union[str, PathLike[str]],
+        title: Optional[str] = None,
+        labels: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        """Writes the page that html makes into a file."""
+    def _page_data(
+        self,
+        count: int,
+        title: Optional[str] = None,
+        labels: Optional[Mapping[str, Any]] = None,
+    ) -> bytes: ...
+    def _repr_html_(self, max_bytes: int = 200_000) -> str: ...
+    def __len__(self) -> int: ...
+
+@final
+class CSR:
+    """A sparse matrix of numbers above 0, row by row: row token · L + layer, column h·N + i. Its
+    arrays are those of scipy.sparse.csr_array((values, indices, indptr), shape).
+    """
+    @property
+    def indptr(self) -> npt.NDArray[np.int64]:
+        """Where each row begins in the other two, and where the last one ends: [T·L + 1] of int64.
+        """
+    @property
+    def indices(self) -> npt.NDArray[np.int32]:
+        """Columns, ascending in each row: int32."""
+    @property
+    def values(self) -> npt.NDArray[np.float32]:
+        """Their numbers: float32."""
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns: (T·L, H·N)."""
+    def dense(self, layer: int) -> npt.NDArray[np.float32]:
+        """A layer with its zeros, a new array [T, H·N] of float32."""
+    def row(
+        self, token: int, layer: int
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Columns and numbers of a token in a layer."""

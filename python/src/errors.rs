@@ -1,5 +1,6 @@
 //! Errors as Python's exceptions.
 
+use bdh_gpu::backend::BackendError;
 use bdh_gpu::generation::{GenerationError, OpenError, StateError};
 use bdh_gpu::model::{HubError, ModelError};
 use pyo3::PyErr;
@@ -10,7 +11,10 @@ create_exception!(bdh_gpu, BDHError, PyException, "The device, a file or the mod
 
 /// ValueError for what the caller got wrong, BDHError for the rest.
 pub fn generation(error: GenerationError) -> PyErr {
-    let message = error.to_string();
+    let mut message = error.to_string();
+    if matches!(error, GenerationError::Backend(BackendError::NotWatchable { .. })) {
+        message += "; load the model with watchable=True";
+    }
     if error.is_usage() { PyValueError::new_err(message) } else { BDHError::new_err(message) }
 }
 

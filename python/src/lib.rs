@@ -7,6 +7,7 @@
 //! | `stream` | `TextStream`, text as it comes |
 //! | `completion` | finished texts: drawn or searched for, one prompt or many |
 //! | `score` | `Score` |
+//! | `trace` | `Trace` and `CSR`: the neurons of a text |
 //! | `options` | keyword arguments |
 //! | `input` | texts and token ids |
 //! | `fork` | what a forked process must not use |
@@ -25,6 +26,7 @@ mod score;
 mod session;
 mod signals;
 mod stream;
+mod trace;
 
 use pyo3::prelude::*;
 
@@ -45,12 +47,16 @@ mod _native {
     use session::{Session, Snapshot};
     #[pymodule_export]
     use stream::TextStream;
+    #[pymodule_export]
+    use trace::{Csr, Trace};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let class = module.getattr("BDH")?;
         let text: String = class.getattr("__doc__")?.extract()?;
         class.setattr("__doc__", text.replace("{options}", &options::names()))?;
+        module.add("_page_script", bdh_gpu::inspect::SCRIPT)?;
+        module.add("_page_style", bdh_gpu::inspect::STYLE)?;
         module.add("_keywords", options::keywords())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

@@ -9,6 +9,7 @@ use crate::score::Score;
 use crate::session::Session;
 use crate::signals::{Signals, detached};
 use crate::stream::{Search, Source, TextStream};
+use crate::trace::{Host, Trace};
 use bdh_gpu::backend::StateType;
 use bdh_gpu::generation::Snapshot;
 use bdh_gpu::model::{LoadOptions, Rope};
@@ -19,6 +20,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// A model on a device, ready to generate.
 ///
@@ -32,6 +34,7 @@ use std::str::FromStr;
 #[pyclass(frozen, name = "BDH", module = "bdh_gpu")]
 pub struct Model {
     bdh: Owned<Bdh>,
+    host: Arc<Host>,
 }
 
 const ONE: &[Extra] = &[Extra::Echo, Extra::Context];
@@ -44,6 +47,7 @@ impl Model {
         weights: &str,
         state: Option<&Bound<'_, PyAny>>,
         threads: Option<usize>,
+        watchable: bool,
         load: impl FnOnce(&mut Signals) -> Result<bdh_gpu::Model, bdh_gpu::model::ModelError> + Send,
     ) -> PyResult<Self> {
         let device = device.map_or(Ok(DeviceChoice::Auto), device_of)?;
@@ -54,9 +58,9 @@ impl Model {
         }
         detached(py, |signals| {
             let model = load(signals).map_err(|error| errors::open(error.into()))?;
-            let options = DeviceOptions { device, weights, state, threads, watchable: false };
+            let options = DeviceOptions { device, weights, state, threads, watchable };
             let bdh = Bdh::with(model, &options).map_err(|error| errors::open(error.into()))?;
-            Ok(Self { bdh: Owned::new(bdh) })
+            Ok(Self { bdh: Owned::new(bdh), host: Arc::default() })
         })
     }
 
@@ -151,14 +155,16 @@ impl Model {
     /// per processor. tokenizer: a tokenizer.json or its folder, in place of the one beside the
     /// model. rope: the kind of rotary embedding, "interleaved:65536" or "half-split:10000", for
     /// checkpoints that do not say it. dtype: another name for weights, as other packages have it:
-    /// "float16", "float32", "int8", torch.float16, numpy.float32, …
+    /// "float16", "float32", "int8", torch.float16, numpy.float32, … watchable: whether trace will
+    /// be used; a graphics card must know it from the start, on the CPU it changes nothing.
     #[classmethod]
     #[pyo3(
         signature = (
-            path, device=None, weights=None, tokenizer=None, rope=None, threads=None, dtype=None, state_dtype=None
+            path, device=None, weights=None, tokenizer=None, rope=None, threads=None, dtype=None, state_dtype=None,
+            watchable=false
         ),
         text_signature = "(path, device='auto', weights='auto', tokenizer=None, rope=None, threads=None, dtype=None, \
-            state_dtype='float32')"
+            state_dtype='float32', watchable=False)"
     )]
     #[allow(clippy::too_many_arguments, reason = "Python's keywords")]
     fn from_pretrained(
@@ -171,6 +177,7 @@ impl Model {
         threads: Option<usize>,
         dtype: Option<&Bound<'_, PyAny>>,
         state_dtype: Option<&Bound<'_, PyAny>>,
+        watchable: bool,
     ) -> PyResult<Self> {
         let py = class.py();
         let weights = match (weights, dtype) {
@@ -183,7 +190,7 @@ impl Model {
             parsed.map_err(|error| PyValueError::new_err(format!("rope is {text:?}: {error}")))
         };
         let options = LoadOptions { tokenizer, rope: rope.map(parse).transpose()?, ..LoadOptions::default() };
-        Self::open(py, device, weights, state_dtype, threads, |signals| {
+        Self::open(py, device, weights, state_dtype, threads, watchable, |signals| {
             bdh_gpu::Model::from_pretrained(path, &options, &mut |_| signals.flow())
         })
     }
@@ -191,8 +198,8 @@ impl Model {
     /// The small model that comes with the package, on a device as for from_pretrained.
     #[classmethod]
     #[pyo3(
-        signature = (device=None, weights="auto", threads=None, state_dtype=None),
-        text_signature = "(device='auto', weights='auto', threads=None, state_dtype='float32')"
+        signature = (device=None, weights="auto", threads=None, state_dtype=None, watchable=false),
+        text_signature = "(device='auto', weights='auto', threads=None, state_dtype='float32', watchable=False)"
     )]
     fn embedded(
         class: &Bound<'_, PyType>,
@@ -200,8 +207,9 @@ impl Model {
         weights: &str,
         threads: Option<usize>,
         state_dtype: Option<&Bound<'_, PyAny>>,
+        watchable: bool,
     ) -> PyResult<Self> {
-        Self::open(class.py(), device, weights, state_dtype, threads, |_| bdh_gpu::Model::embedded())
+        Self::open(class.py(), device, weights, state_dtype, threads, watchable, |_| bdh_gpu::Model::embedded())
     }
 
     /// Continues a text; the result begins with it.
@@ -323,6 +331,24 @@ impl Model {
         let score =
             detached(py, |signals| bdh.score(&tokens, forgetting, |_| signals.flow()).map_err(errors::generation))?;
         Ok(Score::new(score, &self.bdh))
+    }
+
+    /// Reads a text or token ids as one context and keeps its neurons: which fire at each token, in
+    /// each layer, as the device computes them. context and forget_tau as for generating. On a
+    /// graphics card the model must be loaded with watchable=True. Every layer waits for the host,
+    /// so this is slower than generating. Memory: 8 bytes for each neuron that fires and each gate
+    /// that is open, and as much again once their arrays are used.
+    #[pyo3(signature = (tokens, **options))]
+    fn trace(&self, py: Python<'_>, tokens: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Trace> {
+        let forgetting = Options::read_context("trace", options)?.forgetting(&self.bdh)?;
+        let tokens = input::text_or_ids(&self.bdh, tokens)?;
+        if tokens.is_empty() {
+            return Err(PyValueError::new_err("there is nothing to trace: the text is empty"));
+        }
+        let bdh = self.bdh.get()?;
+        let trace =
+            detached(py, |signals| bdh.trace(&tokens, forgetting, |_| signals.flow()).map_err(errors::generation))?;
+        Trace::new(py, &self.bdh, &self.host, trace, forgetting)
     }
 
     /// Starts a conversation; context and forget_tau as for generating.

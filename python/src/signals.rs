@@ -23,6 +23,12 @@ impl Signals {
         }
         if self.raised.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
+
+    /// As [`Signals::flow`], with the exception.
+    pub fn check(&mut self) -> PyResult<()> {
+        let _ = self.flow();
+        self.raised.take().map_or(Ok(()), Err)
+    }
 }
 
 /// Does work that other Python threads need not wait for. The work hears of signals; where one has raised an

@@ -132,7 +132,7 @@ def test_a_model_says_what_it_is(model, root):
 def test_examples_run(root, tmp_path, script):
     if script == "README":
         text = (root / "python" / "README.md").read_text(encoding="utf-8")
-        source = text.split("```python\n")[1].split("```")[0]
+        source = "".join(block.split("```")[0] for block in text.split("```python\n")[1:])
         path = tmp_path / "readme.py"
         path.write_text(source, encoding="utf-8")
     else:

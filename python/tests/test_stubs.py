@@ -14,7 +14,9 @@ def test_the_stubs_name_what_there_is():
     tree = ast.parse(Path(_native.__file__).with_name("_native.pyi").read_text(encoding="utf-8"))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     public = {name for name in classes if not name.startswith("_")}
-    assert public | {"__version__"} == set(bdh_gpu.__all__)
+    # The rest of the package is Python and has its types in its own files.
+    written_here = {"Contribution", "Firing", "Source", "view"}
+    assert public | {"__version__"} | written_here == set(bdh_gpu.__all__)
     for name in public - {"BDHError"}:
         declared = {node.name for node in classes[name].body if isinstance(node, ast.FunctionDef)}
         there = {attribute for attribute in vars(getattr(bdh_gpu, name)) if not attribute.startswith("_")}

@@ -35,6 +35,7 @@ CALLS = {
     "prompt": "model.generate(long, max_new_tokens=1)",
     "logits": "model.logits(long[:500_000])",
     "score": "model.score(long)",
+    "trace": "model.trace(long[:500_000])",
     "session": "session.generate(10**9)",
     "session's stream": "for piece in session.generate_stream(10**9): pass",
     "feed": "session.feed(long)",
@@ -52,7 +53,7 @@ from bdh_gpu import BDH
 signal.signal(signal.SIGINT, signal.default_int_handler)
 model = BDH.embedded(device="cpu")
 session = model.session()
-long = model.encode("All the world's a stage. " * 400_000) if {call in ("prompt", "logits", "score", "feed")} else None
+long = model.encode("All the world's a stage. " * 400_000) if {call in ("prompt", "logits", "score", "feed", "trace")} else None
 try:
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     {CALLS[call]}

@@ -202,6 +202,19 @@ impl Replay {
         }
     }
 
+    /// Shows what the next token reads in a layer, and leaves the state as it is.
+    ///
+    /// # Panics
+    /// If the token is not the next one, or has no such layer.
+    pub fn peek<T>(&self, token: &TokenTrace, layer: usize, look: impl FnOnce(&Reading) -> T) -> T {
+        assert_eq!(u64::from(token.position), self.clock.position(), "the next token");
+        let mut clock = self.clock;
+        let tick = clock.tick();
+        let scale = tick.read_scale * tick.rescale.unwrap_or(1.0);
+        let written = self.writer.written(token).swap_remove(layer);
+        look(&self.reading(layer, token.position, &token.neurons[layer], written, scale))
+    }
+
     /// The state of a layer as the next token reads it but for phases, `[H · N, D]`, times the factor
     /// that is returned beside it.
     pub fn state(&self, layer: usize) -> (&[f32], f32) {

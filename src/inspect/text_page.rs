@@ -59,7 +59,8 @@ struct TextPage {
 const NO_SYNAPSE: Synapse = Synapse { from: NONE, to: NONE, value: 0.0, z: 0.0, source: None };
 
 /// Reads a text and makes its page, a document for a browser. `progress` hears how many of 2 · T
-/// tokens are done: which neurons to list in full is known after the first reading only.
+/// tokens are done: which neurons to list in full is known after the first reading only. It may end
+/// the work; the page is then of no use.
 ///
 /// # Errors
 /// As [`Bdh::watch_text`].
@@ -68,7 +69,7 @@ pub fn text_page(
     tokens: &[u32],
     forgetting: Forgetting,
     text: &PageText,
-    progress: impl FnMut(usize),
+    progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<String, GenerationError> {
     Ok(document::html(&text_data(bdh, tokens, forgetting, text, progress)?, Shards::None))
 }
@@ -82,7 +83,7 @@ pub fn text_data(
     tokens: &[u32],
     forgetting: Forgetting,
     text: &PageText,
-    mut progress: impl FnMut(usize),
+    mut progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Value, GenerationError> {
     let weights = Arc::new(HostWeights::new(bdh.model()));
     let (layers, neurons) = (weights.layers, weights.heads * weights.neurons);
@@ -105,16 +106,14 @@ pub fn text_data(
         if is_drawn(read, tokens.len()) {
             page.draw(&weights, &replay, read as u32);
         }
-        progress(read);
-        Ok::<_, GenerationError>(ControlFlow::Continue(()))
+        Ok::<_, GenerationError>(progress(read))
     })?;
     drop(replay);
     let mut series = Series::choose(&page.fired, &page.weight, layers);
     bdh.watch_text(tokens, forgetting, |token, _| {
         series.push(&token);
         read += 1;
-        progress(read);
-        Ok::<_, GenerationError>(ControlFlow::Continue(()))
+        Ok::<_, GenerationError>(progress(read))
     })?;
     let mut data = document::heading("trace", bdh, forgetting, text);
     data["series"] = series.json();

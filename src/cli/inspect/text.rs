@@ -129,7 +129,8 @@ impl TextArgs {
             let bar = watched.notices.progress("Making the page", 2 * tokens.len());
             let text = watched.page_text(title);
             let page = inspect::text_page(&watched.bdh, tokens, watched.forgetting, &text, |read| {
-                bar.set_position(read as u64)
+                bar.set_position(read as u64);
+                ControlFlow::Continue(())
             });
             bar.finish_and_clear();
             write_file(path, page?.as_bytes())?;

@@ -303,6 +303,11 @@ export function mount(root, data, { standalone = false } = {}) {
 function render({ model, el }) {
     const root = make("div");
     el.append(root);
+    const height = model.get("height");
+    if (typeof height === "string") {
+        root.style.setProperty("--height", height);
+        Object.assign(el.style, { maxHeight: height, overflow: "auto" });
+    }
     let unmount = () => {};
     const show = () => {
         unmount();
