@@ -4,6 +4,7 @@ use crate::cli::failure::Failure;
 use crate::cli::inspect::{Rows, page_text, unwritable, write_file};
 use bdh_gpu::generation::{Bdh, Session, TokenTrace};
 use bdh_gpu::inspect::{self, Trace};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -90,7 +91,8 @@ impl TraceFile {
             Form::Page => {
                 let tokens: Vec<u32> = seen.iter().map(|token| token.token).collect();
                 let text = page_text(bdh.decode(&tokens[..tokens.len().min(40)]), Default::default());
-                let page = inspect::text_page(bdh, &tokens, session.forgetting(), &text, |_| {})?;
+                let page =
+                    inspect::text_page(bdh, &tokens, session.forgetting(), &text, |_| ControlFlow::Continue(()))?;
                 write_file(path, page.as_bytes())
             }
         }
