@@ -4,8 +4,8 @@
 # Installs a software Vulkan driver, Python and Node.js if they are missing (Debian and its kin, as
 # root), so all tests run on any machine. The most telling driver tests also run on a second driver,
 # if one is available. Then come Tint, Chromium's WGSL compiler, and the registers of every kernel on
-# AMD's graphics cards, and unmodified clients of the server; if their packages are not available, a
-# line says why.
+# AMD's graphics cards, unmodified clients of the server, and the inspector's pages in Chromium; if
+# their packages are not available, a line says why.
 #
 # --long adds the compilers for NVIDIA and Apple, the Vulkan validation layers, an object store for
 # the server's states, and long runs of the server.
@@ -97,6 +97,7 @@ fi
 
 python/test.sh
 tests/server/clients.sh
+tests/page/check.sh
 if $long; then
     tests/server/objects.sh
     for what in independence cancellations requests=20000; do

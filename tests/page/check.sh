@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Uses the inspector's pages in Chromium, as a person would: check.sh [SCREENSHOTS]
 #
-# Needs the program in CARGO_TARGET_DIR, npm, and Chromium at CHROMIUM or /usr/bin/chromium. Installs
-# npm packages into the target directory. If anything is missing but the program, prints one line
-# that says why and succeeds.
+# Needs the program in CARGO_TARGET_DIR. Installs Chromium, and Node.js with npm, if they are missing
+# (Debian and its kin, as root; CHROMIUM names another browser), and npm packages into the target
+# directory. If that fails, prints one line that says why and succeeds.
 set -euo pipefail
 
 screenshots=${1:+$(realpath -m "$1")}
@@ -17,8 +17,17 @@ without() {
     exit 0
 }
 
-command -v npm >/dev/null || without "install Node.js and npm"
-[ -x "${CHROMIUM:-/usr/bin/chromium}" ] || without "install Chromium, or name it in CHROMIUM"
+if ! command -v npm >/dev/null || [ ! -x "${CHROMIUM:-/usr/bin/chromium}" ]; then
+    command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ] || without "install Node.js, npm and Chromium"
+    export DEBIAN_FRONTEND=noninteractive
+    wanted=()
+    command -v npm >/dev/null || wanted+=(nodejs npm)
+    [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || wanted+=(chromium)
+    {
+        apt-get update
+        apt-get install -y --no-install-recommends "${wanted[@]}"
+    } >"$page/log" 2>&1 || without "apt-get install ${wanted[*]} fails: $(tail -n 1 "$page/log")"
+fi
 
 # Skipped while the lock file is the same.
 if ! cmp -s tests/page/package-lock.json "$page/installed.json"; then
