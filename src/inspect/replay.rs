@@ -40,6 +40,8 @@ pub struct Replay {
 struct Past {
     position: u32,
     written: Written,
+    /// Where each head's part of q ends.
+    ends: Vec<usize>,
 }
 
 /// What a token reads in one layer.
@@ -195,7 +197,7 @@ impl Replay {
                 row.iter_mut().zip(&written.x).for_each(|(row, x)| *row += tick.write_scale * q * x);
             }
             let past = &mut self.past[layer];
-            past.push_back(Past { position: token.position, written });
+            past.push_back(Past::new(token.position, written, &self.writer.weights));
             if past.len() > self.memory {
                 past.pop_front();
             }
@@ -241,6 +243,22 @@ impl Replay {
     }
 }
 
+impl Past {
+    fn new(position: u32, written: Written, weights: &HostWeights) -> Self {
+        let end =
+            |head: usize| written.q.partition_point(|(neuron, _)| (*neuron as usize) < (head + 1) * weights.neurons);
+        let ends = (0..weights.heads).map(end).collect();
+        Self { position, written, ends }
+    }
+
+    /// fade · (q · q_s) of each head, q being `[H · N]`.
+    fn scores(&self, q: &[f32], fade: f32) -> Vec<f32> {
+        let begins = std::iter::once(&0).chain(&self.ends);
+        let heads = begins.zip(&self.ends).map(|(begin, end)| &self.written.q[*begin..*end]);
+        heads.map(|own| fade * own.iter().map(|&(neuron, number)| number * q[neuron as usize]).sum::<f32>()).collect()
+    }
+}
+
 impl Reading<'_> {
     /// z of a neuron before its rectifier.
     pub fn z(&self, neuron: u32) -> f32 {
@@ -268,17 +286,12 @@ impl Reading<'_> {
     /// The past tokens that are kept, oldest first, and what each gives to the read-out.
     pub fn sources(&self) -> Vec<Source> {
         let weights = &self.replay.writer.weights;
-        let (per_head, width) = (weights.neurons, weights.width);
-        let mut dense = vec![0.0; weights.heads * per_head];
+        let width = weights.width;
+        let mut dense = vec![0.0; weights.heads * weights.neurons];
         self.written.q.iter().for_each(|&(neuron, q)| dense[neuron as usize] = q);
         let whole = dot(&self.y, &self.y);
         let source = |past: &Past| {
-            let mut scores = vec![0.0; weights.heads];
-            for &(neuron, q) in &past.written.q {
-                scores[neuron as usize / per_head] += q * dense[neuron as usize];
-            }
-            let fade = self.fade(past);
-            scores.iter_mut().for_each(|score| *score *= fade);
+            let scores = past.scores(&dense, self.fade(past));
             let along = scores.iter().zip(self.y.chunks_exact(width)).map(|(score, y)| score * dot(y, &past.written.x));
             let share = along.sum::<f32>() / whole.max(f32::MIN_POSITIVE);
             Source { position: past.position, scores, share }
@@ -301,7 +314,8 @@ impl Reading<'_> {
             let read = self.fade(past) * self.taken_back(from, q) * dot(&past.written.x, weights.reader(to));
             (past.position, u * read / self.deviations[head])
         };
-        self.replay.past[self.layer].iter().map(part).collect()
+        let (older, newer) = self.replay.past[self.layer].as_slices();
+        older.par_iter().chain(newer).map(part).collect()
     }
 
     /// The `count` sources with the largest shares, whichever way they point.
