@@ -105,14 +105,14 @@ def _thinned(state: dict, room: int) -> Optional[dict]:
     """The state at as many of the times at which it is drawn as there is room for, the last one
     among them.
     """
-    times = len(state["times"])
+    times = state["times"]["shape"][0]
     # The least that is beside the arrays.
     count = min(times, (room - 400) * times // _size(state))
     if count < 1:
         return None
     kept = [times - 1 - times * i // count for i in reversed(range(count))]
-    thin = {**state, "times": [state["times"][time] for time in kept]}
-    for name in ("cells", "maxima"):
+    thin = dict(state)
+    for name in ("times", "cells", "maxima"):
         array = state[name]
         numbers = b64decode(array["data"])
         step = len(numbers) // times

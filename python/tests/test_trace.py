@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64decode
 
 import numpy as np
 import pytest
@@ -324,11 +325,14 @@ def test_a_widget_has_a_size_that_notebooks_bear(model):
         widget = bdh_gpu.view(trace, max_bytes=max_bytes)
         assert stored(widget) <= max_bytes
         page = page_of(widget)
-        state = page.get("state", {"times": []})
-        seen.append((len(page["text"]), "series" in page, len(state["times"])))
+        times = np.frombuffer(b64decode(page["state"]["times"]["data"]), "<u4") if "state" in page else []
+        seen.append((len(page["text"]), "series" in page, len(times)))
         if "state" in page:
-            assert state["times"][-1] == len(page["text"])
-            assert state["cells"]["shape"][0] == state["maxima"]["shape"][0] == len(state["times"])
+            assert times[-1] == len(page["text"]) and sorted(set(times)) == times.tolist()
+            for array in (page["state"][name] for name in ("times", "cells", "maxima")):
+                bytes_each = {"u8": 1, "u32": 4, "f32": 4}[array["type"]]
+                assert array["shape"][0] == len(times)
+                assert len(b64decode(array["data"])) == bytes_each * np.prod(array["shape"])
     (all_, few_times, no_lists, few_tokens) = seen
     assert all_ == (120, True, 24)
     assert few_times[:2] == (120, True) and 0 < few_times[2] < 24
