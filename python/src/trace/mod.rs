@@ -324,8 +324,7 @@ impl Trace {
     /// contributions.
     fn sources<'py>(&self, py: Python<'py>, token: isize, layer: isize) -> PyResult<Bound<'py, PyList>> {
         let (token, layer) = (self.token(token)?, self.layer(layer)?);
-        let mut all = self.look(py, token, layer, |reading| reading.sources())?;
-        all.sort_by(|a, b| b.share.abs().total_cmp(&a.share.abs()));
+        let all = self.look(py, token, layer, |reading| reading.largest_sources(usize::MAX))?;
         let rows = all.into_iter().map(|source| {
             let token = source.position as usize;
             let scores = pyo3::types::PyTuple::new(py, source.scores)?;
