@@ -251,6 +251,18 @@ impl Past {
         Self { position, written, ends }
     }
 
+    /// q of the pair of a head that begins with neuron `first`.
+    fn pair(&self, first: u32, head: usize) -> [f32; 2] {
+        let begin = if head == 0 { 0 } else { self.ends[head - 1] };
+        let own = &self.written.q[begin..self.ends[head]];
+        let at = own.partition_point(|(neuron, _)| *neuron < first);
+        let mut pair = [0.0; 2];
+        for &(neuron, q) in own[at..].iter().take_while(|(neuron, _)| *neuron <= first + 1) {
+            pair[(neuron - first) as usize] = q;
+        }
+        pair
+    }
+
     /// fade · (q · q_s) of each head, q being `[H · N]`.
     fn scores(&self, q: &[f32], fade: f32) -> Vec<f32> {
         let begins = std::iter::once(&0).chain(&self.ends);
@@ -307,12 +319,13 @@ impl Reading<'_> {
         let Ok(at) = self.fired.neurons.binary_search(&from) else { return Vec::new() };
         let (u, head) = (self.fired.u[at], to as usize / weights.neurons);
         let part = |past: &Past| {
-            let q = |neuron: u32| {
-                let found = past.written.q.binary_search_by_key(&neuron, |(neuron, _)| *neuron);
-                found.map_or(0.0, |at| past.written.q[at].1)
-            };
-            let read = self.fade(past) * self.taken_back(from, q) * dot(&past.written.x, weights.reader(to));
-            (past.position, u * read / self.deviations[head])
+            let pair = past.pair(from & !1, head);
+            if pair == [0.0; 2] {
+                return (past.position, 0.0);
+            }
+            let read = self.taken_back(from, |neuron| pair[(neuron & 1) as usize]);
+            let value = u * self.fade(past) * read * dot(&past.written.x, weights.reader(to));
+            (past.position, value / self.deviations[head])
         };
         let (older, newer) = self.replay.past[self.layer].as_slices();
         older.par_iter().chain(newer).map(part).collect()

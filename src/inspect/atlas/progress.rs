@@ -19,7 +19,7 @@ pub(super) struct Saved {
 impl Saved {
     pub fn new(folder: &Path, bdh: &Bdh, corpus: &Corpus, forgetting: Forgetting) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(concat!("bdh-gpu atlas 1 ", env!("CARGO_PKG_VERSION")).as_bytes());
+        hasher.update(concat!("atlas 1 ", env!("CARGO_PKG_VERSION")).as_bytes());
         hasher.update(bdh.fingerprint());
         hasher.update(&(corpus.segment as u64).to_le_bytes());
         hasher.update(format!("{forgetting:?} {} {}", bdh.backend().weight_type(), bdh.device()).as_bytes());
