@@ -25,9 +25,9 @@ const SOURCES: usize = 8;
 /// Synapses named for each token and layer, and the strongest gates that they lead to.
 const SYNAPSES: usize = 4;
 const TARGETS: usize = 3;
-/// Past tokens that are looked through for sources: forgetting leaves little of older ones, and the
-/// memory stays bounded.
-const MEMORY: usize = 1024;
+/// Past tokens that are looked through for sources. Forgetting leaves little of older ones, memory is
+/// bounded, and time too: every token streams what these have written from memory.
+const MEMORY: usize = 512;
 /// Times at which the state is drawn, at most.
 const TIMES: usize = 24;
 /// Cells of a drawing of the state.
