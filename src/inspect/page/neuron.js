@@ -70,7 +70,7 @@ function firingSections(page, neuron) {
         ),
         make(
             "div",
-            { class: "columns" },
+            { class: "columns wide" },
             table(
                 "Tokens at which it fires",
                 ["layer", "tokens", "", complete ? "rate" : "", "mean u", "largest u"],
