@@ -7,8 +7,8 @@
 # AMD's graphics cards, unmodified clients of the server, and the inspector's pages in Chromium; if
 # their packages are not available, a line says why.
 #
-# --long adds the compilers for NVIDIA and Apple, the Vulkan validation layers, an object store for
-# the server's states, and long runs of the server.
+# --long adds the compilers for NVIDIA and Apple, the Vulkan validation layers, every kernel on the
+# second driver, an object store for the server's states, SciPy, and long runs of the server.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -82,7 +82,11 @@ if driver=$(tests/drivers/swiftshader.sh) && [ -n "$driver" ]; then
     echo "On a second driver: $("$program" devices --quiet | grep SwiftShader)"
     # Both at once: its compiler is slow and uses one core. All GPU tests would take half an hour.
     verified=$CARGO_TARGET_DIR/second-driver.txt
-    "$program" verify >"$verified" &
+    quick=--quick
+    if $long; then
+        quick=
+    fi
+    "$program" verify $quick >"$verified" &
     verification=$!
     trap 'kill "$verification" 2>/dev/null' EXIT
     cargo test --test gpu_goldens -- --skip twenty_greedy_texts --skip any_burst
@@ -100,6 +104,7 @@ tests/server/clients.sh
 tests/page/check.sh
 if $long; then
     tests/server/objects.sh
+    tests/inspect/scipy.sh
     for what in independence cancellations requests=20000; do
         python3 tests/server/soak.py "$program" "$what" --device cpu
     done
