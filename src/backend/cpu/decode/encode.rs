@@ -32,12 +32,8 @@ pub fn activate<'a, E: Weight>(
                 to.iter_mut().zip(&scales[index * TILE..]).for_each(|(to, scale)| *to *= scale);
             }
             if !biases.is_empty() {
-                for (i, (to, &sum)) in to.iter_mut().zip(sums).enumerate() {
-                    let neuron = index * TILE + i;
-                    let product = if E::SCALED { sum * scales[neuron] } else { sum };
-                    let sum = product + biases[neuron];
-                    *to = if sum < 0.0 { 0.0 } else { sum };
-                }
+                let scales = if E::SCALED { &scales[index * TILE..] } else { &[] };
+                add_biases(to, sums, scales, &biases[index * TILE..]);
             }
         });
     }
@@ -80,4 +76,14 @@ impl Kernel for Rotate<'_> {
 fn pairs(neurons: u32) -> u32 {
     let even = (neurons | neurons >> 1) & 0x5555_5555;
     even | even << 1
+}
+
+/// u ← relu(sum · scale + bias). Out of the way of models without clamped neurons.
+#[cold]
+#[inline(never)]
+fn add_biases(to: &mut [f32], sums: &[f32], scales: &[f32], biases: &[f32]) {
+    for (i, (to, &sum)) in to.iter_mut().zip(sums).enumerate() {
+        let sum = scales.get(i).map_or(sum, |scale| sum * scale) + biases[i];
+        *to = if sum < 0.0 { 0.0 } else { sum };
+    }
 }

@@ -16,7 +16,7 @@ use super::probe::{Phase, Probe};
 use super::share::OwnMemory;
 use super::stream::Stream;
 use super::team::{Claims, Task, Work};
-use super::watch::Seen;
+use super::watch::{Seen, Watch};
 use super::weights::{Weight, Weights};
 use crate::backend::{Input, Output, SlotStep};
 use crate::sampling::NO_TOKEN;
@@ -175,12 +175,19 @@ impl<'a, E: Weight> Run<'a, E> {
     /// Sees a block's activations or gates, if the run is watched.
     fn watch(&self, stream: &Stream, layer: usize, block: usize, scratch: &mut Scratch, seen: Seen) {
         if let Some(watch) = &mut scratch.watch {
-            let (size, slots) = (self.job.model.geometry.block, self.steps().len());
-            let u = &lock(&self.exchange().blocks[block].u);
-            for &slot in &stream.active {
-                let token = self.step.load(Ordering::Relaxed) * slots + slot;
-                watch.see(seen, token, layer, block, &u[slot * size..][..size]);
-            }
+            self.see(stream, layer, block, watch, seen);
+        }
+    }
+
+    /// Out of the way of runs that nobody watches.
+    #[cold]
+    #[inline(never)]
+    fn see(&self, stream: &Stream, layer: usize, block: usize, watch: &mut Watch, seen: Seen) {
+        let (size, slots) = (self.job.model.geometry.block, self.steps().len());
+        let u = &lock(&self.exchange().blocks[block].u);
+        for &slot in &stream.active {
+            let token = self.step.load(Ordering::Relaxed) * slots + slot;
+            watch.see(seen, token, layer, block, &u[slot * size..][..size]);
         }
     }
 
