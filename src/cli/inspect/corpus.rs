@@ -37,7 +37,7 @@ impl CorpusArgs {
     pub fn run(&self, watched: &Watched, corpus: &Path, folder: &Path) -> Result<(), Failure> {
         let Watched { bdh, forgetting, notices, .. } = watched;
         let tokens = input::encode(&input::read_file(corpus)?, bdh.model())?;
-        let name = corpus.display().to_string();
+        let name = corpus.file_name().unwrap_or(corpus.as_os_str()).to_string_lossy().into_owned();
         let segment = self.segment.unwrap_or_else(|| atlas::default_segment(bdh));
         let (start, mut first) = (Instant::now(), None);
         let bar = notices.progress("Reading the corpus", tokens.len());
