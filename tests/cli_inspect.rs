@@ -222,7 +222,8 @@ fn edits_change_what_they_are_about() {
     let ablated = effect(&["--ablate", planted::NAME]);
     assert_ne!(ablated["before"]["surprise"], ablated["after"]["surprise"]);
     assert_eq!(ablated["before"]["tokens"].as_array().unwrap().len(), 20);
-    // Before its first byte, the neuron does not fire: nothing changes up to the prediction after it.
+    // Before its first byte, the neuron does not fire: nothing changes up to the prediction after
+    // it.
     let first = text.find(char::from(planted::BYTE)).unwrap();
     for side in ["before", "after"] {
         let bits = ablated[side]["surprise"].as_array().unwrap();

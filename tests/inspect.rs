@@ -16,7 +16,8 @@ use common::{Golden, assert_close, model, naive};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-/// As for the goldens themselves (see `cpu_goldens.rs`): f32 rounding over sums of a few hundred terms.
+/// As for the goldens themselves (see `cpu_goldens.rs`): f32 rounding over sums of a few hundred
+/// terms.
 const NMSE: f64 = 1e-10;
 const MAX_ABS: f64 = 1e-4;
 /// Goldens that hold the reference's neurons and state.

@@ -1,9 +1,9 @@
 //! Neurons and synapses that tell texts about a concept from others.
 //!
 //! Each text gives a neuron one number, the mean of its activation over tokens and layers, and a
-//! synapse i → j one, the mean of its contribution c_ij (see [`super::Replay`]). Candidates are chosen
-//! on one half of the texts; scores, p-values and their correction come from the other half, which had
-//! no say in the choice.
+//! synapse i → j one, the mean of its contribution c_ij (see [`super::Replay`]). Candidates are
+//! chosen on one half of the texts; scores, p-values and their correction come from the other half,
+//! which had no say in the choice.
 
 use super::replay::Replay;
 use super::statistics::{Comparison, benjamini_hochberg, mann_whitney};
@@ -37,14 +37,15 @@ pub enum ConceptError {
     },
 }
 
-/// What tells the texts apart.
+/// Neurons and synapses that tell the texts apart.
 #[derive(Clone, Debug)]
 pub struct Concept {
     /// The best neurons, best first.
     pub neurons: Vec<Finding<u32>>,
     /// The best synapses: from, to.
     pub synapses: Vec<Finding<(u32, u32)>>,
-    /// Neurons and synapses that were tested on the held-out half: p-values are corrected for these.
+    /// Neurons and synapses that were tested on the held-out half: p-values are corrected for
+    /// these.
     pub tests: [usize; 2],
 }
 
@@ -59,10 +60,12 @@ pub struct Finding<T> {
     pub held_out: Comparison,
     /// Its p-value corrected for the number of tests (Benjamini and Hochberg).
     pub adjusted: f64,
-    /// Difference of the means over the common standard deviation (Cohen's d), on the held-out half.
+    /// Difference of the means over the common standard deviation (Cohen's d), on the held-out
+    /// half.
     pub effect: f64,
     /// Share of tokens and layers at which it fires (a synapse: at which its first neuron does), in
-    /// texts about the concept and in others, all of them. What fires nearly everywhere is a hub.
+    /// texts about the concept and in others, all of them. A neuron that fires nearly everywhere is
+    /// a hub.
     pub rates: [f64; 2],
     /// The numbers of the held-out texts: about the concept, others.
     pub values: [Vec<f32>; 2],
@@ -86,8 +89,9 @@ enum Half {
     HeldOut,
 }
 
-/// Reads texts about a concept and others, each as a context of its own, and finds the `count` neurons
-/// and synapses that tell them apart best. `progress` hears how many of 2 · T texts are done.
+/// Reads texts about a concept and others, each as a context of its own, and finds the `count`
+/// neurons and synapses that tell them apart best. `progress` hears how many of 2 · T texts are
+/// done.
 ///
 /// # Errors
 /// [`ConceptError::TooFew`], and where the device fails.
@@ -217,8 +221,8 @@ impl Table {
         mann_whitney(&positive, &negative).expect("two texts of each kind in each half, of finite numbers")
     }
 
-    /// The `count` columns that tell the texts of the first half apart best: by AUROC, whichever way,
-    /// then by effect.
+    /// The `count` columns that tell the texts of the first half apart best: by AUROC, whichever
+    /// way, then by effect.
     fn choose(&self, count: usize) -> Vec<usize> {
         let score = |column: usize| {
             let effect = effect(&self.values(column, Half::Choose)).abs();
@@ -253,7 +257,8 @@ impl Table {
     }
 }
 
-/// Cohen's d: the difference of the means over the common standard deviation; 0 where all are equal.
+/// Cohen's d: the difference of the means over the common standard deviation; 0 where all are
+/// equal.
 fn effect([positive, negative]: &[Vec<f32>; 2]) -> f64 {
     let mean = |values: &[f32]| values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
     let means = [mean(positive), mean(negative)];

@@ -172,8 +172,8 @@ pub(super) fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len() + json.len() / 64);
     for character in json.chars() {
         match character {
-            // These are in strings only. Controls of the direction of text would act on whoever reads
-            // the file.
+            // These are in strings only. Controls of the direction of text would act on whoever
+            // reads the file.
             '<'
             | '>'
             | '&'

@@ -1,7 +1,7 @@
-//! What a neuron says by itself: its row of the decoder through the language model head.
+//! Direct effects: a neuron's row of the decoder through the language model head.
 //!
-//! The path from a gate to the logits also goes through two layer norms and the layers above. This is
-//! the direct effect alone, with the norms' statistics frozen: mean taken out, scale left out.
+//! The path from a gate to the logits also goes through two layer norms and the layers above. This
+//! is the direct effect alone, with the norms' statistics frozen: mean taken out, scale left out.
 
 use super::weights::dot;
 use crate::model::Model;

@@ -1,5 +1,5 @@
-//! What changes where neurons are edited or a token is forgotten: how likely a text is, and how it goes
-//! on from the same seed.
+//! Effects of edited neurons and forgotten tokens: how likely a text is, and how it goes on from
+//! the same seed.
 
 use super::replay::Writer;
 use super::weights::HostWeights;
@@ -16,17 +16,18 @@ pub struct Probe<'a> {
     pub tokens: &'a [u32],
     /// How much of the past counts.
     pub forgetting: Forgetting,
-    /// Positions of the tokens that may be forgotten. Reading pauses after each, forgotten or not, so
-    /// that rounding is the same.
+    /// Positions of the tokens that may be forgotten. Reading pauses after each, forgotten or not,
+    /// so that rounding is the same.
     pub forget: &'a [u32],
     /// How the text goes on: seed, length, sampling.
     pub options: &'a GenerationOptions,
 }
 
-/// What a model makes of a probe.
+/// A model's reading and continuation of a probe.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// −log2 of each token's probability given those before it, in bits; not a number for the first.
+    /// −log2 of each token's probability given those before it, in bits; not a number for the
+    /// first.
     pub surprise: Vec<f32>,
     /// How the text goes on.
     pub generated: Generated,
@@ -40,8 +41,8 @@ impl Outcome {
     }
 }
 
-/// Reads a probe and lets it go on. With `forgets`, each token of [`Probe::forget`] is forgotten as soon
-/// as it is in the state: from then on, no token reads what it has written.
+/// Reads a probe and lets it go on. With `forgets`, each token of [`Probe::forget`] is forgotten as
+/// soon as it is in the state: from then on, no token reads what it has written.
 ///
 /// # Errors
 /// [`GenerationError::NotInState`] for a position whose token is not followed by another one of the

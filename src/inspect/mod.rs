@@ -16,8 +16,8 @@
 //! | `arrays` | numbers in JSON |
 //! | `page/` | the code of pages |
 //!
-//! u and g are what the device computed. Everything else is computed from them and from the weights,
-//! on the host.
+//! u and g are what the device computed. Everything else is computed from them and from the
+//! weights, on the host.
 
 mod arrays;
 pub mod atlas;

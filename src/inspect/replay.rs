@@ -1,4 +1,5 @@
-//! What every token reads: the state rebuilt on the host from the neurons that the device computed.
+//! Read-outs of every token: the state rebuilt on the host from the neurons that the device
+//! computed.
 //!
 //! With q the activations turned by the position's phases, ρ the state before the token and σ the
 //! deviation of the layer norm (read-outs are linear up to there):
@@ -30,7 +31,7 @@ pub struct Replay {
     forgetting: Forgetting,
     /// `[L]`, each `[H · N, D]`, as devices hold it.
     states: Vec<Vec<f32>>,
-    /// What past tokens have written, `[L]`, oldest first.
+    /// Writings of past tokens, `[L]`, oldest first.
     past: Vec<VecDeque<Past>>,
     /// Past tokens that are kept.
     memory: usize,
@@ -44,7 +45,7 @@ struct Past {
     ends: Vec<usize>,
 }
 
-/// What a token reads in one layer.
+/// A token's read-out in one layer.
 pub struct Reading<'a> {
     replay: &'a Replay,
     /// The layer.
@@ -63,7 +64,7 @@ pub struct Reading<'a> {
     scale: f32,
 }
 
-/// What one neuron gives to the pre-rectifier read-out of another: a synapse in use.
+/// A neuron's part of the pre-rectifier read-out of another: a synapse in use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Contribution {
     /// The neuron that gives, h · N + i.
@@ -83,20 +84,20 @@ pub struct Synapse {
     pub value: f32,
     /// All contributions to it: z_j before its rectifier.
     pub z: f32,
-    /// Position of the past token that wrote most of the synapse, and its share of it; none if no past
-    /// token is kept.
+    /// Position of the past token that wrote most of the synapse, and its share of it; none if no
+    /// past token is kept.
     pub source: Option<(u32, f32)>,
 }
 
-/// What a past token gives to a read-out.
+/// A past token's part of a read-out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// Its position.
     pub position: u32,
     /// fade · (q · q_s) of each head: the read-out is the sum of these times x_s.
     pub scores: Vec<f32>,
-    /// Its share of the read-out: the part of y's squared length that is along y. All tokens' shares
-    /// sum to 1.
+    /// Its share of the read-out: the part of y's squared length that is along y. All tokens'
+    /// shares sum to 1.
     pub share: f32,
 }
 
@@ -106,7 +107,7 @@ impl Writer {
         Self { rotary: Rotary::new(&bdh.model().weights.freqs), weights }
     }
 
-    /// What a token has written, layer by layer.
+    /// The writings of a token, layer by layer.
     ///
     /// # Panics
     /// If the token is not in the vocabulary.
@@ -217,8 +218,8 @@ impl Replay {
         look(&self.reading(layer, token.position, &token.neurons[layer], written, scale))
     }
 
-    /// The state of a layer as the next token reads it but for phases, `[H · N, D]`, times the factor
-    /// that is returned beside it.
+    /// The state of a layer as the next token reads it but for phases, `[H · N, D]`, times the
+    /// factor that is returned beside it.
     pub fn state(&self, layer: usize) -> (&[f32], f32) {
         (&self.states[layer], self.clock.read_scale_at(self.clock.position() as u32))
     }
@@ -290,8 +291,8 @@ impl Reading<'_> {
         dot(&self.y[head * width..][..width], self.replay.writer.weights.reader(neuron)) / self.deviations[head]
     }
 
-    /// What each neuron that fires in the same head gives to z of neuron `to`, in order. They sum to
-    /// [`Reading::z`].
+    /// The part of z of neuron `to` that each neuron firing in its head gives, in order. They sum
+    /// to [`Reading::z`].
     pub fn contributions(&self, to: u32) -> Vec<Contribution> {
         let Replay { writer: Writer { weights, .. }, states, .. } = self.replay;
         let (per_head, width) = (weights.neurons, weights.width);
@@ -324,8 +325,8 @@ impl Reading<'_> {
         older.par_iter().chain(newer).map(source).collect()
     }
 
-    /// What each past token that is kept has given to the contribution of `from` to `to`: position and
-    /// part of the value. Without a limit on the tokens kept, they sum to it.
+    /// The part of the contribution of `from` to `to` that each past token has given, of those
+    /// kept: position and part of the value. Without a limit on the tokens kept, they sum to it.
     pub fn sources_of(&self, from: u32, to: u32) -> Vec<(u32, f32)> {
         let weights = &self.replay.writer.weights;
         let Ok(at) = self.fired.neurons.binary_search(&from) else { return Vec::new() };
@@ -351,8 +352,8 @@ impl Reading<'_> {
         sources
     }
 
-    /// The `count` largest contributions to the gates of the `targets` strongest neurons, whichever way
-    /// they point.
+    /// The `count` largest contributions to the gates of the `targets` strongest neurons, whichever
+    /// way they point.
     pub fn largest_synapses(&self, targets: usize, count: usize) -> Vec<Synapse> {
         let mut found: Vec<Synapse> = Vec::new();
         for target in strongest(self.fired, targets).into_iter().filter(|firing| firing.g > 0.0) {
@@ -374,8 +375,8 @@ impl Reading<'_> {
         self.replay.forgetting.weight(past.position, self.position)
     }
 
-    /// A number of neuron i with the phases of the token's position taken back, from such numbers of
-    /// both members of its pair.
+    /// A number of neuron i with the phases of the token's position taken back, from such numbers
+    /// of both members of its pair.
     fn taken_back(&self, neuron: u32, number: impl Fn(u32) -> f32) -> f32 {
         let first = neuron & !1;
         let [(cos_a, sin_a), (cos_b, sin_b)] = self.replay.writer.turns(first, self.position);

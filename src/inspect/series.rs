@@ -26,8 +26,8 @@ pub(super) struct Series {
 }
 
 impl Series {
-    /// Chooses the neurons of the largest `weight`, as many as there is room for their `fired` firings.
-    /// Both are `[H · N]`.
+    /// Chooses the neurons of the largest `weight`, as many as there is room for their `fired`
+    /// firings. Both are `[H · N]`.
     pub fn choose(fired: &[usize], weight: &[f32], layers: usize) -> Self {
         let mut order: Vec<u32> = (0..weight.len() as u32).filter(|&neuron| weight[neuron as usize] > 0.0).collect();
         order.sort_by(|a, b| weight[*b as usize].total_cmp(&weight[*a as usize]).then(a.cmp(b)));

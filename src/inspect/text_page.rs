@@ -25,8 +25,8 @@ const SOURCES: usize = 8;
 /// Synapses named for each token and layer, and the strongest gates that they lead to.
 const SYNAPSES: usize = 4;
 const TARGETS: usize = 3;
-/// Past tokens that are looked through for sources. Forgetting leaves little of older ones, memory is
-/// bounded, and time too: every token streams what these have written from memory.
+/// Past tokens that are looked through for sources. Forgetting leaves little of older ones, memory
+/// is bounded, and time too: every token streams what these have written from memory.
 const MEMORY: usize = 512;
 /// Times at which the state is drawn, at most.
 const TIMES: usize = 24;
@@ -34,7 +34,7 @@ const TIMES: usize = 24;
 const ROWS: usize = 64;
 const COLUMNS: usize = 32;
 
-/// What is kept of a text's tokens, row by row.
+/// Numbers of a text's tokens, row by row.
 #[derive(Default)]
 struct TextPage {
     surprise: Vec<f32>,
@@ -124,7 +124,8 @@ pub fn text_data(
     Ok(data)
 }
 
-/// The times at which the state is drawn: after the first token, after the last, and evenly between.
+/// The times at which the state is drawn: after the first token, after the last, and evenly
+/// between.
 fn is_drawn(read: usize, tokens: usize) -> bool {
     let times = TIMES.min(tokens);
     read == tokens || (read * times / tokens) > ((read - 1) * times / tokens)

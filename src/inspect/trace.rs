@@ -66,8 +66,8 @@ pub struct Trace {
     pub u: Csr,
     /// Gates above 0, in the same shape.
     pub g: Csr,
-    /// How unexpected each token was: −log2 of its probability given those before it, in bits. Not a
-    /// number for the first of a text.
+    /// How unexpected each token was: −log2 of its probability given those before it, in bits. Not
+    /// a number for the first of a text.
     pub surprise: Vec<f32>,
 }
 
@@ -120,9 +120,10 @@ impl Trace {
 }
 
 impl Trace {
-    /// Writes a NumPy archive, which takes its place when it is complete. Keys: `version` (1), `tokens`
-    /// `[T]`, `position`, `surprise` `[T]`, `shape` (T, L, H, N), and `u_indptr`, `u_indices`, `u_data`,
-    /// `g_indptr`, `g_indices`, `g_data`: the arrays of [`Csr`], rows T · L, columns H · N.
+    /// Writes a NumPy archive, which takes its place when it is complete. Keys: `version` (1),
+    /// `tokens` `[T]`, `position`, `surprise` `[T]`, `shape` (T, L, H, N), and `u_indptr`,
+    /// `u_indices`, `u_data`, `g_indptr`, `g_indices`, `g_data`: the arrays of [`Csr`], rows T · L,
+    /// columns H · N.
     ///
     /// # Errors
     /// Where the file cannot be written.

@@ -17,8 +17,8 @@ pub struct HostWeights {
     embed: Vec<f32>,
     /// `[H · N, D]`
     decoder: Vec<f32>,
-    /// Columns of encoder_v as rows, `[H · N, D]`, each less its mean: the layer norm takes the mean
-    /// out of what it reads.
+    /// Columns of encoder_v as rows, `[H · N, D]`, each less its mean: the layer norm takes the
+    /// mean out of what it reads.
     readers: Vec<f32>,
 }
 
@@ -47,7 +47,7 @@ impl HostWeights {
         &self.decoder[neuron as usize * self.width..][..self.width]
     }
 
-    /// What a neuron's gate is read with, encoder_v' of the contributions, `[D]`.
+    /// The row that a neuron's gate is read with, e_j of the contributions, `[D]`.
     pub fn reader(&self, neuron: u32) -> &[f32] {
         &self.readers[neuron as usize * self.width..][..self.width]
     }

@@ -72,8 +72,8 @@ impl NeuronEdit {
 
 impl Model {
     /// Edits neurons. The edits belong to the model: every backend made of it from now on has them,
-    /// with weights of any type. A neuron that has been edited before gets its new value. Clones made
-    /// before are not affected.
+    /// with weights of any type. A neuron that has been edited before gets its new value. Clones
+    /// made before are not affected.
     ///
     /// An edited model is another model: state files of the unedited one do not fit it.
     ///

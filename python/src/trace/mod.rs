@@ -110,7 +110,7 @@ impl Trace {
         NeuronName::of_number(neuron, &self.bdh.model().config).to_string()
     }
 
-    /// What a token reads in a layer. Rebuilds the state up to it.
+    /// A token's read-out in a layer. Rebuilds the state up to it.
     fn look<T: Send>(
         &self,
         py: Python<'_>,

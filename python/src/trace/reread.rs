@@ -1,4 +1,4 @@
-//! What tokens read, from the neurons of a trace.
+//! Read-outs of tokens, from the neurons of a trace.
 
 use crate::signals::Signals;
 use bdh_gpu::generation::TokenTrace;
@@ -61,7 +61,7 @@ impl Reread {
         Ok(())
     }
 
-    /// What the token reads in a layer.
+    /// The token's read-out in a layer.
     ///
     /// # Panics
     /// Before it has gone to a token.

@@ -72,8 +72,8 @@ impl Seen {
 }
 
 impl TraceFile {
-    /// Writes what has been seen of a session; the file takes its place when it is complete. The last
-    /// token of a text has not been read, and is not there.
+    /// Writes what has been seen of a session; the file takes its place when it is complete. The
+    /// last token of a text has not been read, and is not there.
     pub fn write(&self, bdh: &Bdh, session: &Session, seen: &Seen) -> Result<(), Failure> {
         let seen = seen.of(session);
         let path: &Path = &self.path;

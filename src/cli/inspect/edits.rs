@@ -1,4 +1,4 @@
-//! What changes where neurons are edited or tokens are forgotten.
+//! Effects of edited neurons and forgotten tokens.
 
 use super::Watched;
 use crate::cli::failure::Failure;
@@ -22,8 +22,8 @@ pub struct EditArgs {
     /// Neurons whose activation is a constant of 0 or more, separated by commas
     #[arg(long, value_name = "H.I=U,…", value_delimiter = ',', value_parser = clamp)]
     clamp: Vec<(NeuronName, f32)>,
-    /// Positions of tokens whose writing is taken out of the state as soon as it is there, separated
-    /// by commas
+    /// Positions of tokens whose writing is taken out of the state as soon as it is there,
+    /// separated by commas
     #[arg(long, value_name = "T,…", value_delimiter = ',')]
     forget: Vec<u32>,
 }

@@ -1,4 +1,4 @@
-//! What one token reads: its sources and synapses.
+//! One token's sources and synapses.
 
 use super::Watched;
 use crate::cli::failure::Failure;
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Prints what the token at `position` reads in every layer: the `top` largest sources, and the `top`
-/// largest synapses that lead to the `top` strongest gates.
+/// Prints what the token at `position` reads in every layer: the `top` largest sources, and the
+/// `top` largest synapses that lead to the `top` strongest gates.
 pub fn run(watched: &Watched, tokens: &[u32], position: usize, top: usize, as_json: bool) -> Result<(), Failure> {
     let Watched { bdh, forgetting, .. } = watched;
     if position >= tokens.len() {

@@ -5,7 +5,8 @@ use bdh_gpu::generation::{Bdh, TokenTrace};
 use bdh_gpu::model::NeuronName;
 use serde_json::{Value, json};
 
-/// Surprise, in bits, from which on a token has the next colour, and the colours of a terminal of 256.
+/// Surprise, in bits, from which on a token has the next colour, and the colours of a terminal of
+/// 256.
 const COLOURS: [(f32, u8); 4] = [(1.0, 24), (3.0, 25), (6.0, 31), (9.0, 37)];
 
 /// Makes rows.

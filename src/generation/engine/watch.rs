@@ -50,7 +50,7 @@ pub struct WatchedLayer {
 }
 
 impl Neurons {
-    /// What of a token's neurons is wanted.
+    /// The part of a token's neurons that is wanted.
     fn of(&self, trace: &TokenTrace) -> WatchedToken {
         let layer = |(layer, fired): (usize, &Fired)| WatchedLayer {
             layer,
@@ -67,7 +67,7 @@ impl Neurons {
     }
 }
 
-/// What has been seen of a sequence.
+/// Tokens of a sequence seen so far.
 pub(super) struct Watch {
     pub wanted: Neurons,
     /// Position of the prompt's first token.

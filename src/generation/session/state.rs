@@ -1,4 +1,4 @@
-//! What a conversation's state holds, and taking a token out of it.
+//! A conversation's state as numbers, and taking a token out of it.
 
 use super::Session;
 use crate::generation::GenerationError;
@@ -16,7 +16,7 @@ pub struct State {
     pub numbers: Vec<f32>,
 }
 
-/// What a token has written into one layer of the state: q ⊗ x.
+/// A token's writing in one layer of the state: q ⊗ x.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
     /// The activations with the phases of the token's position, where they are not 0: index
@@ -37,8 +37,8 @@ impl State {
         &self.numbers[(layer * heads + head) * neurons * width..][..neurons * width]
     }
 
-    /// Turns every row back by its phase at the state's position. Row i is then what neuron i itself
-    /// reads: y = Σ u_i · row_i, where it was Σ q_i · row_i before.
+    /// Turns every row back by its phase at the state's position. Row i is then what neuron i
+    /// itself reads: y = Σ u_i · row_i, where it was Σ q_i · row_i before.
     fn take_phases_back(&mut self, rotary: &Rotary) {
         let [_, _, neurons, width] = self.shape;
         let position = u32::try_from(self.position).unwrap_or(u32::MAX);
@@ -55,9 +55,9 @@ impl State {
 }
 
 impl Session {
-    /// The state after every token so far, as the definition has it: ρ = Σ w_s · q_s ⊗ x_s, with the
-    /// rotary phases of each token's own position and the weights w_s that forgetting leaves at the
-    /// next position.
+    /// The state after every token so far, as the definition has it: ρ = Σ w_s · q_s ⊗ x_s, with
+    /// the rotary phases of each token's own position and the weights w_s that forgetting leaves at
+    /// the next position.
     ///
     /// # Errors
     /// Where the device fails.
@@ -73,8 +73,8 @@ impl Session {
         state
     }
 
-    /// The state as the next token reads it: [`Session::state`] with the rotary phases taken back to
-    /// that token's position. Row i belongs to neuron i: it reads u_i · row_i.
+    /// The state as the next token reads it: [`Session::state`] with the rotary phases taken back
+    /// to that token's position. Row i belongs to neuron i: it reads u_i · row_i.
     ///
     /// # Errors
     /// Where the device fails.
@@ -84,8 +84,8 @@ impl Session {
         Ok(state)
     }
 
-    /// Forgets a token: takes what it has written out of the state, layer by layer, whatever weight it
-    /// has by now. What later tokens have made of it stays. `position` is the token's.
+    /// Forgets a token: takes what it has written out of the state, layer by layer, whatever weight
+    /// it has by now. What later tokens have made of it stays. `position` is the token's.
     ///
     /// # Errors
     /// [`GenerationError::NotInState`] for a token that the state does not hold, and a device that

@@ -1,4 +1,4 @@
-//! What is counted as a neuron's entry, and the files of an atlas.
+//! Counts turned into entries of neurons, and the files of an atlas.
 
 use super::tally::{BINS, SHARD, Sample, Shard, Tally, edges};
 use super::{AtlasError, Corpus};

@@ -6,8 +6,9 @@
 //! | `progress` | the file that an interrupted pass goes on from |
 //! | `entries` | what is counted as a neuron's entry, and the files of the atlas |
 //!
-//! The corpus is read in segments, each a context of its own: memory is bounded, and a pass can go on
-//! where it was interrupted. Sums and samples do not depend on that, nor on the number of threads.
+//! The corpus is read in segments, each a context of its own: memory is bounded, and a pass can go
+//! on where it was interrupted. Sums and samples do not depend on that, nor on the number of
+//! threads.
 
 mod entries;
 mod progress;
@@ -69,15 +70,15 @@ pub enum Outcome {
     Interrupted(u64),
 }
 
-/// The number of tokens that are read as one context by default: the model's trained context, 512 at
-/// most.
+/// The number of tokens that are read as one context by default: the model's trained context, 512
+/// at most.
 pub fn default_segment(bdh: &Bdh) -> usize {
     bdh.model().config.trained_context.unwrap_or(SEGMENT).clamp(1, SEGMENT) as usize
 }
 
 /// Reads a corpus and writes its atlas into a folder: `index.html`, `shards/NNNN.js` and
-/// `neurons.jsonl`, an entry per line. `progress` hears how many tokens are counted, and may end the
-/// pass; the folder then holds `progress.bin`, and the same call goes on from there.
+/// `neurons.jsonl`, an entry per line. `progress` hears how many tokens are counted, and may end
+/// the pass; the folder then holds `progress.bin`, and the same call goes on from there.
 ///
 /// # Errors
 /// [`AtlasError`], for instance where the folder cannot be written.

@@ -27,7 +27,7 @@ impl Saved {
         Self { path: folder.join("progress.bin"), key: hasher.finalize().into() }
     }
 
-    /// What has been counted, if it is of the same pass and whole.
+    /// The counts so far, if they are of the same pass and whole.
     pub fn load(&self, sizes: Sizes) -> Option<Tally> {
         let mut file = BufReader::new(File::open(&self.path).ok()?);
         let mut key = [0; 32];
@@ -38,7 +38,7 @@ impl Saved {
         Tally::load(sizes, &mut file).ok()
     }
 
-    /// Saves what has been counted; the file takes its place when it is complete.
+    /// Saves the counts so far; the file takes its place when it is complete.
     pub fn save(&self, tally: &Tally) -> Result<(), AtlasError> {
         let write = || -> io::Result<()> {
             let mut file = PendingFile::create(&self.path)?;

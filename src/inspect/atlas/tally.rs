@@ -1,4 +1,4 @@
-//! What is counted of neurons, in flat arrays that are saved as they are.
+//! Counts of neurons, in flat arrays that are saved as they are.
 
 use crate::backend::watch::Fired;
 use crate::generation::TokenTrace;
@@ -25,7 +25,7 @@ const SAMPLED_ROWS: usize = 4608;
 /// Rows that the sample is meant to have.
 const WANTED_ROWS: f64 = 4096.0;
 /// Most numbers by neuron and token. Beyond, firings are not counted by token.
-const BY_TOKEN: usize = 1 << 27;
+const BY_TOKEN: usize = 1 << 25;
 
 /// Sizes of a corpus and its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Sizes {
     }
 }
 
-/// What is counted of up to [`SHARD`] neurons; arrays are by neuron first.
+/// Counts of up to [`SHARD`] neurons; arrays are by neuron first, but for counts by token.
 pub struct Shard {
     first: usize,
     count: usize,
@@ -100,8 +100,8 @@ pub struct Shard {
     pub max_g: Vec<f32>,
     /// `[count, BINS]`
     pub histogram: Vec<u64>,
-    /// Firings and sum of activations by token, `[V, count]`: what one token adds to is side by side.
-    /// Empty where they are not counted.
+    /// Firings and sum of activations by token, `[V, count]`: what one token adds to is side by
+    /// side. Empty where they are not counted.
     by_token: Vec<u32>,
     token_sum: Vec<f64>,
     /// `[count, TOP]`
@@ -267,8 +267,8 @@ impl Shard {
         arrays!(self, bytemuck::cast_slice_mut, &mut)
     }
 
-    /// Firings and sum of activations of a neuron of the shard on each token, `[V]`; empty where they
-    /// are not counted.
+    /// Firings and sum of activations of a neuron of the shard on each token, `[V]`; empty where
+    /// they are not counted.
     pub fn by_token(&self, index: usize) -> Vec<(u32, f64)> {
         let numbers = self.by_token.iter().copied().zip(self.token_sum.iter().copied());
         numbers.skip(index).step_by(self.count).collect()
@@ -464,7 +464,8 @@ mod tests {
         assert_eq!(segments.len(), 10);
     }
 
-    /// A sample of 24 of 2,400: the mean of uniform numbers is within 5 standard errors, 0.3 of a width.
+    /// A sample of 24 of 2,400: the mean of uniform numbers is within 5 standard errors, 0.3 of a
+    /// width.
     #[test]
     fn random_samples_are_spread_over_the_corpus() {
         let tally = whole(&corpus());
