@@ -22,7 +22,7 @@ pub fn generation(error: GenerationError) -> PyErr {
 pub fn open(error: OpenError) -> PyErr {
     let message = error.to_string();
     match error {
-        OpenError::Model(ModelError::Hub(HubError::Name { .. })) => PyValueError::new_err(message),
+        OpenError::Model(ModelError::Hub(HubError::Name { .. })) | OpenError::Edit(_) => PyValueError::new_err(message),
         OpenError::Model(ModelError::Hub(error)) if error.is_absence() => PyFileNotFoundError::new_err(message),
         OpenError::Model(ModelError::NotFound { .. } | ModelError::NoWeights { .. } | ModelError::NoConfig { .. }) => {
             PyFileNotFoundError::new_err(message)

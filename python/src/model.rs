@@ -12,12 +12,13 @@ use crate::stream::{Search, Source, TextStream};
 use crate::trace::{Host, Trace};
 use bdh_gpu::backend::StateType;
 use bdh_gpu::generation::Snapshot;
-use bdh_gpu::model::{LoadOptions, Rope};
+use bdh_gpu::model::{LoadOptions, NeuronEdit, NeuronError, Rope};
 use bdh_gpu::{Bdh, DeviceChoice, DeviceOptions, WeightChoice};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -349,6 +350,20 @@ impl Model {
         let trace =
             detached(py, |signals| bdh.trace(&tokens, forgetting, |_| signals.flow()).map_err(errors::generation))?;
         Trace::new(py, &self.bdh, &self.host, trace, forgetting)
+    }
+
+    /// The same model with edited neurons, on a device of the same choice; this one stays as it is.
+    /// ablate: names of neurons, "h.i", that never fire; clamp: activations of 0 or more by name. The
+    /// edits hold in all layers and at all positions.
+    #[pyo3(signature = (ablate=Vec::new(), clamp=BTreeMap::new()), text_signature = "($self, ablate=(), clamp={})")]
+    fn edited(&self, py: Python<'_>, ablate: Vec<String>, clamp: BTreeMap<String, f32>) -> PyResult<Self> {
+        let name = |name: &String| name.parse().map_err(|error: NeuronError| PyValueError::new_err(error.to_string()));
+        let ablated = ablate.iter().map(|neuron| Ok(NeuronEdit::Ablate(name(neuron)?)));
+        let clamped = clamp.iter().map(|(neuron, value)| Ok(NeuronEdit::Clamp(name(neuron)?, *value)));
+        let edits = ablated.chain(clamped).collect::<PyResult<Vec<NeuronEdit>>>()?;
+        let bdh = self.bdh.get()?;
+        let edited = detached(py, |_| bdh.edited(&edits).map_err(errors::open))?;
+        Ok(Self { bdh: Owned::new(edited), host: Arc::default() })
     }
 
     /// Starts a conversation; context and forget_tau as for generating.

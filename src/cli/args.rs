@@ -238,11 +238,6 @@ impl DeviceArgs {
         Ok(bdh)
     }
 
-    /// As [`DeviceArgs::open_watchable`], for a second model, without a word.
-    pub fn open_another(&self, model: Model, notices: &Notices) -> Result<Bdh, Failure> {
-        self.place(model, notices, true)
-    }
-
     /// Says which model runs on which device.
     fn announce(&self, bdh: &Bdh, notices: &Notices) {
         let model = bdh.model();

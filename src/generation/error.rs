@@ -2,7 +2,7 @@
 
 use super::beam::BeamError;
 use crate::backend::BackendError;
-use crate::model::ModelError;
+use crate::model::{EditError, ModelError};
 use crate::options::OutOfRange;
 use crate::sampling::SamplingError;
 use crate::tokenizer::EncodeError;
@@ -17,6 +17,9 @@ pub enum OpenError {
     /// The device cannot be opened, or cannot hold the model.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// Neurons cannot be edited as asked.
+    #[error(transparent)]
+    Edit(#[from] EditError),
 }
 
 /// A word that names no device, or no type of weights.

@@ -47,7 +47,7 @@ use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions};
 use crate::backend::{Backend, BackendError, DeviceInfo, StateType, WeightType, pack};
 use crate::model::forgetting::Forgetting;
-use crate::model::{Dtype, Model};
+use crate::model::{Dtype, Model, NeuronEdit};
 pub use crate::options::Request;
 use crate::tokenizer::TextStream;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -172,8 +172,8 @@ pub struct Bdh {
     fallback: Option<Arc<BackendError>>,
     /// The CPU's copy of the weights, for conversations whose device has failed; made once.
     cpu: Arc<Mutex<Option<Arc<dyn Backend>>>>,
-    /// Threads of the CPU backend; by default one per processor.
-    threads: Option<usize>,
+    /// How it was put on its device.
+    options: DeviceOptions,
 }
 
 impl Bdh {
@@ -200,7 +200,6 @@ impl Bdh {
             let _ = fingerprint.set(snapshot::fingerprint(&model));
             model.weights = model.weights.to_int8();
         }
-        let threads = *threads;
         let gpu = |choice| {
             let gpu_options = GpuOptions { state: *state, watchable: *watchable, ..GpuOptions::default() };
             let gpu = GpuBackend::with_options(&model, weights.resolve(&model), &choice, gpu_options)?;
@@ -208,7 +207,7 @@ impl Bdh {
         };
         let cpu = || -> Result<Arc<dyn Backend>, BackendError> {
             let weight_type = weights.resolve(&model);
-            Ok(Arc::new(CpuBackend::new(&model, weight_type, threads)?.with_state(*state)))
+            Ok(Arc::new(CpuBackend::new(&model, weight_type, *threads)?.with_state(*state)))
         };
         let mut fallback = None;
         let backend = match device {
@@ -226,7 +225,31 @@ impl Bdh {
                 }
             },
         };
-        Ok(Self { fallback, threads, fingerprint: Arc::new(fingerprint), ..Self::assemble(model, backend) })
+        let options = options.clone();
+        Ok(Self { fallback, options, fingerprint: Arc::new(fingerprint), ..Self::assemble(model, backend) })
+    }
+
+    /// The same model with edited neurons ([`Model::edit`]), on a device of the same choice. This one
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// [`OpenError::Edit`] for an impossible edit; else as [`Bdh::new`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded-model")] {
+    /// use bdh_gpu::Bdh;
+    /// use bdh_gpu::model::NeuronEdit;
+    ///
+    /// let model = Bdh::embedded()?;
+    /// let edited = model.edited(&[NeuronEdit::Ablate("3.194".parse()?)])?;
+    /// assert_ne!(model.session()?.next_logits()?, edited.session()?.next_logits()?);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn edited(&self, edits: &[NeuronEdit]) -> Result<Self, OpenError> {
+        let mut model = Model::clone(&self.model);
+        model.edit(edits)?;
+        Ok(Self::with(model, &self.options)?)
     }
 
     /// A model on a device that holds its weights already, one with options of its own for instance.
@@ -238,7 +261,8 @@ impl Bdh {
     fn assemble(mut model: Model, backend: Arc<dyn Backend>) -> Self {
         model.weights = backend.host_weights(&model.weights);
         let model = Arc::new(model);
-        Self { model, backend, fingerprint: Arc::default(), fallback: None, cpu: Arc::default(), threads: None }
+        let options = DeviceOptions::default();
+        Self { model, backend, fingerprint: Arc::default(), fallback: None, cpu: Arc::default(), options }
     }
 
     /// Why the CPU runs although there is a hardware adapter, where [`DeviceChoice::Auto`] came to that.
@@ -255,7 +279,7 @@ impl Bdh {
         let backend = match &*cpu {
             Some(backend) => backend.clone(),
             None => {
-                let backend = CpuBackend::new(&self.model, self.backend.weight_type(), self.threads)?;
+                let backend = CpuBackend::new(&self.model, self.backend.weight_type(), self.options.threads)?;
                 cpu.insert(Arc::new(backend.with_state(self.backend.state_type()))).clone()
             }
         };

@@ -3,9 +3,9 @@
 use super::Watched;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use bdh_gpu::generation::{Bdh, GenerationOptions};
+use bdh_gpu::generation::{Bdh, GenerationOptions, OpenError};
 use bdh_gpu::inspect::intervention::{Outcome, Probe, outcome};
-use bdh_gpu::model::{Model, NeuronEdit, NeuronName};
+use bdh_gpu::model::{NeuronEdit, NeuronName};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -43,29 +43,29 @@ impl EditArgs {
     }
 
     /// The model with its neurons edited.
-    pub fn apply(&self, model: &Model) -> Result<Model, Failure> {
+    fn apply(&self, bdh: &Bdh) -> Result<Bdh, Failure> {
         let ablated = self.ablate.iter().map(|neuron| NeuronEdit::Ablate(*neuron));
         let clamped = self.clamp.iter().map(|(neuron, value)| NeuronEdit::Clamp(*neuron, *value));
         let edits: Vec<NeuronEdit> = ablated.chain(clamped).collect();
-        let mut edited = model.clone();
-        edited.edit(&edits).map_err(|error| Failure::Usage(error.to_string()))?;
-        Ok(edited)
+        bdh.edited(&edits).map_err(|error| match error {
+            OpenError::Backend(error) => error.into(),
+            wrong => Failure::Usage(wrong.to_string()),
+        })
     }
 
     /// Reads the text with and without the edits, lets it go on, and prints both.
     pub fn run(
         &self,
         watched: &Watched,
-        edited: &Bdh,
         tokens: &[u32],
         options: &GenerationOptions,
         top: usize,
         as_json: bool,
     ) -> Result<(), Failure> {
         let probe = Probe { tokens, forgetting: watched.forgetting, forget: &self.forget, options };
-        let before = outcome(&watched.bdh, &probe, false)?;
-        let after = outcome(edited, &probe, true)?;
         let bdh = &watched.bdh;
+        let edited = self.apply(bdh)?;
+        let (before, after) = (outcome(bdh, &probe, false)?, outcome(&edited, &probe, true)?);
         let texts = [&before, &after].map(|outcome| bdh.continuation(tokens).text(&outcome.generated.tokens));
         let mut output = Output::new();
         if as_json {

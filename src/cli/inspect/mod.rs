@@ -28,7 +28,6 @@ use super::output::Notices;
 use super::settings::SettingsArgs;
 use bdh_gpu::generation::{Bdh, GenerationOptions};
 use bdh_gpu::inspect::PageText;
-use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::Forgetting;
 use clap::{Args, ValueHint};
 use serde_json::{Map, Value};
@@ -88,7 +87,7 @@ pub struct Watched<'a> {
 /// One kind of work, and what it needs.
 enum Work<'a> {
     Text(Vec<u32>),
-    Edits { tokens: Vec<u32>, edited: Box<Model>, options: GenerationOptions },
+    Edits { tokens: Vec<u32>, options: GenerationOptions },
     Atlas([&'a Path; 2]),
     Concept([Vec<Vec<u32>>; 2]),
 }
@@ -108,17 +107,15 @@ impl Inspect {
                 let mut options = self.settings.settings(&model)?.options;
                 // The same on both sides.
                 options.seed = options.seed.or(Some(0));
-                Work::Edits { tokens: self.text.read(&model)?, edited: self.edits.apply(&model)?.into(), options }
+                Work::Edits { tokens: self.text.read(&model)?, options }
             }
             (None, None) => Work::Text(self.text.read(&model)?),
         };
         let bdh = self.device.open_watchable(model, &self.notices)?;
         let watched = Watched { bdh, forgetting, labels, notices: &self.notices };
         match work {
-            Work::Edits { tokens, edited, options } => {
-                let edited = self.device.open_another(*edited, &self.notices)?;
-                let (top, as_json) = (self.text.top(), self.text.is_jsonl());
-                self.edits.run(&watched, &edited, &tokens, &options, top, as_json)
+            Work::Edits { tokens, options } => {
+                self.edits.run(&watched, &tokens, &options, self.text.top(), self.text.is_jsonl())
             }
             Work::Text(tokens) => self.text.run(&watched, &tokens),
             Work::Atlas([corpus, folder]) => self.corpus.run(&watched, corpus, folder),
