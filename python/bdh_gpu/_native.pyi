@@ -147,8 +147,8 @@ class BDH:
         self, ablate: Iterable[str] = (), clamp: Mapping[str, float] = {}
     ) -> BDH:
         """The same model with edited neurons, on a device of the same choice; this one stays as it is.
-        ablate: names of neurons, "h.i", that never fire; clamp: activations of 0 or more by name. The
-        edits hold in all layers and at all positions.
+        ablate: names of neurons, "h.i", that never fire; clamp: activations of 0 or more by name.
+        The edits hold in all layers and at all positions.
         """
     def session(self, **options: Unpack[_Context]) -> Session:
         """Starts a conversation; context and forget_tau as for generating."""

@@ -380,13 +380,14 @@ for array in [lambda: trace.surprise, lambda: trace.u.values, lambda: trace.stat
 def test_edited_neurons_are_constant():
     model = BDH.embedded(device="cpu")
     edited = model.edited(ablate=["3.194"], clamp={"0.7": 1.5})
-    trace = edited.trace("What work's, my countrymen, in hand?")
+    text = "What work's, my countrymen, in hand?"
+    trace = edited.trace(text)
     per_head = trace.neurons_per_head
     for layer in range(trace.layers):
         u = trace.u.dense(layer)
         assert (u[:, 3 * per_head + 194] == 0).all()
         assert (u[:, 7] == 1.5).all()
-    assert model.generate_text("To be", 20, seed=1) != edited.generate_text("To be", 20, seed=1)
+    assert (model.logits(text) != edited.logits(text)).any()
     for wrong in ({"ablate": ["9.1"]}, {"ablate": ["1"]}, {"clamp": {"0.1": -1.0}}):
         with pytest.raises(ValueError, match="neuron|no neuron|cannot be clamped"):
             model.edited(**wrong)

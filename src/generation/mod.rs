@@ -237,12 +237,16 @@ impl Bdh {
     ///
     /// ```
     /// # #[cfg(feature = "embedded-model")] {
-    /// use bdh_gpu::Bdh;
     /// use bdh_gpu::model::NeuronEdit;
+    /// use bdh_gpu::{Bdh, Forgetting};
     ///
     /// let model = Bdh::embedded()?;
     /// let edited = model.edited(&[NeuronEdit::Ablate("3.194".parse()?)])?;
-    /// assert_ne!(model.session()?.next_logits()?, edited.session()?.next_logits()?);
+    /// let text = model.encode(b"What work's, my countrymen, in hand?")?;
+    /// let [before, after] = [&model, &edited].map(|model| {
+    ///     model.score(&text, Forgetting::Full, |_| std::ops::ControlFlow::Continue(()))
+    /// });
+    /// assert_ne!(before?, after?);
     /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
