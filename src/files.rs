@@ -28,6 +28,16 @@ pub fn discard_pending() {
     std::mem::forget(pending);
 }
 
+/// Writes a whole file, which takes its place when it is complete.
+///
+/// # Errors
+/// If the folder or the file cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = PendingFile::create(path)?;
+    file.write_all(bytes)?;
+    file.commit()
+}
+
 /// A file that takes its place only when it is complete. Dropped before that, it leaves what was there as it
 /// was.
 ///

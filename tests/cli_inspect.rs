@@ -10,10 +10,13 @@ mod planted;
 mod program;
 
 use bdh_gpu::model::SaveOptions;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use program::{file_with, path, program, run, run_command};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -142,15 +145,30 @@ fn an_atlas_that_was_killed_goes_on_and_is_the_same() {
     };
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
     assert!(command(&whole).status().unwrap().success());
-    // Ctrl-C saves at once; a kill leaves what was saved before.
+    let saved = killed.join("progress.bin");
+    // Ctrl-C saves at once. A busy machine may not have counted a segment by then.
+    let counted = || u64::from_le_bytes(fs::read(&saved).unwrap()[32..40].try_into().unwrap());
+    for pause in (0..12).map(|doublings| Duration::from_millis(50 << doublings)) {
+        let mut child = command(&killed).spawn().unwrap();
+        while !killed.exists() {
+            assert_eq!(child.try_wait().unwrap(), None, "the pass has not begun");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(pause);
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "after {pause:?}");
+        if counted() > 0 {
+            break;
+        }
+    }
+    assert!(counted() > 0 && !killed.join("index.html").exists());
+    // A kill leaves the last save. The program says that it goes on from there.
     let mut child = command(&killed).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains("going on from token")));
+    child.kill().unwrap();
     child.wait().unwrap();
-    let mut child = command(&killed).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(700));
-    let _ = child.kill();
-    child.wait().unwrap();
+    assert!(saved.exists() && !killed.join("index.html").exists());
     assert!(command(&killed).status().unwrap().success());
     assert!(read(&whole) == read(&killed), "the atlases differ");
 }
@@ -190,6 +208,7 @@ fn a_planted_neuron_is_found() {
 #[test]
 fn kinds_of_work_are_not_mixed() {
     let (_folder, file) = file_with(b"a\nb\nc\nd\n");
+    let (_other, labels) = file_with(br#"{"9.1": "no such neuron"}"#);
     let cases: &[(&[&str], &str)] = &[
         (&[], "no text: give --prompt"),
         (
@@ -202,6 +221,9 @@ fn kinds_of_work_are_not_mixed() {
         ),
         (&["--corpus", path(&file)], "--output"),
         (&["--prompt", "a", "--labels", path(&file)], "is not JSON"),
+        (&["--ablate", "0.1", "--corpus", path(&file), "--output", "x"], "compare two readings of a text"),
+        (&["--ablate", "0.1", "--prompt", "a", "--html", "x.html"], "compare two readings of a text"),
+        (&["--prompt", "a", "--labels", path(&labels)], "neuron 9.1 does not exist"),
     ];
     for (arguments, expected) in cases {
         let run = inspect(arguments);

@@ -3,11 +3,10 @@
 use super::args::ModelArgs;
 use super::failure::Failure;
 use super::output::{Notices, Output};
-use bdh_gpu::files::PendingFile;
+use bdh_gpu::files;
 use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::verify::{self, CaseReport, VerifyOptions};
 use clap::{Args, ValueEnum};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -134,9 +133,7 @@ impl Verify {
 /// Writes a file, and the folder that holds it.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-    let mut file = PendingFile::create(path)?;
-    file.write_all(text.as_bytes())?;
-    file.commit()
+    files::write(path, text.as_bytes())
 }
 
 fn heading() -> String {

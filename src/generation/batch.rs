@@ -276,12 +276,12 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         Ok(self.slots.snapshot(slot)?)
     }
 
-    /// What a sequence's state holds, as [`Slots::read_state`] gives it.
+    /// The numbers of a sequence's state, as [`Slots::read_state`] gives them.
     pub fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, GenerationError> {
         Ok(self.slots.read_state(slot)?)
     }
 
-    /// Replaces what a sequence's state holds; its tokens and their time stay.
+    /// Replaces the numbers of a sequence's state; its tokens and their time stay.
     pub fn write_state(&mut self, slot: usize, numbers: &[f32]) -> Result<(), GenerationError> {
         Ok(self.slots.write_state(slot, numbers)?)
     }

@@ -3,9 +3,7 @@
 use super::batch::TokenTrace;
 use super::{Bdh, GenerationError};
 use crate::model::forgetting::Forgetting;
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
 
 impl Bdh {
     /// Reads tokens as one context and hands each to `each`, with the neurons that fired and the
@@ -19,24 +17,9 @@ impl Bdh {
         &self,
         tokens: &[u32],
         forgetting: Forgetting,
-        mut each: impl FnMut(TokenTrace, &[f32]) -> Result<ControlFlow<()>, E>,
+        each: impl FnMut(TokenTrace, &[f32]) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
-        let mut session = self.session_with(forgetting)?;
-        let seen = Arc::new(Mutex::new(VecDeque::new()));
-        let queue = seen.clone();
-        session.watch(move |token| queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(token));
         // A session reads a token when there is one after it. The one added here is never read.
-        let followed = [tokens, &[0]].concat();
-        let mut failure = None;
-        let read = session.trace(&followed, |_, logits| {
-            let token = seen.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(token) = token else { return Ok(ControlFlow::Break(())) };
-            Ok(each(token, logits).unwrap_or_else(|error| {
-                failure = Some(error);
-                ControlFlow::Break(())
-            }))
-        });
-        read.map_err(E::from)?;
-        failure.map_or(Ok(()), Err)
+        self.session_with(forgetting)?.trace_neurons(&[tokens, &[0]].concat(), each)
     }
 }

@@ -11,7 +11,6 @@ use super::weights::HostWeights;
 use crate::generation::{Bdh, GenerationError};
 use crate::model::forgetting::Forgetting;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -114,7 +113,7 @@ pub fn concept(
     };
     let (u, g) = neuron_tables(bdh, texts, forgetting, &mut step)?;
     let chosen = u.choose(count);
-    let neurons = u.test(&chosen, u.columns, |column| column as u32);
+    let neurons = u.test(&chosen, |column| column as u32);
     let per_head = bdh.model().config.neurons_per_head;
     let (from, to) = (u.choose(ENDS), g.choose(ENDS));
     let pairs: Vec<(u32, u32)> = from
@@ -126,7 +125,7 @@ pub fn concept(
     let synapses = synapse_table(bdh, texts, forgetting, &pairs, &u, &mut step)?;
     let chosen = synapses.choose(count);
     let tests = [u.columns, pairs.len()];
-    Ok(Concept { neurons, synapses: synapses.test(&chosen, pairs.len(), |column| pairs[column]), tests })
+    Ok(Concept { neurons, synapses: synapses.test(&chosen, |column| pairs[column]), tests })
 }
 
 /// Means of activations and of gates.
@@ -176,8 +175,6 @@ fn synapse_table(
     step: &mut impl FnMut(),
 ) -> Result<Table, GenerationError> {
     let weights = Arc::new(HostWeights::new(bdh.model()));
-    let columns: BTreeMap<(u32, u32), usize> = pairs.iter().copied().zip(0..).collect();
-    let targets: BTreeSet<u32> = pairs.iter().map(|(_, to)| *to).collect();
     let mut table = Table::new(pairs.len());
     for (kind, texts) in texts.into_iter().enumerate() {
         for text in texts {
@@ -186,12 +183,8 @@ fn synapse_table(
             bdh.watch_text(text, forgetting, |token, _| {
                 replay.read(&token, |reading| {
                     places += 1;
-                    for &to in &targets {
-                        for given in reading.contributions(to) {
-                            if let Some(column) = columns.get(&(given.from, to)) {
-                                row[*column] += given.value;
-                            }
-                        }
+                    for (sum, &(from, to)) in row.iter_mut().zip(pairs) {
+                        *sum += reading.contribution(from, to);
                     }
                 });
                 Ok::<_, GenerationError>(ControlFlow::Continue(()))
@@ -233,10 +226,10 @@ impl Table {
         scores.into_iter().take(count).map(|(_, _, column)| column).collect()
     }
 
-    /// The chosen columns' scores in the held-out half, best first. p-values are corrected for
-    /// `tests` tests, those of all columns.
-    fn test<T>(&self, chosen: &[usize], tests: usize, name: impl Fn(usize) -> T) -> Vec<Finding<T>> {
-        let p: Vec<f64> = (0..tests).map(|column| self.compare(column, Half::HeldOut).p).collect();
+    /// The chosen columns' scores in the held-out half, best first. p-values are corrected for those
+    /// of all columns.
+    fn test<T>(&self, chosen: &[usize], name: impl Fn(usize) -> T) -> Vec<Finding<T>> {
+        let p: Vec<f64> = (0..self.columns).map(|column| self.compare(column, Half::HeldOut).p).collect();
         let adjusted = benjamini_hochberg(&p);
         let finding = |&column: &usize| {
             let values = self.values(column, Half::HeldOut);

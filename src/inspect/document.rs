@@ -2,6 +2,7 @@
 
 use super::arrays::{f32s, u32s};
 use super::effects::Readout;
+use super::html::{escape_html, is_hidden};
 use super::text_page::NONE;
 use super::weights::HostWeights;
 use crate::generation::Bdh;
@@ -84,18 +85,13 @@ pub(super) fn effects(bdh: &Bdh, weights: &HostWeights, neurons: &[u32], named: 
 
 /// The text of `tokens`, where each token is in it, and the texts of the tokens that the data name.
 pub(super) fn put_text(data: &mut Value, bdh: &Bdh, tokens: &[u32], mut named: BTreeSet<u32>) {
-    let mut stream = bdh.text_stream();
-    let (mut text, mut length, mut starts) = (String::new(), 0, vec![0]);
-    for (index, &token) in tokens.iter().enumerate() {
-        let before = text.len();
-        stream.push(token, &mut text);
-        if index + 1 == tokens.len() {
-            stream.clone().finish(&mut text);
-        }
-        length += text[before..].encode_utf16().count() as u32;
-        starts.push(length);
-    }
-    data["text"] = json!(text);
+    let pieces = bdh.text_stream().pieces(tokens);
+    let mut starts = vec![0];
+    starts.extend(pieces.iter().scan(0, |end, piece| {
+        *end += piece.encode_utf16().count() as u32;
+        Some(*end)
+    }));
+    data["text"] = json!(pieces.concat());
     data["tokens"] = json!({"ids": u32s(&[tokens.len()], tokens), "starts": u32s(&[starts.len()], &starts)});
     named.extend(tokens);
     data["token_texts"] = token_texts(bdh, &named);
@@ -133,7 +129,7 @@ pub const SCRIPT: &str = concat!(
 pub const STYLE: &str = include_str!("page/style.css");
 const SHELL: &str = include_str!("page/shell.html");
 
-/// Where a page may load scripts from, beside its own.
+/// Sources of a page's scripts beside its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shards {
     None,
@@ -149,7 +145,7 @@ pub(super) fn html(data: &Value, shards: Shards) -> String {
         format!("default-src 'none'; script-src 'sha256-{digest}'{beside}; style-src 'unsafe-inline'; img-src data:");
     let title = data["title"].as_str().unwrap_or_default();
     let fields = [
-        ("title", escape_title(title)),
+        ("title", escape_html(title)),
         ("policy", policy),
         ("style", STYLE.to_string()),
         ("data", escape_json(&data.to_string())),
@@ -170,32 +166,18 @@ pub(super) fn html(data: &Value, shards: Shards) -> String {
 /// JSON that means the same within a script element, whatever texts are in it.
 pub(super) fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len() + json.len() / 64);
+    let mut units = [0; 2];
     for character in json.chars() {
-        match character {
-            // These are in strings only. Controls of the direction of text would act on whoever
-            // reads the file.
-            '<'
-            | '>'
-            | '&'
-            | '\u{2028}'
-            | '\u{2029}'
-            | '\u{200e}'
-            | '\u{200f}'
-            | '\u{61c}'
-            | '\u{202a}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}' => {
-                escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+        // All of these are in strings only: the JSON is on one line.
+        if matches!(character, '<' | '>' | '&') || is_hidden(character) {
+            for unit in character.encode_utf16(&mut units) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
             }
-            other => escaped.push(other),
+        } else {
+            escaped.push(character);
         }
     }
     escaped
-}
-
-/// Text of a title: what would be markup, or act on the text around it, is shown by its number.
-fn escape_title(text: &str) -> String {
-    let plain = escape_json(text).replace('"', "&quot;");
-    plain.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 #[cfg(test)]

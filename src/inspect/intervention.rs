@@ -7,7 +7,7 @@ use crate::generation::{Bdh, Generated, GenerationError, GenerationOptions, Sess
 use crate::inspect::Expectation;
 use crate::model::forgetting::Forgetting;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// A text, and how it goes on.
 #[derive(Clone, Debug)]
@@ -58,15 +58,13 @@ pub fn outcome(bdh: &Bdh, probe: &Probe, forgets: bool) -> Result<Outcome, Gener
     let mut session = bdh.session_with(probe.forgetting)?;
     let mut surprise = vec![f32::NAN];
     let mut read = 0;
-    let writer = (!forget.is_empty()).then(|| Writer::new(bdh, Arc::new(HostWeights::new(bdh.model()))));
-    for (position, writer) in forget.into_iter().zip(writer.iter().cycle()) {
+    let writer = (forgets && !forget.is_empty()).then(|| Writer::new(bdh, Arc::new(HostWeights::new(bdh.model()))));
+    for position in forget {
         // The token after it is still to be read then.
         let end = position as usize + 2;
-        let token = watch_last(&mut session, &probe.tokens[read..end], |session, tokens| {
-            follow(session, probe.tokens, tokens, &mut surprise)
-        })?;
+        let last = follow(&mut session, probe.tokens, &probe.tokens[read..end], &mut surprise)?;
         read = end;
-        if let Some(token) = token.filter(|_| forgets) {
+        if let Some((writer, token)) = writer.as_ref().zip(last) {
             session.forget(position, &writer.written(&token))?;
         }
     }
@@ -74,25 +72,19 @@ pub fn outcome(bdh: &Bdh, probe: &Probe, forgets: bool) -> Result<Outcome, Gener
     Ok(Outcome { surprise, generated: session.generate(probe.options)? })
 }
 
-/// Reads more of the text `all`, and how surprising it is.
-fn follow(session: &mut Session, all: &[u32], tokens: &[u32], surprise: &mut Vec<f32>) -> Result<(), GenerationError> {
-    session.trace(tokens, |_, logits| {
-        surprise.push(Expectation::of(logits).surprise(all[surprise.len()]));
-        Ok(ControlFlow::Continue(()))
-    })
-}
-
-/// Lets `read` read tokens, and returns the last one that has entered the state, with its neurons.
-fn watch_last(
+/// Reads more of the text `all`, and how surprising it is. Returns the last token that has entered
+/// the state.
+fn follow(
     session: &mut Session,
+    all: &[u32],
     tokens: &[u32],
-    read: impl FnOnce(&mut Session, &[u32]) -> Result<(), GenerationError>,
+    surprise: &mut Vec<f32>,
 ) -> Result<Option<TokenTrace>, GenerationError> {
-    let seen = Arc::new(Mutex::new(None));
-    let last = seen.clone();
-    session.watch(move |token| *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(token));
-    let outcome = read(session, tokens);
-    session.unwatch();
-    outcome?;
-    Ok(seen.lock().unwrap_or_else(PoisonError::into_inner).take())
+    let mut last = None;
+    session.trace_neurons(tokens, |token, logits| {
+        surprise.push(Expectation::of(logits).surprise(all[surprise.len()]));
+        last = Some(token);
+        Ok::<_, GenerationError>(ControlFlow::Continue(()))
+    })?;
+    Ok(last)
 }

@@ -13,6 +13,8 @@
 //! | `series` | chosen neurons in full, for that page |
 //! | `document` | the document around a page's data |
 //! | `atlas` | the atlas of a corpus: every neuron's page |
+//! | `labels` | names that people give to neurons |
+//! | `html` | texts of others in HTML |
 //! | `arrays` | numbers in JSON |
 //! | `page/` | the code of pages |
 //!
@@ -24,7 +26,9 @@ pub mod atlas;
 pub mod concept;
 mod document;
 mod effects;
+mod html;
 pub mod intervention;
+mod labels;
 mod replay;
 mod series;
 pub mod statistics;
@@ -34,6 +38,8 @@ mod weights;
 
 pub use document::{FORMAT, PageText, SCRIPT, STYLE};
 pub use effects::{Effects, Readout};
+pub use html::escape_html;
+pub use labels::{LabelError, labels};
 pub use replay::{Contribution, Reading, Replay, Source, Synapse, Writer};
 pub use text_page::{text_data, text_page};
 pub use trace::{Csr, Expectation, Trace};

@@ -10,7 +10,7 @@
 //!   to the position of the token: row i of it is read by u_i alone. The sum over i is z_j.
 
 use super::weights::{HostWeights, dot, moments, normalise};
-use crate::backend::watch::{Fired, strongest};
+use crate::backend::watch::{Fired, Firing, strongest};
 use crate::generation::{Bdh, TokenTrace, Written};
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::model::rotary::{Rotary, cos_sin};
@@ -294,18 +294,23 @@ impl Reading<'_> {
     /// The part of z of neuron `to` that each neuron firing in its head gives, in order. They sum
     /// to [`Reading::z`].
     pub fn contributions(&self, to: u32) -> Vec<Contribution> {
+        let per_head = self.replay.writer.weights.neurons as u32;
+        let head = to / per_head;
+        let own = self.fired.firings().filter(|firing| firing.neuron / per_head == head);
+        own.map(|firing| Contribution { from: firing.neuron, value: self.given(firing, to) }).collect()
+    }
+
+    /// The part of z of neuron `to` that a neuron of the same head gives; 0 if it does not fire.
+    pub fn contribution(&self, from: u32, to: u32) -> f32 {
+        self.fired.find(from).map_or(0.0, |firing| self.given(firing, to))
+    }
+
+    fn given(&self, from: Firing, to: u32) -> f32 {
         let Replay { writer: Writer { weights, .. }, states, .. } = self.replay;
-        let (per_head, width) = (weights.neurons, weights.width);
-        let (head, reader) = (to as usize / per_head, weights.reader(to));
+        let (width, reader) = (weights.width, weights.reader(to));
         let row = |neuron: u32| dot(&states[self.layer][neuron as usize * width..][..width], reader);
-        let (begin, end) = ((head * per_head) as u32, ((head + 1) * per_head) as u32);
-        let neurons = self.fired.neurons.iter().zip(&self.fired.u);
-        let own = neurons.filter(|(neuron, _)| (begin..end).contains(neuron));
-        let contribution = |(&neuron, &u): (&u32, &f32)| {
-            let read = self.taken_back(neuron, row);
-            Contribution { from: neuron, value: u * self.scale * read / self.deviations[head] }
-        };
-        own.map(contribution).collect()
+        let read = self.taken_back(from.neuron, row);
+        from.u * self.scale * read / self.deviations[to as usize / weights.neurons]
     }
 
     /// The past tokens that are kept, oldest first, and what each gives to the read-out.
@@ -329,15 +334,15 @@ impl Reading<'_> {
     /// kept: position and part of the value. Without a limit on the tokens kept, they sum to it.
     pub fn sources_of(&self, from: u32, to: u32) -> Vec<(u32, f32)> {
         let weights = &self.replay.writer.weights;
-        let Ok(at) = self.fired.neurons.binary_search(&from) else { return Vec::new() };
-        let (u, head) = (self.fired.u[at], to as usize / weights.neurons);
+        let Some(firing) = self.fired.find(from) else { return Vec::new() };
+        let head = to as usize / weights.neurons;
         let part = |past: &Past| {
             let pair = past.pair(from & !1, head);
             if pair == [0.0; 2] {
                 return (past.position, 0.0);
             }
             let read = self.taken_back(from, |neuron| pair[(neuron & 1) as usize]);
-            let value = u * self.fade(past) * read * dot(&past.written.x, weights.reader(to));
+            let value = firing.u * self.fade(past) * read * dot(&past.written.x, weights.reader(to));
             (past.position, value / self.deviations[head])
         };
         let (older, newer) = self.replay.past[self.layer].as_slices();
@@ -358,7 +363,7 @@ impl Reading<'_> {
         let mut found: Vec<Synapse> = Vec::new();
         for target in strongest(self.fired, targets).into_iter().filter(|firing| firing.g > 0.0) {
             let (to, z) = (target.neuron, self.z(target.neuron));
-            let all = self.contributions(to).into_iter();
+            let all = self.contributions(to).into_iter().filter(|given| given.value != 0.0);
             found.extend(all.map(|given| Synapse { from: given.from, to, value: given.value, z, source: None }));
             found.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
             found.truncate(count);

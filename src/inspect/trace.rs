@@ -12,7 +12,7 @@ use std::path::Path;
 /// A sparse matrix, row by row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Csr {
-    /// Where each row begins in the other two, and where the last one ends: one more than rows.
+    /// Beginnings of the rows in the other two, and the end of the last row: one more than rows.
     pub indptr: Vec<u64>,
     /// Columns, ascending in each row.
     pub indices: Vec<u32>,
@@ -60,6 +60,8 @@ pub struct Trace {
     pub tokens: Vec<u32>,
     /// Layers L.
     pub layers: usize,
+    /// Heads H.
+    pub heads: usize,
     /// Neurons H · N; columns of `u` and `g`.
     pub neurons: usize,
     /// Activations, `[T · L, H · N]`: row t · L + l is token t in layer l.
@@ -75,7 +77,7 @@ impl Trace {
     /// An empty trace of a model.
     pub fn new(bdh: &Bdh) -> Self {
         let config = &bdh.model().config;
-        Self { layers: config.n_layer, neurons: config.neurons(), ..Self::default() }
+        Self { layers: config.n_layer, heads: config.n_head, neurons: config.neurons(), ..Self::default() }
     }
 
     /// Appends a token; `surprise` as in [`Trace::surprise`].
@@ -117,9 +119,7 @@ impl Trace {
         }
         Fired { neurons: neurons.to_vec(), u: u.to_vec(), g }
     }
-}
 
-impl Trace {
     /// Writes a NumPy archive, which takes its place when it is complete. Keys: `version` (1),
     /// `tokens` `[T]`, `position`, `surprise` `[T]`, `shape` (T, L, H, N), and `u_indptr`,
     /// `u_indices`, `u_data`, `g_indptr`, `g_indices`, `g_data`: the arrays of [`Csr`], rows T · L,
@@ -127,8 +127,9 @@ impl Trace {
     ///
     /// # Errors
     /// Where the file cannot be written.
-    pub fn write_npz(&self, path: &Path, heads: usize) -> io::Result<()> {
-        let sizes = [self.tokens.len(), self.layers, heads, self.neurons / heads.max(1)].map(|size| size as u64);
+    pub fn write_npz(&self, path: &Path) -> io::Result<()> {
+        let per_head = self.neurons / self.heads.max(1);
+        let sizes = [self.tokens.len(), self.layers, self.heads, per_head].map(|size| size as u64);
         let mut arrays = vec![
             ("version", vec![], Numbers::U32(&[1])),
             ("tokens", vec![self.tokens.len()], Numbers::U32(&self.tokens)),
@@ -136,18 +137,12 @@ impl Trace {
             ("surprise", vec![self.surprise.len()], Numbers::F32(&self.surprise)),
             ("shape", vec![sizes.len()], Numbers::U64(&sizes)),
         ];
-        for (names, csr) in
-            [(["u_indptr", "u_indices", "u_data"], &self.u), (["g_indptr", "g_indices", "g_data"], &self.g)]
+        for (indptr, indices, data, csr) in
+            [("u_indptr", "u_indices", "u_data", &self.u), ("g_indptr", "g_indices", "g_data", &self.g)]
         {
-            let numbers = [Numbers::U64(&csr.indptr), Numbers::U32(&csr.indices), Numbers::F32(&csr.values)];
-            let lengths = [csr.indptr.len(), csr.indices.len(), csr.values.len()];
-            arrays.extend(
-                names
-                    .into_iter()
-                    .zip(lengths)
-                    .zip(numbers)
-                    .map(|((name, length), numbers)| (name, vec![length], numbers)),
-            );
+            arrays.push((indptr, vec![csr.indptr.len()], Numbers::U64(&csr.indptr)));
+            arrays.push((indices, vec![csr.indices.len()], Numbers::U32(&csr.indices)));
+            arrays.push((data, vec![csr.values.len()], Numbers::F32(&csr.values)));
         }
         numpy::write_npz(path, &arrays)
     }

@@ -358,6 +358,16 @@ impl TextStream {
         text
     }
 
+    /// The text of each of the tokens after which no more will come: joined, they are
+    /// [`TextStream::text`]. A character of several tokens is the text of its last.
+    pub fn pieces(mut self, tokens: &[u32]) -> Vec<String> {
+        let mut pieces: Vec<String> = tokens.iter().map(|&token| self.take(&[token])).collect();
+        if let Some(last) = pieces.last_mut() {
+            self.finish(last);
+        }
+        pieces
+    }
+
     /// Takes tokens and returns what can be shown of them by now.
     pub fn take(&mut self, tokens: &[u32]) -> String {
         let mut text = String::with_capacity(tokens.len());

@@ -54,7 +54,7 @@ impl Csr {
 
 #[pymethods]
 impl Csr {
-    /// Where each row begins in the other two, and where the last one ends: [T·L + 1] of int64.
+    /// Beginnings of the rows in the other two, and the end of the last: [T·L + 1] of int64.
     #[getter]
     fn indptr(&self, py: Python<'_>) -> PyResult<Py<PyArray1<i64>>> {
         Ok(self.arrays(py)?.indptr.clone_ref(py))

@@ -20,7 +20,7 @@ pub use reread::Host;
 use crate::errors::{self, BDHError};
 use crate::fork::Owned;
 use crate::signals::{Signals, detached};
-use bdh_gpu::files::PendingFile;
+use bdh_gpu::files;
 use bdh_gpu::inspect::{self, PageText, Reading};
 use bdh_gpu::model::NeuronName;
 use bdh_gpu::{Bdh, Forgetting};
@@ -30,7 +30,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString};
 use reread::Reread;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,7 +65,7 @@ impl Trace {
         let trace = Arc::new(trace);
         let [u, g] = Csr::pair(&trace).map(|csr| Py::new(py, csr));
         Ok(Self {
-            pieces: bdh.check_text().is_ok().then(|| pieces(bdh, &trace.tokens)),
+            pieces: bdh.check_text().is_ok().then(|| bdh.text_stream().pieces(&trace.tokens)),
             u: u?,
             g: g?,
             surprise: PyOnceLock::new(),
@@ -160,23 +160,6 @@ impl Trace {
     }
 }
 
-/// The text of each token. A character of several tokens is the text of its last.
-fn pieces(bdh: &Bdh, tokens: &[u32]) -> Vec<String> {
-    let mut stream = bdh.text_stream();
-    let mut pieces: Vec<String> = tokens
-        .iter()
-        .map(|&token| {
-            let mut piece = String::new();
-            stream.push(token, &mut piece);
-            piece
-        })
-        .collect();
-    if let Some(last) = pieces.last_mut() {
-        stream.finish(last);
-    }
-    pieces
-}
-
 /// An index as Python counts: from the end if negative.
 pub fn index(what: &str, given: isize, count: usize) -> PyResult<usize> {
     let from_start = if given < 0 { given.checked_add_unsigned(count) } else { Some(given) };
@@ -189,12 +172,6 @@ pub fn index(what: &str, given: isize, count: usize) -> PyResult<usize> {
 /// Makes an array read-only: it is kept, and handed out again.
 pub fn read_only(array: &Bound<'_, PyAny>) -> PyResult<()> {
     array.getattr("flags")?.setattr("writeable", false)
-}
-
-fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = PendingFile::create(path)?;
-    file.write_all(bytes)?;
-    file.commit()
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> PyErr {
@@ -260,7 +237,7 @@ impl Trace {
     /// Number of heads, H.
     #[getter]
     fn heads(&self) -> usize {
-        self.bdh.model().config.n_head
+        self.trace.heads
     }
 
     /// Number of neurons in a head, N.
@@ -298,8 +275,8 @@ impl Trace {
         state.bind(py).get_item(at)
     }
 
-    /// What each neuron that fires gives to the read-out z of one neuron of its head, before the
-    /// rectifier: a list of Contribution(neuron, value), the largest first; they sum to z. neuron
+    /// Contributions to the read-out z of a neuron, before the rectifier, from the neurons of its
+    /// head that fire: a list of Contribution(neuron, value), the largest first; they sum to z. neuron
     /// is a name, "3.1021", or a number h·N + i.
     ///
     /// The state is rebuilt on the host, token by token up to this one, and kept there: 4·L·H·N·D
@@ -318,8 +295,8 @@ impl Trace {
         tuples::list(py, "Contribution", all.iter().map(|given| (self.name(given.from), given.value)))
     }
 
-    /// What each past token gives to what a token reads in a layer: a list of Source(token, piece,
-    /// share, scores), the largest share first. Shares sum to 1; the read-out y of a head is the
+    /// Past tokens whose writing a token reads in a layer: a list of Source(token, piece, share,
+    /// scores), the largest share first. Shares sum to 1; the read-out y of a head is the
     /// sum of scores[head] times the residual stream at that token. Costs are those of
     /// contributions.
     fn sources<'py>(&self, py: Python<'py>, token: isize, layer: isize) -> PyResult<Bound<'py, PyList>> {
@@ -336,8 +313,7 @@ impl Trace {
     /// Writes all neurons as a NumPy archive: version, tokens, position, surprise, shape (T, L, H,
     /// N), and u_indptr, u_indices, u_data, g_indptr, g_indices, g_data.
     fn save_npz(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        let heads = self.heads();
-        detached(py, |_| self.trace.write_npz(&path, heads).map_err(|error| unwritable(&path, &error)))
+        detached(py, |_| self.trace.write_npz(&path).map_err(|error| unwritable(&path, &error)))
     }
 
     /// The page of the text, an HTML document with everything that it needs. Reads the text again,
@@ -362,7 +338,7 @@ impl Trace {
         labels: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let page = self.html(py, title, labels)?;
-        detached(py, |_| write_file(&path, page.as_bytes()).map_err(|error| unwritable(&path, &error)))
+        detached(py, |_| files::write(&path, page.as_bytes()).map_err(|error| unwritable(&path, &error)))
     }
 
     /// The data of the page, JSON, of the first `count` tokens.

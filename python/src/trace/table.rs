@@ -1,7 +1,7 @@
 //! The text of a trace as a table, for notebooks: HTML without scripts or style sheets.
 
 use bdh_gpu::Bdh;
-use bdh_gpu::inspect::{Csr, Trace};
+use bdh_gpu::inspect::{Csr, Trace, escape_html};
 use std::fmt::Write;
 
 /// Colour of the most surprising token, and its opacity: text in black or white stays legible on
@@ -22,7 +22,7 @@ pub fn html(trace: &Trace, pieces: Option<&[String]>, bdh: &Bdh, max_bytes: usiz
         "<div style=\"max-height:32em;overflow:auto\"><table><thead><tr><th colspan=3 style=\"{CELL}\">{}: {tokens} \
          tokens</th></tr><tr><th style=\"{CELL}\">layer</th><th style=\"{CELL}\">u &gt; 0, a token</th><th \
          style=\"{CELL}\">g &gt; 0, a token</th></tr></thead><tbody>",
-        escaped(&bdh.model().name),
+        escape_html(&bdh.model().name),
     );
     for layer in (0..trace.layers).take(LAYERS) {
         put_counts(&mut page, trace, &layer.to_string(), |row| row % trace.layers == layer);
@@ -107,35 +107,6 @@ impl Group {
             style = format!(" style=\"background:{COLOUR}{:02x}\"", (OPACITY * share).round() as u8);
         }
         let _ = write!(about, ", u {fired}, g {open}");
-        format!("<span title=\"{about}\"{style}>{}</span>", escaped(text))
+        format!("<span title=\"{about}\"{style}>{}</span>", escape_html(text))
     }
-}
-
-/// Text that is text in HTML. Characters that nobody can see, or that turn the text around them,
-/// are written as U+….
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '\n' => escaped.push_str("↵\n"),
-            '\t' => escaped.push_str("⇥\t"),
-            other if is_hidden(other) => {
-                let _ = write!(escaped, "⟨U+{:04X}⟩", u32::from(other));
-            }
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
-fn is_hidden(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

@@ -28,7 +28,7 @@ struct Log {
     numbers: Vec<(u32, f32)>,
 }
 
-/// Where a block's numbers begin in the log; they end where the next one's begin.
+/// A block's place in the log: its numbers go on to the beginning of the next block's.
 #[derive(Clone, Copy, Debug)]
 struct Block {
     token: usize,

@@ -86,7 +86,7 @@ impl TraceFile {
             Form::Archive => {
                 let mut trace = Trace::new(bdh);
                 seen.iter().for_each(|token| trace.push(token, f32::NAN));
-                trace.write_npz(path, bdh.model().config.n_head).map_err(|error| unwritable(path, &error))
+                trace.write_npz(path).map_err(|error| unwritable(path, &error))
             }
             Form::Page => {
                 let tokens: Vec<u32> = seen.iter().map(|token| token.token).collect();

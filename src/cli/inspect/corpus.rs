@@ -4,6 +4,7 @@ use super::Watched;
 use crate::cli::failure::Failure;
 use crate::cli::input;
 use crate::cli::interrupt::Writing;
+use crate::cli::score::block_size;
 use bdh_gpu::inspect::atlas::{self, AtlasError, Corpus, Outcome};
 use clap::{Args, ValueHint};
 use std::ops::ControlFlow;
@@ -23,7 +24,7 @@ pub struct CorpusArgs {
     output: Option<PathBuf>,
     /// Tokens of the corpus that are read as one context [default: the model's trained context, 512
     /// at most]
-    #[arg(long, value_name = "N", requires = "corpus", value_parser = super::super::score::block_size)]
+    #[arg(long, value_name = "N", requires = "corpus", value_parser = block_size)]
     segment: Option<usize>,
 }
 

@@ -1,6 +1,7 @@
 //! Effects of edited neurons and forgotten tokens.
 
 use super::Watched;
+use super::rows::quoted;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use bdh_gpu::generation::{Bdh, GenerationOptions, OpenError};
@@ -82,7 +83,7 @@ impl EditArgs {
         ))?;
         output.line("position  token   before   after  change: the tokens that it changes most, in bits")?;
         for (position, change) in largest_changes(&before, &after, top) {
-            let text = format!("{:?}", bdh.decode(&[tokens[position]])).replace(r"\\x", r"\x");
+            let text = quoted(&bdh.decode(&[tokens[position]]));
             let (was, is) = (before.surprise[position], after.surprise[position]);
             output.line(format_args!("{position:8}  {text:6} {was:7.2} {is:7.2} {change:+7.2}"))?;
         }

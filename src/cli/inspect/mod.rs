@@ -27,7 +27,8 @@ use super::failure::Failure;
 use super::output::Notices;
 use super::settings::SettingsArgs;
 use bdh_gpu::generation::{Bdh, GenerationOptions};
-use bdh_gpu::inspect::PageText;
+use bdh_gpu::inspect::{self, PageText};
+use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::Forgetting;
 use clap::{Args, ValueHint};
 use serde_json::{Map, Value};
@@ -96,8 +97,8 @@ impl Inspect {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
         self.check()?;
-        let labels = self.labels.as_deref().map_or(Ok(Map::new()), read_labels)?;
         let model = self.model.load(&self.notices)?;
+        let labels = self.labels.as_deref().map_or(Ok(Map::new()), |path| read_labels(path, &model))?;
         let forgetting = self.context.forgetting(&model.config)?;
         self.device.check(forgetting)?;
         let work = match (self.corpus.given(), self.concept.given()) {
@@ -134,6 +135,12 @@ impl Inspect {
         if let (Some(first), Some(second)) = (given.next(), given.next()) {
             return Err(Failure::Usage(format!("{first} and {second} are different kinds of work; give one of them")));
         }
+        if self.edits.is_given() && (!self.text.is_given() || self.text.has_more()) {
+            let what = "give them with a text, and without --at, --npz and --html";
+            return Err(Failure::Usage(format!(
+                "--ablate, --clamp and --forget compare two readings of a text; {what}"
+            )));
+        }
         if self.corpus.given().is_none() && self.concept.given().is_none() { self.text.check() } else { Ok(()) }
     }
 }
@@ -151,14 +158,11 @@ pub fn page_text(title: String, labels: Map<String, Value>) -> PageText {
 }
 
 /// A file of names.
-fn read_labels(path: &Path) -> Result<Map<String, Value>, Failure> {
+fn read_labels(path: &Path, model: &Model) -> Result<Map<String, Value>, Failure> {
     let bytes = super::input::read_file(path)?;
     let wrong = |what: String| Failure::Failed(format!("{}: {what}", path.display()));
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(labels)) => Ok(labels),
-        Ok(_) => Err(wrong("is not an object; expected {\"h.i\": {\"name\": \"…\"}}".into())),
-        Err(error) => Err(wrong(format!("is not JSON ({error}); expected {{\"h.i\": {{\"name\": \"…\"}}}}"))),
-    }
+    let labels = serde_json::from_slice(&bytes).map_err(|error| wrong(format!("is not JSON ({error})")))?;
+    inspect::labels(labels, &model.config).map_err(|error| wrong(error.to_string()))
 }
 
 /// The command as it was given, quoted for a shell.

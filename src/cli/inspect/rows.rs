@@ -37,8 +37,7 @@ impl<'a> Rows<'a> {
             format!("{} {layer} {u:.2} {g:.2}", self.name(*neuron))
         };
         let strongest: Vec<String> = strongest_of_layers(layers, self.top).iter().map(name).collect();
-        // A byte that is no text by itself is written \xNN already.
-        let text = format!("{:?}", self.bdh.decode(&[token.token])).replace(r"\\x", r"\x");
+        let text = quoted(&self.bdh.decode(&[token.token]));
         let text = self.colour(format!("{text:6}"), surprise);
         let surprise = if surprise.is_nan() { String::new() } else { format!("{surprise:.2}") };
         let (fired, open) = (counts(Fired::len), counts(Fired::open));
@@ -72,4 +71,9 @@ impl<'a> Rows<'a> {
     fn name(&self, neuron: u32) -> String {
         NeuronName::of_number(neuron, &self.bdh.model().config).to_string()
     }
+}
+
+/// A token's text in quotes. A byte that is no text by itself is written \xNN already.
+pub fn quoted(text: &str) -> String {
+    format!("{text:?}").replace(r"\\x", r"\x")
 }

@@ -5,13 +5,12 @@ use super::{Watched, reading};
 use crate::cli::failure::Failure;
 use crate::cli::input::{self, TokenSource};
 use crate::cli::output::Output;
-use bdh_gpu::files::PendingFile;
+use bdh_gpu::files::{self, PendingFile};
 use bdh_gpu::generation::GenerationError;
 use bdh_gpu::inspect::{self, Expectation, Trace};
 use bdh_gpu::model::Model;
 use clap::{Args, ValueEnum, ValueHint};
 use std::ffi::OsString;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -87,6 +86,12 @@ impl TextArgs {
         self.output.top
     }
 
+    /// Whether more than rows is asked for.
+    pub fn has_more(&self) -> bool {
+        let OutputArgs { at, npz, html, .. } = &self.output;
+        at.is_some() || npz.is_some() || html.is_some()
+    }
+
     /// Whether JSON lines are asked for.
     pub fn is_jsonl(&self) -> bool {
         self.output.format == Some(Format::Jsonl)
@@ -115,9 +120,10 @@ impl TextArgs {
         if let Some(position) = at {
             reading::run(watched, tokens, *position, *top, self.is_jsonl())?;
         }
-        let files = npz.is_some() || html.is_some() || at.is_some();
-        let format = if at.is_some() { None } else { *format };
-        let format = format.or(if files { None } else { Some(Format::Table) });
+        let format = match at {
+            Some(_) => None,
+            None => format.or((!self.has_more()).then_some(Format::Table)),
+        };
         if format.is_some() || npz.is_some() {
             self.trace(watched, tokens, format, *top)?;
         }
@@ -167,7 +173,7 @@ impl TextArgs {
         })?;
         bar.iter().for_each(|bar| bar.finish_and_clear());
         if let Some((path, trace)) = trace {
-            trace.write_npz(path, bdh.model().config.n_head).map_err(|error| unwritable(path, &error))?;
+            trace.write_npz(path).map_err(|error| unwritable(path, &error))?;
             notices.say(format_args!("{}: the neurons of {} tokens", path.display(), tokens.len()));
         }
         Ok(())
@@ -180,12 +186,7 @@ fn no_text() -> Failure {
 
 /// Writes a whole file, which takes its place when it is complete.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let write = || {
-        let mut file = PendingFile::create(path)?;
-        file.write_all(bytes)?;
-        file.commit()
-    };
-    write().map_err(|error| unwritable(path, &error))
+    files::write(path, bytes).map_err(|error| unwritable(path, &error))
 }
 
 pub fn unwritable(path: &Path, error: &std::io::Error) -> Failure {

@@ -318,7 +318,7 @@ impl Session {
 
     /// Reads tokens and hands out the logits `[V]` after each of them but the last, with its index, until
     /// `each` has enough.
-    pub(crate) fn trace(
+    pub(in crate::generation) fn trace(
         &mut self,
         tokens: &[u32],
         mut each: impl FnMut(usize, &[f32]) -> Result<ControlFlow<()>, GenerationError>,
@@ -336,5 +336,31 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// As [`Session::trace`], with the neurons of each token. Nobody else watches meanwhile.
+    pub(crate) fn trace_neurons<E: From<GenerationError>>(
+        &mut self,
+        tokens: &[u32],
+        mut each: impl FnMut(TokenTrace, &[f32]) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        let vocab = self.bdh.model().config.vocab_size;
+        self.batch.push(0, tokens)?;
+        self.batch.watch(true);
+        let mut read = || {
+            let mut flow = ControlFlow::Continue(());
+            while self.batch.is_reading(0) && flow.is_continue() {
+                let Progress { neurons, read_logits, .. } = self.batch.advance_traced(0)?;
+                for (token, logits) in neurons.into_iter().zip(read_logits.chunks_exact(vocab)) {
+                    if flow.is_continue() {
+                        flow = each(token, logits)?;
+                    }
+                }
+            }
+            Ok(())
+        };
+        let read = read();
+        self.batch.watch(self.watcher.is_some());
+        read
     }
 }

@@ -60,13 +60,15 @@ impl Session {
     /// the next position.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub fn state(&mut self) -> Result<State, GenerationError> {
         let (snapshot, text) = (self.snapshot()?, self.text.clone());
         let watcher = self.watcher.take();
+        self.batch.watch(false);
         // A token is read when there is one after it. The one added here is never read.
         let read = if self.batch.is_empty(0) { Ok(()) } else { self.trace(&[0], |_, _| Ok(ControlFlow::Continue(()))) };
         let state = read.and_then(|()| self.state_now());
+        self.batch.watch(watcher.is_some());
         self.watcher = watcher;
         self.restore(&snapshot)?;
         self.text = text;
@@ -77,15 +79,16 @@ impl Session {
     /// to that token's position. Row i belongs to neuron i: it reads u_i · row_i.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub fn state_as_read(&mut self) -> Result<State, GenerationError> {
         let mut state = self.state()?;
         state.take_phases_back(&Rotary::new(&self.bdh.model().weights.freqs));
         Ok(state)
     }
 
-    /// Forgets a token: takes what it has written out of the state, layer by layer, whatever weight
-    /// it has by now. What later tokens have made of it stays. `position` is the token's.
+    /// Forgets a token: takes what it has written out of the state, layer by layer, with the weight
+    /// that it has by now, if [`Session::set_forgetting`] has not changed since it was read. What
+    /// later tokens have made of it stays. `position` is the token's.
     ///
     /// # Errors
     /// [`GenerationError::NotInState`] for a token that the state does not hold, and a device that

@@ -2,11 +2,11 @@
 
 use super::tally::{BINS, SHARD, Sample, Shard, Tally, edges};
 use super::{AtlasError, Corpus};
-use crate::files::PendingFile;
+use crate::files::{self, PendingFile};
 use crate::generation::Bdh;
 use crate::inspect::arrays::{f32s, u32s};
 use crate::inspect::document::{self, EFFECTS, PageText, Shards};
-use crate::inspect::effects::Readout;
+use crate::inspect::effects::{Effects, Readout};
 use crate::inspect::weights::HostWeights;
 use crate::model::NeuronName;
 use crate::model::forgetting::Forgetting;
@@ -15,9 +15,9 @@ use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rayon::prelude::*;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Random firings that are shown; the others of the sample are for the quantiles.
@@ -28,6 +28,9 @@ const SHOWN_QUANTILES: usize = 8;
 const TOKENS: usize = 8;
 /// Neurons that it fires with most.
 const PARTNERS: usize = 6;
+
+/// Shards whose entries are in memory together.
+const SHARDS_AT_ONCE: usize = 16;
 
 /// A number to four digits behind the point: 16-bit floats have no more.
 fn short(number: f32) -> f64 {
@@ -45,54 +48,48 @@ pub(super) fn write(
 ) -> Result<(), AtlasError> {
     let (weights, readout) = (HostWeights::new(bdh.model()), Readout::new(bdh.model()));
     let maker = Maker { bdh, corpus, tally, weights, readout };
-    let shards: Vec<Vec<(String, Value)>> =
-        (0..tally.shards.len()).into_par_iter().map(|shard| maker.shard(shard)).collect();
-    let path = folder.join("shards");
+    let (path, at) = (folder.join("shards"), folder.join("neurons.jsonl"));
     std::fs::create_dir_all(&path).map_err(|error| AtlasError::File { path: path.clone(), error })?;
-    let mut lines = Vec::new();
-    for (index, entries) in shards.iter().enumerate() {
-        for (name, entry) in entries {
-            let mut line = json!({"neuron": name});
-            if let (Value::Object(line), Value::Object(entry)) = (&mut line, entry) {
-                line.extend(entry.clone());
-            }
-            lines.extend(format!("{line}\n").bytes());
+    let mut named: BTreeSet<u32> = BTreeSet::new();
+    let failed = |error| AtlasError::File { path: at.clone(), error };
+    let mut lines = PendingFile::create(&at).map_err(failed)?;
+    // Entries of a few shards at a time: those of a large model would not fit into memory together.
+    let count = tally.shards.len();
+    for first in (0..count).step_by(SHARDS_AT_ONCE) {
+        let some = first..(first + SHARDS_AT_ONCE).min(count);
+        let made: Result<Vec<Made>, AtlasError> = some.into_par_iter().map(|shard| maker.make(shard, &path)).collect();
+        for made in made? {
+            lines.write_all(made.lines.as_bytes()).map_err(failed)?;
+            named.extend(made.named);
         }
-        let entries: Map<String, Value> = entries.iter().cloned().collect();
-        let data = BASE64_STANDARD.encode(gzip(Value::Object(entries).to_string().as_bytes()));
-        put(&path.join(format!("{index:04}.js")), format!("bdhShard({index}, \"{data}\");\n").as_bytes())?;
     }
-    put(&folder.join("neurons.jsonl"), &lines)?;
+    lines.commit().map_err(failed)?;
     let mut data = document::heading("atlas", bdh, forgetting, text);
     data["corpus"] = json!({"name": corpus.name, "tokens": corpus.tokens.len(), "segment": corpus.segment});
     data["shard"] = json!(SHARD);
-    let seen = tally.occurrences.iter().zip(0..).filter(|(count, _)| **count > 0).map(|(_, token)| token);
-    let mut named: BTreeSet<u32> = seen.collect();
     data["neurons"] = maker.index();
-    for (plus, minus) in
-        shards.iter().flatten().map(|(_, entry)| (&entry["effects"]["plus"], &entry["effects"]["minus"]))
-    {
-        let ids = [plus, minus].into_iter().filter_map(Value::as_array).flatten();
-        named.extend(ids.filter_map(|pair| pair[0].as_u64()).map(|id| id as u32));
-    }
+    named.extend(tally.occurrences.iter().zip(0..).filter(|(count, _)| **count > 0).map(|(_, token)| token));
     data["token_texts"] = document::token_texts(bdh, &named);
     put(&folder.join("index.html"), document::html(&data, Shards::Beside).as_bytes())
 }
 
 /// Entries are much alike: packed, they take a sixth.
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::default());
-    // A vector takes all that is written.
-    packed.write_all(bytes).and_then(|()| packed.finish()).unwrap_or_default()
+    packed.write_all(bytes)?;
+    packed.finish()
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<(), AtlasError> {
-    let write = || {
-        let mut file = PendingFile::create(path)?;
-        file.write_all(bytes)?;
-        file.commit()
-    };
-    write().map_err(|error| AtlasError::File { path: path.to_owned(), error })
+    files::write(path, bytes).map_err(|error| AtlasError::File { path: path.to_owned(), error })
+}
+
+/// A shard that has been written.
+struct Made {
+    /// Its entries, a line each.
+    lines: String,
+    /// Tokens that its neurons' effects name.
+    named: BTreeSet<u32>,
 }
 
 struct Maker<'a> {
@@ -104,22 +101,35 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// The entries of a shard, by name.
-    fn shard(&self, shard: usize) -> Vec<(String, Value)> {
-        let neurons = shard * SHARD..((shard + 1) * SHARD).min(self.tally.sizes.neurons);
-        neurons.map(|neuron| (self.name(neuron as u32), self.entry(neuron))).collect()
+    /// Writes the file of a shard into a folder.
+    fn make(&self, shard: usize, folder: &Path) -> Result<Made, AtlasError> {
+        let mut made = Made { lines: String::new(), named: BTreeSet::new() };
+        let mut entries = String::new();
+        for neuron in shard * SHARD..((shard + 1) * SHARD).min(self.tally.sizes.neurons) {
+            let effects = self.readout.effects(self.weights.decoder(neuron as u32), EFFECTS);
+            made.named.extend(effects.plus.iter().chain(&effects.minus).map(|(token, _)| *token));
+            let name = Value::String(self.name(neuron as u32));
+            let entry = self.entry(neuron, &effects).to_string();
+            // The same object, with its name as the first field.
+            made.lines += &format!("{{\"neuron\":{name},{}\n", &entry[1..]);
+            entries += &format!("{}{name}:{entry}", if entries.is_empty() { '{' } else { ',' });
+        }
+        let path = folder.join(format!("{shard:04}.js"));
+        let packed =
+            gzip((entries + "}").as_bytes()).map_err(|error| AtlasError::File { path: path.clone(), error })?;
+        put(&path, format!("bdhShard({shard}, \"{}\");\n", BASE64_STANDARD.encode(packed)).as_bytes())?;
+        Ok(made)
     }
 
     fn name(&self, neuron: u32) -> String {
         NeuronName::of_number(neuron, &self.bdh.model().config).to_string()
     }
 
-    fn entry(&self, neuron: usize) -> Value {
+    fn entry(&self, neuron: usize, effects: &Effects) -> Value {
         let (shard, own) = (&self.tally.shards[neuron / SHARD], neuron % SHARD);
         let layers = self.tally.sizes.layers;
         let fired = &shard.fired[own * layers..][..layers];
         let total: u64 = fired.iter().sum();
-        let effects = self.readout.effects(self.weights.decoder(neuron as u32), EFFECTS);
         let histogram = &shard.histogram[own * BINS..][..BINS];
         let partners = self.tally.partners(neuron, PARTNERS);
         let partners = partners.iter().map(|(other, phi)| json!({"neuron": self.name(*other), "correlation": phi}));

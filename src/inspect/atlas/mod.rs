@@ -40,8 +40,8 @@ pub enum AtlasError {
     /// There is nothing to read.
     #[error("the corpus is empty; expected at least one token")]
     Empty,
-    /// A file cannot be written or read.
-    #[error("{path}: {error}")]
+    /// A file or folder cannot be written.
+    #[error("{path}: cannot be written: {error}")]
     File {
         /// The file.
         path: PathBuf,

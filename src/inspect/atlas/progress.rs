@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Where a pass is saved, and what it is of.
+/// The file of a pass, and the key of its input.
 pub(super) struct Saved {
     path: PathBuf,
     /// Hash over the model, the corpus, the segments and the forgetting.

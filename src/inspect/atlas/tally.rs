@@ -203,7 +203,7 @@ impl Tally {
     /// Reads what [`Tally::save`] has written for the same sizes.
     ///
     /// # Errors
-    /// Where it ends early.
+    /// If it ends early.
     pub fn load(sizes: Sizes, from: &mut impl Read) -> io::Result<Self> {
         let mut tally = Self::new(sizes);
         let mut counts = [0_u64; 2];

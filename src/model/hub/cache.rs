@@ -9,7 +9,7 @@
 //! | `.locks/models--OWNER--NAME/ETAG.lock` | locked while that file is downloaded |
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use hf_hub::{Cache, Repo};
 
 use super::HubError;
 use super::watch::Events;
-use crate::files::PendingFile;
+use crate::files;
 
 /// How often a lock that another program holds is tried.
 const LOCK_INTERVAL: Duration = Duration::from_millis(100);
@@ -65,9 +65,7 @@ impl ModelCache {
         let path = self.reference();
         let write = || {
             create_folder_of(&path)?;
-            let mut file = PendingFile::create(&path)?;
-            file.write_all(commit.as_bytes())?;
-            file.commit()
+            files::write(&path, commit.as_bytes())
         };
         write().map_err(|source| HubError::Cache { path: path.clone(), source })
     }

@@ -93,7 +93,10 @@ fn layers(fields: &mut Fields, bdh: &Bdh) -> Result<Option<Vec<usize>>, ApiError
 pub(super) fn token(bdh: &Bdh, watched: &WatchedToken) -> Value {
     let firing =
         |Firing { neuron, u, g }: &Firing| json!({"neuron": name(bdh, *neuron), "u": shortest(*u), "g": shortest(*g)});
-    let layer = |WatchedLayer { layer, fired, open, named }: &WatchedLayer| json!({"layer": layer, "u": fired, "g": open, "top": named.iter().map(firing).collect::<Vec<_>>()});
+    let layer = |WatchedLayer { layer, fired, open, named }: &WatchedLayer| {
+        let top: Vec<Value> = named.iter().map(firing).collect();
+        json!({"layer": layer, "u": fired, "g": open, "top": top})
+    };
     json!({
         "position": watched.position,
         "token": token_name(bdh, watched.token),
