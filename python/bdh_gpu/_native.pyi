@@ -375,19 +375,18 @@ class Trace:
     def contributions(
         self, token: int, layer: int, neuron: Union[str, int]
     ) -> list[Contribution]:
-        """What each neuron that fires gives to the read-out z of one neuron of its head, before the
-        rectifier: a list of Contribution(neuron, value), the largest first; they sum to z. neuron
-        is a name, "3.1021", or a number h·N + i.
+        """Contributions to the read-out z of a neuron, before the rectifier, from the neurons of its
+        head that fire: a list of Contribution(neuron, value), the largest first; they sum to z.
+        neuron is a name, "3.1021", or a number h·N + i.
 
         The state is rebuilt on the host, token by token up to this one, and kept there: 4·L·H·N·D
         bytes, and 16 bytes for each neuron that has fired. A later token goes on from there, an
         earlier one begins again; the same token costs nothing more.
         """
     def sources(self, token: int, layer: int) -> list[Source]:
-        """What each past token gives to what a token reads in a layer: a list of Source(token, piece,
-        share, scores), the largest share first. Shares sum to 1; the read-out y of a head is the
-        sum of scores[head] times the residual stream at that token. Costs are those of
-        contributions.
+        """Past tokens whose writing a token reads in a layer: a list of Source(token, piece, share,
+        scores), the largest share first. Shares sum to 1; the read-out y of a head is the sum of
+        scores[head] times the residual stream at that token. Costs are those of contributions.
         """
     def save_npz(self, path: Union[str, PathLike[str]]) -> None:
         """Writes all neurons as a NumPy archive: version, tokens, position, surprise, shape (T, L, H,
@@ -423,8 +422,7 @@ class CSR:
     """
     @property
     def indptr(self) -> npt.NDArray[np.int64]:
-        """Where each row begins in the other two, and where the last one ends: [T·L + 1] of int64.
-        """
+        """Beginnings of the rows in the other two, and the end of the last: [T·L + 1] of int64."""
     @property
     def indices(self) -> npt.NDArray[np.int32]:
         """Columns, ascending in each row: int32."""
