@@ -277,7 +277,7 @@ def test_the_page_holds_the_text_and_labels(trace, tmp_path):
         (lambda model, trace: trace.contributions(0, 0, 4096), IndexError, "neuron 4096 is out of range"),
         (lambda model, trace: trace.contributions(0, 0, "4.0"), ValueError, "neuron 4.0 does not exist"),
         (lambda model, trace: trace.contributions(0, 0, "four"), ValueError, '"four" is no neuron'),
-        (lambda model, trace: trace.html(labels=[1]), TypeError, "labels: expected .*name"),
+        (lambda model, trace: trace.html(labels=[1]), TypeError, "labels: expected "),
         (lambda model, trace: trace.html(labels={"9.9": "x"}), ValueError, "labels: neuron 9.9 does not exist"),
         (lambda model, trace: trace.html(labels={"0.0": 1}), TypeError, "labels: 0.0 must have a name or an object"),
     ],
