@@ -50,14 +50,22 @@
 //! [`mod@bench`], [`compare`], [`verify`], [`numpy`] and [`files`], are public for the program, its tests and
 //! the curious; they may change in any release.
 
+#![cfg_attr(target_family = "wasm", allow(dead_code, reason = "the server's engine uses it, which needs threads"))]
+
 pub mod backend;
+#[cfg(not(target_family = "wasm"))]
 pub mod bench;
+#[cfg(not(target_family = "wasm"))]
 pub mod compare;
+mod event_loop;
+#[cfg(not(target_family = "wasm"))]
 pub mod files;
 pub mod generation;
 mod host_struct;
+#[cfg(not(target_family = "wasm"))]
 pub mod inspect;
 pub mod model;
+#[cfg(not(target_family = "wasm"))]
 pub mod numpy;
 pub mod options;
 pub mod sampling;

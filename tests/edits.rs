@@ -199,7 +199,7 @@ fn beams_of_an_edited_model_have_the_definitions_scores() {
     }
 }
 
-type Check = fn(&Suite, &verify::Open, &mut dyn FnMut(CaseReport)) -> Result<(), verify::VerifyError>;
+type Check = fn(&Suite, &dyn verify::Open, &mut dyn FnMut(CaseReport)) -> Result<(), verify::VerifyError>;
 
 /// The kernels that make neurons fire, on every `step`th shape with edited ones.
 fn check_kernels(options: &GpuOptions, first: usize, step: usize) -> Vec<CaseReport> {

@@ -16,7 +16,7 @@ use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, beam_suites, coded_s
 use std::sync::OnceLock;
 
 /// Checks a suite's kernels: one of `verify`'s functions.
-type Check = fn(&Suite, &verify::Open, &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError>;
+type Check = fn(&Suite, &dyn verify::Open, &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError>;
 
 /// The rows of a check, which hold the differences from the twins over all numbers: those of two runs are the same if all
 /// numbers are.

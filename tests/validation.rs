@@ -8,7 +8,7 @@ use bdh_gpu::backend::gpu::GpuOptions;
 use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, beam_suites, prefill_suites, suites};
 
 /// Checks a suite's kernels: one of `verify`'s functions.
-type Check = fn(&Suite, &verify::Open, &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError>;
+type Check = fn(&Suite, &dyn verify::Open, &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError>;
 
 /// One suite in this many runs: instrumented kernels take seconds to compile.
 const SAMPLED: usize = 8;

@@ -8,6 +8,7 @@
 use super::profile::Profile;
 use super::{BackendError, Slots};
 use crate::sampling::{SamplerParams, Status};
+use maybe_async::maybe_async;
 
 /// A token on a beam's path.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,30 +94,31 @@ pub struct BeamFold {
 ///
 /// Every method fails with [`BackendError`] if the device fails; the contents of the beams are
 /// undefined afterwards.
+#[maybe_async(?Send)]
 pub trait Beams: Send {
     /// Number of beams.
     fn count(&self) -> usize;
     /// The base state: one sequence, which prefills the prompt.
-    fn base(&mut self) -> Result<&mut dyn Slots, BackendError>;
+    async fn base(&mut self) -> Result<&mut dyn Slots, BackendError>;
     /// Starts all beams with the same options and token counts (`[V]`, see [`crate::sampling`]). Of
     /// the options, only penalties and the minimum number of tokens apply.
-    fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError>;
+    async fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError>;
     /// Takes over biases `[V]` of all beams (see [`BiasRow`](crate::sampling::BiasRow)), for options
     /// with [`FLAG_BIASES`](crate::sampling::FLAG_BIASES).
-    fn set_biases(&mut self, biases: &[f32]) -> Result<(), BackendError>;
+    async fn set_biases(&mut self, biases: &[f32]) -> Result<(), BackendError>;
     /// Folds nodes into the base state, in the given order; they are free afterwards.
-    fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError>;
+    async fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError>;
     /// Runs a token of every beam and selects the best candidates. Allocates nodes up to the
     /// highest index of the step.
     ///
     /// # Errors
     /// [`BackendError::Limit`] if the device has no room for so many nodes.
-    fn step(&mut self, step: &BeamStep) -> Result<BeamSelection, BackendError>;
+    async fn step(&mut self, step: &BeamStep) -> Result<BeamSelection, BackendError>;
     /// Runs a step like [`Beams::step`], but slower, and measures its parts. Devices that cannot time
     /// kernels report one part.
-    fn profile_step(&mut self, step: &BeamStep) -> Result<(BeamSelection, Profile), BackendError> {
-        let start = std::time::Instant::now();
-        let selection = self.step(step)?;
+    async fn profile_step(&mut self, step: &BeamStep) -> Result<(BeamSelection, Profile), BackendError> {
+        let start = web_time::Instant::now();
+        let selection = self.step(step).await?;
         Ok((selection, Profile::of_one_part("step", start.elapsed())))
     }
     /// Bytes of the beams' past on the device: the base state and all allocated nodes.
@@ -193,16 +195,17 @@ pub struct BeamSelectInput {
 }
 
 /// The beam search kernels one at a time, over a model of one layer; see [`super::stage`].
+#[maybe_async(?Send)]
 pub trait BeamStages {
     /// Embeds a token or finishes the previous layer, then encodes and rotates: a node for every
     /// beam.
-    fn beam_encode(&self, input: &BeamEncodeInput) -> Result<BeamEncodeOutput, BackendError>;
+    async fn beam_encode(&self, input: &BeamEncodeInput) -> Result<BeamEncodeOutput, BackendError>;
     /// Attends to the base state and the paths: outputs before their layer norm, `[S, H, D]`.
-    fn beam_attend(&self, input: &BeamAttendInput) -> Result<Vec<f32>, BackendError>;
+    async fn beam_attend(&self, input: &BeamAttendInput) -> Result<Vec<f32>, BackendError>;
     /// Folds nodes into a layer's state `[H, N, D]`, without rescaling.
-    fn beam_fold(&self, state: &[f32], nodes: &Nodes, folds: &[BeamFold]) -> Result<Vec<f32>, BackendError>;
+    async fn beam_fold(&self, state: &[f32], nodes: &Nodes, folds: &[BeamFold]) -> Result<Vec<f32>, BackendError>;
     /// Selects the best candidates of all beams.
-    fn beam_select(&self, input: &BeamSelectInput) -> Result<BeamSelection, BackendError>;
+    async fn beam_select(&self, input: &BeamSelectInput) -> Result<BeamSelection, BackendError>;
     /// Token counts `[beams, V]` of beams that continue `parents` with `tokens`.
-    fn beam_counts(&self, counts: &[u32], parents: &[usize], tokens: &[u32]) -> Result<Vec<u32>, BackendError>;
+    async fn beam_counts(&self, counts: &[u32], parents: &[usize], tokens: &[u32]) -> Result<Vec<u32>, BackendError>;
 }

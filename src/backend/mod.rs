@@ -20,6 +20,7 @@ use crate::model::Weights;
 #[cfg(doc)]
 use crate::sampling::NO_TOKEN;
 use crate::sampling::{SamplerParams, SamplerState};
+use maybe_async::maybe_async;
 pub use memory::SavedMemory;
 use watch::TokenNeurons;
 
@@ -331,6 +332,7 @@ fn no_adapter(adapters: &[String]) -> String {
 }
 
 /// A model's weights on a device.
+#[maybe_async(?Send)]
 pub trait Backend: Send + Sync {
     /// Which device this is.
     fn device(&self) -> &DeviceInfo;
@@ -357,12 +359,15 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`] if their states do not fit.
-    fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError>;
+    async fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError>;
     /// Allocates an empty base state and `count` beams that share it.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`] or [`BackendError::Limit`] if they do not fit.
-    fn create_beams(&self, count: usize) -> Result<Box<dyn beams::Beams>, BackendError>;
+    async fn create_beams(&self, count: usize) -> Result<Box<dyn beams::Beams>, BackendError>;
+    /// Closes the device and frees its memory, at once. Later calls fail with
+    /// [`BackendError::Lost`]. The CPU has nothing to close.
+    fn close(&self) {}
     /// The decode kernels one at a time, for verification.
     fn stages(&self) -> &dyn stage::Stages;
     /// The beam search kernels one at a time, for verification.
@@ -375,16 +380,17 @@ pub trait Backend: Send + Sync {
 ///
 /// Every method fails with [`BackendError`] if the device fails; the contents of the slots are
 /// undefined afterwards.
+#[maybe_async(?Send)]
 pub trait Slots: Send {
     /// Number of sequences.
     fn count(&self) -> usize;
     /// Clears a slot's state and window.
-    fn clear(&mut self, slot: usize) -> Result<(), BackendError>;
+    async fn clear(&mut self, slot: usize) -> Result<(), BackendError>;
     /// Copies a slot's state, logits and sampler to another slot.
-    fn copy(&mut self, from: usize, to: usize) -> Result<(), BackendError>;
+    async fn copy(&mut self, from: usize, to: usize) -> Result<(), BackendError>;
     /// Starts a slot's sampler with its options, its token counts (`[V]`, see [`crate::sampling`])
     /// and the number of tokens that it has drawn so far.
-    fn set_sampler(
+    async fn set_sampler(
         &mut self,
         slot: usize,
         params: &SamplerParams,
@@ -393,41 +399,45 @@ pub trait Slots: Send {
     ) -> Result<(), BackendError>;
     /// Takes over a slot's biases, `[V]` (see [`BiasRow`](crate::sampling::BiasRow)), for options
     /// with [`FLAG_BIASES`](crate::sampling::FLAG_BIASES).
-    fn set_biases(&mut self, slot: usize, biases: &[f32]) -> Result<(), BackendError>;
+    async fn set_biases(&mut self, slot: usize, biases: &[f32]) -> Result<(), BackendError>;
     /// Runs a plan.
-    fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError>;
+    async fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError>;
     /// Runs a plan like [`Slots::run`], but slower, and returns the neurons of every step and slot,
     /// `[steps][slots]`; nothing for idle slots. The results are the same to the last bit.
     ///
     /// # Errors
     /// [`BackendError::NotWatchable`] if the backend was opened without
     /// [`GpuOptions::watchable`](gpu::GpuOptions).
-    fn run_watched(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), BackendError>;
+    async fn run_watched(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), BackendError>;
     /// Processes a chunk like [`Slots::prefill`], but slower, and returns the neurons of its tokens
     /// too. The results are the same to the last bit.
-    fn prefill_watched(&mut self, slot: usize, chunk: &Chunk) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError>;
+    async fn prefill_watched(
+        &mut self,
+        slot: usize,
+        chunk: &Chunk,
+    ) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError>;
     /// Runs a plan like [`Slots::run`], but slower, and measures its parts. Fails with
     /// [`BackendError::NoTimestamps`] on adapters without timestamp queries.
-    fn profile(&mut self, plan: &Plan) -> Result<profile::Profile, BackendError>;
+    async fn profile(&mut self, plan: &Plan) -> Result<profile::Profile, BackendError>;
     /// Processes a chunk like [`Slots::prefill`], but slower, and measures its parts. Devices that
     /// cannot time kernels report one part.
-    fn profile_prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<profile::Profile, BackendError> {
-        let start = std::time::Instant::now();
-        self.prefill(slot, chunk)?;
+    async fn profile_prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<profile::Profile, BackendError> {
+        let start = web_time::Instant::now();
+        self.prefill(slot, chunk).await?;
         Ok(profile::Profile::of_one_part("prefill", start.elapsed()))
     }
     /// Processes a chunk: settles the window, then y = tril(Q Qᵀ) X + Q ρ and ρ ← ρ + Qᵀ X. Returns
     /// the logits `[T, V]` if [`Chunk::logits`] is set; the last ones become the slot's logits.
-    fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError>;
+    async fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError>;
     /// A slot's latest logits, `[V]`.
-    fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
+    async fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
     /// A slot's settled state ρ' (see [`crate::model::forgetting`]), `[L, H, N, D]`.
-    fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
+    async fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError>;
     /// Replaces a slot's state by `[L, H, N, D]` numbers and clears its window.
-    fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError>;
+    async fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError>;
     /// A slot's memory of its sequence. On the same device, a restored sequence continues bit for
     /// bit.
-    fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, BackendError>;
+    async fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, BackendError>;
     /// Replaces a slot's memory by a snapshot; a state of another type is converted.
-    fn restore(&mut self, slot: usize, memory: &SavedMemory) -> Result<(), BackendError>;
+    async fn restore(&mut self, slot: usize, memory: &SavedMemory) -> Result<(), BackendError>;
 }

@@ -3,6 +3,7 @@
 //! `T` is the number of tokens of the chunk.
 
 use super::{BackendError, ChunkToken};
+use maybe_async::maybe_async;
 
 /// Input of the stage `prefill_residual`.
 #[derive(Clone, Debug)]
@@ -82,16 +83,17 @@ pub struct PrefillProjectOutput {
 
 /// The prefill kernels one at a time, over a model of one layer. A stage takes at most
 /// [`super::Backend::chunk_tokens`] tokens.
+#[maybe_async(?Send)]
 pub trait PrefillStages {
     /// Embeds the tokens or finishes the previous layer.
-    fn prefill_residual(&self, input: &PrefillResidualInput) -> Result<PrefillResidual, BackendError>;
+    async fn prefill_residual(&self, input: &PrefillResidualInput) -> Result<PrefillResidual, BackendError>;
     /// Encodes the residual stream `[T, D]` of tokens from `position` on, and rotates the
     /// activations.
-    fn prefill_encode(&self, residual: &[f32], position: u32) -> Result<PrefillEncodeOutput, BackendError>;
+    async fn prefill_encode(&self, residual: &[f32], position: u32) -> Result<PrefillEncodeOutput, BackendError>;
     /// Attends to the state and to earlier tokens, then writes the tokens to the state.
-    fn prefill_attend(&self, input: &PrefillAttendInput) -> Result<PrefillAttendOutput, BackendError>;
+    async fn prefill_attend(&self, input: &PrefillAttendInput) -> Result<PrefillAttendOutput, BackendError>;
     /// Computes gates from the attention output, and the decoder output from the gates.
-    fn prefill_project(&self, input: &PrefillProjectInput) -> Result<PrefillProjectOutput, BackendError>;
+    async fn prefill_project(&self, input: &PrefillProjectInput) -> Result<PrefillProjectOutput, BackendError>;
     /// Multiplies the residual stream `[T, D]` by the LM head: `[T, V]`.
-    fn prefill_logits(&self, residual: &[f32]) -> Result<Vec<f32>, BackendError>;
+    async fn prefill_logits(&self, residual: &[f32]) -> Result<Vec<f32>, BackendError>;
 }

@@ -6,6 +6,7 @@
 use super::memory::Memory;
 use super::{BackendError, SlotStep};
 use crate::sampling::{SamplerParams, SamplerState};
+use maybe_async::maybe_async;
 
 /// Input of the stages `embed`, `encode` and `encode_finished`.
 #[derive(Clone, Debug)]
@@ -91,23 +92,24 @@ pub struct SampleOutput {
 }
 
 /// One kernel at a time over a model of one layer.
+#[maybe_async(?Send)]
 pub trait Stages {
     /// Embeds a token or finishes the previous layer, then encodes and attends, and updates the
     /// memory.
-    fn encode(&self, input: &EncodeInput) -> Result<EncodeOutput, BackendError>;
+    async fn encode(&self, input: &EncodeInput) -> Result<EncodeOutput, BackendError>;
     /// Finishes the previous layer: residual stream and update `[S, D]` to residual stream.
-    fn finish(&self, residual: &[f32], update: &[f32]) -> Result<Vec<f32>, BackendError>;
+    async fn finish(&self, residual: &[f32], update: &[f32]) -> Result<Vec<f32>, BackendError>;
     /// Normalizes every head's attention output, `[S, H, D]`.
-    fn collect(&self, attention: &[f32]) -> Result<Vec<f32>, BackendError>;
+    async fn collect(&self, attention: &[f32]) -> Result<Vec<f32>, BackendError>;
     /// Computes gates from the attention output, and the decoder output from the gates.
-    fn project(&self, input: &ProjectInput) -> Result<ProjectOutput, BackendError>;
+    async fn project(&self, input: &ProjectInput) -> Result<ProjectOutput, BackendError>;
     /// Finishes the last layer and multiplies by the LM head: `[S, V]`.
-    fn logits(&self, input: &LogitsInput) -> Result<Vec<f32>, BackendError>;
+    async fn logits(&self, input: &LogitsInput) -> Result<Vec<f32>, BackendError>;
     /// Draws a token for every sequence.
-    fn sample(&self, input: &SampleInput) -> Result<SampleOutput, BackendError>;
+    async fn sample(&self, input: &SampleInput) -> Result<SampleOutput, BackendError>;
     /// Multiplies a layer's state and the window's residuals by each sequence's factor `[S]`.
-    fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError>;
+    async fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError>;
     /// Settles one of `sequences` sequences: its window enters its state, and its rotated
     /// activations become zero. Its residuals and the other sequences do not change.
-    fn settle(&self, memory: &Memory, sequence: usize, sequences: usize) -> Result<Memory, BackendError>;
+    async fn settle(&self, memory: &Memory, sequence: usize, sequences: usize) -> Result<Memory, BackendError>;
 }

@@ -4,14 +4,15 @@
 //! [`GenerationOptions::of_model`] makes those that the model asks for.
 
 use super::{
-    BatchEvent, BatchOptions, Bdh, DeviceChoice, Generated, GenerationError, GenerationOptions, OpenError, TextPieces,
-    WeightChoice,
+    BatchEvent, BatchOptions, Bdh, DeviceChoice, Generated, GenerationError, GenerationOptions, OpenError, WeightChoice,
 };
 use crate::model::forgetting::Forgetting;
 use crate::model::{LoadOptions, Model};
+use maybe_async::maybe_async;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+#[maybe_async]
 impl Bdh {
     /// Loads a model directory, a weights file or a model of the Hugging Face Hub, `owner/name`,
     /// and puts it on the best device there is. [`Bdh::new`] chooses another one,
@@ -19,9 +20,9 @@ impl Bdh {
     ///
     /// # Errors
     /// As [`Model::from_pretrained`] and [`Bdh::new`].
-    pub fn from_pretrained(model: impl AsRef<Path>) -> Result<Self, OpenError> {
+    pub async fn from_pretrained(model: impl AsRef<Path>) -> Result<Self, OpenError> {
         let model = Model::from_pretrained(model, &LoadOptions::default(), &mut |_| ControlFlow::Continue(()))?;
-        Ok(Self::new(model, &DeviceChoice::Auto, WeightChoice::Auto)?)
+        Ok(Self::new(model, &DeviceChoice::Auto, WeightChoice::Auto).await?)
     }
 
     /// Puts the model inside the program on the best device there is.
@@ -29,8 +30,8 @@ impl Bdh {
     /// # Errors
     /// As [`Bdh::new`].
     #[cfg(feature = "embedded-model")]
-    pub fn embedded() -> Result<Self, OpenError> {
-        Ok(Self::new(Model::embedded()?, &DeviceChoice::Auto, WeightChoice::Auto)?)
+    pub async fn embedded() -> Result<Self, OpenError> {
+        Ok(Self::new(Model::embedded()?, &DeviceChoice::Auto, WeightChoice::Auto).await?)
     }
 
     /// Continues a prompt; the text that is returned begins with it. An empty prompt starts from
@@ -51,9 +52,9 @@ impl Bdh {
     /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn generate_text(&self, prompt: &str, options: &GenerationOptions) -> Result<String, GenerationError> {
+    pub async fn generate_text(&self, prompt: &str, options: &GenerationOptions) -> Result<String, GenerationError> {
         let tokens = self.encode(prompt.as_bytes())?;
-        let generated = self.generate(&tokens, options)?;
+        let generated = self.generate(&tokens, options).await?;
         Ok(prompt.to_owned() + &self.text_after(&tokens, &generated))
     }
 
@@ -75,57 +76,11 @@ impl Bdh {
     /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn generate(&self, prompt: &[u32], options: &GenerationOptions) -> Result<Generated, GenerationError> {
+    pub async fn generate(&self, prompt: &[u32], options: &GenerationOptions) -> Result<Generated, GenerationError> {
         options.validate()?;
-        let mut session = self.session()?;
-        session.feed(prompt)?;
-        session.generate(options)
-    }
-
-    /// Continues a prompt and hands out the text as it comes: the prompt first, then a piece for every burst of
-    /// the device. The pieces joined are what [`Bdh::generate_text`] returns. While a piece is dealt with, the
-    /// device works on the next ones; dropping the iterator stops it. After an error there is nothing more.
-    ///
-    /// # Errors
-    /// As [`Bdh::generate_text`]: what is known before any work starts at once, the rest as the last item.
-    ///
-    /// ```
-    /// # #[cfg(feature = "embedded-model")] {
-    /// use bdh_gpu::{Bdh, GenerationOptions};
-    ///
-    /// let model = Bdh::embedded()?;
-    /// let options = GenerationOptions { max_new_tokens: 20, ..Default::default() };
-    /// for piece in model.generate_stream("To be or ", &options)? {
-    ///     print!("{}", piece?);
-    /// }
-    /// # }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn generate_stream(&self, prompt: &str, options: &GenerationOptions) -> Result<TextPieces, GenerationError> {
-        self.generate_stream_with(prompt, options, Forgetting::of_model(&self.model().config), true)
-    }
-
-    /// As [`Bdh::generate_stream`], with a choice of how much of the past counts, and of whether the pieces begin
-    /// with the prompt (`echo`).
-    ///
-    /// # Errors
-    /// See there.
-    pub fn generate_stream_with(
-        &self,
-        prompt: &str,
-        options: &GenerationOptions,
-        forgetting: Forgetting,
-        echo: bool,
-    ) -> Result<TextPieces, GenerationError> {
-        options.validate()?;
-        self.check_text()?;
-        let shown = if echo { prompt.to_owned() } else { String::new() };
-        let prompt = self.encode(prompt.as_bytes())?;
-        if prompt.is_empty() && options.max_new_tokens > 0 {
-            // An error now rather than in the stream.
-            self.default_prompt()?;
-        }
-        Ok(TextPieces::start(self, prompt, options.clone(), forgetting, shown))
+        let mut session = self.session().await?;
+        session.feed(prompt).await?;
+        session.generate(options).await
     }
 
     /// The text that was generated after a prompt that was a text.
@@ -153,7 +108,7 @@ impl Bdh {
     /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn generate_batch(
+    pub async fn generate_batch(
         &self,
         prompts: &[impl AsRef<str>],
         options: &GenerationOptions,
@@ -178,7 +133,8 @@ impl Bdh {
                 }
             }
             ControlFlow::Continue(())
-        })?;
+        })
+        .await?;
         if let Some(error) = failure {
             return Err(error);
         }

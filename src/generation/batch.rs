@@ -6,12 +6,15 @@ use crate::backend::watch::TokenNeurons;
 use crate::backend::{
     Backend, Chunk, ChunkToken, Input, Output, Plan, RunOutput, SavedMemory, SlotStep, Slots, StateType,
 };
+use crate::event_loop;
 use crate::model::Config;
 use crate::model::forgetting::{Clock, Forgetting, Tick};
 use crate::sampling::{BiasRow, NO_TOKEN, SampleOutcome, SamplerParams, Status};
+use maybe_async::maybe_async;
 use std::collections::VecDeque;
 use std::ops::DerefMut;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use web_time::Instant;
 
 /// A submission should take no longer than this, so that text flows and no driver's watchdog fires.
 const BURST_TIME: Duration = Duration::from_millis(50);
@@ -144,19 +147,21 @@ pub(crate) fn step_at(tick: Tick, input: Input, output: Output) -> SlotStep {
     SlotStep { input, output, position, read_scale, write_scale, rescale }
 }
 
+#[maybe_async]
 impl Batch {
     /// Allocates `count` empty sequences.
-    pub fn new(
+    pub async fn new(
         backend: &dyn Backend,
         config: &Config,
         count: usize,
         forgetting: Forgetting,
     ) -> Result<Self, GenerationError> {
         check_state(backend.state_type(), forgetting)?;
-        Ok(Self::on(backend.create_slots(count)?, backend.chunk_tokens(), config, count, forgetting))
+        Ok(Self::on(backend.create_slots(count).await?, backend.chunk_tokens(), config, count, forgetting))
     }
 }
 
+#[maybe_async]
 impl<S: DerefMut<Target: Slots>> Batch<S> {
     /// As [`Batch::new`], on `count` empty slots that exist already and read `chunk_tokens` tokens at once.
     pub fn on(slots: S, chunk_tokens: usize, config: &Config, count: usize, forgetting: Forgetting) -> Self {
@@ -272,22 +277,22 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     }
 
     /// Everything the device remembers of a sequence: what was read before [`Batch::unread`].
-    pub fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, GenerationError> {
-        Ok(self.slots.snapshot(slot)?)
+    pub async fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, GenerationError> {
+        Ok(self.slots.snapshot(slot).await?)
     }
 
     /// The numbers of a sequence's state, as [`Slots::read_state`] gives them.
-    pub fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, GenerationError> {
-        Ok(self.slots.read_state(slot)?)
+    pub async fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, GenerationError> {
+        Ok(self.slots.read_state(slot).await?)
     }
 
     /// Replaces the numbers of a sequence's state; its tokens and their time stay.
-    pub fn write_state(&mut self, slot: usize, numbers: &[f32]) -> Result<(), GenerationError> {
-        Ok(self.slots.write_state(slot, numbers)?)
+    pub async fn write_state(&mut self, slot: usize, numbers: &[f32]) -> Result<(), GenerationError> {
+        Ok(self.slots.write_state(slot, numbers).await?)
     }
 
     /// Replaces a sequence by one that has `memory` behind it and `unread` before it.
-    pub fn restore(
+    pub async fn restore(
         &mut self,
         slot: usize,
         clock: Clock,
@@ -296,7 +301,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     ) -> Result<(), GenerationError> {
         self.forgetting = clock.forgetting();
         self.sequences[slot] = Sequence { unread: unread.iter().copied().collect(), ..Sequence::new(clock) };
-        Ok(self.slots.restore(slot, memory)?)
+        Ok(self.slots.restore(slot, memory).await?)
     }
 
     /// Changes how much of the past counts, for a sequence from its next token on.
@@ -307,32 +312,32 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     }
 
     /// Reads tokens as they were read when they were drawn: one at a time.
-    pub fn replay(&mut self, slot: usize, tokens: &[u32]) -> Result<(), GenerationError> {
+    pub async fn replay(&mut self, slot: usize, tokens: &[u32]) -> Result<(), GenerationError> {
         for token in tokens {
             self.push(slot, std::slice::from_ref(token))?;
             while self.is_reading(slot) {
-                self.advance()?;
+                self.advance().await?;
             }
         }
         Ok(())
     }
 
     /// Empties a sequence.
-    pub fn clear(&mut self, slot: usize) -> Result<(), GenerationError> {
-        self.clear_at(slot, 0)
+    pub async fn clear(&mut self, slot: usize) -> Result<(), GenerationError> {
+        self.clear_at(slot, 0).await
     }
 
     /// Empties a sequence, whose next token then has the given position.
-    pub fn clear_at(&mut self, slot: usize, position: u32) -> Result<(), GenerationError> {
+    pub async fn clear_at(&mut self, slot: usize, position: u32) -> Result<(), GenerationError> {
         let clock = Clock::at(self.forgetting, position);
         self.sequences[slot] = Sequence::new(clock);
-        Ok(self.slots.clear(slot)?)
+        Ok(self.slots.clear(slot).await?)
     }
 
     /// Makes sequence `to` a copy of sequence `from`.
-    pub fn fork(&mut self, from: usize, to: usize) -> Result<(), GenerationError> {
+    pub async fn fork(&mut self, from: usize, to: usize) -> Result<(), GenerationError> {
         self.sequences[to] = self.sequences[from].clone();
-        Ok(self.slots.copy(from, to)?)
+        Ok(self.slots.copy(from, to).await?)
     }
 
     /// Gives a sequence tokens to read in the bursts to come.
@@ -350,14 +355,14 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
 
     /// Makes a sequence draw `wanted` tokens in the bursts to come, or as many as it has positions for, once it has read
     /// everything. Returns how many it will draw.
-    pub fn draw(&mut self, slot: usize, wanted: usize, drawing: &Drawing) -> Result<usize, GenerationError> {
+    pub async fn draw(&mut self, slot: usize, wanted: usize, drawing: &Drawing<'_>) -> Result<usize, GenerationError> {
         let wanted = self.room_for(slot, wanted)?;
         self.sequences[slot].wanted = wanted;
         let params = drawing.params.with_biases(drawing.biases);
         if !drawing.biases.is_empty() {
-            self.slots.set_biases(slot, drawing.biases.as_slice())?;
+            self.slots.set_biases(slot, drawing.biases.as_slice()).await?;
         }
-        self.slots.set_sampler(slot, &params, drawing.counts, drawing.drawn)?;
+        self.slots.set_sampler(slot, &params, drawing.counts, drawing.drawn).await?;
         Ok(wanted)
     }
 
@@ -371,15 +376,15 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     ///
     /// # Errors
     /// Where the device fails; a sequence whose logits allow no draw fails alone, in its [`Progress`].
-    pub fn advance(&mut self) -> Result<Vec<Progress>, GenerationError> {
+    pub async fn advance(&mut self) -> Result<Vec<Progress>, GenerationError> {
         let mut done: Vec<Progress> = self.sequences.iter().map(|_| Progress::default()).collect();
         for slot in self.readers() {
             if let Some(mut chunk) = self.next_chunk(slot) {
                 chunk.logits = self.sequences[slot].trace == Trace::All;
                 done[slot].read_logits = match self.watched {
-                    false => self.slots.prefill(slot, &chunk)?,
+                    false => self.slots.prefill(slot, &chunk).await?,
                     true => {
-                        let (logits, neurons) = self.slots.prefill_watched(slot, &chunk)?;
+                        let (logits, neurons) = self.slots.prefill_watched(slot, &chunk).await?;
                         let tokens = chunk.tokens.iter().zip(chunk.position..);
                         let traces = tokens.zip(neurons).map(|((read, position), neurons)| TokenTrace {
                             position,
@@ -396,14 +401,16 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         let before = self.sequences.clone();
         let (plan, planned) = self.plan();
         if plan.steps.is_empty() {
+            event_loop::turn().await;
             return Ok(done);
         }
-        let (run, mut neurons) = self.run(&plan)?;
+        let (run, mut neurons) = self.run(&plan).await?;
         for (slot, done) in done.iter_mut().enumerate() {
             let own = neurons.iter_mut().map(|step| std::mem::take(&mut step[slot])).collect();
             done.neurons.extend(traces(&plan, &run, slot, own));
             self.collect(slot, &before[slot], planned[slot], &run, done);
         }
+        event_loop::turn().await;
         Ok(done)
     }
 
@@ -419,7 +426,7 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     }
 
     /// Reads a sequence's last token and lets the host draw the next one from its logits `[V]`.
-    pub fn draw_on_host(
+    pub async fn draw_on_host(
         &mut self,
         slot: usize,
         draw: impl FnOnce(&mut [f32]) -> SampleOutcome,
@@ -428,13 +435,13 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         let sequence = &mut self.sequences[slot];
         let mut logits = match sequence.unread.pop_front() {
             // Its draw failed.
-            None => self.slots.logits(slot)?,
+            None => self.slots.logits(slot).await?,
             Some(token) => {
                 progress.read = 1;
                 let mut steps = vec![SlotStep::IDLE; self.sequences.len()];
                 steps[slot] = step_at(self.sequences[slot].clock.tick(), Input::Token(token), Output::Logits);
                 let plan = Plan { steps: vec![steps], trace_logits: true };
-                let (run, mut neurons) = self.run(&plan)?;
+                let (run, mut neurons) = self.run(&plan).await?;
                 let own = neurons.iter_mut().map(|step| std::mem::take(&mut step[slot])).collect();
                 progress.neurons = traces(&plan, &run, slot, own);
                 run.logits.into_iter().flatten().nth(slot).unwrap_or_default()
@@ -455,9 +462,9 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
 
     /// As [`Batch::advance`] for a sequence that only reads, with the logits after every token that
     /// entered the state.
-    pub fn advance_traced(&mut self, slot: usize) -> Result<Progress, GenerationError> {
+    pub async fn advance_traced(&mut self, slot: usize) -> Result<Progress, GenerationError> {
         self.trace(slot, Trace::All);
-        let progress = self.advance();
+        let progress = self.advance().await;
         self.trace(slot, Trace::None);
         Ok(progress?.swap_remove(slot))
     }
@@ -539,11 +546,11 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     }
 
     /// Runs a plan and chooses the next burst's length from the time that this one took.
-    fn run(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), GenerationError> {
+    async fn run(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), GenerationError> {
         let start = Instant::now();
         let run = match self.watched {
-            false => (self.slots.run(plan)?, Vec::new()),
-            true => self.slots.run_watched(plan)?,
+            false => (self.slots.run(plan).await?, Vec::new()),
+            true => self.slots.run_watched(plan).await?,
         };
         if !plan.steps.is_empty() {
             let per_step = start.elapsed().as_secs_f64() / plan.steps.len() as f64;

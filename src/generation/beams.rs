@@ -8,6 +8,7 @@ use super::{Bdh, GenerationError};
 use crate::backend::beams::{BeamSelection, BeamStep, Beams};
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::sampling::{BiasRow, PROMPT_BIT, SamplerParams, SamplingError, SamplingOptions, Status};
+use maybe_async::maybe_async;
 use std::ops::ControlFlow;
 
 /// How far a beam search is.
@@ -24,6 +25,7 @@ pub enum BeamProgress {
     },
 }
 
+#[maybe_async]
 impl Bdh {
     /// Finds the likeliest continuations of a prompt (token ids), the best first. An empty prompt starts
     /// from [`Bdh::default_prompt`].
@@ -33,14 +35,14 @@ impl Bdh {
     /// # Errors
     /// Options out of range, and token ids outside the vocabulary, before any work starts; logits that
     /// allow no choice; a device that fails, or whose memory cannot hold what beams do not share.
-    pub fn beam_search(
+    pub async fn beam_search(
         &self,
         prompt: &[u32],
         sampling: &SamplingOptions,
         beam: &BeamOptions,
         forgetting: Forgetting,
     ) -> Result<Vec<Hypothesis>, GenerationError> {
-        self.beam_search_with(prompt, sampling, beam, forgetting, |_| ControlFlow::Continue(()))
+        self.beam_search_with(prompt, sampling, beam, forgetting, |_| ControlFlow::Continue(())).await
     }
 
     /// As [`Bdh::beam_search`]. `progress` receives how far the search is and may end it; the beams as
@@ -48,7 +50,7 @@ impl Bdh {
     ///
     /// # Errors
     /// See there.
-    pub fn beam_search_with(
+    pub async fn beam_search_with(
         &self,
         prompt: &[u32],
         sampling: &SamplingOptions,
@@ -58,12 +60,12 @@ impl Bdh {
     ) -> Result<Vec<Hypothesis>, GenerationError> {
         sampling.validate()?;
         beam.validate()?;
-        let mut beams = self.backend().create_beams(beam.num_beams)?;
-        self.beam_search_on(&mut *beams, prompt, sampling, beam, forgetting, &mut progress)
+        let mut beams = self.backend().create_beams(beam.num_beams).await?;
+        self.beam_search_on(&mut *beams, prompt, sampling, beam, forgetting, &mut progress).await
     }
 
     /// As [`Bdh::beam_search`], on beams that the caller made.
-    pub(crate) fn beam_search_on(
+    pub(crate) async fn beam_search_on(
         &self,
         beams: &mut dyn Beams,
         prompt: &[u32],
@@ -83,7 +85,7 @@ impl Bdh {
         let start = Start::new(sampling, &beam, config.vocab_size)?;
 
         // The state reads all but the last token, which every search starts from.
-        let mut batch = Batch::on(beams.base()?, self.backend.chunk_tokens(), config, 1, forgetting);
+        let mut batch = Batch::on(beams.base().await?, self.backend.chunk_tokens(), config, 1, forgetting);
         batch.push(0, &prompt)?;
         beam.max_new_tokens = batch.room_for(0, beam.max_new_tokens)?;
         let search = BeamSearch::new(beam.clone())?.with_text(text);
@@ -92,7 +94,7 @@ impl Bdh {
         }
         let mut read = 0;
         while batch.is_reading(0) {
-            read += batch.advance()?.remove(0).read;
+            read += batch.advance().await?.remove(0).read;
             if progress(BeamProgress::Read(read)).is_break() {
                 return Ok(search.finish());
             }
@@ -100,8 +102,8 @@ impl Bdh {
         let clock = batch.clock(0);
         let mut counts = vec![0; config.vocab_size];
         prompt.iter().for_each(|&token| counts[token as usize] |= PROMPT_BIT);
-        start.apply(beams, counts)?;
-        run(beams, search, clock, prompt[prompt.len() - 1], progress)
+        start.apply(beams, counts).await?;
+        run(beams, search, clock, prompt[prompt.len() - 1], progress).await
     }
 }
 
@@ -112,6 +114,7 @@ pub(super) struct Start {
     biases: BiasRow,
 }
 
+#[maybe_async]
 impl Start {
     /// The start of a search over a vocabulary of `vocab` tokens.
     pub fn new(sampling: &SamplingOptions, options: &BeamOptions, vocab: usize) -> Result<Self, GenerationError> {
@@ -121,16 +124,17 @@ impl Start {
     }
 
     /// Starts beams that continue what has these counts, `[V]`.
-    pub fn apply(&self, beams: &mut dyn Beams, counts: Vec<u32>) -> Result<(), GenerationError> {
+    pub async fn apply(&self, beams: &mut dyn Beams, counts: Vec<u32>) -> Result<(), GenerationError> {
         if !self.biases.is_empty() {
-            beams.set_biases(self.biases.as_slice())?;
+            beams.set_biases(self.biases.as_slice()).await?;
         }
-        Ok(beams.start(&self.params, &mark_eos(counts, &self.eos_token_ids))?)
+        Ok(beams.start(&self.params, &mark_eos(counts, &self.eos_token_ids)).await?)
     }
 }
 
 /// Searches from beams whose base state has read everything up to `last`; `clock` is the base state's.
-pub(super) fn run(
+#[maybe_async]
+pub(super) async fn run(
     beams: &mut dyn Beams,
     mut search: BeamSearch,
     clock: Clock,
@@ -141,14 +145,14 @@ pub(super) fn run(
     let mut next = lineage.read_once(last);
     let mut parents = None;
     loop {
-        let candidates = step(beams, &search, next, parents)?;
+        let candidates = step(beams, &search, next, parents).await?;
         let Step::Continue(extensions) = search.advance(&candidates) else { break };
         let (tokens, state_bytes) = (search.generated(), beams.state_bytes());
         if progress(BeamProgress::Generated { tokens, state_bytes }).is_break() {
             break;
         }
         let (folds, reads) = lineage.extend(&extensions);
-        beams.fold(&folds)?;
+        beams.fold(&folds).await?;
         parents = Some(extensions.iter().map(|extension| extension.parent as usize).collect());
         next = reads;
     }
@@ -156,22 +160,25 @@ pub(super) fn run(
 }
 
 /// Reads a token for every beam and finds the best candidates.
-fn step(
+#[maybe_async]
+async fn step(
     beams: &mut dyn Beams,
     search: &BeamSearch,
     next: NextReads,
     parents: Option<Vec<usize>>,
 ) -> Result<Vec<Candidate>, GenerationError> {
     let position = next.position;
-    let selection = beams.step(&BeamStep {
-        position,
-        read_scale: next.read_scale,
-        reads: next.reads,
-        scores: search.scores().to_vec(),
-        parents,
-        generated: u32::try_from(search.generated()).unwrap_or(u32::MAX),
-        candidates: search.candidates_per_step(),
-    })?;
+    let selection = beams
+        .step(&BeamStep {
+            position,
+            read_scale: next.read_scale,
+            reads: next.reads,
+            scores: search.scores().to_vec(),
+            parents,
+            generated: u32::try_from(search.generated()).unwrap_or(u32::MAX),
+            candidates: search.candidates_per_step(),
+        })
+        .await?;
     if let Some((sequence, source)) = failure(&selection) {
         return Err(GenerationError::Sampling { position: position.into(), sequence, source });
     }

@@ -3,6 +3,7 @@
 use super::GenerationError;
 use super::batch::{Batch, Drawing, Progress};
 use crate::sampling::{SampleOutcome, Sampler, SamplerParams};
+use maybe_async::maybe_async;
 
 /// A caller's say in the next token: it receives the tokens drawn so far and the logits `[V]`,
 /// which it may change; minus infinity forbids a token.
@@ -20,6 +21,7 @@ pub(super) struct Chooser<'a> {
     process: &'a mut Process<'a>,
 }
 
+#[maybe_async]
 impl<'a> Chooser<'a> {
     /// A chooser that draws as a device would.
     pub fn new(drawing: &Drawing, process: &'a mut Process<'a>) -> Self {
@@ -36,11 +38,11 @@ impl<'a> Chooser<'a> {
     }
 
     /// Reads what a sequence has to read, or draws its next token.
-    pub fn advance(&mut self, batch: &mut Batch, slot: usize) -> Result<Progress, GenerationError> {
+    pub async fn advance(&mut self, batch: &mut Batch, slot: usize) -> Result<Progress, GenerationError> {
         if batch.is_reading(slot) {
-            return Ok(batch.advance()?.remove(slot));
+            return Ok(batch.advance().await?.remove(slot));
         }
-        batch.draw_on_host(slot, |logits| self.draw(logits))
+        batch.draw_on_host(slot, |logits| self.draw(logits)).await
     }
 
     fn draw(&mut self, logits: &mut [f32]) -> SampleOutcome {

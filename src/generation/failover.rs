@@ -5,6 +5,7 @@ use super::snapshot::Snapshot;
 use super::{Bdh, GenerationError};
 use crate::backend::{BackendError, DeviceInfo};
 use crate::model::forgetting::Forgetting;
+use maybe_async::maybe_async;
 
 /// A conversation's move to the CPU.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub(super) struct History {
     changes: Vec<(usize, Forgetting)>,
 }
 
+#[maybe_async]
 impl History {
     /// That of an empty conversation.
     pub fn new(forgetting: Forgetting) -> Self {
@@ -62,25 +64,25 @@ impl History {
     }
 
     /// Reads all of it on a device. The state agrees with the one that was lost to rounding.
-    pub fn replay(&self, bdh: &Bdh) -> Result<Batch, GenerationError> {
-        let mut batch = Batch::new(bdh.backend(), &bdh.model().config, 1, self.forgetting)?;
+    pub async fn replay(&self, bdh: &Bdh) -> Result<Batch, GenerationError> {
+        let mut batch = Batch::new(bdh.backend(), &bdh.model().config, 1, self.forgetting).await?;
         if let Some(base) = &self.base {
-            batch.restore(0, base.clock, &base.unread, &base.memory)?;
+            batch.restore(0, base.clock, &base.unread, &base.memory).await?;
         }
         let mut read = 0;
         for &(before, forgetting) in &self.changes {
-            self.read(&mut batch, read..before)?;
+            self.read(&mut batch, read..before).await?;
             batch.set_forgetting(0, forgetting);
             read = before;
         }
-        self.read(&mut batch, read..self.tokens.len())?;
+        self.read(&mut batch, read..self.tokens.len()).await?;
         Ok(batch)
     }
 
-    fn read(&self, batch: &mut Batch, range: std::ops::Range<usize>) -> Result<(), GenerationError> {
+    async fn read(&self, batch: &mut Batch, range: std::ops::Range<usize>) -> Result<(), GenerationError> {
         batch.push(0, &self.tokens[range])?;
         while batch.is_reading(0) {
-            batch.advance()?;
+            batch.advance().await?;
         }
         Ok(())
     }

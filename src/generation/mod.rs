@@ -6,6 +6,7 @@ pub mod beam;
 mod beams;
 mod chooser;
 pub(crate) mod chunks;
+#[cfg(not(target_family = "wasm"))]
 pub mod engine;
 mod error;
 mod failover;
@@ -16,11 +17,13 @@ mod requests;
 mod run;
 pub(crate) mod score;
 mod session;
+#[cfg(not(target_family = "wasm"))]
 mod session_stream;
 mod settings;
 mod snapshot;
 mod state_file;
 mod stop;
+#[cfg(not(target_family = "wasm"))]
 mod stream;
 mod tally;
 mod watched;
@@ -31,16 +34,19 @@ pub use beams::BeamProgress;
 pub use error::{ChoiceError, GenerationError, OpenError};
 pub use failover::Failover;
 pub use logprobs::TokenLogprobs;
+use maybe_async::maybe_async;
 pub use options::{FinishReason, Generated, GenerationOptions};
 #[cfg(feature = "server")]
 pub(crate) use requests::random_seed;
 pub use requests::{BatchEvent, BatchOptions, Completion};
 pub use score::Score;
 pub use session::{Session, State, Written};
+#[cfg(not(target_family = "wasm"))]
 pub use session_stream::SessionPieces;
 pub use settings::{Context, Settings};
 pub use snapshot::Snapshot;
 pub use state_file::StateError;
+#[cfg(not(target_family = "wasm"))]
 pub use stream::TextPieces;
 
 use crate::backend::cpu::CpuBackend;
@@ -176,22 +182,23 @@ pub struct Bdh {
     options: DeviceOptions,
 }
 
+#[maybe_async]
 impl Bdh {
     /// Puts a model on a device.
     ///
     /// # Errors
     /// [`BackendError`] where the device cannot be found, opened, or hold the model. With
     /// [`DeviceChoice::Auto`] that is no error: the CPU takes over, and [`Bdh::fallback`] says why.
-    pub fn new(model: Model, device: &DeviceChoice, weights: WeightChoice) -> Result<Self, BackendError> {
+    pub async fn new(model: Model, device: &DeviceChoice, weights: WeightChoice) -> Result<Self, BackendError> {
         let options = DeviceOptions { device: device.clone(), weights, ..DeviceOptions::default() };
-        Self::with(model, &options)
+        Self::with(model, &options).await
     }
 
     /// [`Bdh::new`] with more options.
     ///
     /// # Errors
     /// As [`Bdh::new`].
-    pub fn with(mut model: Model, options: &DeviceOptions) -> Result<Self, BackendError> {
+    pub async fn with(mut model: Model, options: &DeviceOptions) -> Result<Self, BackendError> {
         let DeviceOptions { device, weights, state, threads, watchable } = options;
         let fingerprint = OnceLock::new();
         if *weights == WeightChoice::Int8 && model.weights.encoder.dtype() != Dtype::I8 {
@@ -200,24 +207,25 @@ impl Bdh {
             let _ = fingerprint.set(snapshot::fingerprint(&model));
             model.weights = model.weights.to_int8();
         }
-        let gpu = |choice| {
-            let gpu_options = GpuOptions { state: *state, watchable: *watchable, ..GpuOptions::default() };
-            let gpu = GpuBackend::with_options(&model, weights.resolve(&model), &choice, gpu_options)?;
-            Ok::<Arc<dyn Backend>, BackendError>(Arc::new(gpu))
+        let gpu_options = GpuOptions { state: *state, watchable: *watchable, ..GpuOptions::default() };
+        let adapter = match device {
+            DeviceChoice::Auto => Some(AdapterChoice::Hardware),
+            DeviceChoice::Gpu => Some(AdapterChoice::Any),
+            DeviceChoice::Index(index) => Some(AdapterChoice::Index(*index)),
+            DeviceChoice::Name(name) => Some(AdapterChoice::Name(name.clone())),
+            DeviceChoice::Cpu => None,
         };
         let cpu = || -> Result<Arc<dyn Backend>, BackendError> {
             let weight_type = weights.resolve(&model);
             Ok(Arc::new(CpuBackend::new(&model, weight_type, *threads)?.with_state(*state)))
         };
         let mut fallback = None;
-        let backend = match device {
-            DeviceChoice::Cpu => cpu()?,
-            DeviceChoice::Gpu => gpu(AdapterChoice::Any)?,
-            DeviceChoice::Index(index) => gpu(AdapterChoice::Index(*index))?,
-            DeviceChoice::Name(name) => gpu(AdapterChoice::Name(name.clone()))?,
-            // A device holds a model if there is room for a state beside it.
-            DeviceChoice::Auto => match gpu(AdapterChoice::Hardware).and_then(|gpu| gpu.create_slots(1).map(|_| gpu)) {
+        let backend = match adapter {
+            None => cpu()?,
+            Some(choice) => match open_gpu(&model, *weights, &choice, gpu_options, *device == DeviceChoice::Auto).await
+            {
                 Ok(gpu) => gpu,
+                Err(error) if *device != DeviceChoice::Auto => return Err(error),
                 Err(BackendError::NoAdapter { .. }) => cpu()?,
                 Err(error) => {
                     fallback = Some(Arc::new(error));
@@ -250,10 +258,10 @@ impl Bdh {
     /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn edited(&self, edits: &[NeuronEdit]) -> Result<Self, OpenError> {
+    pub async fn edited(&self, edits: &[NeuronEdit]) -> Result<Self, OpenError> {
         let mut model = Model::clone(&self.model);
         model.edit(edits)?;
-        Ok(Self::with(model, &self.options)?)
+        Ok(Self::with(model, &self.options).await?)
     }
 
     /// A model on a device that holds its weights already, one with options of its own for instance.
@@ -319,8 +327,8 @@ impl Bdh {
     ///
     /// # Errors
     /// [`GenerationError::Backend`] where its state does not fit the device's memory.
-    pub fn session(&self) -> Result<Session, GenerationError> {
-        self.session_with(Forgetting::of_model(&self.model.config))
+    pub async fn session(&self) -> Result<Session, GenerationError> {
+        self.session_with(Forgetting::of_model(&self.model.config)).await
     }
 
     /// An empty conversation, with a choice of how much of the past counts.
@@ -328,8 +336,8 @@ impl Bdh {
     /// # Errors
     /// As [`Bdh::session`]; [`GenerationError::FadingState`] for a state that the choice does not
     /// suit.
-    pub fn session_with(&self, forgetting: Forgetting) -> Result<Session, GenerationError> {
-        Session::new(self.clone(), forgetting)
+    pub async fn session_with(&self, forgetting: Forgetting) -> Result<Session, GenerationError> {
+        Session::new(self.clone(), forgetting).await
     }
 
     /// Token ids of a text, which is UTF-8 unless the tokens are bytes.
@@ -384,6 +392,22 @@ impl Bdh {
             },
         }
     }
+}
+
+/// Puts a model on a graphics card; with `room`, only where a state fits beside it.
+#[maybe_async]
+async fn open_gpu(
+    model: &Model,
+    weights: WeightChoice,
+    adapter: &AdapterChoice,
+    options: GpuOptions,
+    room: bool,
+) -> Result<Arc<dyn Backend>, BackendError> {
+    let gpu = GpuBackend::with_options(model, weights.resolve(model), adapter, options).await?;
+    if room {
+        gpu.create_slots(1).await?;
+    }
+    Ok(Arc::new(gpu))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::{Bdh, FinishReason, Generated, GenerationError, GenerationOptions};
 use crate::model::forgetting::Forgetting;
 use crate::options::OutOfRange;
 use crate::sampling::{BiasRow, PROMPT_BIT, SamplerParams, sequence_seed};
+use maybe_async::maybe_async;
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
@@ -80,6 +81,7 @@ enum Work {
     Drawing(Box<Running>),
 }
 
+#[maybe_async]
 impl Bdh {
     /// Generates for many prompts (token ids), `num_return_sequences` each. A sequence's tokens depend on
     /// its prompt, its index and the options alone: not on its company, nor on the number of slots.
@@ -90,7 +92,7 @@ impl Bdh {
     /// # Errors
     /// Options out of range and token ids outside the vocabulary, before any work starts; a device that
     /// fails. A single sequence's failure is reported in its [`Completion`].
-    pub fn run_batch(
+    pub async fn run_batch(
         &self,
         prompts: &[Vec<u32>],
         options: &GenerationOptions,
@@ -110,7 +112,7 @@ impl Bdh {
         if prompts.is_empty() {
             return Ok(());
         }
-        Scheduler::new(self, prompts, options, batch)?.run(each)
+        Scheduler::new(self, prompts, options, batch).await?.run(each).await
     }
 
     /// How many sequences decode together by default: as many as there are, as far as the device gains
@@ -135,8 +137,9 @@ struct Scheduler<'a> {
     next: (usize, usize),
 }
 
+#[maybe_async]
 impl<'a> Scheduler<'a> {
-    fn new(
+    async fn new(
         bdh: &'a Bdh,
         prompts: &'a [Vec<u32>],
         options: &'a GenerationOptions,
@@ -144,7 +147,7 @@ impl<'a> Scheduler<'a> {
     ) -> Result<Self, GenerationError> {
         let total = prompts.len().saturating_mul(batch.num_return_sequences);
         let slots = batch.slots.unwrap_or_else(|| bdh.default_slots(total)).clamp(1, total);
-        let mut device = Batch::new(bdh.backend(), &bdh.model().config, slots, batch.forgetting)?;
+        let mut device = Batch::new(bdh.backend(), &bdh.model().config, slots, batch.forgetting).await?;
         if let Some(burst) = batch.burst {
             device.limit_burst(burst);
         }
@@ -161,13 +164,13 @@ impl<'a> Scheduler<'a> {
         })
     }
 
-    fn run(mut self, mut each: impl FnMut(BatchEvent) -> ControlFlow<()>) -> Result<(), GenerationError> {
+    async fn run(mut self, mut each: impl FnMut(BatchEvent) -> ControlFlow<()>) -> Result<(), GenerationError> {
         loop {
-            self.admit()?;
+            self.admit().await?;
             if self.work.iter().all(|work| matches!(work, Work::Free)) {
                 return Ok(());
             }
-            let progress = self.batch.advance()?;
+            let progress = self.batch.advance().await?;
             let drawn = progress.iter().map(|progress| progress.drawn.len()).sum();
             let read = progress.iter().zip(&self.work).map(|(progress, work)| match work {
                 // The first token that is read was drawn in the burst before.
@@ -205,12 +208,12 @@ impl<'a> Scheduler<'a> {
                     return Ok(());
                 }
             }
-            self.start_drawing()?;
+            self.start_drawing().await?;
         }
     }
 
     /// Gives free slots to the sequences that wait, a prompt's together as far as slots go.
-    fn admit(&mut self) -> Result<(), GenerationError> {
+    async fn admit(&mut self) -> Result<(), GenerationError> {
         while self.next.0 < self.prompts.len() {
             let free: Vec<usize> = (0..self.work.len()).filter(|&slot| matches!(self.work[slot], Work::Free)).collect();
             let (prompt, first) = self.next;
@@ -223,11 +226,11 @@ impl<'a> Scheduler<'a> {
             self.next = if slots.len() == waiting { (prompt + 1, 0) } else { (prompt, first + slots.len()) };
             let leader = slots[0];
             slots.iter().for_each(|&slot| self.work[slot] = Work::Reserved);
-            self.batch.clear(leader)?;
+            self.batch.clear(leader).await?;
             self.batch.push(leader, &self.prompt(prompt)?)?;
             self.work[leader] = Work::Reading { prompt, first, slots };
         }
-        self.start_drawing()
+        self.start_drawing().await
     }
 
     /// A prompt's tokens, or what an empty prompt stands for.
@@ -240,7 +243,7 @@ impl<'a> Scheduler<'a> {
 
     /// Forks the prompts that have been read, and sets their sequences drawing. A sequence that is alone
     /// with its prompt draws as soon as it can.
-    fn start_drawing(&mut self) -> Result<(), GenerationError> {
+    async fn start_drawing(&mut self) -> Result<(), GenerationError> {
         for leader in 0..self.work.len() {
             let Work::Reading { prompt, first, slots } = &self.work[leader] else { continue };
             if slots.len() > 1 && self.batch.is_reading(leader) {
@@ -252,13 +255,13 @@ impl<'a> Scheduler<'a> {
             let counts = mark_eos(counts, &self.options.eos_token_ids);
             for (offset, &slot) in slots.iter().enumerate() {
                 if slot != leader {
-                    self.batch.fork(leader, slot)?;
+                    self.batch.fork(leader, slot).await?;
                 }
                 let index = first + offset;
                 let seed = sequence_seed(self.seeds[prompt], index as u32);
                 let params = SamplerParams::new(&self.options.sampling, seed, 0);
                 let drawing = Drawing { params, counts: &counts, biases: &self.biases, drawn: 0 };
-                let limit = self.batch.draw(slot, self.options.max_new_tokens, &drawing)?;
+                let limit = self.batch.draw(slot, self.options.max_new_tokens, &drawing).await?;
                 let scan = StopScan::new(&self.options.stop, self.bdh.continuation(&self.prompts[prompt]));
                 let running = Running { prompt, index, drawn: 0, limit, seed, scan, tokens: Vec::new() };
                 self.work[slot] = Work::Drawing(Box::new(running));

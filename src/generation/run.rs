@@ -4,8 +4,10 @@
 use super::{
     BatchEvent, BatchOptions, Bdh, BeamProgress, Completion, Generated, GenerationError, Hypothesis, Session, Settings,
 };
+use maybe_async::maybe_async;
 use std::ops::ControlFlow;
 
+#[maybe_async]
 impl Bdh {
     /// Generates `num_return_sequences` texts for each prompt (token ids): as [`Bdh::run_batch`] does,
     /// or as [`Bdh::beam_search`], one prompt after the other, if the settings ask for beams. `each`
@@ -13,7 +15,7 @@ impl Bdh {
     ///
     /// # Errors
     /// As these two. Logits that allow no draw are reported in the prompt's [`Completion`].
-    pub fn run(
+    pub async fn run(
         &self,
         prompts: &[Vec<u32>],
         settings: &Settings,
@@ -21,11 +23,11 @@ impl Bdh {
         mut each: impl FnMut(BatchEvent) -> ControlFlow<()>,
     ) -> Result<(), GenerationError> {
         if !settings.uses_beams() {
-            return self.run_batch(prompts, &settings.options, batch, each);
+            return self.run_batch(prompts, &settings.options, batch, each).await;
         }
         settings.beam_options(batch.num_return_sequences).validate()?;
         for (prompt, tokens) in prompts.iter().enumerate() {
-            if self.search(prompt, tokens, settings, batch, &mut each)?.is_break() {
+            if self.search(prompt, tokens, settings, batch, &mut each).await?.is_break() {
                 break;
             }
         }
@@ -33,7 +35,7 @@ impl Bdh {
     }
 
     /// Searches for one prompt's texts.
-    fn search(
+    async fn search(
         &self,
         prompt: usize,
         tokens: &[u32],
@@ -53,7 +55,7 @@ impl Bdh {
             flow = each(BatchEvent::Progress { read: known.0 - before.0, drawn: known.1 - before.1 });
             flow
         });
-        let found = match found {
+        let found = match found.await {
             // The beams as they stood are no texts.
             Ok(_) if flow.is_break() => return Ok(flow),
             Ok(found) => found,
@@ -73,6 +75,7 @@ impl Bdh {
     }
 }
 
+#[maybe_async]
 impl Session {
     /// Continues the conversation as the settings ask: as [`Session::generate_with`] does, or with
     /// the best text of a beam search. Returns that text and, of a search, up to
@@ -84,19 +87,20 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::generate_with`] and [`Session::beam_search_with`].
-    pub fn run(
+    pub async fn run(
         &mut self,
         settings: &Settings,
         num_return_sequences: usize,
         mut each: impl FnMut(&[u32]) -> ControlFlow<()>,
     ) -> Result<Vec<Generated>, GenerationError> {
         if !settings.uses_beams() {
-            return Ok(vec![self.generate_with(&settings.options, each)?]);
+            let text = self.generate_with(&settings.options, each).await?;
+            return Ok(vec![text]);
         }
         let beam = settings.beam_options(num_return_sequences);
-        let found = self.beam_search_with(&settings.options.sampling, &beam, |_| each(&[]))?;
+        let found = self.beam_search_with(&settings.options.sampling, &beam, |_| each(&[])).await?;
         if let Some(best) = found.first() {
-            self.feed(&best.tokens)?;
+            self.feed(&best.tokens).await?;
             let _ = each(&best.tokens);
         }
         Ok(found.into_iter().map(|text| Generated::found(text, &beam.eos_token_ids)).collect())

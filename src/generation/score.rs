@@ -3,6 +3,7 @@
 use super::{Bdh, GenerationError};
 use crate::model::forgetting::Forgetting;
 use crate::sampling::SamplingError;
+use maybe_async::maybe_async;
 use std::ops::ControlFlow;
 
 /// A model's opinion of a sequence of tokens.
@@ -42,6 +43,7 @@ impl Score {
     }
 }
 
+#[maybe_async]
 impl Bdh {
     /// Scores tokens as one context; `progress` hears how many have been read, and may end the reading: the
     /// score is then of those tokens and the next.
@@ -49,7 +51,7 @@ impl Bdh {
     /// # Errors
     /// [`GenerationError`] for fewer than two tokens, an id outside the vocabulary, logits that are not
     /// numbers, or a device that fails.
-    pub fn score(
+    pub async fn score(
         &self,
         tokens: &[u32],
         forgetting: Forgetting,
@@ -59,16 +61,19 @@ impl Bdh {
             return Err(GenerationError::TooShort(tokens.len()));
         }
         let mut logprobs = vec![None];
-        self.session_with(forgetting)?.trace(tokens, |index, logits| {
-            let target = tokens[index + 1] as usize;
-            let logprob = log_softmax(logits, target);
-            if logprob.is_nan() {
-                let source = Some(SamplingError::NanLogits);
-                return Err(GenerationError::Sampling { position: index as u64, sequence: 0, source });
-            }
-            logprobs.push(Some(logprob));
-            Ok(progress(index + 1))
-        })?;
+        self.session_with(forgetting)
+            .await?
+            .trace(tokens, |index, logits| {
+                let target = tokens[index + 1] as usize;
+                let logprob = log_softmax(logits, target);
+                if logprob.is_nan() {
+                    let source = Some(SamplingError::NanLogits);
+                    return Err(GenerationError::Sampling { position: index as u64, sequence: 0, source });
+                }
+                logprobs.push(Some(logprob));
+                Ok(progress(index + 1))
+            })
+            .await?;
         Ok(Score { tokens: tokens[..logprobs.len()].to_vec(), logprobs })
     }
 
@@ -77,7 +82,7 @@ impl Bdh {
     ///
     /// # Errors
     /// [`GenerationError`] for an id outside the vocabulary, or a device that fails.
-    pub fn logits(
+    pub async fn logits(
         &self,
         tokens: &[u32],
         forgetting: Forgetting,
@@ -86,10 +91,13 @@ impl Bdh {
         let mut rows = Vec::with_capacity(tokens.len() * self.model().config.vocab_size);
         // A session reads a token when there is one after it. The one added here is never read.
         let followed = [tokens, &[0]].concat();
-        self.session_with(forgetting)?.trace(&followed, |index, logits| {
-            rows.extend_from_slice(logits);
-            Ok(progress(index + 1))
-        })?;
+        self.session_with(forgetting)
+            .await?
+            .trace(&followed, |index, logits| {
+                rows.extend_from_slice(logits);
+                Ok(progress(index + 1))
+            })
+            .await?;
         Ok(rows)
     }
 }

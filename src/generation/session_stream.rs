@@ -21,6 +21,30 @@ pub struct SessionPieces {
     thread: Option<JoinHandle<Session>>,
 }
 
+impl Session {
+    /// Continues the conversation as [`Session::generate`] does, piece by piece; [`SessionPieces::into_session`] gives it
+    /// back. Errors come as the last piece, and leave a conversation as they do there.
+    ///
+    /// ```
+    /// # use bdh_gpu::{Bdh, GenerationOptions};
+    /// # let model = Bdh::embedded()?;
+    /// let options = GenerationOptions { max_new_tokens: 1000, ..model.options() };
+    /// let mut pieces = model.session()?.into_stream(options);
+    /// while let Some(piece) = pieces.next().transpose()? {
+    ///     print!("{piece}");
+    ///     if piece.contains('.') {
+    ///         break;
+    ///     }
+    /// }
+    /// let session = pieces.into_session(); // goes on after the piece with the full stop
+    /// # drop(session);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_stream(self, options: GenerationOptions) -> SessionPieces {
+        SessionPieces::start(self, options)
+    }
+}
+
 impl SessionPieces {
     pub(super) fn start(session: Session, options: GenerationOptions) -> Self {
         let (asks, asked) = channel();

@@ -5,6 +5,7 @@ use super::{Bdh, StateError};
 use crate::backend::{SavedMemory, StateType};
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::model::{Config, Model, Tensor};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,10 +61,27 @@ impl Snapshot {
         self.memory.words.len() == words && self.tally.counts.len() == config.vocab_size
     }
 
+    /// Writes the bytes of a state file (see `docs/state-files.md`).
+    ///
+    /// # Errors
+    /// Those of `to`.
+    pub fn write(&self, bdh: &Bdh, to: &mut impl Write) -> io::Result<()> {
+        super::state_file::write(self, bdh, to)
+    }
+
+    /// Reads the bytes of a state file of this model. Errors call it `name`.
+    ///
+    /// # Errors
+    /// As [`Snapshot::load`].
+    pub fn read(bdh: &Bdh, bytes: &[u8], name: &Path) -> Result<Self, StateError> {
+        super::state_file::read(bdh, &mut { bytes }, bytes.len() as u64, name)
+    }
+
     /// Writes a state file (see `docs/state-files.md`). It takes its place when it is complete.
     ///
     /// # Errors
     /// [`StateError::Write`] where the file cannot be written.
+    #[cfg(not(target_family = "wasm"))]
     pub fn save(&self, bdh: &Bdh, path: &Path) -> Result<(), StateError> {
         super::state_file::save(self, bdh, path)
     }

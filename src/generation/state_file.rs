@@ -4,7 +4,6 @@ use super::snapshot::Snapshot;
 use super::tally::Tally;
 use super::{Bdh, GenerationError};
 use crate::backend::{SavedMemory, StateType};
-use crate::files::PendingFile;
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::model::{Config, Model};
 use crate::sampling::EOS_BIT;
@@ -108,27 +107,34 @@ pub enum StateError {
 }
 
 /// Writes a state file.
+#[cfg(not(target_family = "wasm"))]
 pub(super) fn save(snapshot: &Snapshot, bdh: &Bdh, path: &Path) -> Result<(), StateError> {
-    let write = || {
-        let mut file = Summed { file: PendingFile::create(path)?, hasher: blake3::Hasher::new() };
-        file.write(&header(snapshot, bdh))?;
-        file.write_words(&snapshot.unread)?;
-        file.write_words(&snapshot.tally.counts)?;
-        file.write_words(&snapshot.memory.words)?;
-        let checksum = file.hasher.finalize();
-        file.file.write_all(checksum.as_bytes())?;
-        file.file.commit()
+    let save = || {
+        let mut file = crate::files::PendingFile::create(path)?;
+        write(snapshot, bdh, &mut file)?;
+        file.commit()
     };
-    write().map_err(|source| StateError::Write { path: path.to_owned(), source })
+    save().map_err(|source| StateError::Write { path: path.to_owned(), source })
+}
+
+/// Writes a state file's bytes.
+pub(super) fn write(snapshot: &Snapshot, bdh: &Bdh, to: &mut impl Write) -> io::Result<()> {
+    let mut file = Summed { file: to, hasher: blake3::Hasher::new() };
+    file.write(&header(snapshot, bdh))?;
+    file.write_words(&snapshot.unread)?;
+    file.write_words(&snapshot.tally.counts)?;
+    file.write_words(&snapshot.memory.words)?;
+    let checksum = file.hasher.finalize();
+    file.file.write_all(checksum.as_bytes())
 }
 
 /// A file and the checksum of what has been written to it.
-struct Summed {
-    file: PendingFile,
+struct Summed<'a, W> {
+    file: &'a mut W,
     hasher: blake3::Hasher,
 }
 
-impl Summed {
+impl<W: Write> Summed<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hasher.update(bytes);
         self.file.write_all(bytes)
@@ -282,7 +288,19 @@ impl Header {
 
 /// Reads a state file.
 pub(super) fn load(bdh: &Bdh, path: &Path) -> Result<Snapshot, StateError> {
-    let bytes = read_checked(path, bdh.model())?;
+    let read_error = |source| StateError::Read { path: path.to_owned(), source };
+    // What is not a regular file is refused before it is opened: opening a pipe would wait for its writer.
+    if !std::fs::metadata(path).map_err(read_error)?.is_file() {
+        return Err(StateError::NotAFile { path: path.to_owned() });
+    }
+    let mut file = File::open(path).map_err(read_error)?;
+    let length = file.metadata().map_err(read_error)?.len();
+    read(bdh, &mut file, length, path)
+}
+
+/// Reads a state file of `length` bytes, which errors call `path`.
+pub(super) fn read(bdh: &Bdh, file: &mut impl Read, length: u64, path: &Path) -> Result<Snapshot, StateError> {
+    let bytes = read_checked(file, length, path, bdh.model())?;
     let header = Header::read(&bytes[MAGIC.len() + 4..HEADER]);
     let model = bdh.model();
     if header.sizes != sizes(&model.config) || header.fingerprint != *bdh.fingerprint() {
@@ -321,14 +339,8 @@ pub(super) fn load(bdh: &Bdh, path: &Path) -> Result<Snapshot, StateError> {
 }
 
 /// A whole file whose length and checksum are right; its length is checked before memory is taken for it.
-fn read_checked(path: &Path, model: &Model) -> Result<Vec<u8>, StateError> {
+fn read_checked(file: &mut impl Read, found: u64, path: &Path, model: &Model) -> Result<Vec<u8>, StateError> {
     let read_error = |source| StateError::Read { path: path.to_owned(), source };
-    // What is not a regular file is refused before it is opened: opening a pipe would wait for its writer.
-    if !std::fs::metadata(path).map_err(read_error)?.is_file() {
-        return Err(StateError::NotAFile { path: path.to_owned() });
-    }
-    let mut file = File::open(path).map_err(read_error)?;
-    let found = file.metadata().map_err(read_error)?.len();
     let mut bytes = vec![0; HEADER.min(usize::try_from(found).unwrap_or(HEADER))];
     file.read_exact(&mut bytes).map_err(read_error)?;
     let begins_right = bytes.starts_with(&MAGIC) || (found > 0 && MAGIC.starts_with(&bytes));

@@ -31,6 +31,54 @@ struct Worker {
     abandoned: Arc<AtomicBool>,
 }
 
+impl Bdh {
+    /// Continues a prompt and hands out the text as it comes: the prompt first, then a piece for every burst of
+    /// the device. The pieces joined are what [`Bdh::generate_text`] returns. While a piece is dealt with, the
+    /// device works on the next ones; dropping the iterator stops it. After an error there is nothing more.
+    ///
+    /// # Errors
+    /// As [`Bdh::generate_text`]: what is known before any work starts at once, the rest as the last item.
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded-model")] {
+    /// use bdh_gpu::{Bdh, GenerationOptions};
+    ///
+    /// let model = Bdh::embedded()?;
+    /// let options = GenerationOptions { max_new_tokens: 20, ..Default::default() };
+    /// for piece in model.generate_stream("To be or ", &options)? {
+    ///     print!("{}", piece?);
+    /// }
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn generate_stream(&self, prompt: &str, options: &GenerationOptions) -> Result<TextPieces, GenerationError> {
+        self.generate_stream_with(prompt, options, Forgetting::of_model(&self.model().config), true)
+    }
+
+    /// As [`Bdh::generate_stream`], with a choice of how much of the past counts, and of whether the pieces begin
+    /// with the prompt (`echo`).
+    ///
+    /// # Errors
+    /// See there.
+    pub fn generate_stream_with(
+        &self,
+        prompt: &str,
+        options: &GenerationOptions,
+        forgetting: Forgetting,
+        echo: bool,
+    ) -> Result<TextPieces, GenerationError> {
+        options.validate()?;
+        self.check_text()?;
+        let shown = if echo { prompt.to_owned() } else { String::new() };
+        let prompt = self.encode(prompt.as_bytes())?;
+        if prompt.is_empty() && options.max_new_tokens > 0 {
+            // An error now rather than in the stream.
+            self.default_prompt()?;
+        }
+        Ok(TextPieces::start(self, prompt, options.clone(), forgetting, shown))
+    }
+}
+
 impl TextPieces {
     /// Starts to generate; the options have been checked.
     pub(super) fn start(

@@ -5,6 +5,7 @@
 //! | `table` | one row per option: name, type, default, range, effect, help |
 //! | `rows` | the macro that turns the rows into [`SamplingOptions`], [`Request`] and [`OPTIONS`] |
 //! | `spec` | a row at run time: [`Spec`] |
+//! | `json` | values in JSON |
 //! | `value` | a value of any option: [`Value`], and its type: [`Kind`] |
 //!
 //! Every interface walks over the rows: the command line makes arguments of them and the prompt
@@ -24,11 +25,14 @@
 //! assert_eq!(error.to_string(), "top_p must be above 0 and at most 1, got 1.5");
 //! ```
 
+mod json;
 mod rows;
 mod spec;
 mod table;
 mod value;
 
+#[cfg(feature = "server")]
+pub(crate) use json::{ids, whole};
 pub use spec::{Command, Effect, Range, Spec};
 pub use table::{BEAMS, CHOOSING, HEADINGS, LENGTH, MAX_BEAMS, OPTIONS, Request, SamplingOptions, defaults, specs};
 pub use value::{EarlyStopping, Kind, LogitBias, Value};

@@ -1,6 +1,7 @@
 //! The fields of a JSON object, taken one by one.
 
 use super::error::ApiError;
+use crate::options::{ids, whole};
 use axum::body::Bytes;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -92,18 +93,6 @@ impl Fields {
     pub fn unknown(&self) -> Vec<&str> {
         self.object.keys().map(String::as_str).filter(|name| !self.known.contains(name)).collect()
     }
-}
-
-/// A whole number, also one written as 3.0.
-pub(super) fn whole(value: &Value) -> Option<u64> {
-    let exact =
-        |number: f64| (number >= 0.0 && number.fract() == 0.0 && number < 2f64.powi(53)).then_some(number as u64);
-    value.as_u64().or_else(|| value.as_f64().and_then(exact))
-}
-
-/// A list of token ids.
-pub(super) fn ids(value: &Value) -> Option<Vec<u32>> {
-    value.as_array()?.iter().map(|id| whole(id)?.try_into().ok()).collect()
 }
 
 /// A value as messages show it: no longer than a line.

@@ -2,9 +2,8 @@
 //! own name and those that clients of other servers use.
 
 use super::error::ApiError;
-use super::fields::{Fields, ids, whole};
-use crate::options::{EarlyStopping, Kind, OPTIONS, Request, Spec, Value, specs};
-use serde_json::Value as Json;
+use super::fields::Fields;
+use crate::options::{OPTIONS, Request, Spec, specs};
 
 /// Other names of options.
 const ALIASES: [(&str, &Spec); 5] = [
@@ -24,7 +23,7 @@ pub(super) fn names() -> impl Iterator<Item = (&'static str, &'static Spec)> {
 pub(super) fn read(fields: &mut Fields) -> Result<Request, ApiError> {
     let mut request = Request::default();
     for (name, spec) in names() {
-        let Some(value) = fields.take(name, &spec.kind.to_string(), |value| of_kind(spec, value))? else { continue };
+        let Some(value) = fields.take(name, &spec.kind.to_string(), |value| spec.from_json(value))? else { continue };
         if let Err(error) = spec.check(&value) {
             return Err(ApiError::invalid(name, format!("{name} must be {}, got {}", error.range, error.value)));
         }
@@ -35,42 +34,6 @@ pub(super) fn read(fields: &mut Fields) -> Result<Request, ApiError> {
         }
     }
     Ok(request)
-}
-
-/// A JSON value as one of an option.
-fn of_kind(spec: &Spec, value: &Json) -> Option<Value> {
-    Some(match spec.kind {
-        Kind::Switch => Value::Switch(value.as_bool()?),
-        // Clients have signed seeds.
-        Kind::Whole { .. } if spec.name == specs::seed.name => {
-            Value::Whole(whole(value).or_else(|| value.as_i64().map(i64::cast_unsigned))?)
-        }
-        // Some servers switch it off so.
-        Kind::Whole { .. } if spec.name == specs::top_k.name && value.as_i64() == Some(-1) => Value::Whole(0),
-        Kind::Whole { largest } => Value::Whole(whole(value).filter(|number| *number <= largest)?),
-        Kind::Count => Value::Whole(whole(value)?),
-        Kind::Single => Value::Single(value.as_f64()? as f32),
-        Kind::Double => Value::Double(value.as_f64()?),
-        Kind::Stopping => Value::Stopping(match value {
-            Json::Bool(true) => EarlyStopping::WhenEnoughEnded,
-            Json::Bool(false) => EarlyStopping::WhenUnlikely,
-            Json::String(word) if word == "never" => EarlyStopping::Never,
-            _ => return None,
-        }),
-        Kind::Texts => Value::Texts(match value {
-            Json::String(text) => vec![text.clone()],
-            Json::Array(texts) => texts.iter().map(|text| Some(text.as_str()?.to_owned())).collect::<Option<_>>()?,
-            _ => return None,
-        }),
-        Kind::Ids => Value::Ids(match value {
-            Json::Array(_) => ids(value)?,
-            one => vec![whole(one)?.try_into().ok()?],
-        }),
-        Kind::Biases => {
-            let bias = |(id, bias): (&String, &Json)| Some((id.parse().ok()?, bias.as_f64()? as f32));
-            Value::Biases(value.as_object()?.iter().map(bias).collect::<Option<_>>()?)
-        }
-    })
 }
 
 #[cfg(test)]

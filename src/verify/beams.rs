@@ -14,6 +14,7 @@ use crate::backend::beams::{
 };
 use crate::backend::{BackendError, Input, StateType};
 use crate::sampling::{COUNT_MASK, EOS_BIT, FLAG_BIASES, PROMPT_BIT, SamplerParams, SamplingOptions};
+use maybe_async::maybe_async;
 
 /// Nodes that the beams' paths lead over, in the inputs of `beam_attend`.
 const PATH_NODES: usize = 11;
@@ -31,7 +32,8 @@ const FOLD_NODES: usize = 7;
 const SELECTIONS: usize = 24;
 
 /// Runs a suite's kernels on both sides, with as many beams as it has sequences; `each` receives the rows.
-pub(super) fn check(
+#[maybe_async]
+pub(super) async fn check(
     bench: &mut Bench,
     device: &dyn BeamStages,
     twin: &dyn BeamStages,
@@ -39,22 +41,22 @@ pub(super) fn check(
 ) -> Result<(), BackendError> {
     if bench.suite.clamped {
         // The other kernels know nothing of edits.
-        each(encode(bench, true, device, twin)?);
-        each(encode(bench, false, device, twin)?);
+        each(encode(bench, true, device, twin).await?);
+        each(encode(bench, false, device, twin).await?);
         return Ok(());
     }
-    each(fold(bench, device, twin)?);
+    each(fold(bench, device, twin).await?);
     if bench.suite.state != StateType::F32 {
         // The other kernels know nothing of states.
-        each(attend(bench, device, twin)?);
+        each(attend(bench, device, twin).await?);
         return Ok(());
     }
-    each(counts(bench, device, twin)?);
-    each(encode(bench, true, device, twin)?);
-    each(encode(bench, false, device, twin)?);
-    each(attend(bench, device, twin)?);
+    each(counts(bench, device, twin).await?);
+    each(encode(bench, true, device, twin).await?);
+    each(encode(bench, false, device, twin).await?);
+    each(attend(bench, device, twin).await?);
     // One without the other selects nothing: what either does wrong shows in the result of both.
-    let row = select(bench, device, twin)?;
+    let row = select(bench, device, twin).await?;
     each(row.clone());
     each(CaseReport { kernel: "beam/merge".into(), ..row });
     Ok(())
@@ -72,7 +74,8 @@ fn nodes(suite: &Suite, count: usize, random: &mut Random) -> Nodes {
     Nodes { rotated, residual: random.normals(count * suite.width, 1.0) }
 }
 
-fn fold(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Result<CaseReport, BackendError> {
+#[maybe_async]
+async fn fold(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Result<CaseReport, BackendError> {
     let mut comparison = Comparison::within(KERNEL);
     let suite = bench.suite.clone();
     // Of codes few roundings: rows that shrink meanwhile keep the errors of larger scales.
@@ -85,8 +88,8 @@ fn fold(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Re
         let random = bench.random();
         let fold = |index| BeamFold { node: index % FOLD_NODES, write_scale: random.normal(), rescale: None };
         let folds: Vec<BeamFold> = (0..count).map(fold).collect();
-        let expected = twin.beam_fold(&state, &nodes, &folds)?;
-        let got = device.beam_fold(&state, &nodes, &folds)?;
+        let expected = twin.beam_fold(&state, &nodes, &folds).await?;
+        let got = device.beam_fold(&state, &nodes, &folds).await?;
         let largest = expected.iter().fold(1f32, |largest, x| largest.max(x.abs()));
         // A device may round a row after every four tokens, before the last time with twice the scale.
         let roundings = 2 * count.div_ceil(4) - 1;
@@ -97,7 +100,8 @@ fn fold(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Re
     Ok(comparison.report("beam/fold", suite.to_string(), format!("{folds:?} tokens"), false))
 }
 
-fn counts(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Result<CaseReport, BackendError> {
+#[maybe_async]
+async fn counts(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Result<CaseReport, BackendError> {
     let mut comparison = Comparison::exact();
     let suite = bench.suite.clone();
     let Suite { vocab, slots: beams, .. } = suite;
@@ -107,8 +111,8 @@ fn counts(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> 
         let counts: Vec<u32> = (0..beams * vocab).map(mark).collect();
         let parents: Vec<usize> = (0..beams).map(|_| random.below(beams)).collect();
         let tokens: Vec<u32> = (0..beams).map(|_| random.below(vocab) as u32).collect();
-        let expected = twin.beam_counts(&counts, &parents, &tokens)?;
-        let got = device.beam_counts(&counts, &parents, &tokens)?;
+        let expected = twin.beam_counts(&counts, &parents, &tokens).await?;
+        let got = device.beam_counts(&counts, &parents, &tokens).await?;
         if expected != counts {
             comparison.substance();
         }
@@ -121,7 +125,8 @@ fn counts(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> 
     Ok(comparison.report("beam/counts", suite.to_string(), "3 inputs".into(), false))
 }
 
-fn encode(
+#[maybe_async]
+async fn encode(
     bench: &mut Bench,
     tokens: bool,
     device: &dyn BeamStages,
@@ -141,7 +146,7 @@ fn encode(
             residual: input.residual,
             update: input.update,
         };
-        let (expected, got) = (twin.beam_encode(&input)?, device.beam_encode(&input)?);
+        let (expected, got) = (twin.beam_encode(&input).await?, device.beam_encode(&input).await?);
         numbers(&mut comparison, "activations", &got.activations, &expected.activations);
         numbers(&mut comparison, "nodes' q", &got.nodes.rotated, &expected.nodes.rotated);
         numbers(&mut comparison, "nodes' x", &got.nodes.residual, &expected.nodes.residual);
@@ -159,13 +164,14 @@ fn attend_input(suite: &Suite, longest: usize, random: &mut Random) -> BeamAtten
     BeamAttendInput { nodes, reads, read_scale: 0.7, state: random.normals(heads * neurons * width, 1.0) }
 }
 
-fn attend(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Result<CaseReport, BackendError> {
+#[maybe_async]
+async fn attend(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Result<CaseReport, BackendError> {
     let mut comparison = Comparison::within(KERNEL);
     let suite = bench.suite.clone();
     for longest in PATHS {
         let mut input = attend_input(&suite, longest, bench.random());
         bench.hold(&mut input.state);
-        let (expected, got) = (twin.beam_attend(&input)?, device.beam_attend(&input)?);
+        let (expected, got) = (twin.beam_attend(&input).await?, device.beam_attend(&input).await?);
         numbers(&mut comparison, &format!("attention over {longest} tokens"), &got, &expected);
     }
     Ok(comparison.report("beam/attend", suite.to_string(), format!("paths of {PATHS:?} tokens"), false))
@@ -214,13 +220,14 @@ fn select_input(suite: &Suite, case: usize, random: &mut Random) -> (BeamSelectI
     (input, equal)
 }
 
-fn select(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Result<CaseReport, BackendError> {
+#[maybe_async]
+async fn select(bench: &mut Bench, device: &dyn BeamStages, twin: &dyn BeamStages) -> Result<CaseReport, BackendError> {
     let mut comparison = Comparison::absolute(SCORES);
     let suite = bench.suite.clone();
     let mut selected = 0;
     for case in 0..SELECTIONS {
         let (input, equal) = select_input(&suite, case, bench.random());
-        let (expected, got) = (twin.beam_select(&input)?, device.beam_select(&input)?);
+        let (expected, got) = (twin.beam_select(&input).await?, device.beam_select(&input).await?);
         compare_selection(&format!("selection {case}"), &got, &expected, equal, &mut comparison);
         selected += expected.candidates.len();
     }

@@ -7,11 +7,13 @@
 
 use super::random::Random;
 use crate::backend::codes::{self, Code};
+use crate::backend::cpu::CpuBackend;
 use crate::backend::memory::{Memory, WINDOW};
 use crate::backend::stage::{EncodeInput, LogitsInput, ProjectInput};
-use crate::backend::{Input, SlotStep, StateType, WeightType};
+use crate::backend::{Backend, BackendError, Input, SlotStep, StateType, WeightType};
 use crate::model::{Model, NeuronEdit, NeuronName, SyntheticSpec, Tensor};
 use half::f16;
+use maybe_async::maybe_async;
 
 /// Shares of active neurons, u > 0.
 pub(super) const DENSITIES: [f64; 5] = [0.0, 0.05, 0.25, 0.5, 1.0];
@@ -162,7 +164,15 @@ pub(super) struct Bench {
     random: Random,
 }
 
+#[maybe_async]
 impl Bench {
+    /// Puts the model on the device that is verified, and on the CPU.
+    pub async fn devices(&self, open: &dyn super::Open) -> Result<(Box<dyn Backend>, CpuBackend), BackendError> {
+        let Suite { weights, state, .. } = self.suite;
+        let twin = CpuBackend::new(&self.model, weights, Some(1))?;
+        Ok((open.open(&self.model, weights, state).await?, twin))
+    }
+
     /// Makes the model.
     pub fn new(suite: &Suite) -> Self {
         let Suite { width, heads, neurons, vocab, .. } = *suite;

@@ -7,12 +7,14 @@ use super::sampling;
 use crate::backend::memory::{Memory, WINDOW};
 use crate::backend::stage::{EncodeInput, EncodeOutput, LogitsInput, SampleInput, Stages};
 use crate::backend::{BackendError, Input, StateType};
+use maybe_async::maybe_async;
 
 /// Most draws in one call of the kernel `sample`, over which the cases of a suite are spread.
 const DRAWS: usize = 60;
 
 /// Runs a suite's kernels on both sides; `each` receives the rows.
-pub(super) fn check(
+#[maybe_async]
+pub(super) async fn check(
     bench: &mut Bench,
     device: &dyn Stages,
     twin: &dyn Stages,
@@ -20,12 +22,12 @@ pub(super) fn check(
 ) -> Result<(), BackendError> {
     let suite = bench.suite.clone();
     if !suite.clamped {
-        each(settle(bench, device, twin)?);
-        each(rescale(bench, device, twin)?);
+        each(settle(bench, device, twin).await?);
+        each(rescale(bench, device, twin).await?);
     }
     for kernel in ["embed", "encode", "encode_finished"] {
         for (turns, label) in turns(&suite) {
-            each(encode(bench, kernel, &turns, &label, device, twin)?);
+            each(encode(bench, kernel, &turns, &label, device, twin).await?);
         }
     }
     if suite.state != StateType::F32 || suite.clamped {
@@ -34,13 +36,13 @@ pub(super) fn check(
     }
     for kernel in ["project", "project_collected"] {
         for (turns, label) in turns(&suite) {
-            each(project(bench, kernel, &turns, &label, device, twin)?);
+            each(project(bench, kernel, &turns, &label, device, twin).await?);
         }
     }
-    each(finish(bench, device, twin)?);
-    each(collect(bench, device, twin)?);
-    each(logits(bench, device, twin)?);
-    each(sample(bench, device, twin)?);
+    each(finish(bench, device, twin).await?);
+    each(collect(bench, device, twin).await?);
+    each(logits(bench, device, twin).await?);
+    each(sample(bench, device, twin).await?);
     Ok(())
 }
 
@@ -79,7 +81,8 @@ impl Measured {
     }
 }
 
-fn encode(
+#[maybe_async]
+async fn encode(
     bench: &mut Bench,
     kernel: &str,
     turns: &[Vec<f64>],
@@ -95,13 +98,13 @@ fn encode(
         let idle = (slots > 2 || slots == 2 && turn % 2 == 1).then_some((turn + 1) % slots);
         let mut input = bench.encode_input(densities, idle, turn, kernel == "embed");
         if kernel == "encode_finished" {
-            input.finished = Some(twin.finish(&input.residual, &input.update)?);
+            input.finished = Some(twin.finish(&input.residual, &input.update).await?);
         }
-        let mut expected = twin.encode(&input)?;
-        let got = device.encode(&input)?;
+        let mut expected = twin.encode(&input).await?;
+        let got = device.encode(&input).await?;
         if bench.suite.state != StateType::F32 {
             // The token reads what has just been rounded.
-            expected.attention = twin.encode(&settled(&bench.suite, &input, &got.memory))?.attention;
+            expected.attention = twin.encode(&settled(&bench.suite, &input, &got.memory)).await?.attention;
         }
         compare_encode(&bench.suite, &input, &got, &expected, &mut comparison, &mut measured);
     }
@@ -212,7 +215,8 @@ fn first_changed(got: &[f32], before: &[f32]) -> Option<usize> {
     got.iter().zip(before).position(|(got, before)| got.to_bits() != before.to_bits())
 }
 
-fn project(
+#[maybe_async]
+async fn project(
     bench: &mut Bench,
     kernel: &str,
     turns: &[Vec<f64>],
@@ -226,10 +230,10 @@ fn project(
     for (turn, densities) in turns.iter().enumerate() {
         let mut input = bench.project_input(densities, turn);
         if kernel == "project_collected" {
-            input.collected = Some(twin.collect(&input.attention)?);
+            input.collected = Some(twin.collect(&input.attention).await?);
         }
-        let expected = twin.project(&input)?.update;
-        let got = device.project(&input)?.update;
+        let expected = twin.project(&input).await?.update;
+        let got = device.project(&input).await?.update;
         let (width, per_slot) = (bench.suite.width, bench.suite.heads * bench.suite.neurons);
         if got.len() != expected.len() {
             comparison.fail(format!("{} numbers instead of {}", got.len(), expected.len()));
@@ -248,42 +252,46 @@ fn project(
     Ok(comparison.report(kernel, shape.to_string(), measured.detail(), nothing))
 }
 
-fn finish(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+#[maybe_async]
+async fn finish(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
     let mut comparison = Comparison::within(KERNEL);
     for _ in 0..3 {
         let LogitsInput { residual, update } = bench.logits_input();
-        let (got, expected) = (device.finish(&residual, &update)?, twin.finish(&residual, &update)?);
+        let (got, expected) = (device.finish(&residual, &update).await?, twin.finish(&residual, &update).await?);
         comparison.numbers("residual", &got, &expected, 1.0);
     }
     Ok(comparison.report("finish", bench.suite.to_string(), "3 inputs".into(), false))
 }
 
-fn collect(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+#[maybe_async]
+async fn collect(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
     let mut comparison = Comparison::within(KERNEL);
     for turn in 0..3 {
         let input = bench.project_input(&vec![0.25; bench.suite.slots], turn);
-        let (got, expected) = (device.collect(&input.attention)?, twin.collect(&input.attention)?);
+        let (got, expected) = (device.collect(&input.attention).await?, twin.collect(&input.attention).await?);
         comparison.numbers("attention", &got, &expected, 1.0);
     }
     Ok(comparison.report("collect", bench.suite.to_string(), "3 inputs".into(), false))
 }
 
-fn logits(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+#[maybe_async]
+async fn logits(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
     let mut comparison = Comparison::within(KERNEL);
     for _ in 0..3 {
         let input = bench.logits_input();
-        comparison.numbers("logits", &device.logits(&input)?, &twin.logits(&input)?, 1.0);
+        comparison.numbers("logits", &device.logits(&input).await?, &twin.logits(&input).await?, 1.0);
     }
     Ok(comparison.report("logits", bench.suite.to_string(), "3 inputs".into(), false))
 }
 
-fn rescale(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+#[maybe_async]
+async fn rescale(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
     // Scales are multiplied, and codes then: another order of two products.
     let exact = bench.suite.state == StateType::F32;
     let mut comparison = if exact { Comparison::exact() } else { Comparison::within(KERNEL) };
     for turn in 0..5_usize.div_ceil(bench.suite.slots) {
         let (memory, factors) = bench.rescale_input(turn);
-        let (got, expected) = (device.rescale(&memory, &factors)?, twin.rescale(&memory, &factors)?);
+        let (got, expected) = (device.rescale(&memory, &factors).await?, twin.rescale(&memory, &factors).await?);
         comparison.numbers("state", &got.state, &expected.state, 0.0);
         comparison.numbers("window", &got.rotated, &expected.rotated, 0.0);
         comparison.numbers("residuals", &got.recent, &expected.recent, 0.0);
@@ -291,14 +299,15 @@ fn rescale(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<
     Ok(comparison.report("rescale", bench.suite.to_string(), "factors e^-30, 1, e^-60, 0.3, 0".into(), false))
 }
 
-fn settle(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+#[maybe_async]
+async fn settle(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
     let slots = bench.suite.slots;
     let mut comparison = Comparison::within(KERNEL);
     for turn in 0..3 {
         let (memory, _) = bench.rescale_input(turn * WINDOW / 3);
         let sequence = turn % slots;
-        let got = device.settle(&memory, sequence, slots)?;
-        let expected = twin.settle(&memory, sequence, slots)?;
+        let got = device.settle(&memory, sequence, slots).await?;
+        let expected = twin.settle(&memory, sequence, slots).await?;
         // Sums of at most WINDOW + 1 terms of size one.
         let rounding = Rounding { state: bench.suite.state, width: bench.suite.width, roundings: 1 };
         comparison.rows("state", &got.state, &expected.state, (WINDOW as f64 + 1.0).sqrt(), rounding);
@@ -313,7 +322,8 @@ fn settle(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<C
     Ok(comparison.report("settle", bench.suite.to_string(), "3 inputs".into(), false))
 }
 
-fn sample(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
+#[maybe_async]
+async fn sample(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<CaseReport, BackendError> {
     let Suite { vocab, slots, .. } = bench.suite;
     let mut comparison = Comparison::exact();
     let (mut drawn, mut failed) = (0, 0);
@@ -326,8 +336,8 @@ fn sample(bench: &mut Bench, device: &dyn Stages, twin: &dyn Stages) -> Result<C
             biases: cases.iter().flat_map(|case| case.biases.clone()).collect(),
             generated: cases.iter().map(|case| case.generated).collect(),
         };
-        let expected = twin.sample(&input)?;
-        let got = device.sample(&input)?;
+        let expected = twin.sample(&input).await?;
+        let got = device.sample(&input).await?;
         for (slot, (got, expected)) in got.samplers.iter().zip(&expected.samplers).enumerate() {
             if got != expected {
                 comparison.fail(format!("draw {call}.{slot}: {got:?} instead of {expected:?}"));

@@ -30,6 +30,7 @@ mod start;
 mod whole;
 
 pub use cases::{Suite, beam_suites, clamped_suites, coded_suites, prefill_suites, suites};
+use maybe_async::maybe_async;
 pub use report::{CaseReport, Report};
 pub use start::{Start, StartError, check_start};
 
@@ -89,15 +90,51 @@ pub enum VerifyError {
     Backend(#[from] BackendError),
 }
 
-/// Puts a model on the device that is verified.
-pub type Open<'a> = dyn Fn(&Model, WeightType, StateType) -> Result<Box<dyn Backend>, BackendError> + 'a;
+/// Puts models on the device that is verified; natively, any function that does.
+#[maybe_async(?Send)]
+pub trait Open {
+    /// Puts a model on the device.
+    async fn open(
+        &self,
+        model: &Model,
+        weights: WeightType,
+        state: StateType,
+    ) -> Result<Box<dyn Backend>, BackendError>;
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl<F: Fn(&Model, WeightType, StateType) -> Result<Box<dyn Backend>, BackendError>> Open for F {
+    fn open(&self, model: &Model, weights: WeightType, state: StateType) -> Result<Box<dyn Backend>, BackendError> {
+        self(model, weights, state)
+    }
+}
+
+/// An adapter, and a kernel that is broken on it on purpose.
+struct Adapter {
+    choice: AdapterChoice,
+    corrupt: Option<String>,
+}
+
+#[maybe_async(?Send)]
+impl Open for Adapter {
+    async fn open(
+        &self,
+        model: &Model,
+        weights: WeightType,
+        state: StateType,
+    ) -> Result<Box<dyn Backend>, BackendError> {
+        let options = GpuOptions { state, corrupt: self.corrupt.clone(), ..GpuOptions::default() };
+        Ok(Box::new(GpuBackend::with_options(model, weights, &self.choice, options).await?))
+    }
+}
 
 /// Runs every kernel on every shape, if that is asked for, then the whole model. `progress` hears of each row.
 ///
 /// # Errors
 /// [`VerifyError`] where there is nothing to verify, or the device cannot be opened or was lost. A
 /// device that merely computes wrong numbers, or refuses a shape, gives a report that has not passed.
-pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Result<Report, VerifyError> {
+#[maybe_async]
+pub async fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Result<Report, VerifyError> {
     let choice = adapter(&options.device)?;
     if let Some(name) = &options.corrupt {
         let known = [Phase::Decode, Phase::Prefill, Phase::Beam].map(kernel_names).concat();
@@ -113,12 +150,9 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
             &embedded
         }
     };
-    let open = |model: &Model, weights: WeightType, state: StateType| {
-        let gpu_options = GpuOptions { state, corrupt: options.corrupt.clone(), ..GpuOptions::default() };
-        GpuBackend::with_options(model, weights, &choice, gpu_options).map(|gpu| Box::new(gpu) as Box<dyn Backend>)
-    };
+    let adapter = Adapter { choice, corrupt: options.corrupt.clone() };
     // Opened first, so that a missing adapter or a model that does not fit is reported at once.
-    let device = open(model, WeightChoice::Auto.resolve(model), StateType::F32)?;
+    let device = adapter.open(model, WeightChoice::Auto.resolve(model), StateType::F32).await?;
     let mut cases = Vec::new();
     let mut each = |case: CaseReport| {
         progress(&case);
@@ -126,16 +160,16 @@ pub fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Re
     };
     if options.single_kernels {
         for suite in suites().into_iter().chain(coded_suites()).chain(clamped_suites()) {
-            check_kernels(&suite, &open, &mut each)?;
+            check_kernels(&suite, &adapter, &mut each).await?;
         }
         for suite in beam_suites().into_iter().chain(clamped_suites()) {
-            check_beam_kernels(&suite, &open, &mut each)?;
+            check_beam_kernels(&suite, &adapter, &mut each).await?;
         }
         for suite in prefill_suites().into_iter().chain(clamped_suites()) {
-            check_prefill_kernels(&suite, &open, &mut each)?;
+            check_prefill_kernels(&suite, &adapter, &mut each).await?;
         }
     }
-    check_model(model, &*device, options.whole_model_tokens, &mut each)?;
+    check_model(model, &*device, options.whole_model_tokens, &mut each).await?;
     Ok(Report { device: device.device().to_string(), cases })
 }
 
@@ -154,8 +188,9 @@ fn adapter(device: &DeviceChoice) -> Result<AdapterChoice, VerifyError> {
 ///
 /// # Errors
 /// [`VerifyError`] if the device is the CPU or cannot take the model.
-pub fn shader_texts(model: &Model, device: &DeviceChoice) -> Result<Vec<(&'static str, String)>, VerifyError> {
-    let gpu = GpuBackend::new(model, WeightChoice::Auto.resolve(model), &adapter(device)?)?;
+#[maybe_async]
+pub async fn shader_texts(model: &Model, device: &DeviceChoice) -> Result<Vec<(&'static str, String)>, VerifyError> {
+    let gpu = GpuBackend::new(model, WeightChoice::Auto.resolve(model), &adapter(device)?).await?;
     Ok(gpu.shader_texts(1))
 }
 
@@ -174,13 +209,17 @@ fn embedded_model() -> Result<Model, VerifyError> {
 ///
 /// # Errors
 /// [`VerifyError::Backend`] where the device was lost. Its other errors become a row that has not passed.
-pub fn check_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError> {
+#[maybe_async]
+pub async fn check_kernels(
+    suite: &Suite,
+    open: &dyn Open,
+    each: &mut dyn FnMut(CaseReport),
+) -> Result<(), VerifyError> {
     let mut bench = Bench::new(suite);
-    let result = (|| {
-        let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
-        let device = open(&bench.model, suite.weights, suite.state)?;
-        kernels::check(&mut bench, device.stages(), twin.stages(), each)
-    })();
+    let result = match bench.devices(open).await {
+        Ok((device, twin)) => kernels::check(&mut bench, device.stages(), twin.stages(), each).await,
+        Err(error) => Err(error),
+    };
     report_error(result, suite.to_string(), each)
 }
 
@@ -189,13 +228,17 @@ pub fn check_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseReport
 ///
 /// # Errors
 /// As [`check_kernels`].
-pub fn check_beam_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError> {
+#[maybe_async]
+pub async fn check_beam_kernels(
+    suite: &Suite,
+    open: &dyn Open,
+    each: &mut dyn FnMut(CaseReport),
+) -> Result<(), VerifyError> {
     let mut bench = Bench::new(suite);
-    let result = (|| {
-        let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
-        let device = open(&bench.model, suite.weights, suite.state)?;
-        beams::check(&mut bench, device.beam_stages(), twin.beam_stages(), each)
-    })();
+    let result = match bench.devices(open).await {
+        Ok((device, twin)) => beams::check(&mut bench, device.beam_stages(), twin.beam_stages(), each).await,
+        Err(error) => Err(error),
+    };
     report_error(result, suite.to_string(), each)
 }
 
@@ -203,13 +246,17 @@ pub fn check_beam_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseR
 ///
 /// # Errors
 /// As [`check_kernels`].
-pub fn check_prefill_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(CaseReport)) -> Result<(), VerifyError> {
+#[maybe_async]
+pub async fn check_prefill_kernels(
+    suite: &Suite,
+    open: &dyn Open,
+    each: &mut dyn FnMut(CaseReport),
+) -> Result<(), VerifyError> {
     let mut bench = Bench::new(suite);
-    let result = (|| {
-        let twin = CpuBackend::new(&bench.model, suite.weights, Some(1))?;
-        let device = open(&bench.model, suite.weights, suite.state)?;
-        prefill::check(&mut bench, &*device, twin.prefill_stages(), each)
-    })();
+    let result = match bench.devices(open).await {
+        Ok((device, twin)) => prefill::check(&mut bench, &*device, twin.prefill_stages(), each).await,
+        Err(error) => Err(error),
+    };
     report_error(result, suite.to_string(), each)
 }
 
@@ -218,7 +265,8 @@ pub fn check_prefill_kernels(suite: &Suite, open: &Open, each: &mut dyn FnMut(Ca
 ///
 /// # Errors
 /// As [`check_kernels`].
-pub fn check_model(
+#[maybe_async]
+pub async fn check_model(
     model: &Model,
     device: &dyn Backend,
     tokens: usize,
@@ -226,10 +274,10 @@ pub fn check_model(
 ) -> Result<(), VerifyError> {
     let weights = device.weight_type();
     let shape = format!("{} {weights}", model.name);
-    let result = (|| {
-        let twin = CpuBackend::new(model, weights, None)?;
-        whole::check(model, device, &twin, tokens, &shape, each)
-    })();
+    let result = match CpuBackend::new(model, weights, None) {
+        Ok(twin) => whole::check(model, device, &twin, tokens, &shape, each).await,
+        Err(error) => Err(error),
+    };
     report_error(result, shape, each)
 }
 

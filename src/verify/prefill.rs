@@ -9,12 +9,14 @@ use crate::backend::prefill::{
     PrefillAttendInput, PrefillProjectInput, PrefillResidualInput, PrefillStages, PrefillUpdate,
 };
 use crate::backend::{Backend, BackendError, ChunkToken, StateType};
+use maybe_async::maybe_async;
 
 /// Lengths of chunks besides the longest.
 const LENGTHS: [usize; 4] = [1, 2, 7, 31];
 
 /// Runs a suite's kernels on both sides; `each` receives a row for every kernel.
-pub(super) fn check(
+#[maybe_async]
+pub(super) async fn check(
     bench: &mut Bench,
     device: &dyn Backend,
     twin: &dyn PrefillStages,
@@ -27,19 +29,19 @@ pub(super) fn check(
     for (turn, &length) in lengths.iter().enumerate() {
         if bench.suite.clamped {
             // The other kernels know nothing of edits.
-            encode(bench, length, turn, device, twin, &mut rows)?;
+            encode(bench, length, turn, device, twin, &mut rows).await?;
             continue;
         }
         if bench.suite.state != StateType::F32 {
             // The other kernels know nothing of states.
-            attend(bench, length, turn, device, twin, &mut rows)?;
+            attend(bench, length, turn, device, twin, &mut rows).await?;
             continue;
         }
-        residual(bench, length, turn, device, twin, &mut rows)?;
-        encode(bench, length, turn, device, twin, &mut rows)?;
-        attend(bench, length, turn, device, twin, &mut rows)?;
-        project(bench, length, device, twin, &mut rows)?;
-        logits(bench, length, device, twin, &mut rows)?;
+        residual(bench, length, turn, device, twin, &mut rows).await?;
+        encode(bench, length, turn, device, twin, &mut rows).await?;
+        attend(bench, length, turn, device, twin, &mut rows).await?;
+        project(bench, length, device, twin, &mut rows).await?;
+        logits(bench, length, device, twin, &mut rows).await?;
     }
     for (kernel, comparison) in rows.0 {
         each(comparison.report(kernel, bench.suite.to_string(), format!("{lengths:?} tokens"), false));
@@ -87,7 +89,8 @@ fn tokens(bench: &mut Bench, length: usize, turn: usize) -> Vec<ChunkToken> {
     (0..length).map(token).collect()
 }
 
-fn residual(
+#[maybe_async]
+async fn residual(
     bench: &mut Bench,
     length: usize,
     turn: usize,
@@ -104,14 +107,15 @@ fn residual(
     }
     for (kernel, before) in [("prefill/embed", None), ("prefill/finish", Some(before))] {
         let input = PrefillResidualInput { tokens: tokens.clone(), before };
-        let (got, expected) = (device.prefill_residual(&input)?, twin.prefill_residual(&input)?);
+        let (got, expected) = (device.prefill_residual(&input).await?, twin.prefill_residual(&input).await?);
         rows.numbers(&[kernel], &format!("x of {length}"), &got.residual, &expected.residual, 1.0);
         rows.numbers(&[kernel], &format!("scaled x of {length}"), &got.scaled, &expected.scaled, 0.0);
     }
     Ok(())
 }
 
-fn encode(
+#[maybe_async]
+async fn encode(
     bench: &mut Bench,
     length: usize,
     turn: usize,
@@ -121,15 +125,16 @@ fn encode(
 ) -> Result<(), BackendError> {
     let residual: Vec<f32> = (0..length).flat_map(|t| bench.residual(density(t))).collect();
     let position = position(turn).min(u32::MAX - length as u32);
-    let got = device.prefill_encode(&residual, position)?;
-    let expected = twin.prefill_encode(&residual, position)?;
+    let got = device.prefill_encode(&residual, position).await?;
+    let expected = twin.prefill_encode(&residual, position).await?;
     let what = format!("{length} from {position}");
     rows.numbers(&["prefill/encode"], &what, &got.activations, &expected.activations, 1.0);
     rows.numbers(&["prefill/rotate"], &what, &got.rotated, &expected.rotated, 1.0);
     Ok(())
 }
 
-fn attend(
+#[maybe_async]
+async fn attend(
     bench: &mut Bench,
     length: usize,
     turn: usize,
@@ -150,7 +155,7 @@ fn attend(
     let mut state = random.normals(heads * neurons * width, past);
     bench.hold(&mut state);
     let input = PrefillAttendInput { tokens, rotated, scaled, state };
-    let (got, expected) = (device.prefill_attend(&input)?, twin.prefill_attend(&input)?);
+    let (got, expected) = (device.prefill_attend(&input).await?, twin.prefill_attend(&input).await?);
     // A head in which nothing fires attends to nothing: a layer norm of zeros.
     let attention = ["prefill/scores", "prefill/read", "prefill/attend"];
     rows.numbers(&attention, &format!("y of {length}"), &got.attention, &expected.attention, 1.0);
@@ -161,7 +166,8 @@ fn attend(
     Ok(())
 }
 
-fn project(
+#[maybe_async]
+async fn project(
     bench: &mut Bench,
     length: usize,
     device: &dyn PrefillStages,
@@ -173,7 +179,7 @@ fn project(
     let (heads, width) = (bench.suite.heads, bench.suite.width);
     let attention = bench.random().normals(length * heads * width, 1.0);
     let input = PrefillProjectInput { activations, attention };
-    let (got, expected) = (device.prefill_project(&input)?, twin.prefill_project(&input)?);
+    let (got, expected) = (device.prefill_project(&input).await?, twin.prefill_project(&input).await?);
     rows.numbers(&["prefill/gate"], &format!("gates of {length}"), &got.gates, &expected.gates, 1.0);
     // As if every gate were one: an error of a gate weighs the same however small it is.
     let terms = ((bench.suite.heads * bench.suite.neurons) as f64).sqrt();
@@ -181,7 +187,8 @@ fn project(
     Ok(())
 }
 
-fn logits(
+#[maybe_async]
+async fn logits(
     bench: &mut Bench,
     length: usize,
     device: &dyn PrefillStages,
@@ -190,7 +197,7 @@ fn logits(
 ) -> Result<(), BackendError> {
     let width = bench.suite.width;
     let residual = bench.random().normals(length * width, 1.0);
-    let (got, expected) = (device.prefill_logits(&residual)?, twin.prefill_logits(&residual)?);
+    let (got, expected) = (device.prefill_logits(&residual).await?, twin.prefill_logits(&residual).await?);
     rows.numbers(&["prefill/logits"], &format!("{length} tokens"), &got, &expected, 1.0);
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::backend::{Backend, BackendError, Input, Output, Plan, SlotStep};
 use crate::generation::{Bdh, BeamOptions, GenerationError};
 use crate::model::forgetting::{Clock, Forgetting};
 use crate::sampling::{NO_TOKEN, Sampler, SamplerParams, SamplingOptions};
-use std::ops::ControlFlow;
+use maybe_async::maybe_async;
 
 /// Tokens of the prompt that are read at most, and of the built-in one where there are fewer.
 const READ: usize = 64;
@@ -60,7 +60,8 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`] where something differs, or a device fails.
-pub fn check_start(device: &Bdh, cpu: &Bdh, start: &Start) -> Result<(), StartError> {
+#[maybe_async]
+pub async fn check_start(device: &Bdh, cpu: &Bdh, start: &Start<'_>) -> Result<(), StartError> {
     let vocab = device.model().config.vocab_size;
     let built_in = whole::prompt(vocab);
     let prompt: Vec<u32> = start.prompt.iter().chain(&built_in).take(READ).copied().collect();
@@ -69,17 +70,17 @@ pub fn check_start(device: &Bdh, cpu: &Bdh, start: &Start) -> Result<(), StartEr
     let forgettings = if start.forgetting == Forgetting::Full { &full[..] } else { &[Forgetting::Full, FADING] };
     for &forgetting in forgettings {
         let (ours, theirs) = (device.backend(), cpu.backend());
-        let expected = Trace::new(theirs, vocab, &prompt, start, forgetting, None)?;
-        let got = Trace::new(ours, vocab, &prompt, start, forgetting, None)?;
+        let expected = Trace::new(theirs, vocab, &prompt, start, forgetting, None).await?;
+        let got = Trace::new(ours, vocab, &prompt, start, forgetting, None).await?;
         // Where a draw was close, the two have parted ways: then the CPU follows.
         let expected = match got.tokens == expected.tokens {
             true => expected,
-            false => Trace::new(theirs, vocab, &prompt, start, forgetting, Some(&got.tokens))?,
+            false => Trace::new(theirs, vocab, &prompt, start, forgetting, Some(&got.tokens)).await?,
         };
         got.compare(&expected, start, vocab).map_err(differs)?;
     }
     if let Some(beam) = &start.beam {
-        compare_beams(device, cpu, &prompt, start, beam)?.map_err(differs)?;
+        compare_beams(device, cpu, &prompt, start, beam).await?.map_err(differs)?;
     }
     Ok(())
 }
@@ -97,24 +98,25 @@ struct Trace {
     after: Vec<f32>,
 }
 
+#[maybe_async]
 impl Trace {
     /// Runs a device; with `tokens`, it reads these instead of what it draws.
-    fn new(
+    async fn new(
         backend: &dyn Backend,
         vocab: usize,
         prompt: &[u32],
-        start: &Start,
+        start: &Start<'_>,
         forgetting: Forgetting,
         tokens: Option<&[u32]>,
     ) -> Result<Self, BackendError> {
-        let mut slots = backend.create_slots(1)?;
+        let mut slots = backend.create_slots(1).await?;
         let mut clock = clock(forgetting, prompt.len() + DRAWN / 2);
-        slots.clear(0)?;
+        slots.clear(0).await?;
         let params = SamplerParams::new(start.sampling, start.seed, 0);
-        slots.set_sampler(0, &params, &vec![0; vocab], 0)?;
+        slots.set_sampler(0, &params, &vec![0; vocab], 0).await?;
         let (last, rest) = prompt.split_last().expect("a prompt that is not empty");
         let chunk = backend.chunk_tokens();
-        let read = whole::prefill_chunks(&mut *slots, 0, rest, chunk, &mut clock, true)?;
+        let read = whole::prefill_chunks(&mut *slots, 0, rest, chunk, &mut clock, true).await?;
         let mut steps = Vec::new();
         for index in 0..DRAWN {
             let tick = clock.tick();
@@ -135,14 +137,14 @@ impl Trace {
                 rescale: tick.rescale,
             }]);
         }
-        let run = slots.run(&Plan { steps, trace_logits: true })?;
+        let run = slots.run(&Plan { steps, trace_logits: true }).await?;
         let tokens: Vec<u32> = run.tokens.iter().map(|step| step[0]).take_while(|&token| token != NO_TOKEN).collect();
         let drawn = run.logits.iter().take(tokens.len()).flat_map(|step| step[0].iter().copied()).collect();
-        let after = whole::prefill_chunks(&mut *slots, 0, rest, chunk, &mut clock, true)?;
+        let after = whole::prefill_chunks(&mut *slots, 0, rest, chunk, &mut clock, true).await?;
         Ok(Self { prompt: read, drawn, tokens, after })
     }
 
-    fn compare(&self, expected: &Self, start: &Start, vocab: usize) -> Result<(), Difference> {
+    fn compare(&self, expected: &Self, start: &Start<'_>, vocab: usize) -> Result<(), Difference> {
         same("the logits of the prompt", &self.prompt, &expected.prompt, vocab)?;
         let what = "the tokens drawn";
         if self.tokens.is_empty() {
@@ -188,22 +190,23 @@ fn same(what: &'static str, got: &[f32], expected: &[f32], vocab: usize) -> Resu
 }
 
 /// Searches on both sides: the best texts must be equally good.
-fn compare_beams(
+#[maybe_async]
+async fn compare_beams(
     device: &Bdh,
     cpu: &Bdh,
     prompt: &[u32],
-    start: &Start,
+    start: &Start<'_>,
     beam: &BeamOptions,
 ) -> Result<Result<(), Difference>, GenerationError> {
     let beam = BeamOptions { max_new_tokens: beam.max_new_tokens.min(DRAWN), ..beam.clone() };
-    let search = |bdh: &Bdh| -> Result<Vec<f64>, GenerationError> {
-        let go_on = |_| ControlFlow::Continue(());
-        let found = bdh.beam_search_with(prompt, start.sampling, &beam, start.forgetting, go_on)?;
-        Ok(found.iter().map(|text| text.score).collect())
-    };
-    let (got, expected) = (search(device)?, search(cpu)?);
+    let mut scores = Vec::new();
+    for bdh in [device, cpu] {
+        let found = bdh.beam_search(prompt, start.sampling, &beam, start.forgetting).await?;
+        scores.push(found.iter().map(|text| text.score).collect::<Vec<f64>>());
+    }
+    let (got, expected) = (&scores[0], &scores[1]);
     let close = |(got, expected): (&f64, &f64)| (got - expected).abs() <= SCORES;
-    if got.len() == expected.len() && got.iter().zip(&expected).all(close) {
+    if got.len() == expected.len() && got.iter().zip(expected).all(close) {
         return Ok(Ok(()));
     }
     Ok(Err(("the scores of beam search", format!("{got:?} instead of {expected:?}"))))

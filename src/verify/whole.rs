@@ -8,6 +8,7 @@ use crate::generation::chunks::next_chunk;
 use crate::model::Model;
 use crate::model::forgetting::{Clock, Forgetting, default_tau};
 use crate::sampling::{NO_TOKEN, Sampler, SamplerParams, SamplingOptions};
+use maybe_async::maybe_async;
 
 /// What a byte model reads first.
 const PROMPT: &str =
@@ -36,8 +37,14 @@ struct Trace {
 }
 
 /// Runs sequences together, `burst` tokens per call.
-fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize) -> Result<Vec<Trace>, BackendError> {
-    let mut slots = backend.create_slots(sequences.len())?;
+#[maybe_async]
+async fn run(
+    backend: &dyn Backend,
+    vocab: usize,
+    sequences: &[Sequence],
+    burst: usize,
+) -> Result<Vec<Trace>, BackendError> {
+    let mut slots = backend.create_slots(sequences.len()).await?;
     let mut clocks: Vec<Clock> = sequences.iter().map(|sequence| sequence.clock).collect();
     // Tokens that each slot has read when the steps begin.
     let read: Vec<usize> = sequences.iter().map(|s| if s.chunks { s.prompt.len() - 1 } else { 0 }).collect();
@@ -60,8 +67,8 @@ fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize
         }
     };
     for (slot, sequence) in sequences.iter().enumerate() {
-        slots.clear(slot)?;
-        slots.set_sampler(slot, &sequence.params, &vec![0; vocab], 0)?;
+        slots.clear(slot).await?;
+        slots.set_sampler(slot, &sequence.params, &vec![0; vocab], 0).await?;
         prefill_chunks(
             &mut *slots,
             slot,
@@ -69,7 +76,8 @@ fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize
             backend.chunk_tokens(),
             &mut clocks[slot],
             false,
-        )?;
+        )
+        .await?;
     }
     let mut traces: Vec<Trace> = sequences.iter().map(|_| Trace { tokens: Vec::new(), logits: Vec::new() }).collect();
     let prompts = || sequences.iter().zip(&read).map(|(sequence, read)| sequence.prompt.len() - read);
@@ -86,7 +94,7 @@ fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize
                 .collect(),
             trace_logits: true,
         };
-        let output = slots.run(&plan)?;
+        let output = slots.run(&plan).await?;
         for (slot, trace) in traces.iter_mut().enumerate() {
             trace.tokens.extend(output.tokens.iter().map(|step| step[slot]).filter(|&token| token != NO_TOKEN));
             let logits = output.logits.iter().map(|step| &step[slot]);
@@ -98,7 +106,8 @@ fn run(backend: &dyn Backend, vocab: usize, sequences: &[Sequence], burst: usize
 }
 
 /// Reads tokens in chunks of at most `most`. Returns the logits after each token, if they are asked for.
-pub(super) fn prefill_chunks(
+#[maybe_async]
+pub(super) async fn prefill_chunks(
     slots: &mut dyn Slots,
     slot: usize,
     mut tokens: &[u32],
@@ -108,13 +117,20 @@ pub(super) fn prefill_chunks(
 ) -> Result<Vec<f32>, BackendError> {
     let mut read = Vec::new();
     while !tokens.is_empty() {
-        read.extend(slots.prefill(slot, &next_chunk(&mut tokens, most, clock, logits))?);
+        read.extend(slots.prefill(slot, &next_chunk(&mut tokens, most, clock, logits)).await?);
     }
     Ok(read)
 }
 
+/// Runs one sequence.
+#[maybe_async]
+async fn one(backend: &dyn Backend, vocab: usize, sequence: &Sequence, burst: usize) -> Result<Trace, BackendError> {
+    Ok(run(backend, vocab, std::slice::from_ref(sequence), burst).await?.remove(0))
+}
+
 /// Runs a model; `each` receives the rows.
-pub(super) fn check(
+#[maybe_async]
+pub(super) async fn check(
     model: &Model,
     device: &dyn Backend,
     twin: &dyn Backend,
@@ -123,9 +139,6 @@ pub(super) fn check(
     each: &mut dyn FnMut(CaseReport),
 ) -> Result<(), BackendError> {
     let vocab = model.config.vocab_size;
-    let one = |backend: &dyn Backend, sequence: &Sequence, burst: usize| {
-        run(backend, vocab, std::slice::from_ref(sequence), burst).map(|mut traces| traces.remove(0))
-    };
     let forgetting = Forgetting::of_model(&model.config);
     let greedy = Sequence {
         prompt: prompt(vocab),
@@ -149,8 +162,8 @@ pub(super) fn check(
     }
     let crossing = Sequence { clock, ..sampled.clone() };
 
-    let expected = one(twin, &greedy, 32)?;
-    let got = one(device, &greedy, 16)?;
+    let expected = one(twin, vocab, &greedy, 32).await?;
+    let got = one(device, vocab, &greedy, 16).await?;
     let mut comparison = Comparison::within(MODEL);
     match (got.logits.first(), expected.logits.first()) {
         (Some(got), Some(expected)) => comparison.numbers("logits", got, expected, 1.0),
@@ -160,26 +173,26 @@ pub(super) fn check(
     each(comparison.report("prompt", format!("{shape}, {length} tokens"), "logits after the prompt".into(), false));
     each(compare("greedy", shape, &greedy, &got, &expected));
     let chunks = Sequence { chunks: true, ..greedy.clone() };
-    let row = compare("chunks", shape, &chunks, &one(device, &chunks, 16)?, &expected);
+    let row = compare("chunks", shape, &chunks, &one(device, vocab, &chunks, 16).await?, &expected);
     let detail = format!("after a prompt in chunks of {}; {}", device.chunk_tokens(), row.detail);
     each(CaseReport { detail, ..row });
 
-    let alone = one(device, &sampled, 16)?;
-    each(compare("sampled", shape, &sampled, &alone, &one(twin, &sampled, 32)?));
+    let alone = one(device, vocab, &sampled, 16).await?;
+    each(compare("sampled", shape, &sampled, &alone, &one(twin, vocab, &sampled, 32).await?));
 
     // A quarter of the tokens shows whether anything depends on how they are asked for.
     let short = Sequence { tokens: (tokens / 4).max(2), ..sampled.clone() };
     let mut comparison = Comparison::exact();
     for (what, burst) in [("again", 16), ("1 token at a time", 1), ("7 at a time", 7)] {
-        same(&mut comparison, what, &one(device, &short, burst)?, &alone, short.tokens);
+        same(&mut comparison, what, &one(device, vocab, &short, burst).await?, &alone, short.tokens);
     }
     let detail = "the same run again, and in bursts of 1 and 7 tokens instead of 16".to_string();
     each(comparison.report("repeat", format!("{shape}, {} tokens", short.tokens), detail, false));
 
-    let expected = one(twin, &crossing, 32)?;
+    let expected = one(twin, vocab, &crossing, 32).await?;
     for (how, chunks) in [("", false), (", the prompt in chunks", true)] {
         let crossing = Sequence { chunks, ..crossing.clone() };
-        let row = compare("forgetting", shape, &crossing, &one(device, &crossing, 16)?, &expected);
+        let row = compare("forgetting", shape, &crossing, &one(device, vocab, &crossing, 16).await?, &expected);
         let from = context - lead;
         let detail = format!("from position {from} past {context} with time constant {tau}{how}; {}", row.detail);
         each(CaseReport { detail, ..row });
@@ -188,9 +201,9 @@ pub(super) fn check(
     // Two together, of which one has the shorter prompt and ends sooner.
     let first = Sequence { prompt: sampled.prompt[3..].to_vec(), tokens: short.tokens / 2 + 1, ..greedy };
     let pair = [first, short];
-    let together = run(device, vocab, &pair, 16)?;
+    let together = run(device, vocab, &pair, 16).await?;
     let mut comparison = Comparison::exact();
-    same(&mut comparison, "the first", &together[0], &one(device, &pair[0], 16)?, pair[0].tokens);
+    same(&mut comparison, "the first", &together[0], &one(device, vocab, &pair[0], 16).await?, pair[0].tokens);
     same(&mut comparison, "the second", &together[1], &alone, pair[1].tokens);
     let detail = "two sequences together, and each alone".to_string();
     each(comparison.report("batch", format!("{shape} ×2"), detail, false));

@@ -24,6 +24,7 @@ mod slots;
 mod state;
 mod stream;
 mod team;
+mod threads;
 mod time_slice;
 mod unpack;
 mod watch;
@@ -35,9 +36,11 @@ use super::prefill::PrefillStages;
 use super::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, StateType, WeightType, stage};
 use crate::model::{Model, Weights};
 use beam::CpuBeams;
+use maybe_async::maybe_async;
 use simd::{LANES, Level};
 use slots::CpuSlots;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use threads::Threads;
 use weights::{AnyWeights, CpuModel, on_weights};
 
 /// A model's weights in host memory and the threads that use them.
@@ -50,7 +53,7 @@ struct Shared {
     model: CpuModel,
     state_type: StateType,
     level: Level,
-    pool: rayon::ThreadPool,
+    threads: Threads,
     /// Serialises runs: the threads of a run wait for one another.
     run_lock: Mutex<()>,
     device: DeviceInfo,
@@ -63,23 +66,20 @@ impl CpuBackend {
     /// [`BackendError::Overflow`] and [`BackendError::OutOfMemory`] if the weights do not fit,
     /// [`BackendError::Driver`] if the threads do not start.
     pub fn new(model: &Model, weight_type: WeightType, threads: Option<usize>) -> Result<Self, BackendError> {
-        let available = std::thread::available_parallelism().map_or(1, |n| n.get());
         let model = CpuModel::new(model, weight_type)?;
-        let threads = threads.unwrap_or(available).clamp(1, model.geometry.blocks());
+        let threads = threads.unwrap_or_else(Threads::available).clamp(1, model.geometry.blocks());
+        let threads = Threads::start(threads)?;
+        let count = threads.count();
         let level = Level::detect();
-        let name = "CPU".to_string();
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {
-            BackendError::Driver { device: name.clone(), message: format!("cannot start {threads} threads: {error}") }
-        })?;
-        let plural = if threads == 1 { "" } else { "s" };
+        let plural = if count == 1 { "" } else { "s" };
         let device = DeviceInfo {
-            name: format!("CPU ({threads} thread{plural}, {})", format!("{level:?}").to_lowercase()),
+            name: format!("CPU ({count} thread{plural}, {})", format!("{level:?}").to_lowercase()),
             api: "CPU".into(),
             driver: String::new(),
             kind: DeviceKind::Cpu,
         };
         let (state_type, run_lock) = (StateType::F32, Mutex::new(()));
-        Ok(Self { shared: Arc::new(Shared { model, state_type, level, pool, run_lock, device }) })
+        Ok(Self { shared: Arc::new(Shared { model, state_type, level, threads, run_lock, device }) })
     }
 
     /// The same backend with states of another type.
@@ -99,6 +99,7 @@ const CACHED_STATES: u64 = 24 << 20;
 /// traffic.
 const STREAMED_SLOTS: usize = 8;
 
+#[maybe_async(?Send)]
 impl Backend for CpuBackend {
     fn device(&self) -> &DeviceInfo {
         &self.shared.device
@@ -136,11 +137,11 @@ impl Backend for CpuBackend {
         prefill::CHUNK_TOKENS
     }
 
-    fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
+    async fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
         Ok(Box::new(CpuSlots::new(self.shared.clone(), count)?))
     }
 
-    fn create_beams(&self, count: usize) -> Result<Box<dyn Beams>, BackendError> {
+    async fn create_beams(&self, count: usize) -> Result<Box<dyn Beams>, BackendError> {
         Ok(Box::new(CpuBeams::new(self.shared.clone(), count)?))
     }
 

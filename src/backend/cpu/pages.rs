@@ -5,13 +5,39 @@
 
 use crate::backend::BackendError;
 use bytemuck::Pod;
+#[cfg(not(target_family = "wasm"))]
 use memmap2::MmapMut;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+/// Memory that is aligned for every type of numbers.
+#[cfg(not(target_family = "wasm"))]
+type Map = MmapMut;
+#[cfg(target_family = "wasm")]
+type Map = Vec<[u64; 8]>;
+
+/// Zeroed memory, if there is enough.
+#[cfg(not(target_family = "wasm"))]
+fn map(bytes: usize) -> Option<Map> {
+    let map = MmapMut::map_anon(bytes).ok()?;
+    // Advice only: without huge pages, small pages serve.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    Some(map)
+}
+
+/// Zeroed memory, if there is enough.
+#[cfg(target_family = "wasm")]
+fn map(bytes: usize) -> Option<Map> {
+    let mut map = Map::new();
+    map.try_reserve_exact(bytes.div_ceil(size_of::<[u64; 8]>())).ok()?;
+    map.resize(map.capacity(), [0; 8]);
+    Some(map)
+}
+
 /// An array of fixed length, zeroed at first. Pages that are never touched take no memory.
 pub struct Pages<T> {
-    map: MmapMut,
+    map: Map,
     len: usize,
     element: PhantomData<T>,
 }
@@ -23,15 +49,8 @@ impl<T: Pod> Pages<T> {
     /// [`BackendError::OutOfMemory`], naming `what` the array holds.
     pub fn zeroed(len: usize, what: &'static str) -> Result<Self, BackendError> {
         let bytes = len.saturating_mul(size_of::<T>());
-        let map = MmapMut::map_anon(bytes.max(1)).map_err(|_| BackendError::OutOfMemory {
-            device: "CPU".into(),
-            what,
-            bytes: bytes as u64,
-        })?;
-        // Advice only: without huge pages, small pages serve.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Self { map, len, element: PhantomData })
+        let out_of_memory = || BackendError::OutOfMemory { device: "CPU".into(), what, bytes: bytes as u64 };
+        Ok(Self { map: map(bytes.max(1)).ok_or_else(out_of_memory)?, len, element: PhantomData })
     }
 }
 
@@ -51,13 +70,14 @@ impl<T: Pod> Deref for Pages<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // Maps start at page boundaries, so every number type is aligned.
-        bytemuck::cast_slice(&self.map[..self.len * size_of::<T>()])
+        let bytes: &[u8] = bytemuck::cast_slice(&self.map);
+        bytemuck::cast_slice(&bytes[..self.len * size_of::<T>()])
     }
 }
 
 impl<T: Pod> DerefMut for Pages<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        bytemuck::cast_slice_mut(&mut self.map[..self.len * size_of::<T>()])
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.map);
+        bytemuck::cast_slice_mut(&mut bytes[..self.len * size_of::<T>()])
     }
 }

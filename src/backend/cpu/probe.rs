@@ -4,7 +4,8 @@ use super::share::LayerPart;
 use crate::backend::memory::WINDOW;
 use crate::backend::profile::{Activity, Profile, ProfilePart};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use web_time::Instant;
 
 /// A phase of a thread's run.
 #[derive(Clone, Copy, Debug)]

@@ -20,6 +20,7 @@ use crate::backend::profile::Profile;
 use crate::backend::watch::TokenNeurons;
 use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots};
 use crate::sampling::{SamplerParams, SamplerState};
+use maybe_async::maybe_async;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// See [`Slots`].
@@ -53,7 +54,7 @@ impl CpuSlots {
         // one would fail.
         drop(Pages::<u8>::zeroed(layer_bytes(&shared).saturating_mul(g.layers * count), "the sequences' states")?);
         let memory = (0..count).map(|_| (0..g.layers).map(layer).collect()).collect::<Result<_, BackendError>>()?;
-        let threads = shared.pool.current_num_threads();
+        let threads = shared.threads.count();
         let exchange = Exchange::new(g, share_out(g, threads), count);
         Ok(Self {
             memory,
@@ -66,12 +67,13 @@ impl CpuSlots {
     }
 }
 
+#[maybe_async(?Send)]
 impl Slots for CpuSlots {
     fn count(&self) -> usize {
         self.memory.len()
     }
 
-    fn clear(&mut self, slot: usize) -> Result<(), BackendError> {
+    async fn clear(&mut self, slot: usize) -> Result<(), BackendError> {
         for layer in &mut self.memory[slot] {
             layer.state.clear();
             layer.rotated.fill(0.0);
@@ -80,7 +82,7 @@ impl Slots for CpuSlots {
         Ok(())
     }
 
-    fn copy(&mut self, from: usize, to: usize) -> Result<(), BackendError> {
+    async fn copy(&mut self, from: usize, to: usize) -> Result<(), BackendError> {
         if from == to {
             return Ok(());
         }
@@ -102,7 +104,7 @@ impl Slots for CpuSlots {
         Ok(())
     }
 
-    fn set_sampler(
+    async fn set_sampler(
         &mut self,
         slot: usize,
         params: &SamplerParams,
@@ -116,12 +118,12 @@ impl Slots for CpuSlots {
         Ok(())
     }
 
-    fn set_biases(&mut self, slot: usize, biases: &[f32]) -> Result<(), BackendError> {
+    async fn set_biases(&mut self, slot: usize, biases: &[f32]) -> Result<(), BackendError> {
         lock(&self.samplers[slot]).sampler.set_biases(biases);
         Ok(())
     }
 
-    fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError> {
+    async fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError> {
         let shared = self.shared.clone();
         let g = &shared.model.geometry;
         let job = Job {
@@ -137,47 +139,51 @@ impl Slots for CpuSlots {
         let _running = lock(&shared.run_lock);
         let memory = by_block(&mut self.memory, g);
         on_weights!(&shared.model.weights, weights => {
-            self.exchange.team.run(&shared.pool, &Run::new(&job, weights, &memory));
+            self.exchange.team.run(&shared.threads, &Run::new(&job, weights, &memory));
         });
         let mut output = job.output.into_inner().unwrap_or_else(PoisonError::into_inner);
         output.samplers = self.samplers.iter().map(|sampler| lock(sampler).state).collect();
         Ok(output)
     }
 
-    fn run_watched(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), BackendError> {
+    async fn run_watched(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), BackendError> {
         let (scratch, slots) = (&self.exchange.scratch, self.memory.len());
         scratch.iter().for_each(|own| lock(own).watch = Some(Box::default()));
-        let run = self.run(plan);
+        let run = self.run(plan).await?;
         let seen = self.exchange.scratch.iter().filter_map(|own| lock(own).watch.take()).map(|watch| *watch);
         let tokens = Watch::merge(&seen.collect::<Vec<_>>(), &self.shared.model.geometry, plan.steps.len() * slots);
         let steps = tokens.chunks_exact(slots).map(<[_]>::to_vec).collect();
-        Ok((run?, steps))
+        Ok((run, steps))
     }
 
-    fn prefill_watched(&mut self, slot: usize, chunk: &Chunk) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError> {
+    async fn prefill_watched(
+        &mut self,
+        slot: usize,
+        chunk: &Chunk,
+    ) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError> {
         self.read_chunk(slot, |prefill, shared, memory, team| prefill.run_watched(shared, memory, team, chunk))
     }
 
-    fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
+    async fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
         let scratch = &self.exchange.scratch;
         scratch.iter().for_each(|own| lock(own).probe = Some(Box::new(Probe::start())));
-        let run = self.run(plan);
+        self.run(plan).await?;
         let probes = self.exchange.scratch.iter().filter_map(|own| lock(own).probe.take());
         let probes: Vec<Probe> = probes.map(|probe| *probe).collect();
-        run.map(|_| Probe::merge(&probes))
+        Ok(Probe::merge(&probes))
     }
 
-    fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+    async fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
         let (logits, _) = self
             .read_chunk(slot, |prefill, shared, memory, team| (prefill.run(shared, memory, team, chunk), Vec::new()))?;
         Ok(logits)
     }
 
-    fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+    async fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
         Ok(lock(&self.logits[slot]).clone())
     }
 
-    fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+    async fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
         let layer = |layer: usize| {
             let LayerMemory { state, rotated } = &self.memory[slot][layer];
@@ -187,8 +193,8 @@ impl Slots for CpuSlots {
         Ok((0..g.layers).flat_map(layer).collect())
     }
 
-    fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError> {
-        self.clear(slot)?;
+    async fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError> {
+        self.clear(slot).await?;
         let g = &self.shared.model.geometry;
         let size = g.heads * g.neurons * g.width;
         for (layer, state) in self.memory[slot].iter_mut().zip(state.chunks_exact(size)) {
@@ -197,7 +203,7 @@ impl Slots for CpuSlots {
         Ok(())
     }
 
-    fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, BackendError> {
+    async fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, BackendError> {
         let g = &self.shared.model.geometry;
         let mut saved = SavedMemory::empty(self.shared.state_type);
         for (layer, memory) in self.memory[slot].iter().enumerate() {
@@ -208,7 +214,7 @@ impl Slots for CpuSlots {
         Ok(saved)
     }
 
-    fn restore(&mut self, slot: usize, memory: &SavedMemory) -> Result<(), BackendError> {
+    async fn restore(&mut self, slot: usize, memory: &SavedMemory) -> Result<(), BackendError> {
         let shared = self.shared.clone();
         let g = &shared.model.geometry;
         for (layer, saved) in memory.layers(g.heads * g.neurons, g.width).enumerate() {
@@ -285,7 +291,7 @@ impl CpuSlots {
             let memory = &mut lock(&memory[blocks(task.queue).start + task.index])[0];
             settle(shared.level, g, stream, slot, memory);
         };
-        exchange.team.run(&shared.pool, &OnePhase::new(|queue| blocks(queue).len(), perform));
+        exchange.team.run(&shared.threads, &OnePhase::new(|queue| blocks(queue).len(), perform));
     }
 }
 

@@ -8,6 +8,7 @@
 
 use super::bell::Bell;
 use super::padded::Padded;
+use super::threads::Threads;
 use super::time_slice::TimeSlice;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -111,16 +112,16 @@ impl Team {
         self.bell.ring();
     }
 
-    /// Runs `work` on all threads of `pool`, which has as many as the team. Only one run at a time.
+    /// Runs `work` on all `threads`, which are as many as the team's. Only one run at a time.
     ///
     /// # Panics
     /// If a task panics.
-    pub fn run<W: Work>(&self, pool: &rayon::ThreadPool, work: &W) {
+    pub fn run<W: Work>(&self, threads: &Threads, work: &W) {
         self.finished.store(false, Ordering::Relaxed);
         self.broken.store(false, Ordering::Relaxed);
         self.open(0, work);
         if !self.finished.load(Ordering::Relaxed) {
-            pool.broadcast(|thread| self.work(thread.index(), work));
+            threads.run(|thread| self.work(thread, work));
         }
     }
 

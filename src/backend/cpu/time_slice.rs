@@ -6,7 +6,8 @@
 //!
 //! Experiments: `docs/performance/shared.md#cpu-threads-and-pages`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use web_time::Instant;
 
 /// Length of a slice: somewhat more than Linux grants on few processors, so that its scheduler is
 /// willing to switch, and less than the 4 ms after which it switches by itself.

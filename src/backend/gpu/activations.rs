@@ -8,6 +8,7 @@ use super::store::Store;
 use super::texels::Use;
 use crate::backend::BackendError;
 use crate::sampling::SamplerState;
+use maybe_async::maybe_async;
 use wgpu::BufferUsages;
 
 /// Usage of a buffer that kernels read and write.
@@ -35,6 +36,7 @@ pub(super) struct Activations {
     pub logits: wgpu::Buffer,
 }
 
+#[maybe_async]
 impl Activations {
     /// Buffers for `count` slots and a table of at most `most_steps` steps.
     pub fn new(gpu: &Gpu, layout: &Layout, count: usize, most_steps: usize) -> Result<Self, BackendError> {
@@ -64,8 +66,8 @@ impl Activations {
     }
 
     /// Uploads the step table of a submission.
-    pub fn write_steps(&self, gpu: &Gpu, steps: &[Vec<Step>]) -> Result<(), BackendError> {
-        gpu.upload(&self.steps, 0, &steps::table(steps, self.count))
+    pub async fn write_steps(&self, gpu: &Gpu, steps: &[Vec<Step>]) -> Result<(), BackendError> {
+        gpu.upload(&self.steps, 0, &steps::table(steps, self.count)).await
     }
 }
 

@@ -17,6 +17,7 @@ use crate::backend::pack::Scales;
 use crate::backend::prefill::PrefillStages;
 use crate::backend::{Backend, BackendError, DeviceInfo, DeviceKind, Slots, StateType, WeightType, pack, stage};
 use crate::model::{Model, rotary::Rotary};
+use maybe_async::maybe_async;
 use std::sync::Arc;
 
 /// Options for an adapter. Beside the type of the states, the defaults suit everything but tests.
@@ -47,33 +48,34 @@ pub struct GpuBackend {
     pub(super) shared: Arc<Shared>,
 }
 
+#[maybe_async]
 impl GpuBackend {
     /// Uploads a model to an adapter.
     ///
     /// # Errors
     /// [`BackendError`] if there is no such adapter, the model does not fit it, or its driver
     /// fails.
-    pub fn new(model: &Model, weight_type: WeightType, choice: &AdapterChoice) -> Result<Self, BackendError> {
-        Self::with_options(model, weight_type, choice, GpuOptions::default())
+    pub async fn new(model: &Model, weight_type: WeightType, choice: &AdapterChoice) -> Result<Self, BackendError> {
+        Self::with_options(model, weight_type, choice, GpuOptions::default()).await
     }
 
     /// As [`GpuBackend::new`], with options.
     ///
     /// # Errors
     /// As [`GpuBackend::new`].
-    pub fn with_options(
+    pub async fn with_options(
         model: &Model,
         weight_type: WeightType,
         choice: &AdapterChoice,
         options: GpuOptions,
     ) -> Result<Self, BackendError> {
         pack::check_range(model, weight_type)?;
-        let gpu = Gpu::open(&device::choose(choice)?, options.base_limits)?;
-        Self::on(gpu, model, weight_type, options)
+        let gpu = Gpu::open(&device::choose(choice).await?, options.base_limits).await?;
+        Self::on(gpu, model, weight_type, options).await
     }
 
     /// Uploads a model to an open device.
-    pub(super) fn on(
+    pub(super) async fn on(
         gpu: Gpu,
         model: &Model,
         weight_type: WeightType,
@@ -86,12 +88,12 @@ impl GpuBackend {
         };
         let rotary = Rotary::new(&model.weights.freqs);
         let weights = match weight_type {
-            WeightType::F32 => Weights::upload::<f32, f32>(model, &rotary, &gpu, &layout)?,
-            WeightType::F16 => Weights::upload::<u16, u16>(model, &rotary, &gpu, &layout)?,
-            WeightType::I8 => Weights::upload::<i8, u16>(model, &rotary, &gpu, &layout)?,
+            WeightType::F32 => Weights::upload::<f32, f32>(model, &rotary, &gpu, &layout).await?,
+            WeightType::F16 => Weights::upload::<u16, u16>(model, &rotary, &gpu, &layout).await?,
+            WeightType::I8 => Weights::upload::<i8, u16>(model, &rotary, &gpu, &layout).await?,
         };
         // Flush now, so upload errors surface here.
-        gpu.wait(gpu.queue.submit([]))?;
+        gpu.wait(gpu.queue.submit([])).await?;
         let pipelines = Pipelines::new(CompileOptions {
             checked: options.checked,
             corrupt: options.corrupt.as_deref().and_then(registry::find),
@@ -105,9 +107,9 @@ impl GpuBackend {
     }
 
     /// Allocates sequences for the whole model.
-    pub(super) fn slots(&self, count: usize) -> Result<GpuSlots, BackendError> {
+    pub(super) async fn slots(&self, count: usize) -> Result<GpuSlots, BackendError> {
         let layers = self.shared.layout.geometry.layers;
-        GpuSlots::new(self.shared.clone(), count, &schedule::layers(layers), self.shared.layout.sums_once(count))
+        GpuSlots::new(self.shared.clone(), count, &schedule::layers(layers), self.shared.layout.sums_once(count)).await
     }
 
     /// The path of every kernel's shader, below `shaders/` and without extension, and the whole
@@ -157,6 +159,7 @@ const FULL: usize = 64;
 /// Most bytes of states that decode together, unless the caller asks for more.
 const STATE_BYTES: u64 = 2 << 30;
 
+#[maybe_async(?Send)]
 impl Backend for GpuBackend {
     fn device(&self) -> &DeviceInfo {
         &self.shared.gpu.info
@@ -188,13 +191,17 @@ impl Backend for GpuBackend {
         self.shared.layout.chunk.tokens.max(1)
     }
 
-    fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
-        Ok(Box::new(self.slots(count)?))
+    async fn create_slots(&self, count: usize) -> Result<Box<dyn Slots>, BackendError> {
+        Ok(Box::new(self.slots(count).await?))
     }
 
-    fn create_beams(&self, count: usize) -> Result<Box<dyn Beams>, BackendError> {
+    async fn create_beams(&self, count: usize) -> Result<Box<dyn Beams>, BackendError> {
         let layers = self.shared.layout.geometry.layers;
-        Ok(Box::new(GpuBeams::new(self.shared.clone(), count, &schedule::layers(layers))?))
+        Ok(Box::new(GpuBeams::new(self.shared.clone(), count, &schedule::layers(layers)).await?))
+    }
+
+    fn close(&self) {
+        self.shared.gpu.close();
     }
 
     fn stages(&self) -> &dyn stage::Stages {

@@ -1,30 +1,18 @@
 //! Adapters, devices and the handling of their errors.
 
-use super::patience::{self, Patience};
+use super::platform::{self, BACKENDS, outcome};
 use super::texels::Use;
 use crate::backend::{BackendError, DeviceInfo, DeviceKind};
+use maybe_async::maybe_async;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
-
-/// APIs in use. OpenGL is left out: it adds no adapter to the others', and probing it prints noise
-/// on machines without a display.
-const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
 /// Features to use if an adapter has them.
 const USEFUL: wgpu::Features =
     wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TEXTURE_ADAPTER_SPECIFIC_FORMAT_FEATURES);
 /// The same for adapters that run on the CPU, whose workgroups are small enough to be one subgroup.
 const USEFUL_IN_SOFTWARE: wgpu::Features = USEFUL.union(wgpu::Features::SUBGROUP);
-
-/// Longest wait for another thread of this process that has found a submission complete.
-const HANDOVER: Duration = Duration::from_secs(3600);
-
-/// Largest buffer and binding of [`Gpu::without_device`]: what wgpu allows on most cards.
-const LARGEST_BUFFER: u64 = i32::MAX as u64;
 
 /// An adapter as `bdh-gpu devices` lists it.
 #[derive(Clone, Debug)]
@@ -67,11 +55,7 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-fn enumerate() -> Vec<wgpu::Adapter> {
-    pollster::block_on(instance().enumerate_adapters(BACKENDS))
-}
-
-fn describe(adapter: &wgpu::Adapter) -> DeviceInfo {
+pub(super) fn describe(adapter: &wgpu::Adapter) -> DeviceInfo {
     let info = adapter.get_info();
     let kind = match info.device_type {
         wgpu::DeviceType::Cpu => DeviceKind::SoftwareGpu,
@@ -106,8 +90,9 @@ fn rank(adapter: &wgpu::Adapter) -> u32 {
 }
 
 /// Every adapter of this machine.
-pub fn list_adapters() -> Vec<AdapterSummary> {
-    let adapters = enumerate();
+#[maybe_async]
+pub async fn list_adapters() -> Vec<AdapterSummary> {
+    let adapters = platform::adapters(&instance()).await;
     // As in `choose`: the first of the best.
     let hardware = adapters.iter().enumerate().filter(|(_, adapter)| rank(adapter) < SOFTWARE_RANK);
     let automatic = hardware.min_by_key(|(_, adapter)| rank(adapter)).map(|(index, _)| index);
@@ -130,8 +115,9 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
 ///
 /// # Errors
 /// [`BackendError::NoAdapter`], which lists the adapters that exist.
-pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter, BackendError> {
-    let mut adapters = enumerate();
+#[maybe_async]
+pub(super) async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter, BackendError> {
+    let mut adapters = platform::adapters(&instance()).await;
     let names: Vec<String> =
         adapters.iter().enumerate().map(|(i, adapter)| format!("{i}: {}", describe(adapter).name)).collect();
     let best =
@@ -162,29 +148,43 @@ pub(super) struct Gpu {
     pub subgroup: Option<u32>,
     /// Whether buffers hold data; those of [`Gpu::without_device`] do not.
     pub stores_data: bool,
-    faults: Arc<Mutex<Faults>>,
+    pub(super) faults: Arc<Mutex<Faults>>,
 }
 
 /// Faults reported outside the calls that caused them.
 #[derive(Default)]
-struct Faults {
+pub(super) struct Faults {
     /// Why the device is lost, if it is.
-    lost: Option<String>,
+    pub(super) lost: Option<String>,
     /// Each thread's first error since its last check: wgpu reports an error on the thread whose
     /// call caused it.
-    errors: HashMap<ThreadId, wgpu::Error>,
+    errors: HashMap<ThreadId, Fault>,
+}
+
+/// An error that a driver reports.
+pub(super) enum Fault {
+    /// Memory ran out.
+    OutOfMemory,
+    /// It rejected a command or a shader, with this message.
+    Rejected(String),
+}
+
+/// Notes an error of the calling thread, if it is its first since its last check.
+pub(super) fn note(faults: &Mutex<Faults>, fault: Fault) {
+    lock(faults).errors.entry(thread::current().id()).or_insert(fault);
 }
 
 /// Reasons of a device loss that mean that memory ran out.
 const OUT_OF_MEMORY: [&str; 2] = ["Out of memory", "Not enough memory left."];
 
-fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
+pub(super) fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
     faults.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[maybe_async]
 impl Gpu {
     /// Opens an adapter, with all its limits or with the base limits that every adapter has.
-    pub fn open(adapter: &wgpu::Adapter, base_limits: bool) -> Result<Self, BackendError> {
+    pub async fn open(adapter: &wgpu::Adapter, base_limits: bool) -> Result<Self, BackendError> {
         let info = describe(adapter);
         let (features, limits) = match base_limits {
             true => (wgpu::Features::empty(), wgpu::Limits::default()),
@@ -193,29 +193,10 @@ impl Gpu {
             }
             false => (adapter.features() & USEFUL, adapter.limits()),
         };
-        Self::request(adapter, info, features, limits)
+        Self::request(adapter, info, features, limits).await
     }
 
-    /// A stand-in for a graphics card of the usual limits, which runs nothing: buffers hold no data.
-    /// Recordings need no more.
-    pub fn without_device() -> Result<Self, BackendError> {
-        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-        descriptor.backends = wgpu::Backends::NOOP;
-        descriptor.backend_options.noop.enable = true;
-        let adapters = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::NOOP));
-        let none = || BackendError::NoAdapter { wanted: "wgpu's stand-in for a device".into(), adapters: Vec::new() };
-        let adapter = adapters.first().ok_or_else(none)?;
-        let limits = wgpu::Limits {
-            max_compute_workgroup_storage_size: 32 << 10,
-            max_storage_buffer_binding_size: LARGEST_BUFFER,
-            max_buffer_size: LARGEST_BUFFER,
-            ..wgpu::Limits::default()
-        };
-        let gpu = Self::request(adapter, describe(adapter), wgpu::Features::empty(), limits)?;
-        Ok(Self { stores_data: false, ..gpu })
-    }
-
-    fn request(
+    pub(super) async fn request(
         adapter: &wgpu::Adapter,
         info: DeviceInfo,
         features: wgpu::Features,
@@ -228,13 +209,11 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+        let (device, queue) = outcome(adapter.request_device(&descriptor))
+            .await
             .map_err(|error| BackendError::Open { device: info.name.clone(), message: one_line(&error.to_string()) })?;
         let faults = Arc::new(Mutex::new(Faults::default()));
-        let record = faults.clone();
-        device.on_uncaptured_error(Arc::new(move |error| {
-            lock(&record).errors.entry(thread::current().id()).or_insert(error);
-        }));
+        platform::record_errors(&device, faults.clone());
         let record = faults.clone();
         device.set_device_lost_callback(move |reason, message| {
             let reason = if message.is_empty() { format!("{reason:?}") } else { one_line(&message) };
@@ -251,7 +230,14 @@ impl Gpu {
         let subgroup = (device.features().contains(wgpu::Features::SUBGROUP)
             && sizes.subgroup_min_size == sizes.subgroup_max_size)
             .then_some(sizes.subgroup_max_size);
+        let info = DeviceInfo { name: platform::name(&device, info.name), ..info };
         Ok(Self { device, queue, info, limits, images, subgroup, stores_data: true, faults })
+    }
+
+    /// Closes the device.
+    pub fn close(&self) {
+        lock(&self.faults).lost.get_or_insert_with(|| "it was closed".into());
+        self.device.destroy();
     }
 
     /// Reports the first fault of this thread's calls since its last check, if there was one.
@@ -271,45 +257,9 @@ impl Gpu {
         }
         match faults.errors.remove(&thread::current().id()) {
             None => Ok(()),
-            Some(wgpu::Error::OutOfMemory { .. }) => Err(BackendError::OutOfMemory { device, what, bytes }),
-            Some(error) => Err(BackendError::Driver { device, message: one_line(&error.to_string()) }),
+            Some(Fault::OutOfMemory) => Err(BackendError::OutOfMemory { device, what, bytes }),
+            Some(Fault::Rejected(message)) => Err(BackendError::Driver { device, message: one_line(&message) }),
         }
-    }
-
-    /// Waits for a submission, but not forever: a device that does not answer is lost.
-    pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
-        self.check()?;
-        let mut patience = Patience::new(self.info.kind == DeviceKind::SoftwareGpu);
-        let waited = loop {
-            let submission_index = Some(submission.clone());
-            let poll = wgpu::PollType::Wait { submission_index, timeout: Some(patience::PIECE) };
-            // wgpu panics if the driver reports the loss of the device to the wait. By then wgpu
-            // has run the callback and holds no lock.
-            let waited = catch_unwind(AssertUnwindSafe(|| self.device.poll(poll)));
-            if !matches!(waited, Ok(Err(wgpu::PollError::Timeout))) {
-                break waited;
-            }
-            if patience.is_over() {
-                self.abandon(format!("no answer within {} s", patience.longest().as_secs()));
-                break waited;
-            }
-        };
-        self.check()?;
-        let failed = |message| Err(BackendError::Driver { device: self.info.name.clone(), message });
-        match waited {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => failed(format!("cannot wait for results: {error}")),
-            Err(panic) => {
-                let message = panic.downcast_ref::<String>().map_or("no reason given", String::as_str);
-                failed(format!("cannot wait for results: {}", one_line(message)))
-            }
-        }
-    }
-
-    /// Gives up a device that does not answer. Leaks it, because closing it would wait for it.
-    fn abandon(&self, reason: String) {
-        lock(&self.faults).lost.get_or_insert(reason);
-        std::mem::forget((self.device.clone(), self.queue.clone()));
     }
 
     /// A zeroed buffer of `bytes`, rounded up to a multiple of 16 (at least 16).
@@ -339,15 +289,15 @@ impl Gpu {
     }
 
     /// A storage buffer that holds `contents`.
-    pub fn filled(&self, what: &'static str, contents: &[u8]) -> Result<wgpu::Buffer, BackendError> {
+    pub async fn filled(&self, what: &'static str, contents: &[u8]) -> Result<wgpu::Buffer, BackendError> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let buffer = self.buffer(what, contents.len() as u64, usage)?;
-        self.upload(&buffer, 0, contents)?;
+        self.upload(&buffer, 0, contents).await?;
         Ok(buffer)
     }
 
     /// Writes to a buffer in pieces, which keeps staging memory small.
-    pub fn upload(&self, buffer: &wgpu::Buffer, offset: u64, contents: &[u8]) -> Result<(), BackendError> {
+    pub async fn upload(&self, buffer: &wgpu::Buffer, offset: u64, contents: &[u8]) -> Result<(), BackendError> {
         if !self.stores_data {
             return Ok(());
         }
@@ -355,14 +305,14 @@ impl Gpu {
         for (index, piece) in contents.chunks(PIECE).enumerate() {
             self.queue.write_buffer(buffer, offset + (index * PIECE) as u64, piece);
             if contents.len() > PIECE {
-                self.wait(self.queue.submit([]))?;
+                self.wait(self.queue.submit([])).await?;
             }
         }
         self.check_allocation("the copy of an upload", contents.len().min(PIECE) as u64)
     }
 
     /// Reads bytes back. Waits for everything submitted before.
-    pub fn download(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>, BackendError> {
+    pub async fn download(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>, BackendError> {
         const PIECE: u64 = 16 << 20;
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = self.buffer("a staging buffer", bytes.min(PIECE), usage)?;
@@ -373,42 +323,14 @@ impl Gpu {
             let mut encoder = self.device.create_command_encoder(&Default::default());
             encoder.copy_buffer_to_buffer(buffer, offset + at, &staging, 0, size);
             let submission = self.queue.submit([encoder.finish()]);
-            contents.extend_from_slice(&self.map(&staging, size, submission)?);
+            contents.extend_from_slice(&self.map(&staging, size, submission).await?);
             at += size;
         }
-        Ok(contents)
-    }
-
-    /// Reads a staging buffer that `submission` fills.
-    pub fn map(
-        &self,
-        staging: &wgpu::Buffer,
-        bytes: u64,
-        submission: wgpu::SubmissionIndex,
-    ) -> Result<Vec<u8>, BackendError> {
-        let (sender, mapped) = mpsc::channel();
-        staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
-            // If nobody is waiting any more, the submission has failed.
-            let _ = sender.send(result);
-        });
-        self.wait(submission)?;
-        let failed = |message: String| BackendError::Driver { device: self.info.name.clone(), message };
-        // Another waiting thread may have found the submission complete: the callback then runs on
-        // that thread, possibly later.
-        match mapped.recv_timeout(HANDOVER) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(failed(format!("cannot read results back: {error}"))),
-            Err(_) => return Err(failed("results were never handed back".into())),
-        }
-        let view = staging.get_mapped_range(0..bytes).map_err(|error| failed(error.to_string()))?;
-        let contents = view.to_vec();
-        drop(view);
-        staging.unmap();
         Ok(contents)
     }
 }
 
 /// A driver's message on one line.
-fn one_line(message: &str) -> String {
+pub(super) fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -7,6 +7,7 @@ use super::pipeline::Pipeline;
 use super::recording::{BufferId, GroupId, Op};
 use super::shared::Shared;
 use crate::backend::BackendError;
+use maybe_async::maybe_async;
 use std::sync::Arc;
 use wgpu::BufferUsages;
 
@@ -66,6 +67,7 @@ struct Pending<'a> {
     resources: Vec<(&'static str, Resource<'a>)>,
 }
 
+#[maybe_async]
 impl<'a> Binder<'a> {
     /// A binder of kernels compiled for `slot_tile` slots. Its groups follow those of `groups`.
     pub fn new(shared: &'a Shared, slot_tile: usize, groups: &Groups) -> Self {
@@ -106,14 +108,14 @@ impl<'a> Binder<'a> {
     }
 
     /// Uploads the parameters and creates the bind groups.
-    pub fn finish(self, groups: &mut Groups) -> Result<(), BackendError> {
+    pub async fn finish(self, groups: &mut Groups) -> Result<(), BackendError> {
         let gpu = &self.shared.gpu;
         if !gpu.stores_data {
             return gpu.check();
         }
         let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
         let params = gpu.buffer("the kernels' parameters", self.params.len() as u64, usage)?;
-        gpu.upload(&params, 0, &self.params)?;
+        gpu.upload(&params, 0, &self.params).await?;
         for Pending { kernel, pipeline, params: offset, mut resources } in self.pending {
             let own = offset.map(|offset| ("params", Resource::Buffer(&params, offset, Some(PARAMS_BYTES))));
             resources.extend(own);

@@ -7,12 +7,14 @@ use super::pages::Page;
 use super::slots::GpuSlots;
 use crate::backend::memory::{Memory, OwnedState, SavedLayer, SavedState, WINDOW};
 use crate::backend::{BackendError, StateType};
+use maybe_async::maybe_async;
 
 /// Row of the residual in window slot `index`, if row `last` was written last.
 fn recent_row(index: usize, last: usize) -> usize {
     (last + RECENT_ROWS - (last + WINDOW - index) % WINDOW) % RECENT_ROWS
 }
 
+#[maybe_async]
 impl GpuSlots {
     /// The pages that hold a slot's states and windows, with offset and size of the slot's own in
     /// bytes.
@@ -29,32 +31,32 @@ impl GpuSlots {
     }
 
     /// Reads a layer's memory of a slot, as numbers.
-    pub fn read_memory(&self, layer: usize, slot: usize) -> Result<Memory, BackendError> {
-        let LayerMemory { state, rotated, recent } = self.read_layer(layer, slot)?;
+    pub async fn read_memory(&self, layer: usize, slot: usize) -> Result<Memory, BackendError> {
+        let LayerMemory { state, rotated, recent } = self.read_layer(layer, slot).await?;
         Ok(Memory { state: state.as_saved().numbers(self.shared.layout.geometry.width), rotated, recent })
     }
 
     /// Replaces a layer's memory of a slot by numbers, which are rounded to the state's type.
-    pub fn write_memory(&self, layer: usize, slot: usize, memory: &Memory) -> Result<(), BackendError> {
+    pub async fn write_memory(&self, layer: usize, slot: usize, memory: &Memory) -> Result<(), BackendError> {
         let Memory { state, rotated, recent } = memory;
-        self.write_layer(layer, slot, SavedLayer { state: SavedState::F32(state), rotated, recent })
+        self.write_layer(layer, slot, SavedLayer { state: SavedState::F32(state), rotated, recent }).await
     }
 
     /// Replaces a layer's state of a slot by `[H, N, D]` numbers. Its window is empty afterwards.
-    pub fn write_numbers(&self, layer: usize, slot: usize, state: &[f32]) -> Result<(), BackendError> {
+    pub async fn write_numbers(&self, layer: usize, slot: usize, state: &[f32]) -> Result<(), BackendError> {
         let g = &self.shared.layout.geometry;
         let Memory { rotated, recent, .. } = Memory::zeros(1, g.heads, g.neurons, g.width);
         let saved = SavedLayer { state: SavedState::F32(state), rotated: &rotated, recent: &recent };
-        self.write_layer(layer, slot, saved)
+        self.write_layer(layer, slot, saved).await
     }
 
     /// Reads a layer's memory of a slot as it is.
-    pub fn read_layer(&self, layer: usize, slot: usize) -> Result<LayerMemory, BackendError> {
+    pub async fn read_layer(&self, layer: usize, slot: usize) -> Result<LayerMemory, BackendError> {
         let layout = &self.shared.layout;
         let (g, parts, number) = (&layout.geometry, BlockParts::new(layout), layout.state_type.bytes());
         let (mut rows, mut scales, mut rotated, mut kept) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (page, offset, bytes) in self.layer_pages(layer, slot) {
-            let bytes = page.store.download(&self.shared.gpu, offset, bytes)?;
+            let bytes = page.store.download(&self.shared.gpu, offset, bytes).await?;
             let (blocks, recent) = bytes.split_at(layout.recent_begin(&page.segment) as usize);
             for block in blocks.chunks_exact(parts.all()) {
                 let (own_rows, rest) = block.split_at(parts.rows);
@@ -84,7 +86,7 @@ impl GpuSlots {
 
     /// Replaces a layer's memory of a slot. A state of the same type is copied as it is, one of
     /// another type rounded.
-    pub fn write_layer(&self, layer: usize, slot: usize, saved: SavedLayer<'_>) -> Result<(), BackendError> {
+    pub async fn write_layer(&self, layer: usize, slot: usize, saved: SavedLayer<'_>) -> Result<(), BackendError> {
         let layout = &self.shared.layout;
         let (g, parts, number) = (&layout.geometry, BlockParts::new(layout), layout.state_type.bytes());
         let converted;
@@ -120,7 +122,7 @@ impl GpuSlots {
                 packed.resize(packed.len() + 4 * (g.row - g.width), 0);
             }
             packed.resize(bytes as usize, 0);
-            page.store.upload(&self.shared.gpu, offset, &packed)?;
+            page.store.upload(&self.shared.gpu, offset, &packed).await?;
         }
         Ok(())
     }

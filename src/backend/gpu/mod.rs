@@ -2,7 +2,7 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `device` | adapters, the open device, its faults |
+//! | `device`, `platform` | adapters, the open device, its faults; waiting for it, natively or in a browser |
 //! | `allowance`, `layout` | layout of a model in an adapter's memory |
 //! | `store`, `texels`, `binding` | linearly addressed buffers or images; what bind groups bind |
 //! | `assemble`, `kernel`, `registry` | shader texts; a kernel's description; all kernels |
@@ -35,8 +35,9 @@ mod kernel;
 mod layout;
 mod memory;
 mod pages;
-mod patience;
 mod pipeline;
+mod platform;
+#[cfg(not(target_family = "wasm"))]
 mod predict;
 mod prefill;
 mod profile;
@@ -62,5 +63,6 @@ pub use compiling::compiling;
 pub use cost::{Access, Cost};
 pub use device::{AdapterChoice, AdapterSummary, list_adapters};
 pub use kernel::{Phase, Rewrite};
+#[cfg(not(target_family = "wasm"))]
 pub use predict::DispatchCost;
 pub use registry::kernel_names;

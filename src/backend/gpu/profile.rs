@@ -9,6 +9,7 @@ use super::recording::Op;
 use super::submission;
 use crate::backend::BackendError;
 use crate::backend::profile::{Profile, ProfilePart};
+use maybe_async::maybe_async;
 use std::time::Duration;
 use wgpu::BufferUsages;
 
@@ -21,6 +22,7 @@ pub(super) struct Stopwatch {
     resolved: wgpu::Buffer,
 }
 
+#[maybe_async]
 impl Stopwatch {
     /// A stopwatch of a device.
     ///
@@ -43,11 +45,20 @@ impl Stopwatch {
     }
 
     /// Runs operations one after another and adds the kernels' times to a profile.
-    pub fn time(&self, gpu: &Gpu, groups: &Groups, ops: &[Op], profile: &mut Profile) -> Result<(), BackendError> {
-        ops.chunks(MAX_PASSES).try_for_each(|ops| self.time_one_submission(gpu, groups, ops, profile))
+    pub async fn time(
+        &self,
+        gpu: &Gpu,
+        groups: &Groups,
+        ops: &[Op],
+        profile: &mut Profile,
+    ) -> Result<(), BackendError> {
+        for ops in ops.chunks(MAX_PASSES) {
+            self.time_one_submission(gpu, groups, ops, profile).await?;
+        }
+        Ok(())
     }
 
-    fn time_one_submission(
+    async fn time_one_submission(
         &self,
         gpu: &Gpu,
         groups: &Groups,
@@ -72,8 +83,8 @@ impl Stopwatch {
             timed.push(bound.kernel.name);
         }
         encoder.resolve_query_set(&self.queries, 0..2 * timed.len() as u32, &self.resolved, 0);
-        gpu.wait(gpu.queue.submit([encoder.finish()]))?;
-        let times = gpu.download(&self.resolved, 0, 16 * timed.len() as u64)?;
+        gpu.wait(gpu.queue.submit([encoder.finish()])).await?;
+        let times = gpu.download(&self.resolved, 0, 16 * timed.len() as u64).await?;
         let period = f64::from(gpu.queue.get_timestamp_period());
         for (name, times) in timed.into_iter().zip(times.chunks_exact(16)) {
             let [begin, end]: [u64; 2] = bytemuck::pod_read_unaligned(times);

@@ -8,40 +8,44 @@ use crate::backend::profile::Profile;
 use crate::backend::watch::TokenNeurons;
 use crate::backend::{BackendError, Chunk, Plan, RunOutput, Slots};
 use crate::sampling::{SamplerParams, SamplerState};
+use maybe_async::maybe_async;
 use wgpu::BufferUsages;
 
+#[maybe_async(?Send)]
 impl Slots for GpuSlots {
-    fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
+    async fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
         self.windows_fill(plan);
         self.draws.forget();
-        self.profile_plan(plan)
+        self.profile_plan(plan).await
     }
 
-    fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
-        self.prefill_chunk(slot, chunk)
+    async fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
+        self.prefill_chunk(slot, chunk).await
     }
 
-    fn profile_prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Profile, BackendError> {
-        self.profile_chunk(slot, chunk)
+    async fn profile_prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Profile, BackendError> {
+        self.profile_chunk(slot, chunk).await
     }
 
     fn count(&self) -> usize {
         self.activations.count
     }
 
-    fn clear(&mut self, slot: usize) -> Result<(), BackendError> {
+    async fn clear(&mut self, slot: usize) -> Result<(), BackendError> {
         let wanted = self.slot_pages(slot).map(|(page, ..)| page.store.zeros_wanted()).max().unwrap_or(0);
         let zeros = self.shared.gpu.buffer("zeros", wanted, BufferUsages::COPY_SRC)?;
-        self.shared.execute(|encoder| {
-            for (page, offset, bytes) in self.slot_pages(slot) {
-                page.store.clear(encoder, offset, bytes, &zeros);
-            }
-        })?;
+        self.shared
+            .execute(|encoder| {
+                for (page, offset, bytes) in self.slot_pages(slot) {
+                    page.store.clear(encoder, offset, bytes, &zeros);
+                }
+            })
+            .await?;
         self.window_empty[slot] = true;
         Ok(())
     }
 
-    fn copy(&mut self, from: usize, to: usize) -> Result<(), BackendError> {
+    async fn copy(&mut self, from: usize, to: usize) -> Result<(), BackendError> {
         if from == to {
             return Ok(());
         }
@@ -63,22 +67,24 @@ impl Slots for GpuSlots {
         let largest = sizes.max().unwrap_or(0);
         let between =
             self.shared.gpu.buffer("a copy of a state", largest, BufferUsages::COPY_SRC | BufferUsages::COPY_DST)?;
-        self.shared.execute(|encoder| {
-            for ((source, at, bytes), (target, to, _)) in pages {
-                source.store.copy_out(encoder, at, bytes, &between);
-                target.store.copy_in(encoder, to, bytes, &between);
-            }
-            for (buffer, at, to, bytes) in copies {
-                encoder.copy_buffer_to_buffer(buffer, at, &between, 0, bytes);
-                encoder.copy_buffer_to_buffer(&between, 0, buffer, to, bytes);
-            }
-        })?;
+        self.shared
+            .execute(|encoder| {
+                for ((source, at, bytes), (target, to, _)) in pages {
+                    source.store.copy_out(encoder, at, bytes, &between);
+                    target.store.copy_in(encoder, to, bytes, &between);
+                }
+                for (buffer, at, to, bytes) in copies {
+                    encoder.copy_buffer_to_buffer(buffer, at, &between, 0, bytes);
+                    encoder.copy_buffer_to_buffer(&between, 0, buffer, to, bytes);
+                }
+            })
+            .await?;
         self.window_empty[to] = self.window_empty[from];
         self.draws.copy(from, to);
         Ok(())
     }
 
-    fn set_sampler(
+    async fn set_sampler(
         &mut self,
         slot: usize,
         params: &SamplerParams,
@@ -86,83 +92,87 @@ impl Slots for GpuSlots {
         generated: u32,
     ) -> Result<(), BackendError> {
         let gpu = &self.shared.gpu;
-        gpu.upload(&self.params, (slot * size_of::<SamplerParams>()) as u64, bytemuck::bytes_of(params))?;
-        gpu.upload(&self.counts, (slot * counts.len() * 4) as u64, bytemuck::cast_slice(counts))?;
+        gpu.upload(&self.params, (slot * size_of::<SamplerParams>()) as u64, bytemuck::bytes_of(params)).await?;
+        gpu.upload(&self.counts, (slot * counts.len() * 4) as u64, bytemuck::cast_slice(counts)).await?;
         let sampler = SamplerState { generated, ..SamplerState::default() };
         self.draws.set(slot, generated);
         // The whole record but the token, which stays.
         let record = &bytemuck::bytes_of(&sampler)[4..];
-        gpu.upload(&self.activations.samplers, (slot * size_of::<SamplerState>() + 4) as u64, record)
+        gpu.upload(&self.activations.samplers, (slot * size_of::<SamplerState>() + 4) as u64, record).await
     }
 
-    fn set_biases(&mut self, slot: usize, biases: &[f32]) -> Result<(), BackendError> {
-        self.shared.gpu.upload(&self.biases, (slot * biases.len() * 4) as u64, bytemuck::cast_slice(biases))
+    async fn set_biases(&mut self, slot: usize, biases: &[f32]) -> Result<(), BackendError> {
+        self.shared.gpu.upload(&self.biases, (slot * biases.len() * 4) as u64, bytemuck::cast_slice(biases)).await
     }
 
-    fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError> {
+    async fn run(&mut self, plan: &Plan) -> Result<RunOutput, BackendError> {
         self.windows_fill(plan);
         let mut output = RunOutput::default();
         for steps in plan.steps.chunks(self.submission_steps(plan.trace_logits)) {
-            self.submit(steps, plan.trace_logits, &mut output)?;
+            self.submit(steps, plan.trace_logits, &mut output).await?;
         }
         if plan.steps.is_empty() {
-            self.submit(&[], false, &mut output)?;
+            self.submit(&[], false, &mut output).await?;
         }
         self.check_draws(&output)?;
         Ok(output)
     }
 
-    fn run_watched(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), BackendError> {
-        self.watch_plan(plan)
+    async fn run_watched(&mut self, plan: &Plan) -> Result<(RunOutput, Vec<Vec<TokenNeurons>>), BackendError> {
+        self.watch_plan(plan).await
     }
 
-    fn prefill_watched(&mut self, slot: usize, chunk: &Chunk) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError> {
-        self.watch_chunk(slot, chunk)
+    async fn prefill_watched(
+        &mut self,
+        slot: usize,
+        chunk: &Chunk,
+    ) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError> {
+        self.watch_chunk(slot, chunk).await
     }
 
-    fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+    async fn logits(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
         let layout = &self.shared.layout;
         let row = (layout.padded_vocab() * 4) as u64;
-        let bytes = self.shared.gpu.download(
-            &self.activations.logits,
-            slot as u64 * row,
-            (layout.geometry.vocab * 4) as u64,
-        )?;
+        let bytes = self
+            .shared
+            .gpu
+            .download(&self.activations.logits, slot as u64 * row, (layout.geometry.vocab * 4) as u64)
+            .await?;
         Ok(floats(&bytes))
     }
 
-    fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
+    async fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
         let mut state = Vec::new();
         for layer in 0..self.states.len() {
-            state.extend(self.read_memory(layer, slot)?.settled(1));
+            state.extend(self.read_memory(layer, slot).await?.settled(1));
         }
         Ok(state)
     }
 
-    fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError> {
+    async fn write_state(&mut self, slot: usize, state: &[f32]) -> Result<(), BackendError> {
         let size = state.len() / self.states.len().max(1);
         for (layer, state) in state.chunks_exact(size).enumerate() {
-            self.write_numbers(layer, slot, state)?;
+            self.write_numbers(layer, slot, state).await?;
         }
         Ok(())
     }
 
-    fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, BackendError> {
+    async fn snapshot(&mut self, slot: usize) -> Result<SavedMemory, BackendError> {
         let mut saved = SavedMemory::empty(self.shared.layout.state_type);
         for layer in 0..self.states.len() {
-            let LayerMemory { state, rotated, recent } = self.read_layer(layer, slot)?;
+            let LayerMemory { state, rotated, recent } = self.read_layer(layer, slot).await?;
             saved.push_state(state.as_saved());
             [rotated, recent].iter().for_each(|part| saved.push(part));
         }
         Ok(saved)
     }
 
-    fn restore(&mut self, slot: usize, memory: &SavedMemory) -> Result<(), BackendError> {
+    async fn restore(&mut self, slot: usize, memory: &SavedMemory) -> Result<(), BackendError> {
         let g = &self.shared.layout.geometry;
         let neurons = g.heads * g.neurons;
         for (layer, saved) in memory.layers(neurons, g.width).enumerate() {
             self.window_empty[slot] = false;
-            self.write_layer(layer, slot, saved)?;
+            self.write_layer(layer, slot, saved).await?;
         }
         Ok(())
     }

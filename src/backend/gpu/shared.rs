@@ -6,6 +6,7 @@ use super::layout::Layout;
 use super::pipeline::{Pipeline, Pipelines};
 use super::weights::Weights;
 use crate::backend::BackendError;
+use maybe_async::maybe_async;
 use std::sync::Arc;
 
 /// A model on a device.
@@ -19,6 +20,7 @@ pub(super) struct Shared {
     pub pipelines: Pipelines,
 }
 
+#[maybe_async]
 impl Shared {
     /// Checks a token id that the device returned.
     ///
@@ -39,9 +41,9 @@ impl Shared {
     }
 
     /// Runs commands that are not a step and waits for them.
-    pub fn execute(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<(), BackendError> {
+    pub async fn execute(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<(), BackendError> {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         record(&mut encoder);
-        self.gpu.wait(self.gpu.queue.submit([encoder.finish()]))
+        self.gpu.wait(self.gpu.queue.submit([encoder.finish()])).await
     }
 }

@@ -13,6 +13,7 @@ use super::shared::Shared;
 use super::steps::Step;
 use crate::backend::{BackendError, Input, Plan, RunOutput, SlotStep};
 use crate::sampling::{SamplerParams, SamplerState};
+use maybe_async::maybe_async;
 use std::sync::Arc;
 
 /// See [`crate::backend::Slots`].
@@ -38,10 +39,11 @@ pub(super) struct GpuSlots {
     pub prefill: Option<Prefill>,
 }
 
+#[maybe_async]
 impl GpuSlots {
     /// Allocates `count` empty sequences for a schedule of layers, with kernels that sum `once`
     /// per slot or in every workgroup. Both kinds give the same numbers.
-    pub fn new(
+    pub async fn new(
         shared: Arc<Shared>,
         count: usize,
         schedule: &[ScheduledLayer],
@@ -72,7 +74,7 @@ impl GpuSlots {
         let sampler = SamplerBuffers { params: &params, counts: &counts, biases: &biases, ring: &ring };
         let bound = Buffers { activations: &activations, states: &states, sampler };
         let decode = Decode::bind(&mut binder, &shared, schedule, once, bound, readback)?;
-        binder.finish(&mut groups)?;
+        binder.finish(&mut groups).await?;
         Ok(Self {
             window_empty: vec![true; count],
             draws: Draws::new(count),
@@ -91,9 +93,9 @@ impl GpuSlots {
     }
 
     /// Uploads the step table of a submission.
-    pub fn write_steps(&self, steps: &[Vec<SlotStep>]) -> Result<(), BackendError> {
+    pub async fn write_steps(&self, steps: &[Vec<SlotStep>]) -> Result<(), BackendError> {
         let steps: Vec<Vec<Step>> = steps.iter().map(|step| step.iter().map(Step::from).collect()).collect();
-        self.activations.write_steps(&self.shared.gpu, &steps)
+        self.activations.write_steps(&self.shared.gpu, &steps).await
     }
 
     /// Refuses draws that no device can have made.

@@ -3,7 +3,9 @@
 use super::activations::Activations;
 use super::backend::GpuBackend;
 use crate::backend::BackendError;
+use maybe_async::maybe_async;
 
+#[maybe_async]
 impl GpuBackend {
     /// Copies `[S, D]` numbers to padded rows.
     pub(super) fn pad(&self, values: &[f32]) -> Vec<f32> {
@@ -18,7 +20,7 @@ impl GpuBackend {
     /// Writes a residual stream and an update as if a layer had left them: the residual as the
     /// first layer of [`BOTH`](super::schedule::BOTH) leaves it, each slot's update as the share of
     /// a different block.
-    pub(super) fn write_residual(
+    pub(super) async fn write_residual(
         &self,
         activations: &Activations,
         residual: &[f32],
@@ -28,27 +30,27 @@ impl GpuBackend {
         let mut updates = vec![0f32; residual.len() / g.width * g.blocks() * g.row];
         for (slot, (x, m)) in residual.chunks_exact(g.width).zip(update.chunks_exact(g.width)).enumerate() {
             let at = (2 * slot * g.row * 4) as u64;
-            self.shared.gpu.upload(&activations.residual, at, bytemuck::cast_slice(&self.pad(x)))?;
+            self.shared.gpu.upload(&activations.residual, at, bytemuck::cast_slice(&self.pad(x))).await?;
             let block = slot * g.blocks() + slot % g.blocks();
             updates[block * g.row..][..g.width].copy_from_slice(m);
         }
-        activations.updates.upload(&self.shared.gpu, 0, bytemuck::cast_slice(&updates))
+        activations.updates.upload(&self.shared.gpu, 0, bytemuck::cast_slice(&updates)).await
     }
 
     /// Writes a residual stream as `finish` leaves it in front of the second layer of
     /// [`BOTH`](super::schedule::BOTH).
-    pub(super) fn write_finished(&self, activations: &Activations, residual: &[f32]) -> Result<(), BackendError> {
+    pub(super) async fn write_finished(&self, activations: &Activations, residual: &[f32]) -> Result<(), BackendError> {
         let g = &self.shared.layout.geometry;
         for (slot, x) in residual.chunks_exact(g.width).enumerate() {
             let at = ((2 * slot + 1) * g.row * 4) as u64;
-            self.shared.gpu.upload(&activations.residual, at, bytemuck::cast_slice(&self.pad(x)))?;
+            self.shared.gpu.upload(&activations.residual, at, bytemuck::cast_slice(&self.pad(x))).await?;
         }
         Ok(())
     }
 
     /// Writes activations `[S, H, N]` and attention output `[S, H, D]`, the latter as the share of
     /// the `block`-th block of each head.
-    pub(super) fn write_activations(
+    pub(super) async fn write_activations(
         &self,
         to: &Activations,
         activations: &[f32],
@@ -69,7 +71,7 @@ impl GpuBackend {
                 head[block(slot) * g.row..][..g.width].copy_from_slice(from);
             }
         }
-        to.neurons.upload(&self.shared.gpu, 0, bytemuck::cast_slice(&neurons))
+        to.neurons.upload(&self.shared.gpu, 0, bytemuck::cast_slice(&neurons)).await
     }
 
     /// Numbers per slot in the buffer of activations and partial attention outputs.

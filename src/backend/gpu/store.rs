@@ -11,6 +11,7 @@ use super::binding::Resource;
 use super::device::Gpu;
 use super::texels::{TEXELS, Use};
 use crate::backend::BackendError;
+use maybe_async::maybe_async;
 
 /// Bytes in a row of an image.
 pub(super) const ROW_BYTES: u64 = 16 * TEXELS as u64;
@@ -24,12 +25,24 @@ enum Kind {
     Image(wgpu::Texture, wgpu::TextureView),
 }
 
+/// A browser keeps a buffer until its garbage collector finds that nobody has it.
+#[cfg(target_family = "wasm")]
+impl Drop for Store {
+    fn drop(&mut self) {
+        match &self.kind {
+            Kind::Buffer(buffer) => buffer.destroy(),
+            Kind::Image(texture, _) => texture.destroy(),
+        }
+    }
+}
+
 /// Whole vectors of 16 bytes, initially zero. In images, offsets are multiples of [`ROW_BYTES`].
 pub(super) struct Store {
     kind: Kind,
     bytes: u64,
 }
 
+#[maybe_async]
 impl Store {
     /// A store of `bytes`.
     pub fn new(gpu: &Gpu, what: &'static str, bytes: u64, purpose: Use, image: bool) -> Result<Self, BackendError> {
@@ -56,9 +69,9 @@ impl Store {
     }
 
     /// A store that holds packed weights.
-    pub fn weights(gpu: &Gpu, what: &'static str, contents: &[u8], image: bool) -> Result<Self, BackendError> {
+    pub async fn weights(gpu: &Gpu, what: &'static str, contents: &[u8], image: bool) -> Result<Self, BackendError> {
         let store = Self::new(gpu, what, contents.len() as u64, Use::Words, image)?;
-        store.upload(gpu, 0, contents)?;
+        store.upload(gpu, 0, contents).await?;
         Ok(store)
     }
 
@@ -76,9 +89,9 @@ impl Store {
     }
 
     /// Writes `contents` in pieces, which keeps staging memory small.
-    pub fn upload(&self, gpu: &Gpu, offset: u64, contents: &[u8]) -> Result<(), BackendError> {
+    pub async fn upload(&self, gpu: &Gpu, offset: u64, contents: &[u8]) -> Result<(), BackendError> {
         let texture = match &self.kind {
-            Kind::Buffer(buffer) => return gpu.upload(buffer, offset, contents),
+            Kind::Buffer(buffer) => return gpu.upload(buffer, offset, contents).await,
             Kind::Image(texture, _) => texture,
         };
         for (index, piece) in contents.chunks(PIECE as usize).enumerate() {
@@ -94,16 +107,16 @@ impl Store {
             let at = offset + index as u64 * PIECE;
             gpu.queue.write_texture(image_part(texture, at), rows, rows_of_a_buffer(), extent(rows.len() as u64));
             if contents.len() as u64 > PIECE {
-                gpu.wait(gpu.queue.submit([]))?;
+                gpu.wait(gpu.queue.submit([])).await?;
             }
         }
         gpu.check()
     }
 
     /// Reads bytes back. Waits for everything submitted before.
-    pub fn download(&self, gpu: &Gpu, offset: u64, bytes: u64) -> Result<Vec<u8>, BackendError> {
+    pub async fn download(&self, gpu: &Gpu, offset: u64, bytes: u64) -> Result<Vec<u8>, BackendError> {
         if let Kind::Buffer(buffer) = &self.kind {
-            return gpu.download(buffer, offset, bytes);
+            return gpu.download(buffer, offset, bytes).await;
         }
         let staging = gpu.buffer(
             "a staging buffer",
@@ -116,7 +129,7 @@ impl Store {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
             self.copy_out(&mut encoder, offset + at, piece, &staging);
             let submission = gpu.queue.submit([encoder.finish()]);
-            contents.extend_from_slice(&gpu.map(&staging, piece, submission)?);
+            contents.extend_from_slice(&gpu.map(&staging, piece, submission).await?);
         }
         Ok(contents)
     }

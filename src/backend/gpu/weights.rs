@@ -6,6 +6,7 @@ use super::store::Store;
 use crate::backend::pack::{self, Element, Scales};
 use crate::backend::{BackendError, WeightType};
 use crate::model::{Model, Tensor, rotary::Rotary};
+use maybe_async::maybe_async;
 use std::ops::Range;
 
 /// Weights and tables on the device.
@@ -37,17 +38,20 @@ struct Packed<E> {
     biases: Vec<f32>,
 }
 
+#[maybe_async]
 impl<E: bytemuck::Pod> Packed<E> {
     /// Puts the blocks of each segment into a store. A block's scales lie behind its weights, its
     /// biases behind both.
-    fn upload(&self, gpu: &Gpu, segments: &[Range<usize>], images: bool) -> Result<Vec<Store>, BackendError> {
-        let part = |segment: &Range<usize>| {
+    async fn upload(&self, gpu: &Gpu, segments: &[Range<usize>], images: bool) -> Result<Vec<Store>, BackendError> {
+        let mut stores = Vec::new();
+        for segment in segments {
             let outputs = segment.start * self.block..segment.end * self.block;
             let numbers: &[u8] = bytemuck::cast_slice(&self.numbers[outputs.start * self.row..outputs.end * self.row]);
             let extras = [&self.scales, &self.biases].into_iter().filter(|extra| !extra.is_empty());
             let extras: Vec<&[f32]> = extras.map(|extra| &extra[outputs.clone()]).collect();
             if extras.is_empty() {
-                return Store::weights(gpu, self.what, numbers, images);
+                stores.push(Store::weights(gpu, self.what, numbers, images).await?);
+                continue;
             }
             let mut all = Vec::with_capacity(numbers.len() + extras.len() * size_of::<f32>() * outputs.len());
             for (block, numbers) in numbers.chunks_exact(numbers.len() / segment.len()).enumerate() {
@@ -56,15 +60,16 @@ impl<E: bytemuck::Pod> Packed<E> {
                     all.extend_from_slice(bytemuck::cast_slice(&extra[block * self.block..][..self.block]));
                 }
             }
-            Store::weights(gpu, self.what, &all, images)
-        };
-        segments.iter().map(part).collect()
+            stores.push(Store::weights(gpu, self.what, &all, images).await?);
+        }
+        Ok(stores)
     }
 }
 
+#[maybe_async]
 impl Weights {
     /// Uploads a model with neurons' weights of type `N`, and the tables' of type `T`.
-    pub fn upload<N: Element + bytemuck::Pod, T: Element + bytemuck::Pod>(
+    pub async fn upload<N: Element + bytemuck::Pod, T: Element + bytemuck::Pod>(
         model: &Model,
         rotary: &Rotary,
         gpu: &Gpu,
@@ -77,8 +82,7 @@ impl Weights {
             let scaled = layout.weight_type == WeightType::I8;
             let scales = if scaled { Scales::of(tensor, g.heads, padded) } else { Scales::default() };
             let numbers = pack(&scales);
-            let packed = Packed { what, block: g.block, row: g.row, numbers, scales: scales.scales, biases };
-            packed.upload(gpu, &layout.segments, layout.images)
+            Packed { what, block: g.block, row: g.row, numbers, scales: scales.scales, biases }
         };
         let vocab_block = layout.vocab_block;
         let lm_head = Packed {
@@ -98,21 +102,27 @@ impl Weights {
             4 * crate::sampling::TABLE_LEN as u64,
             wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
         )?;
-        gpu.upload(&tables, 0, bytemuck::cast_slice(crate::sampling::tables().as_slice()))?;
+        gpu.upload(&tables, 0, bytemuck::cast_slice(crate::sampling::tables().as_slice())).await?;
         let [encoder, encoder_v] = [g.heads_of(&w.encoder), g.heads_of(&w.encoder_v)];
         Ok(Self {
-            embed: gpu.filled("the embedding", bytemuck::cast_slice(&embed))?,
+            embed: gpu.filled("the embedding", bytemuck::cast_slice(&embed)).await?,
             encoder: matrix("the encoder", &w.encoder, pack::biases(model, g), &|scales| {
                 pack::tiles(encoder, scales, g.row, padded, g.block)
-            })?,
+            })
+            .upload(gpu, &layout.segments, layout.images)
+            .await?,
             encoder_v: matrix("encoder_v", &w.encoder_v, Vec::new(), &|scales| {
                 pack::columns_as_rows(encoder_v, scales, padded, g.row)
-            })?,
+            })
+            .upload(gpu, &layout.segments, layout.images)
+            .await?,
             decoder: matrix("the decoder", &w.decoder, Vec::new(), &|scales| {
                 pack::rows(&w.decoder, scales, g.heads, g.neurons, g.width, padded, g.row)
-            })?,
-            lm_head: lm_head.upload(gpu, &layout.lm_head_segments, layout.images)?,
-            turns: gpu.filled("the rotary frequencies", bytemuck::cast_slice(&turns))?,
+            })
+            .upload(gpu, &layout.segments, layout.images)
+            .await?,
+            lm_head: lm_head.upload(gpu, &layout.lm_head_segments, layout.images).await?,
+            turns: gpu.filled("the rotary frequencies", bytemuck::cast_slice(&turns)).await?,
             tables,
         })
     }

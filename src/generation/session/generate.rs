@@ -7,13 +7,15 @@ use crate::generation::batch::Drawing;
 use crate::generation::chooser::{Chooser, Process};
 use crate::generation::stop::StopScan;
 use crate::generation::tally::{Tally, mark_eos};
-use crate::generation::{FinishReason, Generated, GenerationError, GenerationOptions, SessionPieces};
+use crate::generation::{FinishReason, Generated, GenerationError, GenerationOptions};
 use crate::sampling::BiasRow;
+use maybe_async::maybe_async;
 use std::ops::ControlFlow;
 
 /// With stop texts, the state is kept every so many tokens: what lies between is read again after a stop.
 const CHECKPOINT_TOKENS: usize = 512;
 
+#[maybe_async]
 impl Session {
     /// Continues the conversation.
     ///
@@ -23,8 +25,8 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::feed`]; options out of range, before any work starts; and logits that allow no draw.
-    pub fn generate(&mut self, options: &GenerationOptions) -> Result<Generated, GenerationError> {
-        self.generate_with(options, |_| ControlFlow::Continue(()))
+    pub async fn generate(&mut self, options: &GenerationOptions) -> Result<Generated, GenerationError> {
+        self.generate_with(options, |_| ControlFlow::Continue(())).await
     }
 
     /// As [`Session::generate`]. `each` receives the new tokens in bursts, as the device delivers
@@ -32,12 +34,12 @@ impl Session {
     ///
     /// # Errors
     /// See there. `each` has received every token that was drawn before.
-    pub fn generate_with(
+    pub async fn generate_with(
         &mut self,
         options: &GenerationOptions,
         each: impl FnMut(&[u32]) -> ControlFlow<()>,
     ) -> Result<Generated, GenerationError> {
-        self.continue_text(options, None, each)
+        self.continue_text(options, None, each).await
     }
 
     /// As [`Session::generate_with`], for callers who have a say in every token: `process` receives
@@ -72,17 +74,17 @@ impl Session {
     /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn generate_processed(
+    pub async fn generate_processed(
         &mut self,
         options: &GenerationOptions,
         mut process: impl FnMut(&[u32], &mut [f32]),
         each: impl FnMut(&[u32]) -> ControlFlow<()>,
     ) -> Result<Generated, GenerationError> {
-        self.continue_text(options, Some(&mut process), each)
+        self.continue_text(options, Some(&mut process), each).await
     }
 
     /// Draws on the device, or on the host from logits that `process` has changed.
-    fn continue_text(
+    async fn continue_text(
         &mut self,
         options: &GenerationOptions,
         process: Option<&mut Process<'_>>,
@@ -92,12 +94,12 @@ impl Session {
         self.bdh.check_stops(&options.stop)?;
         let biases = BiasRow::new(&options.logit_bias, self.bdh.model().config.vocab_size)?;
         let seed = options.seed.unwrap_or_else(rand::random);
-        self.start()?;
+        self.start().await?;
         self.seed = Some(seed);
         let params = self.tally.start(options, seed);
         let before = self.text_stream();
         let mut scan = StopScan::new(&options.stop, before.clone());
-        let mut checkpoint = if scan.is_active() { Some((self.snapshot()?, 0)) } else { None };
+        let mut checkpoint = if scan.is_active() { Some((self.snapshot().await?, 0)) } else { None };
         let counts = |tally: &Tally| mark_eos(tally.counts.clone(), &options.eos_token_ids);
         let mut chooser = process.map(|process| {
             let drawing = Drawing { params, counts: &counts(&self.tally), biases: &biases, drawn: self.tally.drawn };
@@ -111,7 +113,7 @@ impl Session {
         while drawn < limit {
             let advanced = match &mut chooser {
                 Some(chooser) => {
-                    let mut progress = chooser.advance(&mut self.batch, 0);
+                    let mut progress = chooser.advance(&mut self.batch, 0).await;
                     progress.iter_mut().for_each(|progress| self.show(progress));
                     progress
                 }
@@ -120,14 +122,14 @@ impl Session {
                     if !self.batch.is_drawing(0) {
                         let counts = &counts(&self.tally);
                         let drawing = Drawing { params, counts, biases: &biases, drawn: self.tally.drawn };
-                        self.batch.draw(0, limit - drawn, &drawing)?;
+                        self.batch.draw(0, limit - drawn, &drawing).await?;
                     }
-                    self.advance()
+                    self.advance().await
                 }
             };
             let progress = match advanced {
                 Ok(progress) => progress,
-                Err(error) => match self.survive(Err(error)) {
+                Err(error) => match self.survive(Err(error)).await {
                     Ok(()) => continue,
                     Err(error) => {
                         release(&mut scan, &mut tokens, &mut each);
@@ -149,7 +151,7 @@ impl Session {
             }
             if stopped {
                 if let Some((snapshot, position)) = &checkpoint {
-                    self.rewind(snapshot, &tokens[*position..])?;
+                    self.rewind(snapshot, &tokens[*position..]).await?;
                 }
                 self.batch.rest(0);
                 self.text = before;
@@ -171,7 +173,7 @@ impl Session {
                 && drawn - position >= CHECKPOINT_TOKENS
             {
                 // Nothing is held back here.
-                checkpoint = Some((self.snapshot()?, drawn));
+                checkpoint = Some((self.snapshot().await?, drawn));
             }
         }
         self.batch.rest(0);
@@ -180,56 +182,38 @@ impl Session {
         Ok(Generated { tokens, tail: String::new(), finish_reason, seed: Some(seed), score: None })
     }
 
-    /// Continues the conversation as [`Session::generate`] does, piece by piece; [`SessionPieces::into_session`] gives it
-    /// back. Errors come as the last piece, and leave a conversation as they do there.
-    ///
-    /// ```
-    /// # use bdh_gpu::{Bdh, GenerationOptions};
-    /// # let model = Bdh::embedded()?;
-    /// let options = GenerationOptions { max_new_tokens: 1000, ..model.options() };
-    /// let mut pieces = model.session()?.into_stream(options);
-    /// while let Some(piece) = pieces.next().transpose()? {
-    ///     print!("{piece}");
-    ///     if piece.contains('.') {
-    ///         break;
-    ///     }
-    /// }
-    /// let session = pieces.into_session(); // goes on after the piece with the full stop
-    /// # drop(session);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn into_stream(self, options: GenerationOptions) -> SessionPieces {
-        SessionPieces::start(self, options)
-    }
-
     /// The logits `[V]` of the token that comes next, as the model gives them: without penalties
     /// and temperature. The conversation stays as it is; an empty one gets its beginning as in
     /// [`Session::generate`].
     ///
     /// # Errors
     /// A device that fails; a conversation that is full.
-    pub fn next_logits(&mut self) -> Result<Vec<f32>, GenerationError> {
-        self.start()?;
-        let (snapshot, text) = (self.snapshot()?, self.text.clone());
-        let logits = match self.last_logits() {
+    pub async fn next_logits(&mut self) -> Result<Vec<f32>, GenerationError> {
+        self.start().await?;
+        let (snapshot, text) = (self.snapshot().await?, self.text.clone());
+        let logits = match self.last_logits().await {
             // Unless the conversation has gone to the CPU, this gives the error back.
-            Err(error) => self.survive(Err(error)).and_then(|()| self.last_logits()),
+            Err(error) => match self.survive(Err(error)).await {
+                Ok(()) => self.last_logits().await,
+                Err(error) => Err(error),
+            },
             logits => logits,
         };
-        self.restore(&snapshot)?;
+        self.restore(&snapshot).await?;
         self.text = text;
         logits
     }
 
     /// The logits after the last token, which is read now.
-    fn last_logits(&mut self) -> Result<Vec<f32>, GenerationError> {
+    async fn last_logits(&mut self) -> Result<Vec<f32>, GenerationError> {
         let mut last = Vec::new();
         // A token is read when there is one after it. The one added here is never read.
         self.trace(&[0], |_, logits| {
             last.clear();
             last.extend_from_slice(logits);
             Ok(ControlFlow::Continue(()))
-        })?;
+        })
+        .await?;
         Ok(last)
     }
 }

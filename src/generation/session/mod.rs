@@ -4,6 +4,7 @@ mod generate;
 mod search;
 mod state;
 
+use maybe_async::maybe_async;
 pub use state::{State, Written};
 
 use super::batch::{Batch, Progress, TokenTrace, check_state};
@@ -36,11 +37,14 @@ pub struct Session {
 /// See [`Session::watch`].
 type Watcher = Box<dyn FnMut(TokenTrace) + Send>;
 
+#[maybe_async]
 impl Session {
-    pub(in crate::generation) fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, GenerationError> {
-        let batch = Batch::new(bdh.backend(), &bdh.model().config, 1, forgetting)?;
+    pub(in crate::generation) async fn new(bdh: Bdh, forgetting: Forgetting) -> Result<Self, GenerationError> {
+        let batch = Batch::new(bdh.backend(), &bdh.model().config, 1, forgetting).await?;
         let tally = Tally::new(bdh.model().config.vocab_size);
-        let history = (bdh.device().kind != DeviceKind::Cpu).then(|| History::new(forgetting));
+        // A page decides itself where to go on.
+        let survives = bdh.device().kind != DeviceKind::Cpu && !cfg!(target_family = "wasm");
+        let history = survives.then(|| History::new(forgetting));
         let text = bdh.text_stream();
         Ok(Self { tally, batch, seed: None, text, history, failover: None, watcher: None, bdh })
     }
@@ -129,8 +133,8 @@ impl Session {
     }
 
     /// Runs a burst.
-    fn advance(&mut self) -> Result<Progress, GenerationError> {
-        let mut progress = self.batch.advance()?.remove(0);
+    async fn advance(&mut self) -> Result<Progress, GenerationError> {
+        let mut progress = self.batch.advance().await?.remove(0);
         self.show(&mut progress);
         Ok(progress)
     }
@@ -146,13 +150,13 @@ impl Session {
     ///
     /// # Errors
     /// Where the device fails.
-    pub fn reset(&mut self) -> Result<(), GenerationError> {
+    pub async fn reset(&mut self) -> Result<(), GenerationError> {
         self.tally = Tally::new(self.bdh.model().config.vocab_size);
         self.seed = None;
         self.text = self.bdh.text_stream();
         self.history = self.history.take().map(|_| History::new(self.forgetting()));
-        let cleared = self.batch.clear(0);
-        self.survive(cleared)
+        let cleared = self.batch.clear(0).await;
+        self.survive(cleared).await
     }
 
     /// Token ids of a text that the conversation goes on with: it is added exactly as it is, without a space that some
@@ -174,12 +178,12 @@ impl Session {
     ///
     /// # Errors
     /// Where the device fails.
-    pub fn snapshot(&mut self) -> Result<Snapshot, GenerationError> {
-        let memory = match self.batch.snapshot(0) {
+    pub async fn snapshot(&mut self) -> Result<Snapshot, GenerationError> {
+        let memory = match self.batch.snapshot(0).await {
             // No memory for the copy: the conversation itself is still there.
             Err(error) if !matches!(error, GenerationError::Backend(BackendError::OutOfMemory { .. })) => {
-                self.survive(Err(error))?;
-                self.batch.snapshot(0)?
+                self.survive(Err(error)).await?;
+                self.batch.snapshot(0).await?
             }
             memory => memory?,
         };
@@ -199,14 +203,14 @@ impl Session {
     ///
     /// # Errors
     /// [`GenerationError::ForeignSnapshot`] for a model of other sizes; a device that fails.
-    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), GenerationError> {
+    pub async fn restore(&mut self, snapshot: &Snapshot) -> Result<(), GenerationError> {
         if !snapshot.fits(&self.bdh.model().config) {
             return Err(GenerationError::ForeignSnapshot);
         }
         check_state(self.bdh.backend().state_type(), snapshot.forgetting())?;
         self.history = self.history.take().map(|_| History::of(snapshot));
-        let restored = self.batch.restore(0, snapshot.clock, &snapshot.unread, &snapshot.memory);
-        self.survive(restored)?;
+        let restored = self.batch.restore(0, snapshot.clock, &snapshot.unread, &snapshot.memory).await;
+        self.survive(restored).await?;
         self.tally.clone_from(&snapshot.tally);
         self.seed = snapshot.seed;
         self.text = self.bdh.text_stream();
@@ -218,10 +222,10 @@ impl Session {
     ///
     /// # Errors
     /// As [`Bdh::session`].
-    pub fn fork(&mut self) -> Result<Self, GenerationError> {
-        let snapshot = self.snapshot()?;
-        let mut fork = self.bdh.session_with(self.forgetting())?;
-        fork.restore(&snapshot)?;
+    pub async fn fork(&mut self) -> Result<Self, GenerationError> {
+        let snapshot = self.snapshot().await?;
+        let mut fork = self.bdh.session_with(self.forgetting()).await?;
+        fork.restore(&snapshot).await?;
         fork.text = self.text.clone();
         Ok(fork)
     }
@@ -231,8 +235,8 @@ impl Session {
     /// # Errors
     /// [`GenerationError`] for an id outside the vocabulary, a conversation that is full, or a device
     /// that fails.
-    pub fn feed(&mut self, tokens: &[u32]) -> Result<(), GenerationError> {
-        self.feed_with(tokens, |_| ControlFlow::Continue(()))
+    pub async fn feed(&mut self, tokens: &[u32]) -> Result<(), GenerationError> {
+        self.feed_with(tokens, |_| ControlFlow::Continue(())).await
     }
 
     /// As [`Session::feed`]. `progress` receives how many of the tokens have been read so far, and may
@@ -240,7 +244,7 @@ impl Session {
     ///
     /// # Errors
     /// See there.
-    pub fn feed_with(
+    pub async fn feed_with(
         &mut self,
         tokens: &[u32],
         mut progress: impl FnMut(usize) -> ControlFlow<()>,
@@ -251,10 +255,10 @@ impl Session {
         self.remember(tokens);
         let mut read = 0;
         while self.batch.is_reading(0) {
-            match self.advance() {
+            match self.advance().await {
                 Ok(progress) => read += progress.read,
                 Err(error) => {
-                    self.survive(Err(error))?;
+                    self.survive(Err(error)).await?;
                     read = tokens.len();
                 }
             }
@@ -271,10 +275,10 @@ impl Session {
     }
 
     /// Gives an empty conversation its beginning.
-    fn start(&mut self) -> Result<(), GenerationError> {
+    async fn start(&mut self) -> Result<(), GenerationError> {
         if self.batch.is_empty(0) {
             let start = self.bdh.default_prompt()?;
-            self.feed(&start)?;
+            self.feed(&start).await?;
             // The text begins after it.
             self.text = self.bdh.text_stream();
         }
@@ -283,12 +287,12 @@ impl Session {
 
     /// Makes the conversation end with `tokens`, all that is to be kept after a snapshot of the same
     /// generation.
-    fn rewind(&mut self, snapshot: &Snapshot, tokens: &[u32]) -> Result<(), GenerationError> {
-        self.restore(snapshot)?;
+    async fn rewind(&mut self, snapshot: &Snapshot, tokens: &[u32]) -> Result<(), GenerationError> {
+        self.restore(snapshot).await?;
         self.remember(tokens);
         self.tally.draw(tokens);
-        let replayed = self.batch.replay(0, tokens);
-        self.survive(replayed)
+        let replayed = self.batch.replay(0, tokens).await;
+        self.survive(replayed).await
     }
 
     /// Notes tokens that the conversation now has.
@@ -301,14 +305,14 @@ impl Session {
     /// Goes on on the CPU if the device has failed: the conversation is read again from its last
     /// snapshot. The new state agrees with the old one to rounding; random numbers, penalties and
     /// forgetting go on.
-    fn survive(&mut self, result: Result<(), GenerationError>) -> Result<(), GenerationError> {
+    async fn survive(&mut self, result: Result<(), GenerationError>) -> Result<(), GenerationError> {
         let error = match (result, &self.history) {
             (Err(GenerationError::Backend(error)), Some(_)) if failover::gives_up(&error) => error,
             (result, _) => return result,
         };
         let cpu = self.bdh.on_cpu()?;
         if let Some(history) = self.history.take() {
-            self.batch = history.replay(&cpu)?;
+            self.batch = history.replay(&cpu).await?;
             self.batch.watch(self.watcher.is_some());
         }
         self.failover = Some(Failover { error, device: cpu.device().clone() });
@@ -318,7 +322,7 @@ impl Session {
 
     /// Reads tokens and hands out the logits `[V]` after each of them but the last, with its index, until
     /// `each` has enough.
-    pub(in crate::generation) fn trace(
+    pub(in crate::generation) async fn trace(
         &mut self,
         tokens: &[u32],
         mut each: impl FnMut(usize, &[f32]) -> Result<ControlFlow<()>, GenerationError>,
@@ -326,7 +330,7 @@ impl Session {
         self.batch.push(0, tokens)?;
         let (mut index, mut flow) = (0, ControlFlow::Continue(()));
         while self.batch.is_reading(0) && flow.is_continue() {
-            let mut progress = self.batch.advance_traced(0)?;
+            let mut progress = self.batch.advance_traced(0).await?;
             self.show(&mut progress);
             for logits in progress.read_logits.chunks_exact(self.bdh.model().config.vocab_size) {
                 if flow.is_continue() {
@@ -339,7 +343,7 @@ impl Session {
     }
 
     /// As [`Session::trace`], with the neurons of each token. Nobody else watches meanwhile.
-    pub(crate) fn trace_neurons<E: From<GenerationError>>(
+    pub(crate) async fn trace_neurons<E: From<GenerationError>>(
         &mut self,
         tokens: &[u32],
         mut each: impl FnMut(TokenTrace, &[f32]) -> Result<ControlFlow<()>, E>,
@@ -347,20 +351,20 @@ impl Session {
         let vocab = self.bdh.model().config.vocab_size;
         self.batch.push(0, tokens)?;
         self.batch.watch(true);
-        let mut read = || {
-            let mut flow = ControlFlow::Continue(());
-            while self.batch.is_reading(0) && flow.is_continue() {
-                let Progress { neurons, read_logits, .. } = self.batch.advance_traced(0)?;
-                for (token, logits) in neurons.into_iter().zip(read_logits.chunks_exact(vocab)) {
-                    if flow.is_continue() {
-                        flow = each(token, logits)?;
-                    }
+        let mut read = Ok(ControlFlow::Continue(()));
+        while self.batch.is_reading(0) && matches!(read, Ok(ControlFlow::Continue(()))) {
+            read = match self.batch.advance_traced(0).await {
+                Ok(Progress { neurons, read_logits, .. }) => {
+                    let mut tokens = neurons.into_iter().zip(read_logits.chunks_exact(vocab));
+                    tokens.try_fold(ControlFlow::Continue(()), |flow, (token, logits)| match flow {
+                        ControlFlow::Continue(()) => each(token, logits),
+                        over => Ok(over),
+                    })
                 }
-            }
-            Ok(())
-        };
-        let read = read();
+                Err(error) => Err(error.into()),
+            };
+        }
         self.batch.watch(self.watcher.is_some());
-        read
+        read.map(drop)
     }
 }

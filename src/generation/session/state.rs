@@ -3,6 +3,7 @@
 use super::Session;
 use crate::generation::GenerationError;
 use crate::model::rotary::{Rotary, cos_sin};
+use maybe_async::maybe_async;
 use std::ops::ControlFlow;
 
 /// A conversation's state ρ.
@@ -54,6 +55,7 @@ impl State {
     }
 }
 
+#[maybe_async]
 impl Session {
     /// The state after every token so far, as the definition has it: ρ = Σ w_s · q_s ⊗ x_s, with
     /// the rotary phases of each token's own position and the weights w_s that forgetting leaves at
@@ -61,16 +63,20 @@ impl Session {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn state(&mut self) -> Result<State, GenerationError> {
-        let (snapshot, text) = (self.snapshot()?, self.text.clone());
+    pub async fn state(&mut self) -> Result<State, GenerationError> {
+        let (snapshot, text) = (self.snapshot().await?, self.text.clone());
         let watcher = self.watcher.take();
         self.batch.watch(false);
         // A token is read when there is one after it. The one added here is never read.
-        let read = if self.batch.is_empty(0) { Ok(()) } else { self.trace(&[0], |_, _| Ok(ControlFlow::Continue(()))) };
-        let state = read.and_then(|()| self.state_now());
+        let read =
+            if self.batch.is_empty(0) { Ok(()) } else { self.trace(&[0], |_, _| Ok(ControlFlow::Continue(()))).await };
+        let state = match read {
+            Ok(()) => self.state_now().await,
+            Err(error) => Err(error),
+        };
         self.batch.watch(watcher.is_some());
         self.watcher = watcher;
-        self.restore(&snapshot)?;
+        self.restore(&snapshot).await?;
         self.text = text;
         state
     }
@@ -80,8 +86,8 @@ impl Session {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn state_as_read(&mut self) -> Result<State, GenerationError> {
-        let mut state = self.state()?;
+    pub async fn state_as_read(&mut self) -> Result<State, GenerationError> {
+        let mut state = self.state().await?;
         state.take_phases_back(&Rotary::new(&self.bdh.model().weights.freqs));
         Ok(state)
     }
@@ -96,7 +102,7 @@ impl Session {
     ///
     /// # Panics
     /// If `written` is not of the model's sizes.
-    pub fn forget(&mut self, position: u32, written: &[Written]) -> Result<(), GenerationError> {
+    pub async fn forget(&mut self, position: u32, written: &[Written]) -> Result<(), GenerationError> {
         let clock = self.batch.clock(0);
         let next = clock.position();
         if u64::from(position) >= next {
@@ -108,28 +114,28 @@ impl Session {
         let next = u32::try_from(next).unwrap_or(u32::MAX);
         // In the units that the device holds.
         let weight = clock.forgetting().weight(position, next) / clock.read_scale_at(next);
-        let mut numbers = self.batch.read_state(0)?;
+        let mut numbers = self.batch.read_state(0).await?;
         for (rows, Written { q, x }) in numbers.chunks_exact_mut(per_layer * width).zip(written) {
             for &(neuron, q) in q {
                 let row = &mut rows[neuron as usize * width..][..width];
                 row.iter_mut().zip(x).for_each(|(row, x)| *row -= weight * q * x);
             }
         }
-        self.batch.write_state(0, &numbers)?;
+        self.batch.write_state(0, &numbers).await?;
         if self.history.is_some() {
             // A failing device must not bring the token back.
-            self.snapshot()?;
+            self.snapshot().await?;
         }
         Ok(())
     }
 
     /// The state as it is now, without the tokens that are still to be read.
-    fn state_now(&mut self) -> Result<State, GenerationError> {
+    async fn state_now(&mut self) -> Result<State, GenerationError> {
         let config = &self.bdh.model().config;
         let shape = [config.n_layer, config.n_head, config.neurons_per_head, config.n_embd];
         let clock = self.batch.clock(0);
         let scale = clock.read_scale_at(u32::try_from(clock.position()).unwrap_or(u32::MAX));
-        let mut numbers = self.batch.read_state(0)?;
+        let mut numbers = self.batch.read_state(0).await?;
         numbers.iter_mut().for_each(|number| *number *= scale);
         Ok(State { position: clock.position(), shape, numbers })
     }

@@ -3,8 +3,9 @@
 use crate::generation::engine::Neurons;
 use crate::generation::{Bdh, GenerationError, Settings, Snapshot};
 use crate::options::Request;
+use crate::options::ids;
 use crate::server::error::ApiError;
-use crate::server::fields::{Fields, ids, shown};
+use crate::server::fields::{Fields, shown};
 use crate::server::{neurons, options};
 use crate::tokenizer::TextStream;
 use serde_json::Value;

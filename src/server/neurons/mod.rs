@@ -17,11 +17,12 @@ pub(super) use question::neurons;
 use super::app::App;
 use super::completions::{shortest, token_name};
 use super::error::ApiError;
-use super::fields::{Fields, ids, shown};
+use super::fields::{Fields, shown};
 use crate::backend::watch::Firing;
 use crate::generation::Bdh;
 use crate::generation::engine::{Named, Neurons, WatchedLayer, WatchedToken};
 use crate::model::NeuronName;
+use crate::options::ids;
 use serde_json::{Value, json};
 
 /// Neurons that are named where a request does not say how many, and at most.

@@ -22,6 +22,7 @@ use crate::backend::beams::{BeamFold, BeamSelection, BeamStep, Beams};
 use crate::backend::{BackendError, Plan, Slots};
 use crate::sampling::SamplerParams;
 use counts::reorder;
+use maybe_async::maybe_async;
 use merge::merge;
 use select::{Best, Tables, select};
 use std::sync::{Arc, Mutex};
@@ -52,7 +53,7 @@ impl CpuBeams {
     /// [`BackendError::OutOfMemory`] if the base state does not fit.
     pub fn new(shared: Arc<Shared>, count: usize) -> Result<Self, BackendError> {
         let g = &shared.model.geometry;
-        let shares = share_out(g, shared.pool.current_num_threads());
+        let shares = share_out(g, shared.threads.count());
         let exchange = Exchange::new(g, shares, count);
         Ok(Self {
             base: CpuSlots::new(shared.clone(), 1)?,
@@ -68,16 +69,17 @@ impl CpuBeams {
     }
 }
 
+#[maybe_async(?Send)]
 impl Beams for CpuBeams {
     fn count(&self) -> usize {
         self.counts.len()
     }
 
-    fn base(&mut self) -> Result<&mut dyn Slots, BackendError> {
+    async fn base(&mut self) -> Result<&mut dyn Slots, BackendError> {
         Ok(&mut self.base)
     }
 
-    fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError> {
+    async fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError> {
         // Beams attend to the base state only, so its window must be empty.
         self.base.settle(0);
         self.params = *params;
@@ -85,12 +87,12 @@ impl Beams for CpuBeams {
         Ok(())
     }
 
-    fn set_biases(&mut self, biases: &[f32]) -> Result<(), BackendError> {
+    async fn set_biases(&mut self, biases: &[f32]) -> Result<(), BackendError> {
         self.biases = biases.to_vec();
         Ok(())
     }
 
-    fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError> {
+    async fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError> {
         let shared = self.shared.clone();
         let _running = lock(&shared.run_lock);
         let memory = by_block(&mut self.base.memory, &shared.model.geometry);
@@ -101,11 +103,11 @@ impl Beams for CpuBeams {
             let block = blocks(task.queue).start + task.index;
             self.nodes.fold(&job, folds, block, &mut lock(&memory[block])[0]);
         };
-        self.exchange.team.run(&shared.pool, &OnePhase::new(|queue| blocks(queue).len(), perform));
+        self.exchange.team.run(&shared.threads, &OnePhase::new(|queue| blocks(queue).len(), perform));
         Ok(())
     }
 
-    fn step(&mut self, step: &BeamStep) -> Result<BeamSelection, BackendError> {
+    async fn step(&mut self, step: &BeamStep) -> Result<BeamSelection, BackendError> {
         let shared = self.shared.clone();
         let _running = lock(&shared.run_lock);
         if let Some(parents) = &step.parents {
@@ -124,7 +126,7 @@ impl Beams for CpuBeams {
         let base = &self.base.memory[0];
         on_weights!(&shared.model.weights, weights => {
             let run = Run::new(&job, weights, step, &self.nodes, base, self.counts.len(), select);
-            self.exchange.team.run(&shared.pool, &run);
+            self.exchange.team.run(&shared.threads, &run);
         });
         let best: Vec<_> = self.best.iter().map(lock).collect();
         Ok(BeamSelection {

@@ -21,6 +21,7 @@ use crate::backend::cpu::weights::{Weight, Weights, on_weights};
 use crate::backend::memory::{Memory, SavedState, WINDOW};
 use crate::backend::stage::EncodeInput;
 use crate::backend::{BackendError, Input, Plan, SlotStep};
+use maybe_async::maybe_async;
 
 impl CpuBackend {
     /// Writes nodes, starting from the first.
@@ -85,12 +86,13 @@ impl CpuBackend {
     }
 }
 
+#[maybe_async(?Send)]
 impl BeamStages for CpuBackend {
-    fn beam_encode(&self, input: &BeamEncodeInput) -> Result<BeamEncodeOutput, BackendError> {
+    async fn beam_encode(&self, input: &BeamEncodeInput) -> Result<BeamEncodeOutput, BackendError> {
         Ok(on_weights!(&self.shared.model.weights, weights => self.beam_encode_typed(weights, input)))
     }
 
-    fn beam_attend(&self, input: &BeamAttendInput) -> Result<Vec<f32>, BackendError> {
+    async fn beam_attend(&self, input: &BeamAttendInput) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
         let slots = input.reads.len();
         let nodes = self.write_nodes(&input.nodes);
@@ -114,7 +116,7 @@ impl BeamStages for CpuBackend {
         Ok(bench.attention())
     }
 
-    fn beam_fold(&self, state: &[f32], nodes: &Nodes, folds: &[BeamFold]) -> Result<Vec<f32>, BackendError> {
+    async fn beam_fold(&self, state: &[f32], nodes: &Nodes, folds: &[BeamFold]) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
         let nodes = self.write_nodes(nodes);
         let rotated = Pages::zeroed(g.all_neurons() * WINDOW, "a window")?;
@@ -128,7 +130,7 @@ impl BeamStages for CpuBackend {
         Ok(memory[0][0].state.to_floats(g))
     }
 
-    fn beam_select(&self, input: &BeamSelectInput) -> Result<BeamSelection, BackendError> {
+    async fn beam_select(&self, input: &BeamSelectInput) -> Result<BeamSelection, BackendError> {
         let vocab = self.shared.model.geometry.vocab;
         let rows: Vec<&[f32]> = input.logits.chunks_exact(vocab).collect();
         let mut best = vec![Best::default(); input.scores.len()];
@@ -144,7 +146,7 @@ impl BeamStages for CpuBackend {
         })
     }
 
-    fn beam_counts(&self, counts: &[u32], parents: &[usize], tokens: &[u32]) -> Result<Vec<u32>, BackendError> {
+    async fn beam_counts(&self, counts: &[u32], parents: &[usize], tokens: &[u32]) -> Result<Vec<u32>, BackendError> {
         let vocab = self.shared.model.geometry.vocab;
         let rows: Vec<Vec<u32>> = counts.chunks_exact(vocab).map(<[u32]>::to_vec).collect();
         Ok(reorder(&rows, parents, tokens.iter().copied()).concat())

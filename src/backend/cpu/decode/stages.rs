@@ -17,6 +17,7 @@ use crate::backend::stage::{
 };
 use crate::backend::{BackendError, Input, Output, Plan, SlotStep};
 use crate::sampling::SamplerState;
+use maybe_async::maybe_async;
 use std::sync::Mutex;
 
 /// A test bench for single kernels: one thread that owns all blocks.
@@ -216,12 +217,13 @@ impl CpuBackend {
     }
 }
 
+#[maybe_async(?Send)]
 impl Stages for CpuBackend {
-    fn encode(&self, input: &EncodeInput) -> Result<EncodeOutput, BackendError> {
+    async fn encode(&self, input: &EncodeInput) -> Result<EncodeOutput, BackendError> {
         on_weights!(&self.shared.model.weights, weights => self.encode_typed(weights, input))
     }
 
-    fn finish(&self, residual: &[f32], update: &[f32]) -> Result<Vec<f32>, BackendError> {
+    async fn finish(&self, residual: &[f32], update: &[f32]) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
         let mut bench = Bench::new(self, residual.len() / g.width);
         let [x, update] = [residual, update].map(|rows| bench.padded(rows));
@@ -230,7 +232,7 @@ impl Stages for CpuBackend {
         Ok(bench.trim(&bench.stream.x))
     }
 
-    fn collect(&self, attention: &[f32]) -> Result<Vec<f32>, BackendError> {
+    async fn collect(&self, attention: &[f32]) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
         let bench = Bench::new(self, 1);
         let mut rows = bench.padded(attention);
@@ -240,15 +242,15 @@ impl Stages for CpuBackend {
         Ok(bench.trim(&rows))
     }
 
-    fn project(&self, input: &ProjectInput) -> Result<ProjectOutput, BackendError> {
+    async fn project(&self, input: &ProjectInput) -> Result<ProjectOutput, BackendError> {
         Ok(on_weights!(&self.shared.model.weights, weights => self.project_typed(weights, input)))
     }
 
-    fn logits(&self, input: &LogitsInput) -> Result<Vec<f32>, BackendError> {
+    async fn logits(&self, input: &LogitsInput) -> Result<Vec<f32>, BackendError> {
         Ok(on_weights!(&self.shared.model.weights, weights => self.logits_typed(weights, input)))
     }
 
-    fn sample(&self, input: &SampleInput) -> Result<SampleOutput, BackendError> {
+    async fn sample(&self, input: &SampleInput) -> Result<SampleOutput, BackendError> {
         let vocab = self.shared.model.geometry.vocab;
         let mut output = SampleOutput { samplers: Vec::new(), counts: input.counts.clone() };
         for (slot, counts) in output.counts.chunks_exact_mut(vocab).enumerate() {
@@ -264,7 +266,7 @@ impl Stages for CpuBackend {
         Ok(output)
     }
 
-    fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError> {
+    async fn rescale(&self, memory: &Memory, factors: &[f32]) -> Result<Memory, BackendError> {
         let g = &self.shared.model.geometry;
         let mut pages = self.pages_of(memory, factors.len())?;
         let mut recent = memory.recent.clone();
@@ -276,7 +278,7 @@ impl Stages for CpuBackend {
         Ok(self.memory_of(&pages, recent))
     }
 
-    fn settle(&self, memory: &Memory, sequence: usize, sequences: usize) -> Result<Memory, BackendError> {
+    async fn settle(&self, memory: &Memory, sequence: usize, sequences: usize) -> Result<Memory, BackendError> {
         let g = &self.shared.model.geometry;
         let mut bench = Bench::new(self, 1);
         let recent = &memory.recent[sequence * WINDOW * g.width..][..WINDOW * g.width];

@@ -165,7 +165,7 @@ impl Prefill {
             outputs: units.iter().map(|_| output()).collect(),
             stream: RwLock::new(stream),
             attended: (0..g.heads).map(|_| AtomicUsize::new(0)).collect(),
-            threads: (0..shared.pool.current_num_threads()).map(|_| Padded(Mutex::new(thread()))).collect(),
+            threads: (0..shared.threads.count()).map(|_| Padded(Mutex::new(thread()))).collect(),
             units,
         })
     }
@@ -199,7 +199,7 @@ impl Prefill {
         let parts: Vec<Mutex<_>> = parts.into_iter().map(Mutex::new).collect();
         let logits = Mutex::new(vec![0.0; if chunk.logits { chunk.tokens.len() * g.vocab } else { 0 }]);
         on_weights!(&shared.model.weights, weights => {
-            team.run(&shared.pool, &Run::new(self, shared, weights, chunk, &parts, team, &logits));
+            team.run(&shared.threads, &Run::new(self, shared, weights, chunk, &parts, team, &logits));
         });
         logits.into_inner().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,14 +8,16 @@ use crate::backend::prefill::{
     PrefillAttendInput, PrefillAttendOutput, PrefillEncodeOutput, PrefillProjectInput, PrefillProjectOutput,
     PrefillResidual, PrefillResidualInput, PrefillStages,
 };
+use maybe_async::maybe_async;
 
+#[maybe_async(?Send)]
 impl PrefillStages for CpuBackend {
-    fn prefill_residual(&self, input: &PrefillResidualInput) -> Result<PrefillResidual, BackendError> {
+    async fn prefill_residual(&self, input: &PrefillResidualInput) -> Result<PrefillResidual, BackendError> {
         let (g, level) = (&self.shared.model.geometry, self.shared.level);
         Ok(on_weights!(&self.shared.model.weights, weights => reference::residual(weights, g, level, input)))
     }
 
-    fn prefill_encode(&self, residual: &[f32], position: u32) -> Result<PrefillEncodeOutput, BackendError> {
+    async fn prefill_encode(&self, residual: &[f32], position: u32) -> Result<PrefillEncodeOutput, BackendError> {
         let model = &self.shared.model;
         let g = &model.geometry;
         let activations = on_weights!(&self.shared.model.weights, weights => reference::encode(weights, g, residual));
@@ -23,18 +25,18 @@ impl PrefillStages for CpuBackend {
         Ok(PrefillEncodeOutput { activations, rotated })
     }
 
-    fn prefill_attend(&self, input: &PrefillAttendInput) -> Result<PrefillAttendOutput, BackendError> {
+    async fn prefill_attend(&self, input: &PrefillAttendInput) -> Result<PrefillAttendOutput, BackendError> {
         Ok(reference::attend_and_write(&self.shared.model.geometry, self.shared.level, input))
     }
 
-    fn prefill_project(&self, input: &PrefillProjectInput) -> Result<PrefillProjectOutput, BackendError> {
+    async fn prefill_project(&self, input: &PrefillProjectInput) -> Result<PrefillProjectOutput, BackendError> {
         let g = &self.shared.model.geometry;
         let gates = on_weights!(&self.shared.model.weights, weights => reference::gate(weights, g, input));
         let update = on_weights!(&self.shared.model.weights, weights => reference::decode(weights, g, &gates));
         Ok(PrefillProjectOutput { gates, update })
     }
 
-    fn prefill_logits(&self, residual: &[f32]) -> Result<Vec<f32>, BackendError> {
+    async fn prefill_logits(&self, residual: &[f32]) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
         Ok(on_weights!(&self.shared.model.weights, weights => reference::logits(weights, g, residual)))
     }

@@ -2,8 +2,8 @@ use super::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
-fn pool(threads: usize) -> rayon::ThreadPool {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+fn pool(threads: usize) -> Threads {
+    Threads::start(threads).unwrap()
 }
 
 /// Phases of tiny tasks. The second half of each queue is ready once all first halves are
@@ -30,7 +30,7 @@ impl Tiny {
         assert!(self.ran.iter().flatten().all(|ran| ran.load(Ordering::Relaxed) == runs * self.phases));
     }
 
-    fn run(&self, pool: &rayon::ThreadPool) {
+    fn run(&self, pool: &Threads) {
         self.begun.store(0, Ordering::Relaxed);
         self.team.run(pool, self);
     }

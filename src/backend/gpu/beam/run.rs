@@ -10,34 +10,36 @@ use crate::backend::gpu::submission;
 use crate::backend::profile::Profile;
 use crate::backend::{BackendError, Input, SlotStep, Slots};
 use crate::sampling::{NO_TOKEN, SamplerParams, Status};
+use maybe_async::maybe_async;
 
+#[maybe_async]
 impl GpuBeams {
     /// Applies the pending folds to the base state.
-    pub fn flush(&mut self) -> Result<(), BackendError> {
+    pub async fn flush(&mut self) -> Result<(), BackendError> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        self.write_folds()?;
-        self.execute(&self.search.folds(self.pending.len()))?;
+        self.write_folds().await?;
+        self.execute(&self.search.folds(self.pending.len())).await?;
         self.pending.clear();
         Ok(())
     }
 
     /// Runs operations and waits for them.
-    pub fn execute(&self, ops: &[Op]) -> Result<(), BackendError> {
+    pub async fn execute(&self, ops: &[Op]) -> Result<(), BackendError> {
         let groups = &self.search.groups;
         let _compiling = groups.enter_first_runs(ops);
-        self.shared.execute(|encoder| submission::encode(groups, ops, encoder))
+        self.shared.execute(|encoder| submission::encode(groups, ops, encoder)).await
     }
 
     /// Runs operations that end with a selection and reads it back.
-    pub fn select(&self, candidates: usize, ops: &[Op]) -> Result<BeamSelection, BackendError> {
+    pub async fn select(&self, candidates: usize, ops: &[Op]) -> Result<BeamSelection, BackendError> {
         let (gpu, groups) = (&self.shared.gpu, &self.search.groups);
         let _compiling = groups.enter_first_runs(ops);
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         submission::encode(groups, ops, &mut encoder);
         let submission = gpu.queue.submit([encoder.finish()]);
-        let staged = gpu.map(&self.buffers.staging, self.buffers.selected_bytes(candidates), submission)?;
+        let staged = gpu.map(&self.buffers.staging, self.buffers.selected_bytes(candidates), submission).await?;
         Ok(selection(candidates, &staged))
     }
 
@@ -55,14 +57,14 @@ impl GpuBeams {
     }
 
     /// Uploads a step and returns its operations, after which the counts may be on the other side.
-    fn prepare(&mut self, step: &BeamStep) -> Result<Vec<Op>, BackendError> {
+    async fn prepare(&mut self, step: &BeamStep) -> Result<Vec<Op>, BackendError> {
         let nodes = step.reads.iter().map(|read| read.node + 1).max().unwrap_or(0);
         let entries = step.reads.iter().map(|read| read.path.len()).sum();
-        self.make_room(nodes, entries, step.candidates)?;
-        self.write_folds()?;
-        self.activations.write_steps(&self.shared.gpu, &[beams::table(step)])?;
-        self.write_paths(step)?;
-        self.write_beams(step)?;
+        self.make_room(nodes, entries, step.candidates).await?;
+        self.write_folds().await?;
+        self.activations.write_steps(&self.shared.gpu, &[beams::table(step)]).await?;
+        self.write_paths(step).await?;
+        self.write_beams(step).await?;
         let (reorder, bytes) = (step.parents.is_some(), self.buffers.selected_bytes(step.candidates));
         let ops = self.search.step(self.pending.len(), reorder, self.side, bytes);
         self.pending.clear();
@@ -86,41 +88,40 @@ fn selection(candidates: usize, staged: &[u8]) -> BeamSelection {
     }
 }
 
+#[maybe_async(?Send)]
 impl Beams for GpuBeams {
     fn count(&self) -> usize {
         self.buffers.count
     }
 
-    fn base(&mut self) -> Result<&mut dyn Slots, BackendError> {
-        self.flush()?;
+    async fn base(&mut self) -> Result<&mut dyn Slots, BackendError> {
+        self.flush().await?;
         Ok(&mut self.base)
     }
 
-    fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError> {
+    async fn start(&mut self, params: &SamplerParams, counts: &[u32]) -> Result<(), BackendError> {
         // Folds and paths see the state only, so the window must settle first.
-        self.base.settle(0)?;
-        self.write_counts(params, &counts.repeat(self.buffers.count))
+        self.base.settle(0).await?;
+        self.write_counts(params, &counts.repeat(self.buffers.count)).await
     }
 
-    fn set_biases(&mut self, biases: &[f32]) -> Result<(), BackendError> {
-        self.shared.gpu.upload(&self.buffers.biases, 0, bytemuck::cast_slice(biases))
+    async fn set_biases(&mut self, biases: &[f32]) -> Result<(), BackendError> {
+        self.shared.gpu.upload(&self.buffers.biases, 0, bytemuck::cast_slice(biases)).await
     }
 
-    fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError> {
+    async fn fold(&mut self, folds: &[BeamFold]) -> Result<(), BackendError> {
         for fold in folds {
             if let Some(factor) = fold.rescale {
-                self.flush()?;
-                self.base.rescale(vec![SlotStep {
-                    input: Input::Previous,
-                    rescale: Some(factor),
-                    ..SlotStep::IDLE
-                }])?;
+                self.flush().await?;
+                self.base
+                    .rescale(vec![SlotStep { input: Input::Previous, rescale: Some(factor), ..SlotStep::IDLE }])
+                    .await?;
             }
             match self.pending.last_mut() {
                 Some(group) if group.len() < MOST_FOLDS => group.push(*fold),
                 _ => {
                     if self.pending.len() == FOLD_GROUPS {
-                        self.flush()?;
+                        self.flush().await?;
                     }
                     self.pending.push(vec![*fold]);
                 }
@@ -129,19 +130,19 @@ impl Beams for GpuBeams {
         Ok(())
     }
 
-    fn step(&mut self, step: &BeamStep) -> Result<BeamSelection, BackendError> {
-        let ops = self.prepare(step)?;
-        let selection = self.select(step.candidates, &ops)?;
+    async fn step(&mut self, step: &BeamStep) -> Result<BeamSelection, BackendError> {
+        let ops = self.prepare(step).await?;
+        let selection = self.select(step.candidates, &ops).await?;
         self.check(&selection)?;
         Ok(selection)
     }
 
-    fn profile_step(&mut self, step: &BeamStep) -> Result<(BeamSelection, Profile), BackendError> {
+    async fn profile_step(&mut self, step: &BeamStep) -> Result<(BeamSelection, Profile), BackendError> {
         let stopwatch = Stopwatch::new(&self.shared.gpu)?;
-        let ops = self.prepare(step)?;
+        let ops = self.prepare(step).await?;
         let mut profile = Profile::default();
-        stopwatch.time(&self.shared.gpu, &self.search.groups, &ops, &mut profile)?;
-        let selection = self.select(step.candidates, &[])?;
+        stopwatch.time(&self.shared.gpu, &self.search.groups, &ops, &mut profile).await?;
+        let selection = self.select(step.candidates, &[]).await?;
         Ok((selection, profile))
     }
 

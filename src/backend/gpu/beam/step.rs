@@ -13,6 +13,7 @@ use crate::backend::gpu::recording::{Bound, BufferId, Offsets, Op};
 use crate::backend::gpu::schedule::ScheduledLayer;
 use crate::backend::gpu::shared::Shared;
 use crate::backend::gpu::steps;
+use maybe_async::maybe_async;
 
 /// The kernels of a beam search, bound to its current buffers.
 pub struct Search {
@@ -36,9 +37,10 @@ pub struct Search {
     staging: BufferId,
 }
 
+#[maybe_async]
 impl Search {
     /// Binds the kernels; `base` holds the pages of the base state by layer of states.
-    pub fn bind(
+    pub async fn bind(
         shared: &Shared,
         schedule: &[ScheduledLayer],
         activations: &Activations,
@@ -75,7 +77,7 @@ impl Search {
         let counts = [counts::bind(binder, layout, buffers, 0)?, counts::bind(binder, layout, buffers, 1)?];
         let select = [select::bind(binder, activations, buffers, 0)?, select::bind(binder, activations, buffers, 1)?];
         let merge = [merge::bind(binder, activations, buffers, 0)?, merge::bind(binder, activations, buffers, 1)?];
-        own.finish(&mut groups)?;
+        own.finish(&mut groups).await?;
         let beams = activations.count;
         Ok(Self {
             groups,

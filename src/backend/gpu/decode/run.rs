@@ -10,6 +10,7 @@ use crate::backend::gpu::submission;
 use crate::backend::profile::Profile;
 use crate::backend::{BackendError, Input, Output, Plan, RunOutput, SlotStep};
 use crate::sampling::{NO_TOKEN, SamplerState};
+use maybe_async::maybe_async;
 use std::ops::Range;
 
 /// Most bytes of traced logits in one submission.
@@ -18,6 +19,7 @@ const TRACE_BYTES: u64 = 32 << 20;
 /// many, and is recorded while the device runs the one before.
 const FIRST_PIECE: usize = 4;
 
+#[maybe_async]
 impl GpuSlots {
     /// Bytes of the logits of all slots.
     fn logits_bytes(&self) -> u64 {
@@ -33,15 +35,20 @@ impl GpuSlots {
     }
 
     /// Runs `steps`, at most [`GpuSlots::submission_steps`], and waits for them once.
-    pub fn submit(&mut self, steps: &[Vec<SlotStep>], trace: bool, output: &mut RunOutput) -> Result<(), BackendError> {
-        self.write_steps(steps)?;
+    pub async fn submit(
+        &mut self,
+        steps: &[Vec<SlotStep>],
+        trace: bool,
+        output: &mut RunOutput,
+    ) -> Result<(), BackendError> {
+        self.write_steps(steps).await?;
         self.prepare_trace(trace)?;
         let (submission, _compiling) = self.submit_pieces(steps, trace);
-        self.collect(steps, trace, submission, output)
+        self.collect(steps, trace, submission, output).await
     }
 
     /// Runs what is left of a single step after its last layer, and waits for it.
-    pub fn submit_end(
+    pub async fn submit_end(
         &mut self,
         step: &Vec<SlotStep>,
         trace: bool,
@@ -52,7 +59,7 @@ impl GpuSlots {
         ops.extend(self.trace_op(0, trace));
         ops.extend(self.decode.readback(1));
         let (submission, _compiling) = self.submit_ops(&ops);
-        self.collect(std::slice::from_ref(step), trace, submission, output)
+        self.collect(std::slice::from_ref(step), trace, submission, output).await
     }
 
     /// Makes room for traced logits.
@@ -72,7 +79,7 @@ impl GpuSlots {
     }
 
     /// Waits for a submission and reads the results of its steps.
-    fn collect(
+    async fn collect(
         &self,
         steps: &[Vec<SlotStep>],
         trace: bool,
@@ -83,7 +90,7 @@ impl GpuSlots {
         let count = self.activations.count;
         let ring_bytes = ring_stride(count) * steps.len() as u64;
         let bytes = ring_bytes + (count * size_of::<SamplerState>()) as u64;
-        let staged = gpu.map(&self.staging, bytes, submission.clone())?;
+        let staged = gpu.map(&self.staging, bytes, submission.clone()).await?;
         let (ring, samplers) = staged.split_at(ring_bytes as usize);
         for (plan, row) in steps.iter().zip(ring.chunks_exact(ring_stride(count) as usize)) {
             let tokens = tokens(plan, row);
@@ -95,7 +102,7 @@ impl GpuSlots {
         output.samplers = samplers.chunks_exact(size_of::<SamplerState>()).map(bytemuck::pod_read_unaligned).collect();
         if let Some((_, buffer)) = self.trace.as_ref().filter(|_| trace) {
             let bytes = self.logits_bytes();
-            let logits = gpu.map(buffer, bytes * steps.len() as u64, submission)?;
+            let logits = gpu.map(buffer, bytes * steps.len() as u64, submission).await?;
             for (plan, rows) in steps.iter().zip(logits.chunks_exact(bytes as usize)) {
                 output.logits.push(self.traced(plan, rows));
             }
@@ -154,34 +161,34 @@ impl GpuSlots {
     }
 
     /// Runs a plan with every kernel in its own pass; see [`crate::backend::Slots::profile`].
-    pub fn profile_plan(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
+    pub async fn profile_plan(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
         let stopwatch = Stopwatch::new(&self.shared.gpu)?;
         let mut profile = Profile::default();
         for step in &plan.steps {
-            self.write_steps(std::slice::from_ref(step))?;
-            stopwatch.time(&self.shared.gpu, &self.groups, &self.decode.step(0, step), &mut profile)?;
+            self.write_steps(std::slice::from_ref(step)).await?;
+            stopwatch.time(&self.shared.gpu, &self.groups, &self.decode.step(0, step), &mut profile).await?;
         }
         Ok(profile)
     }
 
     /// Runs operations that are not a step and waits for them.
-    pub fn execute(&self, ops: &[Op]) -> Result<(), BackendError> {
+    pub async fn execute(&self, ops: &[Op]) -> Result<(), BackendError> {
         let _compiling = self.groups.enter_first_runs(ops);
-        self.shared.execute(|encoder| submission::encode(&self.groups, ops, encoder))
+        self.shared.execute(|encoder| submission::encode(&self.groups, ops, encoder)).await
     }
 
     /// Multiplies the states by a step's factors.
-    pub fn rescale(&self, step: Vec<SlotStep>) -> Result<(), BackendError> {
-        self.write_steps(&[step])?;
-        self.execute(&[self.decode.rescale(0)])
+    pub async fn rescale(&self, step: Vec<SlotStep>) -> Result<(), BackendError> {
+        self.write_steps(&[step]).await?;
+        self.execute(&[self.decode.rescale(0)]).await
     }
 
     /// Settles a slot's window into its state.
-    pub fn settle(&self, slot: usize) -> Result<(), BackendError> {
+    pub async fn settle(&self, slot: usize) -> Result<(), BackendError> {
         let mut step = vec![SlotStep::IDLE; self.activations.count];
         step[slot].input = Input::Token(0);
-        self.write_steps(&[step])?;
-        self.execute(&[self.decode.settle(0)])
+        self.write_steps(&[step]).await?;
+        self.execute(&[self.decode.settle(0)]).await
     }
 }
 

@@ -9,6 +9,7 @@ use crate::backend::gpu::prefill::shape::{PrefillParams, PrefillToken, Shape};
 use crate::backend::gpu::prefill::step::{Kernels, StateKernels};
 use crate::backend::gpu::shared::Shared;
 use crate::backend::{BackendError, Chunk};
+use maybe_async::maybe_async;
 use std::sync::Arc;
 
 /// Prefills chunks for any slot of a set.
@@ -27,14 +28,15 @@ pub struct Prefill {
     pub burst: usize,
 }
 
+#[maybe_async]
 impl Prefill {
     /// Allocates buffers for the longest chunk.
-    pub fn new(shared: Arc<Shared>) -> Result<Self, BackendError> {
+    pub async fn new(shared: Arc<Shared>) -> Result<Self, BackendError> {
         let buffers = ChunkBuffers::new(&shared)?;
         let mut groups = Groups::default();
         let mut binder = Binder::new(&shared, 1, &groups);
         let kernels = Kernels::bind(&mut binder, &shared, &buffers)?;
-        binder.finish(&mut groups)?;
+        binder.finish(&mut groups).await?;
         Ok(Self {
             state_begins: vec![0; shared.layout.segments.len()],
             states: Vec::new(),
@@ -51,7 +53,7 @@ impl Prefill {
     ///
     /// # Panics
     /// If the chunk has more tokens than the layout's longest chunk.
-    pub fn start(&mut self, chunk: &Chunk) -> Result<(), BackendError> {
+    pub async fn start(&mut self, chunk: &Chunk) -> Result<(), BackendError> {
         let (gpu, layout) = (&self.shared.gpu, &self.shared.layout);
         let (count, most) = (chunk.tokens.len(), layout.chunk.tokens);
         assert!(count <= most, "a chunk of {count} tokens, at most {most}");
@@ -80,7 +82,7 @@ impl Prefill {
             table.resize(index * ALIGNMENT as usize, 0);
             table.extend_from_slice(bytemuck::bytes_of(&params));
         }
-        gpu.upload(&self.buffers.params, 0, &table)?;
+        gpu.upload(&self.buffers.params, 0, &table).await?;
         let token = |token: &crate::backend::ChunkToken| PrefillToken {
             token: token.token,
             read_scale: token.read_scale,
@@ -88,12 +90,12 @@ impl Prefill {
             pad: 0,
         };
         let tokens: Vec<PrefillToken> = chunk.tokens.iter().map(token).collect();
-        gpu.upload(&self.buffers.tokens, 0, bytemuck::cast_slice(&tokens))
+        gpu.upload(&self.buffers.tokens, 0, bytemuck::cast_slice(&tokens)).await
     }
 
     /// Selects a slot: binds the pages of its state, `[layers · segments]`, each with the offset
     /// of the slot's memory in bytes.
-    pub fn select(&mut self, slot: usize, pages: &[(&Page, u64)]) -> Result<(), BackendError> {
+    pub async fn select(&mut self, slot: usize, pages: &[(&Page, u64)]) -> Result<(), BackendError> {
         let begins = pages.iter().take(self.state_begins.len()).map(|(_, offset)| (offset / 16) as u32);
         self.state_begins = begins.collect();
         if self.states.len() <= slot {
@@ -103,7 +105,7 @@ impl Prefill {
             let shared = self.shared.clone();
             let mut binder = Binder::new(&shared, 1, &self.groups);
             let bound = StateKernels::bind(&mut binder, &shared, &self.buffers, pages)?;
-            binder.finish(&mut self.groups)?;
+            binder.finish(&mut self.groups).await?;
             self.states[slot] = Some(bound);
         }
         Ok(())
@@ -129,22 +131,22 @@ impl Prefill {
 
     /// The activations of the chunk's tokens, or the gates once they are in their place:
     /// `[T][blocks · block]`.
-    pub fn read_activations(&self) -> Result<Vec<Vec<f32>>, BackendError> {
+    pub async fn read_activations(&self) -> Result<Vec<Vec<f32>>, BackendError> {
         let layout = &self.shared.layout;
         let mut rows = vec![Vec::with_capacity(layout.geometry.all_neurons()); self.count];
         for (segment, buffer) in layout.segments.iter().zip(&self.buffers.activations) {
             let size = 4 * segment.len() * layout.geometry.block;
-            let bytes = self.shared.gpu.download(buffer, 0, (self.count * size) as u64)?;
+            let bytes = self.shared.gpu.download(buffer, 0, (self.count * size) as u64).await?;
             rows.iter_mut().zip(bytes.chunks_exact(size)).for_each(|(row, part)| row.extend(floats(part)));
         }
         Ok(rows)
     }
 
     /// The logits of the chunk's tokens, `[T, V]`.
-    pub fn read_logits(&self) -> Result<Vec<f32>, BackendError> {
+    pub async fn read_logits(&self) -> Result<Vec<f32>, BackendError> {
         let layout = &self.shared.layout;
         let row = self.logits_row();
-        let bytes = self.shared.gpu.download(&self.buffers.logits, 0, self.count as u64 * row)?;
+        let bytes = self.shared.gpu.download(&self.buffers.logits, 0, self.count as u64 * row).await?;
         let rows = bytes.chunks_exact(row as usize);
         Ok(rows.flat_map(|row| floats(&row[..4 * layout.geometry.vocab])).collect())
     }
