@@ -102,10 +102,10 @@ fn load(set: &FileSet) -> Model {
     Model::from_file_set(set, "", &LoadOptions::default()).unwrap()
 }
 
-/// The logits after a few tokens.
+/// The logits after a token.
 fn logits(model: Model, backend: impl Backend + 'static) -> Vec<f32> {
     let mut session = Bdh::on(model, backend).session().unwrap();
-    session.feed(&[1, 2, 3]).unwrap();
+    session.feed(&[1]).unwrap();
     session.next_logits().unwrap()
 }
 
@@ -115,7 +115,7 @@ fn a_model_goes_to_a_device_in_pieces() {
     let (model, peak) = measured(|| load(&set(&source)));
     let [reads, bytes, largest] = source.counted();
     assert!(peak < 4 * MIB, "loading took {peak} bytes of memory");
-    assert!(largest <= LARGEST_READ && bytes < source.len + source.len / 100, "{largest} {bytes}");
+    assert!(largest <= LARGEST_READ && bytes <= source.len + 4 * LARGEST_READ, "{largest} {bytes}");
     assert!(reads < 2 * source.len.div_ceil(LARGEST_READ), "{reads} reads");
 
     let mut whole = vec![0; source.len as usize];
@@ -134,7 +134,7 @@ fn a_model_goes_to_a_device_in_pieces() {
         let [reads, bytes, largest] = source.counted();
         // A piece, and what drivers and shaders take.
         assert!(peak < 24 * MIB, "the upload took {peak} bytes of memory");
-        assert!(largest <= LARGEST_READ && bytes < source.len + source.len / 100, "{largest} {bytes}");
+        assert!(largest <= LARGEST_READ && bytes <= source.len + 4 * LARGEST_READ, "{largest} {bytes}");
         assert!(bytes / reads >= 8 << 10, "{reads} reads of {bytes} bytes");
         let expected = logits(copy.clone(), open(&copy));
         assert!(expected.iter().any(|logit| logit.abs() > 1e-3), "{expected:?}");
