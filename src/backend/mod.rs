@@ -16,7 +16,7 @@ pub mod profile;
 pub mod stage;
 pub mod watch;
 
-use crate::model::Weights;
+use crate::model::{ModelError, Weights};
 #[cfg(doc)]
 use crate::sampling::NO_TOKEN;
 use crate::sampling::{SamplerParams, SamplerState};
@@ -261,6 +261,9 @@ pub enum BackendError {
         /// The weight.
         value: f32,
     },
+    /// Weights of a model that is not in memory could not be read.
+    #[error(transparent)]
+    Weights(Box<ModelError>),
     /// The device or the host ran out of memory.
     #[error(
         "{device}: out of memory while allocating {what}{}",

@@ -4,9 +4,12 @@
 //! owns one output, and a workgroup streams through memory. Sparse products (encoder_v and the
 //! decoder) and the embedding load *rows*, `[row][D]`. Rows are padded with zeros to `row` numbers,
 //! and outputs to whole tiles: a padded neuron never fires and a padded column stays zero.
+//!
+//! A range of outputs or rows is packed at a time, so that a device needs no second copy of a matrix. Strips of
+//! tensors in memory are narrow, to stay in the cache; those of streamed ones are as long as the range.
 
 use super::{BackendError, WeightType};
-use crate::model::{Config, Model, Tensor};
+use crate::model::{Config, Model, ModelError, Tensor};
 use half::f16;
 use std::ops::Range;
 
@@ -183,30 +186,47 @@ impl Scales {
     }
 }
 
-/// Packs matrices into tiles, `[groups][padded / width][padded_depth][width]`.
+/// Ranges of at most `strip` of some padded outputs, none of which spans two groups.
+fn strips(part: Range<usize>, padded: usize, strip: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut start = part.start;
+    std::iter::from_fn(move || {
+        let end = part.end.min(start + strip).min(start - start % padded + padded);
+        let range = start..end;
+        start = end;
+        (!range.is_empty()).then_some(range)
+    })
+}
+
+/// Packs outputs `part` of matrices into tiles, of all `[groups][padded / width][padded_depth][width]`.
 ///
-/// `padded` is the number of outputs per group with padding, a multiple of `width`. `padded_depth`
-/// is at least the depth.
+/// `padded` is the number of outputs per group with padding, a multiple of `width`, as the ends of `part`
+/// are. `padded_depth` is at least the depth.
 pub fn tiles<E: Element>(
     matrices: Matrices,
     scales: &Scales,
     padded_depth: usize,
     padded: usize,
     width: usize,
+    part: Range<usize>,
 ) -> Vec<E> {
-    let Matrices { tensor, groups, depth, outputs } = matrices;
-    let mut packed = vec![E::ZERO; groups * padded * padded_depth];
-    let mut values = vec![0.0; width];
-    for (index, tile) in packed.chunks_exact_mut(padded_depth * width).enumerate() {
-        let (group, first) = (index / (padded / width), index % (padded / width) * width);
-        let used = outputs.saturating_sub(first).min(width);
+    let Matrices { tensor, depth, outputs, .. } = matrices;
+    let mut packed = vec![E::ZERO; part.len() * padded_depth];
+    let strip = if tensor.is_streamed() { part.len() } else { width };
+    let mut values = vec![0.0; strip];
+    for range in strips(part.clone(), padded, strip) {
+        let (group, first) = (range.start / padded, range.start % padded);
+        let used = outputs.saturating_sub(first).min(range.len());
         if used == 0 {
             continue;
         }
-        for (d, line) in tile.chunks_exact_mut(width).take(depth).enumerate() {
+        let own = &mut packed[(range.start - part.start) * padded_depth..][..range.len() * padded_depth];
+        for d in 0..depth {
             tensor.read((group * depth + d) * outputs + first, &mut values[..used]);
-            for (lane, (to, &from)) in line.iter_mut().zip(&values[..used]).enumerate() {
-                *to = scales.convert(group * padded + first + lane, from);
+            let tiles = own.chunks_exact_mut(padded_depth * width).zip(values[..used].chunks(width));
+            for (output, (tile, values)) in range.clone().step_by(width).zip(tiles) {
+                for (lane, (to, &from)) in tile[d * width..][..width].iter_mut().zip(values).enumerate() {
+                    *to = scales.convert(output + lane, from);
+                }
             }
         }
     }
@@ -222,6 +242,14 @@ pub fn biases(model: &Model, g: &Geometry) -> Vec<f32> {
         biases[neuron.head as usize * g.padded_neurons() + neuron.index as usize] = bias;
     }
     biases
+}
+
+/// Turns what kept weights from being read ([`Tensor::failure`]) into an error.
+///
+/// # Errors
+/// [`BackendError::Weights`] if there is something.
+pub fn check_failure(failure: Option<ModelError>) -> Result<(), BackendError> {
+    failure.map_or(Ok(()), |error| Err(BackendError::Weights(Box::new(error))))
 }
 
 /// Checks that every weight is within the range of `weight_type`.
@@ -246,46 +274,93 @@ pub fn check_range(model: &Model, weight_type: WeightType) -> Result<(), Backend
     }
 }
 
-/// Packs the columns of matrices into rows, one per output: `[groups][padded][row]`.
-pub fn columns_as_rows<E: Element>(matrices: Matrices, scales: &Scales, padded: usize, row: usize) -> Vec<E> {
+/// Packs columns `part` of matrices into rows, of all `[groups][padded][row]`.
+pub fn columns_as_rows<E: Element>(
+    matrices: Matrices,
+    scales: &Scales,
+    padded: usize,
+    row: usize,
+    part: Range<usize>,
+) -> Vec<E> {
     // Outputs per pass over the depth.
     const STRIP: usize = 64;
-    let Matrices { tensor, groups, depth, outputs } = matrices;
-    let mut packed = vec![E::ZERO; groups * padded * row];
-    let mut values = [0.0; STRIP];
-    for (group, rows) in packed.chunks_exact_mut(padded * row).enumerate() {
-        for first in (0..outputs).step_by(STRIP) {
-            let used = STRIP.min(outputs - first);
-            for d in 0..depth {
-                tensor.read((group * depth + d) * outputs + first, &mut values[..used]);
-                for (i, &value) in values[..used].iter().enumerate() {
-                    rows[(first + i) * row + d] = scales.convert(group * padded + first + i, value);
-                }
+    let Matrices { tensor, depth, outputs, .. } = matrices;
+    let mut packed = vec![E::ZERO; part.len() * row];
+    let strip = if tensor.is_streamed() { part.len() } else { STRIP };
+    let mut values = vec![0.0; strip];
+    for range in strips(part.clone(), padded, strip) {
+        let (group, first) = (range.start / padded, range.start % padded);
+        let used = outputs.saturating_sub(first).min(range.len());
+        if used == 0 {
+            continue;
+        }
+        let rows = &mut packed[(range.start - part.start) * row..];
+        for d in 0..depth {
+            tensor.read((group * depth + d) * outputs + first, &mut values[..used]);
+            for (i, &value) in values[..used].iter().enumerate() {
+                rows[i * row + d] = scales.convert(range.start + i, value);
             }
         }
     }
     packed
 }
 
-/// Packs a tensor `[groups * rows, D]` into padded rows: `[groups][padded][row]`.
-pub fn rows<E: Element>(
-    tensor: &Tensor,
-    scales: &Scales,
-    groups: usize,
-    rows: usize,
-    depth: usize,
-    padded: usize,
-    row: usize,
-) -> Vec<E> {
-    let mut packed = vec![E::ZERO; groups * padded * row];
+/// Packs rows `part` of a tensor `[groups * rows, D]` into padded rows, of all `[groups][padded][row]`. `sizes` are
+/// `rows`, D, `padded` and `row`.
+pub fn rows<E: Element>(tensor: &Tensor, scales: &Scales, sizes: [usize; 4], part: Range<usize>) -> Vec<E> {
+    let [rows, depth, padded, row] = sizes;
+    let mut packed = vec![E::ZERO; part.len() * row];
     let mut values = vec![0.0; depth];
-    for (group, part) in packed.chunks_exact_mut(padded * row).enumerate() {
-        for (i, line) in part.chunks_exact_mut(row).take(rows).enumerate() {
-            tensor.read((group * rows + i) * depth, &mut values);
-            for (to, &from) in line.iter_mut().zip(&values) {
-                *to = scales.convert(group * padded + i, from);
-            }
+    for (line, place) in packed.chunks_exact_mut(row).zip(part) {
+        let (group, i) = (place / padded, place % padded);
+        if i >= rows {
+            continue;
+        }
+        tensor.read((group * rows + i) * depth, &mut values);
+        for (to, &from) in line.iter_mut().zip(&values) {
+            *to = scales.convert(place, from);
         }
     }
     packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `pack` makes of all outputs at once, which it must also make of them part by part.
+    fn whole(outputs: usize, block: usize, pack: impl Fn(Range<usize>) -> Vec<f32>) -> Vec<f32> {
+        let whole = pack(0..outputs);
+        for blocks in 1..=outputs / block {
+            let starts = (0..outputs).step_by(blocks * block);
+            let parts = starts.flat_map(|start| pack(start..outputs.min(start + blocks * block)));
+            assert_eq!(parts.collect::<Vec<_>>(), whole, "{blocks} blocks at a time");
+        }
+        whole
+    }
+
+    #[test]
+    fn parts_of_a_matrix_make_the_whole() {
+        // 70 of 72 outputs in blocks of 8 in each of 2 groups, depth 3 of 4.
+        let (groups, depth, outputs, padded, row, block) = (2, 3, 70, 72, 4, 8);
+        let values: Vec<f32> = (1..=groups * depth * outputs).map(|value| value as f32).collect();
+        let encoder = Tensor::from_f32(&[groups, depth, outputs], values.clone());
+        let matrices = Matrices { tensor: &encoder, groups, depth, outputs };
+        let none = &Scales::default();
+        let all = groups * padded;
+        let tiles = whole(all, block, |part| tiles(matrices, none, row, padded, block, part));
+        let columns = whole(all, block, |part| columns_as_rows(matrices, none, padded, row, part));
+        let decoder = Tensor::from_f32(&[groups * outputs, depth], values.clone());
+        let rows = whole(all, block, |part| rows(&decoder, none, [outputs, depth, padded, row], part));
+        for output in 0..all {
+            let (group, own) = (output / padded, output % padded);
+            for d in 0..row {
+                let is_there = own < outputs && d < depth;
+                let in_encoder = if is_there { values[(group * depth + d) * outputs + own] } else { 0.0 };
+                let in_decoder = if is_there { values[(group * outputs + own) * depth + d] } else { 0.0 };
+                assert_eq!(tiles[(output / block * row + d) * block + output % block], in_encoder);
+                assert_eq!((columns[output * row + d], rows[output * row + d]), (in_encoder, in_decoder));
+            }
+        }
+    }
 }

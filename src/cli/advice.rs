@@ -33,7 +33,7 @@ pub fn backend(error: &BackendError) -> String {
         BackendError::Open { .. } => "; free its memory, update its driver, or use --device cpu",
         BackendError::Lost { .. } => "; start again, or use --device cpu",
         BackendError::NoTimestamps { .. } => "; leave out --profile",
-        BackendError::NotWatchable { .. } => "",
+        BackendError::NotWatchable { .. } | BackendError::Weights(_) => "",
         BackendError::Garbage { .. } | BackendError::Driver { .. } => {
             "; `bdh-gpu verify` checks this device, --device cpu avoids it"
         }

@@ -205,7 +205,9 @@ impl Bdh {
             // The codes alone stay in memory; states are those of the model as it was.
             pack::check_range(&model, WeightType::I8)?;
             let _ = fingerprint.set(snapshot::fingerprint(&model));
-            model.weights = model.weights.to_int8();
+            let codes = model.weights.to_int8();
+            pack::check_failure(model.weights.failure())?;
+            model.weights = codes;
         }
         let gpu_options = GpuOptions { state: *state, watchable: *watchable, ..GpuOptions::default() };
         let adapter = match device {

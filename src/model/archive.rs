@@ -3,8 +3,9 @@
 //! No size in the file is trusted: every member is checked to lie inside the file before it is looked
 //! at, and what has to be unpacked or copied is counted against a budget before memory is asked for.
 
+use std::borrow::Cow;
 use std::cell::Cell;
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use flate2::read::DeflateDecoder;
 
 use super::error::{ModelError, clip};
-use super::storage::Storage;
+use super::storage::{Storage, pieces};
 
 /// More members than any checkpoint has.
 const MAX_MEMBERS: u64 = 1 << 14;
@@ -30,17 +31,17 @@ pub(super) struct Archive {
     pub(super) path: PathBuf,
     storage: Storage,
     members: Vec<Member>,
-    budget: Cell<usize>,
+    budget: Cell<u64>,
 }
 
 /// One file of an archive.
 pub(super) struct Member {
     pub(super) name: String,
     /// Where its bytes lie in the archive, as stored.
-    stored: Range<usize>,
+    stored: Range<u64>,
     deflated: bool,
     /// Bytes when unpacked.
-    size: usize,
+    size: u64,
     checksum: u32,
 }
 
@@ -48,21 +49,38 @@ pub(super) struct Member {
 #[derive(Clone)]
 pub(super) struct Contents {
     pub(super) storage: Storage,
-    pub(super) range: Range<usize>,
+    pub(super) range: Range<u64>,
 }
 
 impl Contents {
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.storage.bytes()[self.range.clone()]
+    pub(super) fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// All of them.
+    pub(super) fn bytes(&self) -> Result<Cow<'_, [u8]>, ModelError> {
+        self.storage.read(self.range.clone())
+    }
+
+    /// The first `count` bytes, or all if there are fewer.
+    pub(super) fn start(&self, count: u64) -> Result<Cow<'_, [u8]>, ModelError> {
+        self.storage.read(self.range.start..self.range.start + count.min(self.len()))
+    }
+
+    fn checksum(&self) -> Result<u32, ModelError> {
+        let mut hasher = crc32fast::Hasher::new();
+        for piece in pieces(self.range.clone()) {
+            hasher.update(&self.storage.read(piece)?);
+        }
+        Ok(hasher.finalize())
     }
 }
 
 impl Archive {
     /// Reads the central directory. At most the file's own length and `slack` bytes more will be
     /// unpacked and copied.
-    pub(super) fn open(storage: &Storage, path: &Path, slack: usize) -> Result<Self, ModelError> {
-        let bytes = storage.bytes();
-        let members = directory(bytes).ok_or_else(|| ModelError::Malformed {
+    pub(super) fn open(storage: &Storage, path: &Path, slack: u64) -> Result<Self, ModelError> {
+        let directory = directory(storage)?.ok_or_else(|| ModelError::Malformed {
             path: path.to_owned(),
             found: "the directory at the end of the zip archive is damaged or missing".to_owned(),
             expected: "the whole file; copy or download it again".to_owned(),
@@ -70,14 +88,19 @@ impl Archive {
         let mut archive = Self {
             path: path.to_owned(),
             storage: storage.clone(),
-            members: Vec::with_capacity(members.count),
-            budget: Cell::new(bytes.len().saturating_add(slack)),
+            members: Vec::with_capacity(directory.count),
+            budget: Cell::new(storage.len().saturating_add(slack)),
         };
-        let mut rest = members.bytes;
-        for _ in 0..members.count {
-            let member = member(bytes, &mut rest)
-                .map_err(|found| archive.malformed(found, "a sound zip archive; copy or download the file again"))?;
-            archive.members.push(member);
+        let bytes = storage.read(directory.range)?;
+        let mut rest = &*bytes;
+        for _ in 0..directory.count {
+            let unsound = |found| archive.malformed(found, "a sound zip archive; copy or download the file again");
+            let entry = entry(&mut rest).map_err(unsound)?;
+            let Some(stored) = data_range(storage, &entry)? else {
+                return Err(unsound(format!("member {:?} does not lie inside the file", clip(entry.name))));
+            };
+            let Entry { name, size, deflated, checksum, .. } = entry;
+            archive.members.push(Member { name: name.to_owned(), stored, deflated, size, checksum });
         }
         archive.members.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = archive.members.windows(2).find(|pair| pair[0].name == pair[1].name) {
@@ -105,7 +128,7 @@ impl Archive {
             Contents { storage: self.storage.clone(), range: member.stored.clone() }
         };
         // PyTorch can be told to save without checksums; it then writes zeros.
-        if member.checksum != 0 && crc32fast::hash(contents.bytes()) != member.checksum {
+        if member.checksum != 0 && contents.checksum()? != member.checksum {
             let found = format!("the checksum of member {:?} is wrong", clip(&member.name));
             return Err(self.malformed(found, "undamaged bytes; copy or download the file again"));
         }
@@ -113,7 +136,7 @@ impl Archive {
     }
 
     /// Counts memory that is about to be asked for; refuses what the file's length does not justify.
-    pub(super) fn spend(&self, bytes: usize, what: &str) -> Result<(), ModelError> {
+    pub(super) fn spend(&self, bytes: u64, what: &str) -> Result<(), ModelError> {
         match self.budget.get().checked_sub(bytes) {
             Some(rest) => {
                 self.budget.set(rest);
@@ -133,58 +156,112 @@ impl Archive {
     fn inflate(&self, member: &Member) -> Result<Vec<u8>, ModelError> {
         let what = format!("unpacking member {:?}", clip(&member.name));
         self.spend(member.size, &what)?;
-        let mut bytes = vec![0; member.size];
-        let mut decoder = DeflateDecoder::new(&self.storage.bytes()[member.stored.clone()]);
+        let too_large = || ModelError::TooLarge { path: self.path.clone(), bytes: member.size };
+        let size = usize::try_from(member.size).map_err(|_| too_large())?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(size).map_err(|_| too_large())?;
+        bytes.resize(size, 0);
+        let mut packed = Packed { storage: &self.storage, rest: member.stored.clone(), failure: None };
+        let mut decoder = DeflateDecoder::new(&mut packed);
         let exact = decoder.read_exact(&mut bytes).is_ok() && matches!(decoder.read(&mut [0]), Ok(0));
         if exact {
             return Ok(bytes);
+        }
+        if let Some(failure) = packed.failure {
+            return Err(failure);
         }
         let found = format!("member {:?} does not unpack to {} bytes", clip(&member.name), member.size);
         Err(self.malformed(found, "undamaged bytes; copy or download the file again"))
     }
 }
 
-/// The central directory's bytes and the number of its entries.
-struct Directory<'a> {
-    bytes: &'a [u8],
+/// A range of a storage, read in sequence.
+struct Packed<'a> {
+    storage: &'a Storage,
+    rest: Range<u64>,
+    /// Why the last read failed, if it did.
+    failure: Option<ModelError>,
+}
+
+impl Read for Packed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let end = self.rest.end.min(self.rest.start + into.len() as u64);
+        match self.storage.read(self.rest.start..end) {
+            Ok(bytes) => {
+                into[..bytes.len()].copy_from_slice(&bytes);
+                self.rest.start = end;
+                Ok(bytes.len())
+            }
+            Err(error) => {
+                self.failure = Some(error);
+                Err(io::ErrorKind::Other.into())
+            }
+        }
+    }
+}
+
+/// The central directory: where it lies, and the number of its entries.
+struct Directory {
+    range: Range<u64>,
     count: usize,
 }
 
 /// Finds the central directory by the record at the file's end, which only a comment may follow.
-fn directory(bytes: &[u8]) -> Option<Directory<'_>> {
-    const END_LENGTH: usize = 22;
-    const LONGEST_COMMENT: usize = u16::MAX as usize;
-    let last = bytes.len().checked_sub(END_LENGTH)?;
-    let end = (last.saturating_sub(LONGEST_COMMENT)..=last)
-        .rev()
-        .find(|&at| bytes[at..].starts_with(END) && usize::from(u16_at(bytes, at + 20).unwrap_or(0)) == last - at)?;
-    let mut count = u64::from(u16_at(bytes, end + 10)?);
-    let mut size = u64::from(u32_at(bytes, end + 12)?);
-    let mut start = u64::from(u32_at(bytes, end + 16)?);
-    if let Some(locator) = end.checked_sub(20)
-        && bytes[locator..].starts_with(END_64_LOCATOR)
+fn directory(storage: &Storage) -> Result<Option<Directory>, ModelError> {
+    const END_LENGTH: u64 = 22;
+    const LONGEST_COMMENT: u64 = u16::MAX as u64;
+    const LOCATOR_LENGTH: u64 = 20;
+    const END_64_LENGTH: u64 = 56;
+    let length = storage.len();
+    let tail_start = length.saturating_sub(LOCATOR_LENGTH + END_LENGTH + LONGEST_COMMENT);
+    let tail = storage.read(tail_start..length)?;
+    let Some(end) = end_record(&tail) else { return Ok(None) };
+    let mut sizes = (|| {
+        let (count, size, start) = (u16_at(&tail, end + 10)?, u32_at(&tail, end + 12)?, u32_at(&tail, end + 16)?);
+        Some([u64::from(count), u64::from(size), u64::from(start)])
+    })();
+    if let Some(locator) = end.checked_sub(LOCATOR_LENGTH as usize)
+        && tail[locator..].starts_with(END_64_LOCATOR)
     {
-        let at = usize::try_from(u64_at(bytes, locator + 8)?).ok()?;
-        if !bytes.get(at..)?.starts_with(END_64) {
-            return None;
+        let Some(at) = u64_at(&tail, locator + 8).filter(|&at| at <= length) else { return Ok(None) };
+        let record = storage.read(at..length.min(at.saturating_add(END_64_LENGTH)))?;
+        if !record.starts_with(END_64) {
+            return Ok(None);
         }
-        count = u64_at(bytes, at.checked_add(32)?)?;
-        size = u64_at(bytes, at.checked_add(40)?)?;
-        start = u64_at(bytes, at.checked_add(48)?)?;
+        sizes = (|| Some([u64_at(&record, 32)?, u64_at(&record, 40)?, u64_at(&record, 48)?]))();
     }
+    let Some([count, size, start]) = sizes else { return Ok(None) };
     if count > MAX_MEMBERS || size > MAX_DIRECTORY {
-        return None;
+        return Ok(None);
     }
-    let start = usize::try_from(start).ok()?;
-    let stop = start.checked_add(usize::try_from(size).ok()?)?;
-    if stop > end {
-        return None;
-    }
-    Some(Directory { bytes: &bytes[start..stop], count: usize::try_from(count).ok()? })
+    let stop = start.checked_add(size).filter(|&stop| stop <= tail_start + end as u64);
+    // A count of at most 16,384 fits any usize.
+    Ok(stop.map(|stop| Directory { range: start..stop, count: count as usize }))
 }
 
-/// Takes the next entry off the central directory and checks it against the file.
-fn member(file: &[u8], rest: &mut &[u8]) -> Result<Member, String> {
+/// Where in a file's last bytes the record at its end begins.
+fn end_record(tail: &[u8]) -> Option<usize> {
+    const LENGTH: usize = 22;
+    const LONGEST_COMMENT: usize = u16::MAX as usize;
+    let last = tail.len().checked_sub(LENGTH)?;
+    (last.saturating_sub(LONGEST_COMMENT)..=last)
+        .rev()
+        .find(|&at| tail[at..].starts_with(END) && usize::from(u16_at(tail, at + 20).unwrap_or(0)) == last - at)
+}
+
+/// An entry of the central directory.
+struct Entry<'a> {
+    name: &'a str,
+    /// Where the header in front of the member's bytes begins.
+    header: u64,
+    packed: u64,
+    size: u64,
+    deflated: bool,
+    checksum: u32,
+}
+
+/// Takes the next entry off the central directory.
+fn entry<'a>(rest: &mut &'a [u8]) -> Result<Entry<'a>, String> {
     const HEADER: usize = 46;
     let cut_short = || "the zip archive's directory ends inside an entry".to_owned();
     let entry = *rest;
@@ -201,8 +278,7 @@ fn member(file: &[u8], rest: &mut &[u8]) -> Result<Member, String> {
         return Err(cut_short());
     }
     *rest = &entry[end..];
-    let raw_name = &entry[HEADER..name_end];
-    let Ok(name) = str::from_utf8(raw_name) else {
+    let Ok(name) = str::from_utf8(&entry[HEADER..name_end]) else {
         return Err("a name in the zip archive is not UTF-8".to_owned());
     };
     let of_member = |what: String| format!("member {:?} {what}", clip(name));
@@ -227,30 +303,25 @@ fn member(file: &[u8], rest: &mut &[u8]) -> Result<Member, String> {
         8 => true,
         other => return Err(of_member(format!("is compressed by method {other}"))),
     };
-    let stored = usize::try_from(header).ok().and_then(|header| data_range(file, header, raw_name, packed));
-    match (stored, usize::try_from(size)) {
-        (Some(stored), Ok(size)) => {
-            Ok(Member { name: name.to_owned(), stored, deflated, size, checksum: u32_at(entry, 16).unwrap_or(0) })
-        }
-        _ => Err(of_member("does not lie inside the file".to_owned())),
-    }
+    Ok(Entry { name, header, packed, size, deflated, checksum: u32_at(entry, 16).unwrap_or(0) })
 }
 
 /// Where a member's bytes lie, by the header in front of them. That header may differ from the
-/// directory's entry in the length of its extra field only.
-fn data_range(file: &[u8], header: usize, name: &[u8], length: u64) -> Option<Range<usize>> {
-    const HEADER: usize = 30;
-    if !file.get(header..)?.starts_with(LOCAL_HEADER) {
-        return None;
+/// directory's entry in the length of its extra field only. `None` if the header says something else, or
+/// they do not lie inside the file.
+fn data_range(storage: &Storage, entry: &Entry) -> Result<Option<Range<u64>>, ModelError> {
+    const HEADER: u64 = 30;
+    let name = entry.name.as_bytes();
+    let header_end = entry.header.saturating_add(HEADER + name.len() as u64);
+    if header_end > storage.len() {
+        return Ok(None);
     }
-    let name_start = header.checked_add(HEADER)?;
-    let name_end = name_start.checked_add(usize::from(u16_at(file, header + 26)?))?;
-    if file.get(name_start..name_end)? != name {
-        return None;
-    }
-    let start = name_end.checked_add(usize::from(u16_at(file, header + 28)?))?;
-    let end = start.checked_add(usize::try_from(length).ok()?)?;
-    (end <= file.len()).then_some(start..end)
+    let header = storage.read(entry.header..header_end)?;
+    let field = |at| u16_at(&header, at).map_or(0, usize::from);
+    let matches = header.starts_with(LOCAL_HEADER) && field(26) == name.len() && &header[HEADER as usize..] == name;
+    let start = header_end + field(28) as u64;
+    let end = start.checked_add(entry.packed).filter(|&end| matches && end <= storage.len());
+    Ok(end.map(|end| start..end))
 }
 
 /// The contents of the extra field that holds 64-bit sizes; nothing if there is none.

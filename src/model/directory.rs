@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::error::{ModelError, clip};
+use super::files::Files;
 
 pub(super) const WEIGHTS_FILE: &str = "model.safetensors";
 /// Names of weights files, the preferred one first.
-const WEIGHTS: [&str; 9] = [
+pub(super) const WEIGHTS: [&str; 9] = [
     WEIGHTS_FILE,
     "model.pt",
     "model.npz",
@@ -31,12 +32,11 @@ pub(super) struct Candidates {
 }
 
 /// The weights file of a directory.
-pub(super) fn weights(directory: &Path) -> Result<PathBuf, ModelError> {
-    if let Some(name) = known(|name| directory.join(name).symlink_metadata().is_ok()) {
+pub(super) fn weights(files: &dyn Files, directory: &Path) -> Result<PathBuf, ModelError> {
+    if let Some(name) = known(|name| files.lists(&directory.join(name))) {
         return Ok(directory.join(name));
     }
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    only(entries.filter(|path| path.is_file())).map_err(|Candidates { found, several }| ModelError::NoWeights {
+    only(files.list(directory).into_iter()).map_err(|Candidates { found, several }| ModelError::NoWeights {
         path: directory.to_owned(),
         found,
         several,

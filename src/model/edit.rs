@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::error::ModelError;
 use super::neuron::{NeuronError, NeuronName};
 use super::tensor::{Elements, Tensor};
 use super::{Config, Model};
@@ -138,6 +139,14 @@ struct Silenced {
 }
 
 impl Elements for Silenced {
+    fn is_streamed(&self) -> bool {
+        self.encoder.is_streamed()
+    }
+
+    fn failure(&self) -> Option<ModelError> {
+        self.encoder.failure()
+    }
+
     fn read(&self, start: usize, out: &mut [f32]) {
         self.encoder.read(start, out);
         let end = start + out.len();

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use super::storage::Storage;
+use super::error::ModelError;
+use super::storage::{PIECE, Storage};
 use super::tensor::{Dtype, Elements, Tensor};
 
 /// Which scale an element has.
@@ -113,10 +114,10 @@ impl Tensor {
     /// A tensor of a file's codes from byte `offset` on, and their scales. `None` where the file
     /// has too few bytes, or the scales are not as many as the shape asks for, or one of them is no
     /// scale.
-    pub(crate) fn of_codes(storage: Storage, offset: usize, shape: &[usize], scales: &Tensor) -> Option<Self> {
+    pub(crate) fn of_codes(storage: Storage, offset: u64, shape: &[usize], scales: &Tensor) -> Option<Self> {
         let axis = Axis::of(shape)?;
         let len = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
-        if offset.checked_add(len)? > storage.bytes().len() || scales.shape() != scales_shape(shape)? {
+        if offset.checked_add(len as u64)? > storage.len() || scales.shape() != scales_shape(shape)? {
             return None;
         }
         let scales = scales.to_vec();
@@ -131,21 +132,34 @@ impl Tensor {
 /// Codes in a file.
 struct Codes {
     storage: Storage,
-    offset: usize,
+    offset: u64,
     axis: Axis,
     scales: Vec<f32>,
 }
 
 impl Elements for Codes {
     fn read(&self, start: usize, out: &mut [f32]) {
-        let codes = &self.storage.bytes()[self.offset + start..][..out.len()];
-        for (index, (to, &code)) in out.iter_mut().zip(codes).enumerate() {
-            *to = f32::from(code.cast_signed()) * self.scales[self.axis.scale(start + index)];
+        let mut start = start;
+        for out in out.chunks_mut(PIECE) {
+            let first = self.offset + start as u64;
+            let codes = self.storage.read_or_zeros(first..first + out.len() as u64);
+            for (index, (to, &code)) in out.iter_mut().zip(&*codes).enumerate() {
+                *to = f32::from(code.cast_signed()) * self.scales[self.axis.scale(start + index)];
+            }
+            start += out.len();
         }
     }
 
     fn scales(&self) -> Option<&[f32]> {
         Some(&self.scales)
+    }
+
+    fn is_streamed(&self) -> bool {
+        self.storage.memory().is_none()
+    }
+
+    fn failure(&self) -> Option<ModelError> {
+        self.storage.failure()
     }
 }
 

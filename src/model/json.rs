@@ -1,6 +1,5 @@
 //! JSON files of a model directory, read key by key with errors that name file, key and value.
 
-use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::config_keys::is_opaque;
 use super::error::{ModelError, clip};
-use super::storage::open_regular;
+use super::files::Files;
 
 /// A JSON object and where it came from.
 pub(crate) struct JsonFile {
@@ -18,17 +17,13 @@ pub(crate) struct JsonFile {
 
 impl JsonFile {
     /// Reads a file; `None` if there is none.
-    pub(crate) fn read(path: PathBuf) -> Result<Option<Self>, ModelError> {
+    pub(crate) fn read(files: &dyn Files, path: PathBuf) -> Result<Option<Self>, ModelError> {
         const LONGEST: u64 = 16 << 20;
-        let (file, _) = match open_regular(&path) {
-            Ok(opened) => opened,
+        let bytes = match files.start(&path, LONGEST + 1) {
+            Ok(bytes) => bytes,
             Err(ModelError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut bytes = Vec::new();
-        if let Err(source) = file.take(LONGEST + 1).read_to_end(&mut bytes) {
-            return Err(ModelError::Io { path, source });
-        }
         if bytes.len() as u64 > LONGEST {
             return Err(ModelError::Json { path, found: "longer than 16 MiB".to_owned() });
         }

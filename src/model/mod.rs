@@ -20,7 +20,9 @@
 //! | `merge` | joining two models |
 //! | `neuron` | names of neurons |
 //! | `edit` | neurons ablated or clamped |
-//! | `storage` | files read into memory |
+//! | `files` | where files are: on disk, or a set of named sources |
+//! | `storage` | the bytes of a file: in memory, or fetched range by range |
+//! | `streamed` | tensors from such files in another order |
 //! | `json` | JSON files, read key by key |
 //! | `embedded` | the model inside the program |
 //! | `synthetic` | random models of a chosen density |
@@ -36,6 +38,7 @@ mod edit;
 mod eight_bits;
 mod embedded;
 pub mod error;
+pub mod files;
 pub mod forgetting;
 pub mod generation_config;
 pub mod hub;
@@ -50,6 +53,7 @@ mod safetensors;
 mod save;
 mod shards;
 mod storage;
+mod streamed;
 pub mod synthetic;
 pub mod tensor;
 mod tokenizer_files;
@@ -65,6 +69,7 @@ use serde_json::{Map, Value};
 pub use self::config::Config;
 pub use self::edit::{EditError, NeuronEdit};
 pub use self::error::ModelError;
+pub use self::files::{FileSet, ReadAt};
 pub use self::generation_config::GenerationConfig;
 pub use self::hub::HubError;
 pub use self::layout::Layout;
@@ -78,6 +83,7 @@ pub use crate::options::EarlyStopping;
 pub use crate::tokenizer::Tokenizer;
 
 use self::config::declared_context;
+use self::files::{Disk, Files, Kind};
 use self::json::JsonFile;
 use self::layout::WeightsFile;
 use self::storage::Storage;
@@ -115,6 +121,12 @@ impl Weights {
             lm_head: self.lm_head.to_f16(),
             freqs: self.freqs.clone(),
         }
+    }
+
+    /// Why some of them could not be read, if that has happened; see [`Tensor::failure`].
+    pub fn failure(&self) -> Option<ModelError> {
+        let tensors = [&self.embed, &self.encoder, &self.encoder_v, &self.decoder, &self.lm_head];
+        tensors.into_iter().find_map(Tensor::failure)
     }
 
     /// A copy whose encoders and decoder are 8-bit codes with a scale per neuron, and whose
@@ -212,7 +224,20 @@ impl Model {
     /// # Errors
     /// As [`Model::from_path`].
     pub fn from_path_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, ModelError> {
-        Self::from_files(ModelFiles::open(path.as_ref(), options)?, options)
+        Self::from_files(&Disk, path.as_ref(), options)
+    }
+
+    /// Loads a model from files that are not on disk: a folder, or one weights file with config.json beside it, by
+    /// their names in the set. The empty path is the folder of names without one. [`files`] says which names are
+    /// looked for.
+    ///
+    /// Weights of a file that is read by ranges stay there. They are checked once here, and read again where the model
+    /// is put on a device, piece by piece.
+    ///
+    /// # Errors
+    /// As [`Model::from_path`]; [`ModelError::Io`] also if a file cannot be read.
+    pub fn from_file_set(files: &FileSet, path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, ModelError> {
+        Self::from_files(&files.opened(), path.as_ref(), options)
     }
 
     /// The model inside the program.
@@ -221,7 +246,7 @@ impl Model {
     /// As [`Model::from_path`]; none in a program that was built from sound files.
     #[cfg(feature = "embedded-model")]
     pub fn embedded() -> Result<Self, ModelError> {
-        Self::from_files(embedded::files()?, &LoadOptions::default())
+        Self::assemble(&Disk, embedded::files()?, &LoadOptions::default())
     }
 
     /// Makes a model from weights in memory.
@@ -258,14 +283,23 @@ impl Model {
         self.weights.encoder.dtype()
     }
 
-    fn from_files(files: ModelFiles, options: &LoadOptions) -> Result<Self, ModelError> {
+    fn from_files(source: &dyn Files, path: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
+        let loaded = ModelFiles::open(source, path, options).and_then(|files| Self::assemble(source, files, options));
+        // Whatever was found after a failure may have come from zeros in place of weights.
+        match source.failure() {
+            Some(failure) => Err(failure),
+            None => loaded,
+        }
+    }
+
+    fn assemble(source: &dyn Files, files: ModelFiles, options: &LoadOptions) -> Result<Self, ModelError> {
         let mut notes = files.notes;
         // The prefixes of names say nothing about the computation; the configuration does, and is checked first.
         let mut rope = named_rope(options.rope, files.config.as_ref())?;
         notes.extend(files.config.as_ref().map(|json| config_keys::check(json, rope)).transpose()?.flatten());
         // What the weights are decides how the configuration is to be read.
-        let mut weights_file = WeightsFile::open(&files.weights, &files.weights_path)?;
-        let source = Some((weights_file.format(), weights_file.layout()));
+        let mut weights_file = WeightsFile::open(source, &files.weights, &files.weights_path)?;
+        let kind = Some((weights_file.format(), weights_file.layout()));
         let inner = weights_file.take_config();
         if let Some(inner) = &inner {
             rope = named_rope(rope, Some(inner))?;
@@ -288,7 +322,7 @@ impl Model {
             (Some(mut json), n_layer) => {
                 if let Some(path) = json.get(TOKENIZER_PATH).and_then(Value::as_str) {
                     let directory = files.config_path.parent().unwrap_or(Path::new(""));
-                    tokenizer_files = tokenizer_files.or_at(directory, path)?;
+                    tokenizer_files = tokenizer_files.or_at(source, directory, path)?;
                 }
                 if let Some(n_layer) = n_layer {
                     json.map.insert(N_LAYER.to_owned(), n_layer.into());
@@ -346,7 +380,7 @@ impl Model {
             stored_freqs: loaded.frequencies == Frequencies::Stored,
             frequencies: loaded.frequencies,
             rope: rope.unwrap_or_default(),
-            source,
+            source: kind,
             tokenizer: tokenizer.tokenizer,
             tokenizer_files,
             edits: BTreeMap::new(),
@@ -373,44 +407,43 @@ const TOKENIZER_PATH: &str = "tokenizer_path";
 const N_LAYER: &str = "n_layer";
 
 impl ModelFiles {
-    fn open(path: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
-        let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
+    fn open(files: &dyn Files, path: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
+        let kind = files.kind(path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => ModelError::NotFound { path: path.to_owned() },
             _ => ModelError::Io { path: path.to_owned(), source },
         })?;
-        let (directory, weights_path) = if metadata.is_dir() {
-            (path, directory::weights(path)?)
-        } else {
-            (path.parent().unwrap_or(Path::new("")), path.to_owned())
+        let (directory, weights_path) = match kind {
+            Kind::Folder => (path, directory::weights(files, path)?),
+            Kind::File | Kind::Other => (path.parent().unwrap_or(Path::new("")), path.to_owned()),
         };
         let config_path = directory.join(CONFIG);
         let mut notes = Vec::new();
         // It is only shown.
-        let training_args = JsonFile::read(directory.join(TRAINING_ARGS)).unwrap_or_else(|error| {
+        let training_args = JsonFile::read(files, directory.join(TRAINING_ARGS)).unwrap_or_else(|error| {
             notes.push(format!("{error}; it is not used"));
             None
         });
         Ok(Self {
-            name: directory_name(directory),
-            weights: Storage::read(&weights_path)?,
+            name: directory_name(files, directory),
+            weights: files.open(&weights_path)?,
             weights_path,
-            config: JsonFile::read(config_path.clone())?,
+            config: JsonFile::read(files, config_path.clone())?,
             config_path,
-            generation: JsonFile::read(directory.join(GENERATION_CONFIG))?,
+            generation: JsonFile::read(files, directory.join(GENERATION_CONFIG))?,
             training_args,
-            tokenizer: TokenizerFiles::open(directory, options.tokenizer.as_deref())?,
+            tokenizer: TokenizerFiles::open(files, directory, options.tokenizer.as_deref())?,
             notes,
         })
     }
 }
 
 /// The last part of a directory's path, also where it is written as `.`, `..` or nothing.
-fn directory_name(directory: &Path) -> String {
+fn directory_name(files: &dyn Files, directory: &Path) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     name(directory)
         .or_else(|| {
             let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-            name(&directory.canonicalize().ok()?)
+            name(&files.absolute(directory)?)
         })
         .unwrap_or_else(|| "model".to_owned())
 }

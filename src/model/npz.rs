@@ -12,9 +12,11 @@ use super::tensor::{Dtype, Tensor};
 use super::weights_file::{Entry, Format, NamedTensors};
 
 /// Memory that unpacking and copying may take beyond the file's length.
-const SLACK: usize = 40 << 20;
+const SLACK: u64 = 40 << 20;
 /// Longest header read, in bytes.
 const MAX_HEADER: usize = 1 << 16;
+/// Bytes before a header: magic, version and length.
+const BEFORE_HEADER: u64 = 12;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 
@@ -43,10 +45,10 @@ pub(super) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
 }
 
 fn array(archive: &Archive, contents: &Contents, name: &str) -> Result<Entry, ModelError> {
-    let bytes = contents.bytes();
+    let bytes = contents.start(BEFORE_HEADER + MAX_HEADER as u64)?;
     let of_array = |what: &str| format!("array {:?} {what}", clip(name));
     let damaged = |what: &str| archive.malformed(of_array(what), "a NumPy array of version 1, 2 or 3");
-    let (text, start) = header(bytes).ok_or_else(|| damaged("has no valid header"))?;
+    let (text, start) = header(&bytes).ok_or_else(|| damaged("has no valid header"))?;
     let header = Header::parse(text).ok_or_else(|| damaged(&format!("is described as {}", clip(text))))?;
     if header.shape.is_empty() {
         return Ok(Entry::Scalar);
@@ -57,14 +59,16 @@ fn array(archive: &Archive, contents: &Contents, name: &str) -> Result<Entry, Mo
         "<f8" => Dtype::F64,
         other => return Ok(Entry::Other(other.to_owned())),
     };
-    let size = header.shape.iter().try_fold(dtype.size(), |product, &size| product.checked_mul(size));
-    let data = &bytes[start..];
-    if size != Some(data.len()) {
-        let found = format!("has {} bytes for {dtype} {}", data.len(), clip(&format!("{:?}", header.shape)));
+    let mut sizes = header.shape.iter().map(|&size| size as u64);
+    let size = sizes.try_fold(dtype.size() as u64, |product, size| product.checked_mul(size));
+    let data = contents.range.start + start as u64..contents.range.end;
+    let data_len = data.end - data.start;
+    if size != Some(data_len) {
+        let found = format!("has {data_len} bytes for {dtype} {}", clip(&format!("{:?}", header.shape)));
         return Err(archive.malformed(of_array(&found), "the whole array; copy or download the file again"));
     }
     let tensor = if header.fortran_order && header.shape.len() > 1 {
-        archive.spend(data.len(), &of_array("in Fortran order"))?;
+        archive.spend(data_len, &of_array("in Fortran order"))?;
         let mut stride = 1usize;
         // No overflow: the product of the sizes was computed above, or some size is 0.
         let strides: Vec<usize> = header
@@ -76,9 +80,9 @@ fn array(archive: &Archive, contents: &Contents, name: &str) -> Result<Entry, Mo
                 here
             })
             .collect();
-        Tensor::gather(data, dtype, 0, &header.shape, &strides)
+        Tensor::gather(&contents.storage.read(data)?, dtype, 0, &header.shape, &strides)
     } else {
-        Tensor::stored(contents.storage.clone(), contents.range.start + start, dtype, &header.shape)
+        Tensor::stored(contents.storage.clone(), data.start, dtype, &header.shape)
     };
     tensor.map(Entry::Tensor).ok_or_else(|| damaged("does not fit"))
 }

@@ -24,29 +24,30 @@ pub(super) const SCALES: &str = ".scale";
 
 /// Reads the header and checks it against the file's length. No weight is looked at.
 pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
-    let bytes = storage.bytes();
+    const LENGTH: u64 = 8;
     let malformed = |found: String, expected: &str| ModelError::Malformed {
         path: path.to_owned(),
         found,
         expected: expected.to_owned(),
     };
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        let found = match bytes.len() {
+    let start = storage.start(LENGTH + 1)?;
+    let Some((length, first)) = start.split_first_chunk::<8>() else {
+        let found = match start.len() {
             0 => "the file is empty".to_owned(),
             count => format!("the file has {count} bytes"),
         };
         return Err(malformed(found, "a safetensors file"));
     };
     let length = u64::from_le_bytes(*length);
-    if length > MAX_HEADER || rest.first() != Some(&b'{') {
+    if length > MAX_HEADER || first.first() != Some(&b'{') {
         return Err(malformed("not a safetensors file".to_owned(), "a header of at most 4 MiB"));
     }
-    // At most 4 MiB here, so that it fits any usize.
-    let Some((header, data)) = rest.split_at_checked(length as usize) else {
-        let found = format!("the file ends in its header, after {} of {length} bytes", rest.len());
+    let data_start = LENGTH + length;
+    let Some(data_len) = storage.len().checked_sub(data_start) else {
+        let found = format!("the file ends in its header, after {} of {length} bytes", storage.len() - LENGTH);
         return Err(malformed(found, "the whole file; copy or download it again"));
     };
-    let header = match serde_json::from_slice(header) {
+    let header = match serde_json::from_slice(&storage.read(LENGTH..data_start)?) {
         Ok(Value::Object(header)) => header,
         Ok(_) => return Err(malformed("the header is not an object".to_owned(), "a safetensors header")),
         Err(reason) => {
@@ -55,7 +56,6 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         }
     };
 
-    let data_start = bytes.len() - data.len();
     let mut entries = BTreeMap::new();
     let mut extents = Vec::new();
     let mut codes = Vec::new();
@@ -66,8 +66,8 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
             let found = format!("is described as {}", clip(&info.to_string()));
             return Err(of_tensor(found, "dtype, shape and data_offsets"));
         };
-        if begin > end || end > data.len() {
-            let found = format!("lies at bytes {begin} to {end} of {}", data.len());
+        if begin > end || end > data_len {
+            let found = format!("lies at bytes {begin} to {end} of {data_len}");
             return Err(of_tensor(found, "it inside the file; copy or download the file again"));
         }
         extents.push((begin, end));
@@ -79,7 +79,7 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
             }
             None => Entry::Other(dtype.to_owned()),
             Some(dtype) => {
-                let size = shape.iter().try_fold(dtype.size(), |product, &size| product.checked_mul(size));
+                let size = bytes_of(dtype.size(), &shape);
                 if size != Some(end - begin) {
                     let found = format!("has {} bytes for {dtype} {}", end - begin, clip(&format!("{shape:?}")));
                     let expected = size.map_or("a smaller shape".to_owned(), |size| format!("{size} bytes"));
@@ -97,7 +97,7 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
     for (name, shape, offset, length) in codes {
         let scales_name = format!("{name}{SCALES}");
         let Some(Entry::Tensor(scales)) = entries.get(&scales_name) else { continue };
-        let size = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+        let size = bytes_of(1, &shape);
         let tensor = Tensor::of_codes(storage.clone(), offset, &shape, scales).filter(|_| size == Some(length));
         let Some(tensor) = tensor else {
             let found =
@@ -118,8 +118,8 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         }
         covered = end;
     }
-    if covered != data.len() {
-        let found = format!("the last tensor ends at byte {covered} of {} of the data", data.len());
+    if covered != data_len {
+        let found = format!("the last tensor ends at byte {covered} of {data_len} of the data");
         return Err(malformed(found, "it at the end"));
     }
     Ok(NamedTensors {
@@ -134,13 +134,17 @@ pub(crate) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
 }
 
 /// Dtype, shape and begin and end of the bytes from a tensor's description.
-fn fields(info: &Value) -> Option<(&str, Vec<usize>, [usize; 2])> {
-    let sizes = |key| -> Option<Vec<usize>> {
-        let list: &Vec<Value> = info.get(key)?.as_array()?;
-        list.iter().map(|size| size.as_u64().and_then(|size| usize::try_from(size).ok())).collect()
-    };
+fn fields(info: &Value) -> Option<(&str, Vec<usize>, [u64; 2])> {
+    let list = |key| info.get(key)?.as_array();
+    let sizes = list("shape")?.iter().map(|size| size.as_u64().and_then(|size| usize::try_from(size).ok()));
+    let offsets = list("data_offsets")?.iter().map(Value::as_u64).collect::<Option<Vec<u64>>>()?;
     let dtype = info.get("dtype")?.as_str()?;
-    Some((dtype, sizes("shape")?, sizes("data_offsets")?.try_into().ok()?))
+    Some((dtype, sizes.collect::<Option<_>>()?, offsets.try_into().ok()?))
+}
+
+/// Bytes of a tensor whose elements take `size` each.
+fn bytes_of(size: usize, shape: &[usize]) -> Option<u64> {
+    shape.iter().try_fold(size as u64, |product, &size| product.checked_mul(size as u64))
 }
 
 fn known_dtype(name: &str) -> Option<Dtype> {

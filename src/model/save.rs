@@ -37,7 +37,7 @@ impl Model {
     ///
     /// # Errors
     /// [`ModelError::Save`] where something is in the way or the disk fails, [`ModelError::Overflow`] for a
-    /// weight too large for the element type. Nothing is left behind then, and what was there stays.
+    /// weight too large for the element type, [`ModelError::Io`] for weights that cannot be read. Nothing is left behind then, and what was there stays.
     /// A model with clamped neurons ([`Model::edit`]) cannot be written; ablated ones are weights of 0.
     pub fn save(&self, directory: impl AsRef<Path>, options: &SaveOptions) -> Result<(), ModelError> {
         if let Some(reason) = self.without_weights() {
@@ -48,6 +48,9 @@ impl Model {
         let name = name.unwrap_or_else(|| self.name.clone());
         let tensors = self.tensors(options.dtype);
         target.write(WEIGHTS_FILE, |file| write_safetensors(&tensors, file))?;
+        if let Some(failure) = self.weights.failure() {
+            return Err(failure);
+        }
         let config = self.config_json(directory.as_ref())?;
         target.json(CONFIG, config)?;
         target.json(GENERATION_CONFIG, self.generation_json())?;

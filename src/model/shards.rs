@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::error::{ModelError, clip};
+use super::files::Files;
 use super::json::JsonFile;
 use super::storage::Storage;
 use super::weights_file::{self, NamedTensors};
@@ -17,14 +18,14 @@ pub(super) const INDEX: &str = ".index.json";
 const MAX_PARTS: usize = 1 << 10;
 
 /// Reads every part that an index names. The parts lie beside it.
-pub(super) fn read(index: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
-    let json = JsonFile::parse(path, index.bytes())?;
+pub(super) fn read(files: &dyn Files, index: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
+    let json = JsonFile::parse(path, &index.read(0..index.len())?)?;
     let malformed = |found, expected: &str| malformed(path, found, expected);
     let map = weight_map(&json)?;
     let parts = parts(&json)?;
     let mut whole: Option<NamedTensors> = None;
     for part in parts {
-        let tensors = read_part(path, part)?;
+        let tensors = read_part(files, path, part)?;
         let Some(whole) = &mut whole else {
             whole = Some(tensors);
             continue;
@@ -77,7 +78,7 @@ fn malformed(path: &Path, found: String, expected: &str) -> ModelError {
     ModelError::Malformed { path: path.to_owned(), found, expected: expected.to_owned() }
 }
 
-fn read_part(index: &Path, part: &str) -> Result<NamedTensors, ModelError> {
+fn read_part(files: &dyn Files, index: &Path, part: &str) -> Result<NamedTensors, ModelError> {
     let path = index.with_file_name(part);
     let missing = |reason: String| ModelError::MissingPart {
         path: path.clone(),
@@ -85,7 +86,7 @@ fn read_part(index: &Path, part: &str) -> Result<NamedTensors, ModelError> {
         index: index.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         reason,
     };
-    let storage = Storage::read(&path).map_err(|error| match error {
+    let storage = files.open(&path).map_err(|error| match error {
         ModelError::NotFound { .. } => missing("no such file".to_owned()),
         other => other,
     })?;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::storage::Storage;
+use super::error::ModelError;
+use super::storage::{PIECE, Storage, pieces};
+use super::streamed;
 
 /// Element type of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +33,28 @@ impl Dtype {
             Self::F32 => 4,
             Self::F64 => 8,
             Self::I8 => 1,
+        }
+    }
+
+    /// Converts little-endian elements.
+    fn convert(self, bytes: &[u8], out: &mut [f32]) {
+        match self {
+            Self::F16 => read_f16(bytes, out),
+            Self::BF16 => convert(bytes, out, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
+            Self::F32 => convert(bytes, out, f32::from_le_bytes),
+            Self::F64 => convert(bytes, out, |b| f64::from_le_bytes(b) as f32),
+            Self::I8 => unreachable!("codes have scales elsewhere"),
+        }
+    }
+
+    /// Place of the first element that is not finite as f32.
+    fn first_non_finite(self, bytes: &[u8]) -> Option<usize> {
+        match self {
+            Self::F16 => first(bytes, |b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
+            Self::BF16 => first(bytes, |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
+            Self::F32 => first(bytes, |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
+            Self::F64 => first(bytes, |b| !(f64::from_le_bytes(b) as f32).is_finite()),
+            Self::I8 => None,
         }
     }
 }
@@ -60,7 +84,7 @@ enum Data {
     /// Little-endian elements from byte `offset` on, at any alignment.
     Stored {
         storage: Storage,
-        offset: usize,
+        offset: u64,
         dtype: Dtype,
     },
     Owned(Arc<Vec<f32>>),
@@ -79,6 +103,14 @@ pub(crate) trait Elements: Send + Sync {
     fn scales(&self) -> Option<&[f32]> {
         None
     }
+    /// As [`Tensor::is_streamed`].
+    fn is_streamed(&self) -> bool {
+        false
+    }
+    /// As [`Tensor::failure`].
+    fn failure(&self) -> Option<ModelError> {
+        None
+    }
 }
 
 impl Tensor {
@@ -93,10 +125,10 @@ impl Tensor {
     }
 
     /// A view of a file's bytes from `offset` on. `None` if the file has too few of them.
-    pub(crate) fn stored(storage: Storage, offset: usize, dtype: Dtype, shape: &[usize]) -> Option<Self> {
+    pub(crate) fn stored(storage: Storage, offset: u64, dtype: Dtype, shape: &[usize]) -> Option<Self> {
         let len = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
-        let end = len.checked_mul(dtype.size())?.checked_add(offset)?;
-        if end > storage.bytes().len() {
+        let end = (len as u64).checked_mul(dtype.size() as u64)?.checked_add(offset)?;
+        if end > storage.len() {
             return None;
         }
         Some(Self { shape: shape.into(), len, data: Data::Stored { storage, offset, dtype } })
@@ -155,13 +187,18 @@ impl Tensor {
     pub(crate) fn transposed(&self) -> Self {
         let &[rows, columns] = self.shape() else { panic!("a transpose of shape {:?}", self.shape) };
         let (shape, strides) = ([columns, rows], [1, columns]);
-        let copy = match &self.data {
-            Data::Stored { dtype, .. } => Self::gather(self.bytes(), *dtype, 0, &shape, &strides),
-            Data::Owned(_) | Data::Elsewhere { .. } => {
-                Self::gather(bytemuck::cast_slice(&self.to_vec()), Dtype::F32, 0, &shape, &strides)
-            }
-        };
-        copy.unwrap_or_else(|| unreachable!("every element of a matrix is in it"))
+        if let Data::Stored { storage, offset, dtype } = &self.data
+            && self.is_streamed()
+        {
+            let copy = streamed::transposed(storage, *offset, dtype.size(), rows, columns);
+            let storage = Storage::Owned(Arc::new(copy));
+            return Self {
+                shape: shape.into(),
+                len: self.len,
+                data: Data::Stored { storage, offset: 0, dtype: *dtype },
+            };
+        }
+        self.gathered(&shape, &strides).unwrap_or_else(|| unreachable!("every element of a matrix is in it"))
     }
 
     /// The same neurons in another order: in each of `blocks` blocks of `neurons` rows of `width` elements, row j and
@@ -173,14 +210,47 @@ impl Tensor {
         let half = neurons / 2;
         assert_eq!(self.len, blocks * 2 * half * width, "elements of shape {:?}", self.shape);
         let (shape, strides) = ([blocks, half, 2, width], [neurons * width, width, half * width, 1]);
-        let copy = match &self.data {
-            Data::Stored { dtype, .. } => Self::gather(self.bytes(), *dtype, 0, &shape, &strides),
-            Data::Owned(_) | Data::Elsewhere { .. } => {
-                Self::gather(bytemuck::cast_slice(&self.to_vec()), Dtype::F32, 0, &shape, &strides)
-            }
-        };
-        let copy = copy.unwrap_or_else(|| unreachable!("every element of a block is in it"));
+        if let Data::Stored { .. } = &self.data
+            && self.is_streamed()
+        {
+            return self.moved_to(Arc::new(streamed::Interleaved { tensor: self.clone(), neurons, width }));
+        }
+        let copy = self.gathered(&shape, &strides).unwrap_or_else(|| unreachable!("every element of a block is in it"));
         Self { shape: self.shape.clone(), ..copy }
+    }
+
+    /// Copies a view of the tensor, as [`Tensor::gather`].
+    fn gathered(&self, shape: &[usize], strides: &[usize]) -> Option<Self> {
+        match &self.data {
+            Data::Stored { storage, offset, dtype } => {
+                let bytes = storage.read_or_zeros(*offset..*offset + self.bytes());
+                Self::gather(&bytes, *dtype, 0, shape, strides)
+            }
+            Data::Owned(_) | Data::Elsewhere { .. } => {
+                Self::gather(bytemuck::cast_slice(&self.to_vec()), Dtype::F32, 0, shape, strides)
+            }
+        }
+    }
+
+    /// Whether the elements are fetched from a source when they are read: one long read is then faster than many
+    /// short ones.
+    pub(crate) fn is_streamed(&self) -> bool {
+        match &self.data {
+            Data::Stored { storage, .. } => storage.memory().is_none(),
+            Data::Owned(_) => false,
+            Data::Elsewhere { elements, .. } => elements.is_streamed(),
+        }
+    }
+
+    /// Why elements could not be read, if that has happened to this tensor or to another of its model. Those were
+    /// read as zeros. Only models from a [`FileSet`](super::FileSet) can fail, and they fail for good: whoever has
+    /// read the weights of one asks here before it uses them.
+    pub fn failure(&self) -> Option<ModelError> {
+        match &self.data {
+            Data::Stored { storage, .. } => storage.failure(),
+            Data::Owned(_) => None,
+            Data::Elsewhere { elements, .. } => elements.failure(),
+        }
     }
 
     /// Element type in the file.
@@ -204,7 +274,7 @@ impl Tensor {
     /// Bytes that the elements take in their file, scales included.
     pub fn stored_bytes(&self) -> u64 {
         let scales = self.own_scales().map_or(0, <[f32]>::len);
-        (self.len * self.dtype().size() + 4 * scales) as u64
+        self.bytes() + 4 * scales as u64
     }
 
     /// Whether there are no elements.
@@ -212,7 +282,8 @@ impl Tensor {
         self.len == 0
     }
 
-    /// Converts the `out.len()` elements from element `start` on to f32, in row-major order.
+    /// Converts the `out.len()` elements from element `start` on to f32, in row-major order. Zeros take the place of
+    /// elements that cannot be read, see [`Tensor::failure`].
     ///
     /// # Panics
     /// If the tensor ends before element `start + out.len()`.
@@ -223,14 +294,17 @@ impl Tensor {
                 assert!(start + out.len() <= self.len, "elements {start} and on of {}", self.len);
                 elements.read(start, out);
             }
-            Data::Stored { dtype, .. } => {
-                let bytes = &self.bytes()[start * dtype.size()..][..out.len() * dtype.size()];
-                match dtype {
-                    Dtype::F16 => read_f16(bytes, out),
-                    Dtype::BF16 => convert(bytes, out, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
-                    Dtype::F32 => convert(bytes, out, f32::from_le_bytes),
-                    Dtype::F64 => convert(bytes, out, |b| f64::from_le_bytes(b) as f32),
-                    Dtype::I8 => unreachable!("codes have scales elsewhere"),
+            Data::Stored { storage, offset, dtype } => {
+                assert!(start + out.len() <= self.len, "elements {start} and on of {}", self.len);
+                let mut at = offset + start as u64 * dtype.size() as u64;
+                // Packing reads in rows of 64: they must cost little.
+                if let Some(bytes) = storage.memory() {
+                    return dtype.convert(&bytes[at as usize..][..out.len() * dtype.size()], out);
+                }
+                for out in out.chunks_mut(PIECE / dtype.size()) {
+                    let end = at + (out.len() * dtype.size()) as u64;
+                    dtype.convert(&storage.read_or_zeros(at..end), out);
+                    at = end;
                 }
             }
         }
@@ -301,17 +375,17 @@ impl Tensor {
         let place = match &self.data {
             Data::Owned(values) => values.iter().position(|value| !value.is_finite()),
             Data::Elsewhere { .. } => None,
-            Data::Stored { dtype, .. } => match dtype {
-                Dtype::F16 => first(self.bytes(), |b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
-                Dtype::BF16 => first(self.bytes(), |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
-                Dtype::F32 => first(self.bytes(), |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
-                Dtype::F64 => first(self.bytes(), |b| !(f64::from_le_bytes(b) as f32).is_finite()),
-                Dtype::I8 => None,
-            },
+            Data::Stored { storage, offset, dtype } => {
+                let mut pieces = (0..).step_by(PIECE / dtype.size()).zip(pieces(*offset..*offset + self.bytes()));
+                pieces.find_map(|(start, piece)| {
+                    dtype.first_non_finite(&storage.read_or_zeros(piece)).map(|place: usize| start + place)
+                })
+            }
         }?;
         let value = match &self.data {
-            Data::Stored { dtype: Dtype::F64, .. } => {
-                self.bytes().as_chunks::<8>().0.get(place).map_or(f64::NAN, |&b| f64::from_le_bytes(b))
+            Data::Stored { storage, offset, dtype: Dtype::F64 } => {
+                let at = offset + 8 * place as u64;
+                storage.read_or_zeros(at..at + 8).first_chunk().map_or(f64::NAN, |&b| f64::from_le_bytes(b))
             }
             _ => {
                 let mut value = [0.0];
@@ -339,12 +413,9 @@ impl Tensor {
         index
     }
 
-    /// The stored elements' bytes; none for others.
-    fn bytes(&self) -> &[u8] {
-        match &self.data {
-            Data::Stored { storage, offset, dtype } => &storage.bytes()[*offset..][..self.len * dtype.size()],
-            Data::Owned(_) | Data::Elsewhere { .. } => &[],
-        }
+    /// Bytes of the elements, without scales.
+    fn bytes(&self) -> u64 {
+        self.len as u64 * self.dtype().size() as u64
     }
 }
 
@@ -531,6 +602,6 @@ mod tests {
         assert!(view(0, &[2]).is_some());
         assert!(view(1, &[2]).is_none());
         assert!(view(0, &[usize::MAX, 2]).is_none());
-        assert!(view(usize::MAX, &[1]).is_none());
+        assert!(view(u64::MAX, &[1]).is_none());
     }
 }

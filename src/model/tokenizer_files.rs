@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::error::ModelError;
+use super::files::Files;
 use super::json::JsonFile;
-use super::storage::{Storage, open_regular};
+use super::storage::Storage;
 use super::tokenizer_parts::{self, Parts};
 use crate::tokenizer::Tokenizer;
 
@@ -25,7 +26,6 @@ pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL: [&str; 7] = ["bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"];
 
 /// Names of all files that a folder's tokenizer may consist of.
-#[cfg(feature = "hub")]
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     [TOKENIZER, tokenizer_parts::ADDED_TOKENS].into_iter().chain(OTHER_PARTS).chain(tokenizer_parts::SENTENCE_PIECE)
 }
@@ -33,6 +33,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 /// The files of a tokenizer, opened; both may be absent.
 #[derive(Clone, Default)]
 pub(super) struct TokenizerFiles {
+    /// In memory.
     json: Option<(PathBuf, Storage)>,
     config: Option<(PathBuf, Map<String, Value>)>,
     /// What there is that cannot be read.
@@ -48,38 +49,38 @@ pub(super) struct LoadedTokenizer {
 
 impl TokenizerFiles {
     /// Opens `given`, a tokenizer.json or its folder, or else what a model directory holds.
-    pub(super) fn open(directory: &Path, given: Option<&Path>) -> Result<Self, ModelError> {
+    pub(super) fn open(files: &dyn Files, directory: &Path, given: Option<&Path>) -> Result<Self, ModelError> {
         if let Some(given) = given {
-            return Self::open_at(given);
+            return Self::open_at(files, given);
         }
-        let files = Self::open_folder(directory)?;
+        let beside = Self::open_folder(files, directory)?;
         let inner = directory.join(FOLDER);
-        if files.is_usable() || !inner.is_dir() {
-            return Ok(files);
+        if beside.is_usable() || !files.is_folder(&inner) {
+            return Ok(beside);
         }
         // Some libraries save a tokenizer in a folder of its own.
-        let inside = Self::open_folder(&inner)?;
-        Ok(if inside.is_usable() || files.unreadable.is_none() { inside } else { files })
+        let inside = Self::open_folder(files, &inner)?;
+        Ok(if inside.is_usable() || beside.unreadable.is_none() { inside } else { beside })
     }
 
     /// Opens the tokenizer that a configuration's `tokenizer_path` names, where none has been found so far.
-    pub(super) fn or_at(self, directory: &Path, path: &str) -> Result<Self, ModelError> {
+    pub(super) fn or_at(self, files: &dyn Files, directory: &Path, path: &str) -> Result<Self, ModelError> {
         let named = directory.join(path);
         if self.is_usable() || path.is_empty() {
             return Ok(self);
         }
-        if !named.exists() {
+        if files.kind(&named).is_err() {
             let unreadable = Some(format!("the configuration's tokenizer_path, {path:?}, is not there"));
             return Ok(Self { unreadable, ..self });
         }
-        Self::open_at(&named).or_else(|error| {
+        Self::open_at(files, &named).or_else(|error| {
             let unreadable = Some(format!("the configuration's tokenizer_path: {error}"));
             Ok(Self { unreadable, ..self })
         })
     }
 
     /// Opens a tokenizer.json, or the folder that holds a tokenizer.
-    fn open_at(path: &Path) -> Result<Self, ModelError> {
+    fn open_at(files: &dyn Files, path: &Path) -> Result<Self, ModelError> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -89,43 +90,43 @@ impl TokenizerFiles {
             let expected = format!("{TOKENIZER}, or vocab.json and merges.txt, or vocab.txt");
             Err(ModelError::Malformed { path: path.to_owned(), found, expected })
         };
-        let is_folder = path.is_dir();
+        let is_folder = files.is_folder(path);
         let is_part = OTHER_PARTS.contains(&name) || name.ends_with(".model");
         if !is_folder && !is_part {
-            let json = Some((path.to_owned(), Storage::read(path)?));
-            let config = JsonFile::read(folder.join(TOKENIZER_CONFIG))?.map(|file| (file.path, file.map));
+            let json = Some((path.to_owned(), files.open(path)?.into_memory()?));
+            let config = JsonFile::read(files, folder.join(TOKENIZER_CONFIG))?.map(|file| (file.path, file.map));
             return Ok(Self { json, config, unreadable: None });
         }
         if !is_folder {
             // Says so where the file is not there.
-            open_regular(path)?;
+            files.start(path, 0)?;
         }
-        let files = Self::open_folder(if is_folder { path } else { folder })?;
-        match (files.is_usable(), files.unreadable) {
-            (true, unreadable) => Ok(Self { unreadable, ..files }),
+        let opened = Self::open_folder(files, if is_folder { path } else { folder })?;
+        match (opened.is_usable(), opened.unreadable) {
+            (true, unreadable) => Ok(Self { unreadable, ..opened }),
             (false, Some(what)) => refuse(format!("no tokenizer that can be read: {what}")),
             (false, None) => refuse("no tokenizer in this folder".to_owned()),
         }
     }
 
-    fn open_folder(directory: &Path) -> Result<Self, ModelError> {
+    fn open_folder(files: &dyn Files, directory: &Path) -> Result<Self, ModelError> {
         let path = directory.join(TOKENIZER);
-        let json = match Storage::read(&path) {
-            Ok(storage) => Some((path, storage)),
+        let json = match files.open(&path) {
+            Ok(storage) => Some((path, storage.into_memory()?)),
             Err(ModelError::NotFound { .. }) => None,
             Err(error) => return Err(error),
         };
-        let config = JsonFile::read(directory.join(TOKENIZER_CONFIG))?.map(|file| (file.path, file.map));
-        let mut files = Self { json, config, unreadable: None };
-        if files.is_usable() {
-            return Ok(files);
+        let config = JsonFile::read(files, directory.join(TOKENIZER_CONFIG))?.map(|file| (file.path, file.map));
+        let mut opened = Self { json, config, unreadable: None };
+        if opened.is_usable() {
+            return Ok(opened);
         }
-        match tokenizer_parts::find(directory, files.config.as_ref().map(|(_, map)| map))? {
+        match tokenizer_parts::find(files, directory, opened.config.as_ref().map(|(_, map)| map))? {
             Parts::Nothing => {}
-            Parts::Json(json) => files.json = Some((directory.to_owned(), Storage::Owned(json.into()))),
-            Parts::Unreadable(what) => files.unreadable = Some(what),
+            Parts::Json(json) => opened.json = Some((directory.to_owned(), Storage::Owned(json.into()))),
+            Parts::Unreadable(what) => opened.unreadable = Some(what),
         }
-        Ok(files)
+        Ok(opened)
     }
 
     /// Whether texts can be read with them.
@@ -156,7 +157,7 @@ impl TokenizerFiles {
         }
         let config = self.config.as_ref().map(|(_, map)| map);
         let mut tokenizer = match (&self.json, self.class()) {
-            (Some((path, storage)), _) => Tokenizer::from_json(storage.bytes(), vocab_size)
+            (Some((path, storage)), _) => Tokenizer::from_json(storage.memory().unwrap_or_default(), vocab_size)
                 .map_err(|source| ModelError::Tokenizer { path: path.clone(), source })?,
             (None, BYT5) => {
                 let tokenizer = Tokenizer::byt5(vocab_size);
@@ -195,7 +196,7 @@ impl TokenizerFiles {
 
     /// Names and contents of the files there are.
     pub(super) fn contents(&self) -> Vec<(&'static str, Vec<u8>)> {
-        let json = self.json.iter().map(|(_, storage)| (TOKENIZER, storage.bytes().to_vec()));
+        let json = self.json.iter().map(|(_, storage)| (TOKENIZER, storage.memory().unwrap_or_default().to_vec()));
         let config = self
             .config
             .iter()

@@ -11,8 +11,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::error::ModelError;
+use super::files::Files;
 use super::json::JsonFile;
-use super::storage::Storage;
 
 const BPE_CLASSES: [&str; 8] = [
     "GPT2Tokenizer",
@@ -54,13 +54,13 @@ pub(super) enum Parts {
 }
 
 /// Looks for the files of a tokenizer; `config` is tokenizer_config.json.
-pub(super) fn find(folder: &Path, config: Option<&Map<String, Value>>) -> Result<Parts, ModelError> {
+pub(super) fn find(files: &dyn Files, folder: &Path, config: Option<&Map<String, Value>>) -> Result<Parts, ModelError> {
     let text = |key: &str| config.and_then(|map| map.get(key)).and_then(Value::as_str).unwrap_or_default();
     let class = text("tokenizer_class");
     let plain = class.strip_suffix("Fast").unwrap_or(class);
     let flag =
         |key: &str, default: bool| config.and_then(|map| map.get(key)).and_then(Value::as_bool).unwrap_or(default);
-    let is_there = |name: &str| folder.join(name).is_file();
+    let is_there = |name: &str| files.is_file(&folder.join(name));
     let reads = |classes: &[&str]| plain.is_empty() || plain == "PreTrainedTokenizer" || classes.contains(&plain);
     let unreadable = |what: String| Ok(Parts::Unreadable(what));
     if is_there("vocab.json") && is_there("merges.txt") {
@@ -69,16 +69,16 @@ pub(super) fn find(folder: &Path, config: Option<&Map<String, Value>>) -> Result
                 "of {class}, vocab.json and merges.txt are not enough; expected tokenizer.json"
             ));
         }
-        let vocab = vocabulary(folder)?;
-        let added = added_tokens(folder, config, &vocab)?;
-        return Ok(Parts::Json(bpe(&vocab, &merges(folder)?, &added, flag("add_prefix_space", false))));
+        let vocab = vocabulary(files, folder)?;
+        let added = added_tokens(files, folder, config, &vocab)?;
+        return Ok(Parts::Json(bpe(&vocab, &merges(files, folder)?, &added, flag("add_prefix_space", false))));
     }
     if config.is_some() && is_there("vocab.txt") {
         if !reads(&WORD_PIECE_CLASSES) {
             return unreadable(format!("of {class}, vocab.txt is not enough; expected tokenizer.json"));
         }
-        let vocab = lines(&read_text(&folder.join("vocab.txt"))?);
-        let added = added_tokens(folder, config, &vocab)?;
+        let vocab = lines(&read_text(files, &folder.join("vocab.txt"))?);
+        let added = added_tokens(files, folder, config, &vocab)?;
         let normalizer = json!({
             "type": "BertNormalizer",
             "clean_text": true,
@@ -98,9 +98,9 @@ pub(super) fn find(folder: &Path, config: Option<&Map<String, Value>>) -> Result
     Ok(Parts::Nothing)
 }
 
-fn read_text(path: &Path) -> Result<String, ModelError> {
-    let storage = Storage::read(path)?;
-    let bytes = storage.bytes();
+fn read_text(files: &dyn Files, path: &Path) -> Result<String, ModelError> {
+    let storage = files.open(path)?;
+    let bytes = &*storage.read(0..storage.len())?;
     let text = str::from_utf8(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes));
     text.map(str::to_owned).map_err(|error| ModelError::Malformed {
         path: path.to_owned(),
@@ -109,9 +109,9 @@ fn read_text(path: &Path) -> Result<String, ModelError> {
     })
 }
 
-fn vocabulary(folder: &Path) -> Result<Map<String, Value>, ModelError> {
+fn vocabulary(files: &dyn Files, folder: &Path) -> Result<Map<String, Value>, ModelError> {
     let path = folder.join("vocab.json");
-    let map = JsonFile::read(path.clone())?.map(|file| file.map).unwrap_or_default();
+    let map = JsonFile::read(files, path.clone())?.map(|file| file.map).unwrap_or_default();
     match map.iter().find(|(_, id)| id.as_u64().is_none_or(|id| u32::try_from(id).is_err())) {
         None => Ok(map),
         Some((token, id)) => Err(ModelError::Malformed {
@@ -122,9 +122,9 @@ fn vocabulary(folder: &Path) -> Result<Map<String, Value>, ModelError> {
     }
 }
 
-fn merges(folder: &Path) -> Result<Vec<Value>, ModelError> {
+fn merges(files: &dyn Files, folder: &Path) -> Result<Vec<Value>, ModelError> {
     let path = folder.join("merges.txt");
-    let text = read_text(&path)?;
+    let text = read_text(files, &path)?;
     let mut merges = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         if (number == 1 && line.starts_with("#version")) || line.trim().is_empty() {
@@ -149,6 +149,7 @@ fn lines(text: &str) -> Map<String, Value> {
 
 /// The tokens that are found in a text before it is divided: those of added_tokens.json and of tokenizer_config.json.
 fn added_tokens(
+    files: &dyn Files,
     folder: &Path,
     config: Option<&Map<String, Value>>,
     vocab: &Map<String, Value>,
@@ -156,7 +157,7 @@ fn added_tokens(
     const KNOWN: [&str; 11] =
         ["<|endoftext|>", "<s>", "</s>", "<unk>", "<pad>", "<mask>", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"];
     let mut added: Map<String, Value> =
-        JsonFile::read(folder.join(ADDED_TOKENS))?.map(|file| file.map).unwrap_or_default();
+        JsonFile::read(files, folder.join(ADDED_TOKENS))?.map(|file| file.map).unwrap_or_default();
     let mut plain = Vec::new();
     let declared = config.and_then(|map| map.get("added_tokens_decoder")).and_then(Value::as_object);
     for (id, token) in declared.into_iter().flatten() {

@@ -17,7 +17,7 @@ use super::tensor::Tensor;
 use super::weights_file::{Entry, Format, NamedTensors};
 
 /// Memory that unpacking and copying may take beyond the file's length; the pickle's values take more.
-const SLACK: usize = 8 << 20;
+const SLACK: u64 = 8 << 20;
 
 /// Keys of a training checkpoint under which its state dict may stand, the first present one counts.
 const STATE_DICTS: [&str; 3] = ["model_state_dict", "state_dict", "model"];
@@ -38,12 +38,13 @@ pub(super) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, Model
         return Err(archive.malformed("a TorchScript program".to_owned(), SAVE_AGAIN));
     }
     if let Some(order) = archive.find(&format!("{folder}byteorder"))
-        && archive.contents(order)?.bytes() != b"little"
+        && *archive.contents(order)?.bytes()? != *b"little"
     {
         return Err(archive.malformed("written on a big-endian machine".to_owned(), "little-endian numbers"));
     }
     let program = archive.contents(pickle)?;
-    let pickle = pickle::run(program.bytes()).map_err(|error| match error {
+    let program_bytes = program.bytes()?;
+    let pickle = pickle::run(&program_bytes).map_err(|error| match error {
         PickleError::Forbidden { name } => ModelError::Forbidden { path: path.to_owned(), name: clip(&name) },
         PickleError::Malformed { offset, what } => {
             archive.malformed(format!("data.pkl holds {} at byte {offset}", clip(&what)), "what torch.save writes")
@@ -150,13 +151,13 @@ impl<'a> Checkpoint<'a> {
         };
         let of_tensor = |what: String| format!("tensor {:?} {what}", clip(name));
         let contents = self.storage(name, view)?;
-        let bytes = contents.bytes().len();
+        let bytes = contents.len();
         let TensorView { offset, shape, strides, .. } = view;
         let unit = match view.storage.element {
             ElementType::Weight(stored) => stored.size(),
             _ => 1,
         };
-        if u64::try_from(bytes).ok() != view.storage.len.checked_mul(unit as u64) {
+        if Some(bytes) != view.storage.len.checked_mul(unit as u64) {
             let found =
                 of_tensor(format!("lies in a storage of {bytes} bytes declared as {} elements", view.storage.len));
             return Err(self.archive.malformed(found, "the whole file; copy or download it again"));
@@ -165,10 +166,10 @@ impl<'a> Checkpoint<'a> {
             let found = of_tensor(format!("of shape {} reaches beyond its storage", clip(&format!("{shape:?}"))));
             self.archive.malformed(found, "it inside; copy or download the file again")
         };
-        let len =
-            shape.iter().try_fold(dtype.size(), |product, &size| product.checked_mul(size)).ok_or_else(outside)?;
+        let size = dtype.size() as u64;
+        let len = shape.iter().try_fold(size, |product, &size| product.checked_mul(size as u64)).ok_or_else(outside)?;
         if is_contiguous(shape, strides) {
-            let end = offset.checked_mul(dtype.size()).and_then(|start| Some((start, start.checked_add(len)?)));
+            let end = (*offset as u64).checked_mul(size).and_then(|start| Some((start, start.checked_add(len)?)));
             let (start, _) = end.filter(|&(_, end)| end <= bytes).ok_or_else(outside)?;
             let start = contents.range.start + start;
             return Tensor::stored(contents.storage.clone(), start, dtype, shape)
@@ -176,7 +177,7 @@ impl<'a> Checkpoint<'a> {
                 .ok_or_else(outside);
         }
         self.archive.spend(len, &of_tensor("is a view with gaps or repetitions, and copying it".to_owned()))?;
-        let copy = Tensor::gather(contents.bytes(), dtype, *offset, shape, strides);
+        let copy = Tensor::gather(&contents.bytes()?, dtype, *offset, shape, strides);
         copy.map(Entry::Tensor).ok_or_else(outside)
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::error::{ModelError, clip};
+use super::files::{Files, is_shard_index};
 use super::json::JsonFile;
 use super::storage::Storage;
 use super::tensor::Tensor;
@@ -63,16 +64,16 @@ pub(super) enum Entry {
 }
 
 /// Recognises a file's format and reads its tensors, under their bare names.
-pub(super) fn read(storage: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
-    if path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(shards::INDEX)) {
-        return strip_prefixes(shards::read(storage, path)?);
+pub(super) fn read(files: &dyn Files, storage: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
+    if is_shard_index(path) {
+        return strip_prefixes(shards::read(files, storage, path)?);
     }
     strip_prefixes(read_file(storage, path)?)
 }
 
 /// Reads the tensors of one file under their full names.
 pub(super) fn read_file(storage: &Storage, path: &Path) -> Result<NamedTensors, ModelError> {
-    let bytes = storage.bytes();
+    let bytes = storage.start(LONGEST_START)?;
     let unsupported = |what: &str| Err(ModelError::Unsupported { path: path.to_owned(), what: what.to_owned() });
     let malformed = |found: &str, expected: &str| {
         Err(ModelError::Malformed { path: path.to_owned(), found: found.to_owned(), expected: expected.to_owned() })
@@ -84,7 +85,7 @@ pub(super) fn read_file(storage: &Storage, path: &Path) -> Result<NamedTensors, 
         );
     }
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    match bytes {
+    match *bytes {
         // A safetensors header starts at byte 8, whatever its length happens to look like.
         [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::read(storage, path),
         [b'P', b'K', 3 | 5, 4 | 6, ..] if extension == "npz" => npz::read(storage, path),
@@ -98,6 +99,9 @@ pub(super) fn read_file(storage: &Storage, path: &Path) -> Result<NamedTensors, 
         _ => safetensors::read(storage, path),
     }
 }
+
+/// Bytes that tell a format.
+const LONGEST_START: u64 = 32;
 
 /// Removes the prefixes of wrappers, in whatever order they come, and leaves out single numbers. `backbone.` moves
 /// to the front.

@@ -1,7 +1,7 @@
 //! Configurations and safetensors headers altered at random; tests/altered_files.rs does it to every format.
 
+use super::both;
 use super::common::golden;
-use bdh_gpu::model::Model;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 use std::fs;
@@ -34,7 +34,7 @@ fn altered_files_never_panic() {
             _ => (&weights_path, &weights, header),
         };
         replace(path, &alter(original, front, &mut random));
-        match Model::from_path(directory.path()) {
+        match both::from_path(directory.path()) {
             Ok(model) => {
                 loaded += 1;
                 assert!(model.weights.encoder.to_vec().iter().all(|value| value.is_finite()));

@@ -1,5 +1,6 @@
 //! Files that are missing or something else.
 
+use super::both;
 use super::small::Small;
 use bdh_gpu::model::Model;
 use std::fs;
@@ -7,10 +8,10 @@ use tempfile::TempDir;
 
 #[test]
 fn missing_files_are_named() {
-    let message = Model::from_path("no/such/model").unwrap_err().to_string();
+    let message = both::from_path("no/such/model").unwrap_err().to_string();
     assert_eq!(message, "no/such/model: no such file or directory; expected a model directory or a weights file");
     let directory = TempDir::new().unwrap();
-    let message = Model::from_path(directory.path()).unwrap_err().to_string();
+    let message = both::from_path(directory.path()).unwrap_err().to_string();
     assert!(
         message.ends_with(": holds no weights, expected model.safetensors, model.pt or model.npz in this directory"),
         "{message}"
@@ -29,9 +30,9 @@ fn the_only_weights_file_of_a_directory_is_the_model() {
     let path = |name: &str| small.path().join(name);
     fs::rename(path("model.safetensors"), path("mine.safetensors")).unwrap();
     fs::write(path("optimizer.pt"), "").unwrap();
-    assert!(Model::from_path(small.path()).unwrap().notes.is_empty());
+    assert!(both::from_path(small.path()).unwrap().notes.is_empty());
     fs::write(path("other.pt"), "").unwrap();
-    let message = Model::from_path(small.path()).unwrap_err().to_string();
+    let message = both::from_path(small.path()).unwrap_err().to_string();
     assert!(
         message.ends_with(
             ": holds mine.safetensors, other.pt, expected model.safetensors, model.pt or model.npz in this directory; give \
@@ -49,7 +50,7 @@ fn an_index_of_parts_is_checked() {
     fs::rename(small.path().join("model.safetensors"), small.path().join("part.safetensors")).unwrap();
     let refusal = |text: &str| {
         fs::write(&index, text).unwrap();
-        Model::from_path(small.path()).map(|_| ()).map_err(|error| error.to_string())
+        both::from_path(small.path()).map(|_| ()).map_err(|error| error.to_string())
     };
     assert_eq!(refusal(r#"{"weight_map": {"encoder": "part.safetensors"}}"#), Ok(()));
     for (text, expected) in [
@@ -79,7 +80,7 @@ fn an_index_of_parts_is_checked() {
 fn directories_in_place_of_files_are_refused() {
     let directory = TempDir::new().unwrap();
     fs::create_dir(directory.path().join("model.safetensors")).unwrap();
-    let message = Model::from_path(directory.path()).unwrap_err().to_string();
+    let message = both::from_path(directory.path()).unwrap_err().to_string();
     assert!(message.ends_with("model.safetensors: is a directory, expected a regular file"), "{message}");
     let mut small = Small::new();
     small.files.clear();

@@ -1,15 +1,15 @@
 //! The Hugging Face port.
 
+use super::both;
 use super::common;
 use super::common::golden;
 use super::small::{Small, stored};
-use bdh_gpu::model::Model;
 use std::fs;
 
 #[test]
 fn hugging_face_models_load() {
     for (name, vocab, tied) in [("hf-tied", 259, true), ("hf-untied", 100, false)] {
-        let model = Model::from_path(golden(name)).unwrap();
+        let model = both::from_path(golden(name)).unwrap();
         let config = &model.config;
         assert_eq!([config.n_layer, config.n_embd, config.n_head, config.neurons_per_head], [3, 32, 2, 96]);
         assert_eq!(config.vocab_size, vocab);
@@ -43,7 +43,7 @@ fn hugging_face_models_give_the_ports_logits() {
     const TOKENS: usize = 12;
     const TOLERANCE: f64 = 2e-5;
     for name in ["hf-tied", "hf-untied"] {
-        let model = Model::from_path(golden(name)).unwrap();
+        let model = both::from_path(golden(name)).unwrap();
         let results = common::Golden::read(name, "golden.safetensors");
         let tokens = &results.tokens("tokens")[..TOKENS];
         let expected = &results.values("logits")[..TOKENS * model.config.vocab_size];

@@ -1,6 +1,7 @@
 //! Public kinds of checkpoints: right, or refused with the reason. tests/checkpoints/make_kinds.py made the files, and the
 //! numbers, by a forward pass of its own.
 
+use super::both;
 use super::common::naive;
 use super::pytorch::fixture;
 use bdh_gpu::generation::{Bdh, DeviceChoice, WeightChoice};
@@ -24,7 +25,7 @@ fn load(folder: &Path) -> Result<Model, String> {
         rope: case["rope"].as_str().map(|rope| rope.parse().unwrap()),
         ..LoadOptions::default()
     };
-    Model::from_path_with(folder, &options).map_err(|error| error.to_string())
+    both::from_path_with(folder, &options).map_err(|error| error.to_string())
 }
 
 fn kind(name: &str) -> PathBuf {
@@ -84,7 +85,7 @@ fn another_rotary_embedding_gives_other_numbers() {
     let folder = kind("kubotadaichi");
     let options =
         LoadOptions { n_layer: Some(2), rope: Some("interleaved:65536".parse().unwrap()), ..LoadOptions::default() };
-    let model = Model::from_path_with(&folder, &options).unwrap();
+    let model = both::from_path_with(&folder, &options).unwrap();
     let case = case(&folder);
     let tokens: Vec<u32> = case["tokens"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
     let logits = naive::logits(&model, &tokens, 0, None);
@@ -136,7 +137,7 @@ fn saved_copies_compute_the_same() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("copy");
         original.save(&path, &bdh_gpu::model::SaveOptions::default()).unwrap();
-        let copy = Model::from_path(&path).unwrap();
+        let copy = both::from_path(&path).unwrap();
         assert_eq!(copy.weights.freqs, original.weights.freqs, "{name}");
         assert_eq!(copy.weights.encoder.to_vec(), original.weights.encoder.to_vec(), "{name}");
         assert_eq!(copy.tokenizer.to_string(), original.tokenizer.to_string(), "{name}");

@@ -1,7 +1,9 @@
 //! Loading models: what is accepted, and with what words everything else is refused.
 
 mod altered;
+mod both;
 mod configuration;
+mod file_sets;
 mod files;
 mod formats;
 mod hugging_face;

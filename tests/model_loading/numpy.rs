@@ -1,9 +1,10 @@
 //! The MLX port's files.
 
+use super::both;
 use super::common::zip;
 use super::pytorch::{check_values, fixture, load};
 use super::small::{Small, stored};
-use bdh_gpu::model::{Dtype, Format, Layout, LoadOptions, Model};
+use bdh_gpu::model::{Dtype, Format, Layout, LoadOptions};
 use std::fs;
 use tempfile::TempDir;
 
@@ -29,7 +30,7 @@ fn archives_load_with_their_values() {
     let directory = TempDir::new().unwrap();
     fs::copy(fixture("mlx-big-endian.npz"), directory.path().join("weights.npz")).unwrap();
     fs::write(directory.path().join("config.json"), super::small::SMALL_CONFIG).unwrap();
-    let message = Model::from_path(directory.path()).unwrap_err().to_string();
+    let message = both::from_path(directory.path()).unwrap_err().to_string();
     assert!(message.contains("tensor \"encoder\" has dtype \">f4\", expected F32, F16, BF16 or F64"), "{message}");
 }
 
@@ -55,9 +56,7 @@ fn damaged_archives_are_refused() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("model.npz");
         fs::write(&path, zip::archive(&[member])).unwrap();
-        Model::from_path_with(path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() })
-            .unwrap_err()
-            .to_string()
+        both::from_path_with(path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() }).unwrap_err().to_string()
     };
     let float = |shape: &str| format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
     for (member, expected) in [

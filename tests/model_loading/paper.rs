@@ -1,9 +1,10 @@
 //! The names of the code in the paper's appendix. There, `decoder_x` and `decoder_y` lead from the residual
 //! to the neurons and `encoder`, of rank 2, leads back.
 
+use super::both;
 use super::pytorch::{check_values, fixture, load};
 use super::small::{Small, stored};
-use bdh_gpu::model::{Format, Layout, LoadOptions, Model, Rope};
+use bdh_gpu::model::{Format, Layout, LoadOptions, Rope};
 
 const NAMES: [(&str, &str); 5] = [
     ("decoder", "the neurons' way back"),
@@ -35,7 +36,7 @@ fn the_papers_names_are_understood() {
         "{message}"
     );
     let options = LoadOptions { n_layer: Some(1), rope: Some(Rope::default()), ..LoadOptions::default() };
-    let model = Model::from_path_with(fixture("paper.pt"), &options).unwrap();
+    let model = both::from_path_with(fixture("paper.pt"), &options).unwrap();
     assert!(model.notes.len() == 1 && model.notes[0].contains("with a norm after every layer"), "{:?}", model.notes);
     check_values("paper.pt", &model);
     assert_eq!(model.source, Some((Format::PyTorch, Layout::Paper)));

@@ -1,5 +1,6 @@
 //! PyTorch checkpoints. tests/checkpoints/make.py says how the files were made.
 
+use super::both;
 use super::common::{golden, zip};
 use super::small::SMALL_CONFIG;
 use bdh_gpu::model::{Dtype, Format, Layout, LoadOptions, Model, ModelError, Tensor};
@@ -13,7 +14,7 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// Loads a file that has no configuration beside it.
 pub fn load(name: &str) -> Result<Model, ModelError> {
-    Model::from_path_with(fixture(name), &LoadOptions { n_layer: Some(1), ..LoadOptions::default() })
+    both::from_path_with(fixture(name), &LoadOptions { n_layer: Some(1), ..LoadOptions::default() })
 }
 
 #[track_caller]
@@ -46,7 +47,7 @@ fn golden_checkpoints_load_with_their_sizes() {
     for name in ["pt-state-dict", "pt-compiled", "pt-training-checkpoint"] {
         let directory = golden(name);
         for path in [directory.clone(), directory.join("model.pt")] {
-            let model = Model::from_path(path).unwrap();
+            let model = both::from_path(path).unwrap();
             let config = &model.config;
             let sizes = [config.n_layer, config.n_embd, config.n_head, config.neurons_per_head, config.vocab_size];
             assert_eq!(sizes, [2, 16, 2, 32, 256], "{name}");
@@ -75,7 +76,7 @@ fn element_types_and_views_load_with_their_values() {
         assert_eq!(model.weights_dtype(), dtype, "{name}");
         assert!(!model.stored_freqs && model.notes.is_empty());
         // Nothing says how many layers there are.
-        let message = Model::from_path(fixture(name)).unwrap_err().to_string();
+        let message = both::from_path(fixture(name)).unwrap_err().to_string();
         assert!(message.contains("config.json: not found; expected the model's configuration"), "{message}");
     }
 }
@@ -84,7 +85,7 @@ fn element_types_and_views_load_with_their_values() {
 fn training_checkpoints_carry_their_configuration() {
     for kind in ["dict", "object", "namespace", "slots", "beside"] {
         let name = format!("config-{kind}.pt");
-        let model = Model::from_path(fixture(&name)).unwrap();
+        let model = both::from_path(fixture(&name)).unwrap();
         check_values(&name, &model);
         assert_eq!(model.config.n_layer, 1, "{name}");
         assert!(model.notes.is_empty(), "{name}: {:?}", model.notes);
@@ -96,7 +97,7 @@ fn a_configuration_beside_the_checkpoint_counts() {
     let directory = TempDir::new().unwrap();
     fs::copy(fixture("config-dict.pt"), directory.path().join("model.pt")).unwrap();
     fs::write(directory.path().join("config.json"), SMALL_CONFIG.replace("\"n_layer\": 1", "\"n_layer\": 3")).unwrap();
-    let model = Model::from_path(directory.path()).unwrap();
+    let model = both::from_path(directory.path()).unwrap();
     assert_eq!(model.config.n_layer, 3);
     assert_eq!(model.notes.len(), 1);
     assert!(
@@ -105,9 +106,9 @@ fn a_configuration_beside_the_checkpoint_counts() {
         model.notes
     );
     let options = LoadOptions { n_layer: Some(2), ..LoadOptions::default() };
-    assert_eq!(Model::from_path_with(directory.path(), &options).unwrap().config.n_layer, 2);
+    assert_eq!(both::from_path_with(directory.path(), &options).unwrap().config.n_layer, 2);
     let options = LoadOptions { n_layer: Some(0), ..LoadOptions::default() };
-    let message = Model::from_path_with(directory.path(), &options).unwrap_err().to_string();
+    let message = both::from_path_with(directory.path(), &options).unwrap_err().to_string();
     assert!(message.contains("key \"n_layer\" is 0, expected a whole number from 1"), "{message}");
 }
 
@@ -134,7 +135,7 @@ fn what_is_no_state_dict_is_refused() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("config.json"), SMALL_CONFIG).unwrap();
     fs::copy(fixture("other-dtype.pt"), directory.path().join("model.pt")).unwrap();
-    let message = Model::from_path(directory.path()).unwrap_err().to_string();
+    let message = both::from_path(directory.path()).unwrap_err().to_string();
     assert!(message.contains("tensor \"encoder\" has shape [2], expected [2, 4, 6]"), "{message}");
     for (members, expected) in [
         (&[("model/data.pkl", &b"\x80\x02}."[..])][..], "a dict without tensors, expected a state dict"),
@@ -152,7 +153,7 @@ fn refusal(bytes: &[u8]) -> String {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("model.pt");
     fs::write(&path, bytes).unwrap();
-    Model::from_path_with(path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() })
+    both::from_path_with(path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() })
         .expect_err("refused")
         .to_string()
 }
@@ -225,7 +226,7 @@ fn malicious_pickles_are_refused_and_run_nothing() {
     for (way, pickle, name) in ways {
         let path = directory.path().join("model.pt");
         fs::write(&path, zip::checkpoint(&pickle)).unwrap();
-        match Model::from_path_with(&path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() }) {
+        match both::from_path_with(&path, &LoadOptions { n_layer: Some(1), ..LoadOptions::default() }) {
             Err(ModelError::Forbidden { name: found, .. }) => assert_eq!(found, name, "{way}"),
             other => panic!("{way}: {other:?}"),
         }

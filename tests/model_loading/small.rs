@@ -1,5 +1,6 @@
 //! A small model to take apart.
 
+use super::both;
 use bdh_gpu::model::{Model, ModelError};
 use std::fs;
 use std::path::Path;
@@ -81,7 +82,7 @@ impl Small {
         for (name, text) in &self.files {
             fs::write(self.path().join(name), text).unwrap();
         }
-        Model::from_path(self.path())
+        both::from_path(self.path())
     }
 
     /// The message without the directory in front.
@@ -121,6 +122,6 @@ pub fn refuses_weights(bytes: &[u8], expected: &str) {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("config.json"), SMALL_CONFIG).unwrap();
     fs::write(directory.path().join("model.safetensors"), bytes).unwrap();
-    let message = Model::from_path(directory.path()).unwrap_err().to_string();
+    let message = both::from_path(directory.path()).unwrap_err().to_string();
     assert!(message.contains(&format!("model.safetensors: {expected}")), "{message}");
 }

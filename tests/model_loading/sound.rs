@@ -1,5 +1,6 @@
 //! Sound models load with the values that other readers find.
 
+use super::both;
 use super::common::golden;
 use super::small::{Small, stored};
 use bdh_gpu::model::{Dtype, Model};
@@ -16,7 +17,7 @@ fn every_golden_loads_with_its_sizes() {
         ("st-bf16", [2, 16, 2, 32, 256]),
         ("st-f16", [2, 16, 2, 32, 256]),
     ] {
-        let model = Model::from_path(golden(name)).unwrap();
+        let model = both::from_path(golden(name)).unwrap();
         let config = &model.config;
         let found = [config.n_layer, config.n_embd, config.n_head, config.neurons_per_head, config.vocab_size];
         assert_eq!(found, sizes, "{name}");
@@ -42,7 +43,7 @@ fn every_golden_loads_with_its_sizes() {
 #[test]
 fn values_are_those_of_an_independent_reader() {
     for (name, dtype) in [("micro", Dtype::F32), ("st-bf16", Dtype::BF16), ("st-f16", Dtype::F16)] {
-        let model = Model::from_path(golden(name)).unwrap();
+        let model = both::from_path(golden(name)).unwrap();
         assert_eq!(model.weights_dtype(), dtype);
         // The bf16 values are of a size at which f16 has more digits.
         assert_eq!(model.weights.encoder.fits_f16_exactly(), dtype != Dtype::F32);
@@ -75,7 +76,7 @@ fn values_are_those_of_an_independent_reader() {
 #[test]
 fn the_shipped_model_comes_with_all_its_files() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/bdh-shakespeare");
-    for model in [Model::from_path(&directory), Model::from_path(directory.join("model.safetensors"))] {
+    for model in [both::from_path(&directory), both::from_path(directory.join("model.safetensors"))] {
         let model = model.unwrap();
         assert_eq!(model.name, "bdh-shakespeare");
         assert_eq!(model.config.parameters(), 1_638_400);
@@ -92,7 +93,7 @@ fn the_shipped_model_comes_with_all_its_files() {
 #[test]
 fn the_embedded_model_is_the_shipped_one() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/bdh-shakespeare");
-    let (embedded, shipped) = (Model::embedded().unwrap(), Model::from_path(directory).unwrap());
+    let (embedded, shipped) = (Model::embedded().unwrap(), both::from_path(directory).unwrap());
     assert_eq!(embedded.name, shipped.name);
     assert_eq!(embedded.config, shipped.config);
     assert_eq!(embedded.generation, shipped.generation);
@@ -102,10 +103,10 @@ fn the_embedded_model_is_the_shipped_one() {
 
 #[test]
 fn a_model_is_named_after_its_directory_however_that_is_written() {
-    let model = Model::from_path(golden("micro").join("..").join("micro").join(".")).unwrap();
+    let model = both::from_path(golden("micro").join("..").join("micro").join(".")).unwrap();
     assert_eq!(model.name, "micro");
-    assert_eq!(Model::from_path(golden("micro/../micro/../micro")).unwrap().name, "micro");
-    assert_eq!(Model::from_path(golden("micro").join("model.safetensors")).unwrap().name, "micro");
+    assert_eq!(both::from_path(golden("micro/../micro/../micro")).unwrap().name, "micro");
+    assert_eq!(both::from_path(golden("micro").join("model.safetensors")).unwrap().name, "micro");
 }
 
 #[test]

@@ -122,26 +122,31 @@ impl<E: Weight> Weights<E> {
     /// Packs a model's weights.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`] if they do not fit.
+    /// [`BackendError::OutOfMemory`] if they do not fit, [`BackendError::Weights`] if they cannot be read.
     pub fn pack(model: &Model, g: &Geometry) -> Result<Self, BackendError> {
         let w = &model.weights;
-        let padded = g.padded_neurons();
+        let (padded, padded_vocab) = (g.padded_neurons(), g.vocab.next_multiple_of(TILE));
+        let all = 0..g.all_neurons();
         let matrix = |tensor: &Tensor, pack: &dyn Fn(&Scales) -> Vec<E>| {
             let scales = if E::SCALED { Scales::of(tensor, g.heads, padded) } else { Scales::default() };
             Ok(Matrix { numbers: keep(&pack(&scales))?, scales: scales.scales.into() })
         };
         let [encoder, encoder_v] = [g.heads_of(&w.encoder), g.heads_of(&w.encoder_v)];
         let none = &Scales::default();
-        Ok(Self {
-            embed: keep(&pack::rows(&w.embed, none, 1, g.vocab, g.width, g.vocab, g.row))?,
-            encoder: matrix(&w.encoder, &|scales| pack::tiles(encoder, scales, g.width, padded, TILE))?,
+        let packed = Self {
+            embed: keep(&pack::rows(&w.embed, none, [g.vocab, g.width, g.vocab, g.row], 0..g.vocab))?,
+            encoder: matrix(&w.encoder, &|scales| pack::tiles(encoder, scales, g.width, padded, TILE, all.clone()))?,
             biases: pack::biases(model, g),
-            encoder_v: matrix(&w.encoder_v, &|scales| pack::columns_as_rows(encoder_v, scales, padded, g.row))?,
-            decoder: matrix(&w.decoder, &|scales| {
-                pack::rows(&w.decoder, scales, g.heads, g.neurons, g.width, padded, g.row)
+            encoder_v: matrix(&w.encoder_v, &|scales| {
+                pack::columns_as_rows(encoder_v, scales, padded, g.row, all.clone())
             })?,
-            lm_head: keep(&pack::tiles(g.lm_head_of(&w.lm_head), none, g.width, g.vocab.next_multiple_of(TILE), TILE))?,
-        })
+            decoder: matrix(&w.decoder, &|scales| {
+                pack::rows(&w.decoder, scales, [g.neurons, g.width, padded, g.row], all.clone())
+            })?,
+            lm_head: keep(&pack::tiles(g.lm_head_of(&w.lm_head), none, g.width, padded_vocab, TILE, 0..padded_vocab))?,
+        };
+        pack::check_failure(w.failure())?;
+        Ok(packed)
     }
 
     /// The biases of some neurons; none if no neuron is clamped.

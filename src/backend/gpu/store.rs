@@ -68,13 +68,6 @@ impl Store {
         Ok(Self { kind: Kind::Image(texture, view), bytes })
     }
 
-    /// A store that holds packed weights.
-    pub async fn weights(gpu: &Gpu, what: &'static str, contents: &[u8], image: bool) -> Result<Self, BackendError> {
-        let store = Self::new(gpu, what, contents.len() as u64, Use::Words, image)?;
-        store.upload(gpu, 0, contents).await?;
-        Ok(store)
-    }
-
     /// Bytes on the device.
     pub fn size(&self) -> u64 {
         self.bytes

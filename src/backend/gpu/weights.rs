@@ -1,9 +1,13 @@
 //! A model's weights on a device.
+//!
+//! They are packed and uploaded in pieces of whole blocks: the host holds one piece, however large the
+//! model is.
 
 use super::device::Gpu;
 use super::layout::Layout;
-use super::store::Store;
-use crate::backend::pack::{self, Element, Scales};
+use super::store::{ROW_BYTES, Store};
+use super::texels::Use;
+use crate::backend::pack::{self, Element, Geometry, Scales};
 use crate::backend::{BackendError, WeightType};
 use crate::model::{Model, Tensor, rotary::Rotary};
 use maybe_async::maybe_async;
@@ -24,46 +28,101 @@ pub(super) struct Weights {
     pub tables: wgpu::Buffer,
 }
 
-/// A matrix of numbers of type `E`, packed for a device.
-struct Packed<E> {
+/// Bytes that are packed and uploaded at once, unless a block has more.
+const PIECE: usize = 16 << 20;
+
+/// A matrix, packed for a device as numbers of type `E`.
+struct Packed<'a, E> {
     what: &'static str,
+    tensor: &'a Tensor,
     /// Blocks of so many outputs or rows.
     block: usize,
     /// Numbers of an output or row.
     row: usize,
-    numbers: Vec<E>,
+    /// Packs a range of outputs or rows.
+    numbers: &'a dyn Fn(Range<usize>) -> Vec<E>,
     /// Weight / code of every output or row; empty if numbers are weights.
-    scales: Vec<f32>,
+    scales: &'a [f32],
     /// Bias of every output; empty if there are none.
-    biases: Vec<f32>,
+    biases: &'a [f32],
 }
 
 #[maybe_async]
-impl<E: bytemuck::Pod> Packed<E> {
-    /// Puts the blocks of each segment into a store. A block's scales lie behind its weights, its
-    /// biases behind both.
+impl<E: bytemuck::Pod> Packed<'_, E> {
+    /// Puts the blocks of each segment into a store, piece by piece. A block's scales lie behind its
+    /// weights, its biases behind both.
     async fn upload(&self, gpu: &Gpu, segments: &[Range<usize>], images: bool) -> Result<Vec<Store>, BackendError> {
-        let mut stores = Vec::new();
+        let block_bytes = self.block * (self.row * size_of::<E>() + size_of::<f32>() * self.extras().count());
+        let together = blocks_together(block_bytes, images);
+        let mut stores = Vec::with_capacity(segments.len());
         for segment in segments {
-            let outputs = segment.start * self.block..segment.end * self.block;
-            let numbers: &[u8] = bytemuck::cast_slice(&self.numbers[outputs.start * self.row..outputs.end * self.row]);
-            let extras = [&self.scales, &self.biases].into_iter().filter(|extra| !extra.is_empty());
-            let extras: Vec<&[f32]> = extras.map(|extra| &extra[outputs.clone()]).collect();
-            if extras.is_empty() {
-                stores.push(Store::weights(gpu, self.what, numbers, images).await?);
-                continue;
-            }
-            let mut all = Vec::with_capacity(numbers.len() + extras.len() * size_of::<f32>() * outputs.len());
-            for (block, numbers) in numbers.chunks_exact(numbers.len() / segment.len()).enumerate() {
-                all.extend_from_slice(numbers);
-                for extra in &extras {
-                    all.extend_from_slice(bytemuck::cast_slice(&extra[block * self.block..][..self.block]));
+            let store = Store::new(gpu, self.what, segment.len() as u64 * block_bytes as u64, Use::Words, images)?;
+            for start in segment.clone().step_by(together) {
+                let piece = self.pack(start..segment.end.min(start + together))?;
+                let offset = (start - segment.start) as u64 * block_bytes as u64;
+                store.upload(gpu, offset, bytemuck::cast_slice(&piece)).await?;
+                if together < segment.len() {
+                    // Frees the device's copy of the piece.
+                    gpu.wait(gpu.queue.submit([])).await?;
                 }
             }
-            stores.push(Store::weights(gpu, self.what, &all, images).await?);
+            stores.push(store);
         }
         Ok(stores)
     }
+
+    /// The numbers of some blocks, with what lies behind them.
+    fn pack(&self, blocks: Range<usize>) -> Result<Vec<E>, BackendError> {
+        let outputs = blocks.start * self.block..blocks.end * self.block;
+        let numbers = (self.numbers)(outputs.clone());
+        pack::check_failure(self.tensor.failure())?;
+        if self.extras().next().is_none() {
+            return Ok(numbers);
+        }
+        let extra_numbers = self.extras().count() * size_of::<f32>() / size_of::<E>() * outputs.len();
+        let mut all = Vec::with_capacity(numbers.len() + extra_numbers);
+        for (start, numbers) in outputs.step_by(self.block).zip(numbers.chunks_exact(self.block * self.row)) {
+            all.extend_from_slice(numbers);
+            for extra in self.extras() {
+                all.extend_from_slice(bytemuck::cast_slice(&extra[start..][..self.block]));
+            }
+        }
+        Ok(all)
+    }
+
+    fn extras(&self) -> impl Iterator<Item = &[f32]> {
+        [self.scales, self.biases].into_iter().filter(|extra| !extra.is_empty())
+    }
+}
+
+/// Blocks in a piece. In images, pieces are whole rows.
+fn blocks_together(block_bytes: usize, images: bool) -> usize {
+    let unit = if images { ROW_BYTES as usize } else { 1 };
+    let step = (1..=unit).find(|blocks| (blocks * block_bytes).is_multiple_of(unit)).unwrap_or(unit);
+    (PIECE / (step * block_bytes)).max(1) * step
+}
+
+/// The embedding, in rows of numbers of type `T`.
+#[maybe_async]
+async fn embedding<T: Element + bytemuck::Pod>(
+    tensor: &Tensor,
+    gpu: &Gpu,
+    g: &Geometry,
+) -> Result<wgpu::Buffer, BackendError> {
+    let row_bytes = g.row * size_of::<T>();
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+    let buffer = gpu.buffer("the embedding", g.vocab as u64 * row_bytes as u64, usage)?;
+    let together = blocks_together(row_bytes, false);
+    for start in (0..g.vocab).step_by(together) {
+        let rows = start..g.vocab.min(start + together);
+        let piece = pack::rows::<T>(tensor, &Scales::default(), [g.vocab, g.width, g.vocab, g.row], rows);
+        pack::check_failure(tensor.failure())?;
+        gpu.upload(&buffer, start as u64 * row_bytes as u64, bytemuck::cast_slice(&piece)).await?;
+        if together < g.vocab {
+            gpu.wait(gpu.queue.submit([])).await?;
+        }
+    }
+    Ok(buffer)
 }
 
 #[maybe_async]
@@ -76,54 +135,107 @@ impl Weights {
         layout: &Layout,
     ) -> Result<Self, BackendError> {
         let (g, w) = (&layout.geometry, &model.weights);
-        let padded = g.padded_neurons();
-        let none = &Scales::default();
-        let matrix = |what, tensor: &Tensor, biases, pack: &dyn Fn(&Scales) -> Vec<N>| {
-            let scaled = layout.weight_type == WeightType::I8;
-            let scales = if scaled { Scales::of(tensor, g.heads, padded) } else { Scales::default() };
-            let numbers = pack(&scales);
-            Packed { what, block: g.block, row: g.row, numbers, scales: scales.scales, biases }
-        };
-        let vocab_block = layout.vocab_block;
-        let lm_head = Packed {
-            what: "the LM head",
-            block: vocab_block,
-            row: g.row,
-            numbers: pack::tiles::<T>(g.lm_head_of(&w.lm_head), none, g.row, layout.padded_vocab(), vocab_block),
-            scales: Vec::new(),
-            biases: Vec::new(),
-        };
         let mut turns: Vec<[u32; 2]> =
             rotary.turns().iter().map(|&turns| [turns as u32, (turns >> 32) as u32]).collect();
-        turns.resize(padded, [0, 0]);
-        let embed = pack::rows::<T>(&w.embed, none, 1, g.vocab, g.width, g.vocab, g.row);
+        turns.resize(g.padded_neurons(), [0, 0]);
         let tables = gpu.buffer(
             "the sampling tables",
             4 * crate::sampling::TABLE_LEN as u64,
             wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
         )?;
         gpu.upload(&tables, 0, bytemuck::cast_slice(crate::sampling::tables().as_slice())).await?;
-        let [encoder, encoder_v] = [g.heads_of(&w.encoder), g.heads_of(&w.encoder_v)];
         Ok(Self {
-            embed: gpu.filled("the embedding", bytemuck::cast_slice(&embed)).await?,
-            encoder: matrix("the encoder", &w.encoder, pack::biases(model, g), &|scales| {
-                pack::tiles(encoder, scales, g.row, padded, g.block)
-            })
-            .upload(gpu, &layout.segments, layout.images)
-            .await?,
-            encoder_v: matrix("encoder_v", &w.encoder_v, Vec::new(), &|scales| {
-                pack::columns_as_rows(encoder_v, scales, padded, g.row)
-            })
-            .upload(gpu, &layout.segments, layout.images)
-            .await?,
-            decoder: matrix("the decoder", &w.decoder, Vec::new(), &|scales| {
-                pack::rows(&w.decoder, scales, g.heads, g.neurons, g.width, padded, g.row)
-            })
-            .upload(gpu, &layout.segments, layout.images)
-            .await?,
-            lm_head: lm_head.upload(gpu, &layout.lm_head_segments, layout.images).await?,
+            embed: embedding::<T>(&w.embed, gpu, g).await?,
+            encoder: encoder::<N>(model, gpu, layout).await?,
+            encoder_v: encoder_v::<N>(&w.encoder_v, gpu, layout).await?,
+            decoder: decoder::<N>(&w.decoder, gpu, layout).await?,
+            lm_head: lm_head::<T>(&w.lm_head, gpu, layout).await?,
             turns: gpu.filled("the rotary frequencies", bytemuck::cast_slice(&turns)).await?,
             tables,
         })
+    }
+}
+
+/// The scales of a matrix of neurons; none if numbers are weights.
+fn scales(tensor: &Tensor, layout: &Layout) -> Scales {
+    let g = &layout.geometry;
+    if layout.weight_type == WeightType::I8 {
+        Scales::of(tensor, g.heads, g.padded_neurons())
+    } else {
+        Scales::default()
+    }
+}
+
+#[maybe_async]
+async fn encoder<N: Element + bytemuck::Pod>(
+    model: &Model,
+    gpu: &Gpu,
+    layout: &Layout,
+) -> Result<Vec<Store>, BackendError> {
+    let (g, tensor) = (&layout.geometry, &model.weights.encoder);
+    let (scales, biases) = (scales(tensor, layout), pack::biases(model, g));
+    let numbers =
+        |part: Range<usize>| pack::tiles::<N>(g.heads_of(tensor), &scales, g.row, g.padded_neurons(), g.block, part);
+    let (block, row, scales) = (g.block, g.row, &scales.scales);
+    let packed = Packed { what: "the encoder", tensor, block, row, numbers: &numbers, scales, biases: &biases };
+    packed.upload(gpu, &layout.segments, layout.images).await
+}
+
+#[maybe_async]
+async fn encoder_v<N: Element + bytemuck::Pod>(
+    tensor: &Tensor,
+    gpu: &Gpu,
+    layout: &Layout,
+) -> Result<Vec<Store>, BackendError> {
+    let g = &layout.geometry;
+    let scales = scales(tensor, layout);
+    let numbers =
+        |part: Range<usize>| pack::columns_as_rows::<N>(g.heads_of(tensor), &scales, g.padded_neurons(), g.row, part);
+    let (block, row, scales) = (g.block, g.row, &scales.scales);
+    let packed = Packed { what: "encoder_v", tensor, block, row, numbers: &numbers, scales, biases: &[] };
+    packed.upload(gpu, &layout.segments, layout.images).await
+}
+
+#[maybe_async]
+async fn decoder<N: Element + bytemuck::Pod>(
+    tensor: &Tensor,
+    gpu: &Gpu,
+    layout: &Layout,
+) -> Result<Vec<Store>, BackendError> {
+    let g = &layout.geometry;
+    let scales = scales(tensor, layout);
+    let sizes = [g.neurons, g.width, g.padded_neurons(), g.row];
+    let numbers = |part: Range<usize>| pack::rows::<N>(tensor, &scales, sizes, part);
+    let (block, row, scales) = (g.block, g.row, &scales.scales);
+    let packed = Packed { what: "the decoder", tensor, block, row, numbers: &numbers, scales, biases: &[] };
+    packed.upload(gpu, &layout.segments, layout.images).await
+}
+
+#[maybe_async]
+async fn lm_head<T: Element + bytemuck::Pod>(
+    tensor: &Tensor,
+    gpu: &Gpu,
+    layout: &Layout,
+) -> Result<Vec<Store>, BackendError> {
+    let (g, none) = (&layout.geometry, &Scales::default());
+    let (block, row, padded) = (layout.vocab_block, g.row, layout.padded_vocab());
+    let numbers = |part: Range<usize>| pack::tiles::<T>(g.lm_head_of(tensor), none, row, padded, block, part);
+    let packed = Packed { what: "the LM head", tensor, block, row, numbers: &numbers, scales: &[], biases: &[] };
+    packed.upload(gpu, &layout.lm_head_segments, layout.images).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_whole_blocks_and_in_images_whole_rows() {
+        for block_bytes in [16, 48, 4096, 33_024, 100_000, 262_400, 5 << 20, 40 << 20] {
+            let together = blocks_together(block_bytes, false);
+            assert!(together == 1 || together * block_bytes <= PIECE, "{block_bytes}");
+            assert!((together + 1) * block_bytes > PIECE, "{block_bytes}");
+            assert_eq!(blocks_together(block_bytes, true) * block_bytes % ROW_BYTES as usize, 0, "{block_bytes}");
+        }
+        assert_eq!(blocks_together(32 << 10, true), 512);
     }
 }

@@ -14,8 +14,8 @@ use super::listing::Listing;
 use super::settings::Settings;
 use super::watch::{Events, watched};
 use super::{HubError, HubName, Local, Watch};
+use crate::model::files::{Disk, Files};
 use crate::model::json::JsonFile;
-use crate::model::storage::Storage;
 use crate::model::{CONFIG, ModelError, TOKENIZER_PATH, directory, shards};
 
 /// Finds a model in the cache, after downloading what is not in it.
@@ -54,7 +54,7 @@ fn cached(name: &HubName, cache: &ModelCache) -> Option<PathBuf> {
     let snapshot = cache.snapshot(&cache.commit()?);
     let weights = match &name.file {
         Some(file) => snapshot.join(file),
-        None => directory::weights(&snapshot).ok()?,
+        None => directory::weights(&Disk, &snapshot).ok()?,
     };
     weights.is_file().then(|| place(name, snapshot))
 }
@@ -92,7 +92,7 @@ impl Missing<'_> {
 
     /// The tokenizer that the configuration names.
     fn named_tokenizer(&self, folder: &str) -> Vec<String> {
-        let config = JsonFile::read(self.cache.snapshot(self.commit).join(format!("{folder}{CONFIG}")));
+        let config = JsonFile::read(&Disk, self.cache.snapshot(self.commit).join(format!("{folder}{CONFIG}")));
         // One that cannot be read is an error when the model is loaded.
         let Ok(Some(config)) = config else { return Vec::new() };
         let path = config.get(TOKENIZER_PATH).and_then(Value::as_str).unwrap_or_default();
@@ -103,13 +103,13 @@ impl Missing<'_> {
     fn parts(&self, folder: &str, index: &str) -> Result<Vec<String>, ModelError> {
         let path = self.cache.snapshot(self.commit).join(index);
         let storage = if path.is_file() {
-            Storage::read(&path)?
+            Disk.open(&path)?
         } else {
             let remote = self.client.describe(self.commit, index)?;
             self.blob(index, &remote, 0, remote.size)?;
-            Storage::read(&self.cache.blob(&remote.etag))?
+            Disk.open(&self.cache.blob(&remote.etag))?
         };
-        let json = JsonFile::parse(&path, storage.bytes())?;
+        let json = JsonFile::parse(&path, &storage.read(0..storage.len())?)?;
         let parts = shards::parts(&json)?.into_iter().map(|part| format!("{folder}{part}"));
         // The loader names those that are missing.
         Ok(parts.filter(|part| self.listing.holds(part)).collect())

@@ -7,8 +7,8 @@ use super::name::is_file;
 use super::{HubError, HubName};
 use crate::model::directory::{self, Candidates};
 use crate::model::error::clip;
-use crate::model::tokenizer_files::{self, FOLDER};
-use crate::model::{CONFIG, GENERATION_CONFIG, TRAINING_ARGS};
+use crate::model::files::companion_names;
+use crate::model::tokenizer_files;
 
 /// The files of a repository.
 pub(super) struct Listing(Vec<String>);
@@ -46,11 +46,7 @@ impl Listing {
 
     /// Configuration and tokenizer, of those that are there.
     pub(super) fn companions(&self, folder: &str) -> Vec<String> {
-        let configs = [CONFIG, GENERATION_CONFIG, TRAINING_ARGS].map(|name| format!("{folder}{name}"));
-        let mut wanted = Vec::from(configs);
-        wanted.extend(tokenizer_files::names().map(|name| format!("{folder}{name}")));
-        wanted.extend(tokenizer_files::names().map(|name| format!("{folder}{FOLDER}/{name}")));
-        self.present(wanted)
+        self.present(companion_names().iter().map(|name| format!("{folder}{name}")).collect())
     }
 
     /// The tokenizer that a configuration's path names: a file and those beside it, or the files of

@@ -15,6 +15,7 @@ use self::source::{Source, check_finite, check_freqs};
 use self::specs::WeightSpecs;
 use super::config::{Config, TIED};
 use super::error::{ModelError, clip};
+use super::files::Files;
 use super::json::JsonFile;
 use super::rotary::{Frequencies, Rope};
 use super::storage::Storage;
@@ -63,8 +64,8 @@ pub(super) struct WeightsFile {
 
 impl WeightsFile {
     /// Recognises format and layout.
-    pub(super) fn open(storage: &Storage, path: &Path) -> Result<Self, ModelError> {
-        let mut tensors = weights_file::read(storage, path)?;
+    pub(super) fn open(files: &dyn Files, storage: &Storage, path: &Path) -> Result<Self, ModelError> {
+        let mut tensors = weights_file::read(files, storage, path)?;
         let layout = detect(&tensors);
         if layout == Layout::Paper && !tensors.entries.contains_key(WTE_OF_MODULE) {
             // A bare parameter in place of an embedding module.
