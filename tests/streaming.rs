@@ -1,5 +1,5 @@
-//! Models that are larger than what may lie in memory: their weights go from a source to a device piece by
-//! piece.
+//! Models that are larger than what may lie in memory: their weights go from a source to a device
+//! piece by piece.
 
 #[path = "common/allocation.rs"]
 mod allocation;

@@ -5,8 +5,9 @@
 //! decoder) and the embedding load *rows*, `[row][D]`. Rows are padded with zeros to `row` numbers,
 //! and outputs to whole tiles: a padded neuron never fires and a padded column stays zero.
 //!
-//! A range of outputs or rows is packed at a time, so that a device needs no second copy of a matrix. Strips of
-//! tensors in memory are narrow, to stay in the cache; those of streamed ones are as long as the range.
+//! A range of outputs or rows is packed at a time, so that a device needs no second copy of a
+//! matrix. Strips of tensors in memory are narrow, to stay in the cache; those of streamed ones are
+//! as long as the range.
 
 use super::{BackendError, WeightType};
 use crate::model::{Config, Model, ModelError, Tensor};
@@ -197,10 +198,11 @@ fn strips(part: Range<usize>, padded: usize, strip: usize) -> impl Iterator<Item
     })
 }
 
-/// Packs outputs `part` of matrices into tiles, of all `[groups][padded / width][padded_depth][width]`.
+/// Packs outputs `part` of matrices into tiles. All together are
+/// `[groups][padded / width][padded_depth][width]`.
 ///
-/// `padded` is the number of outputs per group with padding, a multiple of `width`, as the ends of `part`
-/// are. `padded_depth` is at least the depth.
+/// `padded` is the number of outputs per group with padding, a multiple of `width`; so are the ends
+/// of `part`. `padded_depth` is at least the depth.
 pub fn tiles<E: Element>(
     matrices: Matrices,
     scales: &Scales,
@@ -305,8 +307,8 @@ pub fn columns_as_rows<E: Element>(
     packed
 }
 
-/// Packs rows `part` of a tensor `[groups * rows, D]` into padded rows, of all `[groups][padded][row]`. `sizes` are
-/// `rows`, D, `padded` and `row`.
+/// Packs rows `part` of a tensor `[groups * rows, D]` into padded rows. All together are
+/// `[groups][padded][row]`; `sizes` are `rows`, D, `padded` and `row`.
 pub fn rows<E: Element>(tensor: &Tensor, scales: &Scales, sizes: [usize; 4], part: Range<usize>) -> Vec<E> {
     let [rows, depth, padded, row] = sizes;
     let mut packed = vec![E::ZERO; part.len() * row];

@@ -307,8 +307,8 @@ fn entry<'a>(rest: &mut &'a [u8]) -> Result<Entry<'a>, String> {
 }
 
 /// Where a member's bytes lie, by the header in front of them. That header may differ from the
-/// directory's entry in the length of its extra field only. `None` if the header says something else, or
-/// they do not lie inside the file.
+/// directory's entry in the length of its extra field only. `None` if the header says something
+/// else, or they do not lie inside the file.
 fn data_range(storage: &Storage, entry: &Entry) -> Result<Option<Range<u64>>, ModelError> {
     const HEADER: u64 = 30;
     let name = entry.name.as_bytes();

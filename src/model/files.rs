@@ -1,7 +1,7 @@
 //! The files of a model: on disk, or a set of named sources.
 //!
-//! The loader reads through [`Files`] alone, so that a model loads in the same way, and fails with the same
-//! words, in a browser, which has no disk.
+//! The loader reads through the trait `Files` alone, so that a model loads in the same way, and
+//! fails with the same words, in a browser, which has no disk.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -119,8 +119,8 @@ impl Files for Disk {
     }
 }
 
-/// Opens a file and returns it with its length in bytes. What is not a regular file is refused before
-/// it is opened, since opening a pipe would wait for its writer.
+/// Opens a file and returns it with its length in bytes. What is not a regular file is refused
+/// before it is opened, since opening a pipe would wait for its writer.
 fn open_regular(path: &Path) -> Result<(File, u64), ModelError> {
     let io_error = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => ModelError::NotFound { path: path.to_owned() },
@@ -160,11 +160,12 @@ fn describe(kind: FileType) -> &'static str {
 
 /// Bytes that are read by their place: a file of a browser, a download, memory.
 pub trait ReadAt: Send + Sync {
-    /// Fills `into` with the bytes from `offset` on. Never asked for bytes beyond the file's length.
+    /// Fills `into` with the bytes from `offset` on. Never asked for bytes beyond the file's
+    /// length.
     ///
     /// # Errors
-    /// Anything that keeps the bytes from being read. Loading the model, or its way to a device, then
-    /// fails with that reason.
+    /// Anything that keeps the bytes from being read. Loading the model, or its way to a device,
+    /// then fails with that reason.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
 }
 
@@ -194,8 +195,9 @@ impl FileSet {
         self.files.insert(plain(path.as_ref()), Content::Bytes(Arc::new(bytes)));
     }
 
-    /// Adds a file of `len` bytes that is read by ranges, or replaces the one of that name. Its weights are
-    /// never in memory as a whole, unless they are compressed or must be put in another order.
+    /// Adds a file of `len` bytes that is read by ranges, or replaces the one of that name. Its
+    /// weights are never in memory as a whole, unless they are compressed or must be put in another
+    /// order.
     pub fn insert_source(&mut self, path: impl AsRef<Path>, len: u64, source: Arc<dyn ReadAt>) {
         self.files.insert(plain(path.as_ref()), Content::Source(len, source));
     }
@@ -272,14 +274,15 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// Names that the weights file of a folder may have, the preferred one first. Under other names, the only
-/// file with an extension of weights counts.
+/// Names that the weights file of a folder may have, the preferred one first. Under other names,
+/// the only file with an extension of weights counts.
 pub fn weights_names() -> &'static [&'static str] {
     &directory::WEIGHTS
 }
 
-/// Names of all other files that a model may consist of, by path from its folder: configurations and
-/// tokenizers. None of them must exist, except for a configuration unless the weights carry their own.
+/// Names of all other files that a model may consist of, by path from its folder: configurations
+/// and tokenizers. None of them must exist, except for a configuration unless the weights carry
+/// their own.
 ///
 /// A configuration may name another tokenizer by its key `tokenizer_path`.
 pub fn companion_names() -> Vec<String> {
@@ -294,7 +297,8 @@ pub fn is_shard_index(path: impl AsRef<Path>) -> bool {
     path.as_ref().file_name().is_some_and(|name| name.to_string_lossy().ends_with(shards::INDEX))
 }
 
-/// Names of the files that an index of shards consists of, which lie beside it. Errors call it `path`.
+/// Names of the files that an index of shards consists of, which lie beside it. Errors call it
+/// `path`.
 ///
 /// # Errors
 /// Bytes that are no index.

@@ -227,12 +227,12 @@ impl Model {
         Self::from_files(&Disk, path.as_ref(), options)
     }
 
-    /// Loads a model from files that are not on disk: a folder, or one weights file with config.json beside it, by
-    /// their names in the set. The empty path is the folder of names without one. [`files`] says which names are
-    /// looked for.
+    /// Loads a model from files that are not on disk: a folder, or one weights file with
+    /// config.json beside it, by their names in the set. The empty path is the folder of names
+    /// without one. [`files`] says which names are looked for.
     ///
-    /// Weights of a file that is read by ranges stay there. They are checked once here, and read again where the model
-    /// is put on a device, piece by piece.
+    /// Weights of a file that is read by ranges stay there. They are checked once here, and read
+    /// again where the model is put on a device, piece by piece.
     ///
     /// # Errors
     /// As [`Model::from_path`]; [`ModelError::Io`] also if a file cannot be read.

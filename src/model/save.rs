@@ -36,9 +36,10 @@ impl Model {
     /// training_args.json.
     ///
     /// # Errors
-    /// [`ModelError::Save`] where something is in the way or the disk fails, [`ModelError::Overflow`] for a
-    /// weight too large for the element type, [`ModelError::Io`] for weights that cannot be read. Nothing is left behind then, and what was there stays.
-    /// A model with clamped neurons ([`Model::edit`]) cannot be written; ablated ones are weights of 0.
+    /// [`ModelError::Save`] where something is in the way or the disk fails,
+    /// [`ModelError::Overflow`] for a weight too large for the element type, [`ModelError::Io`] for
+    /// weights that cannot be read. Nothing is left behind then, and what was there stays. A model
+    /// with clamped neurons ([`Model::edit`]) cannot be written; ablated ones are weights of 0.
     pub fn save(&self, directory: impl AsRef<Path>, options: &SaveOptions) -> Result<(), ModelError> {
         if let Some(reason) = self.without_weights() {
             return Err(ModelError::Save { path: directory.as_ref().to_owned(), reason });

@@ -1,7 +1,7 @@
 //! Bytes of one file: in memory, or fetched from a source range by range.
 //!
-//! Files of the disk are read into memory rather than mapped: a mapped file that another program cuts short
-//! ends this one with a signal, at whatever moment the missing part is looked at.
+//! Files of the disk are read into memory rather than mapped: a mapped file that another program
+//! cuts short ends this one with a signal, at whatever moment the missing part is looked at.
 
 use std::borrow::Cow;
 use std::io;
@@ -73,8 +73,9 @@ impl Storage {
         self.read(0..count.min(self.len()))
     }
 
-    /// As [`Storage::read`], for callers without a way to report an error: bytes that cannot be fetched are
-    /// zeros, and the failure is kept ([`Storage::failure`]). After one, nothing is fetched any more.
+    /// As [`Storage::read`], for callers without a way to report an error: bytes that cannot be
+    /// fetched are zeros, and the failure is kept ([`Storage::failure`]). After one, nothing is
+    /// fetched any more.
     pub(crate) fn read_or_zeros(&self, range: Range<u64>) -> Cow<'_, [u8]> {
         let count = (range.end - range.start) as usize;
         if let Self::Source(source) = self
@@ -91,7 +92,8 @@ impl Storage {
         }
     }
 
-    /// The first failure of [`Storage::read_or_zeros`], on this or any other file of the same loading.
+    /// The first failure of [`Storage::read_or_zeros`], on this or any other file of the same
+    /// loading.
     pub(crate) fn failure(&self) -> Option<ModelError> {
         match self {
             Self::Static(_) | Self::Owned(_) => None,

@@ -48,8 +48,8 @@ impl Interleaved {
         row / 2 + row % 2 * (self.neurons / 2)
     }
 
-    /// Reads a part of a block of single elements, whose first is `block`: every other one comes from the
-    /// block's second half.
+    /// Reads a part of a block of single elements, whose first is `block`: every other one comes
+    /// from the block's second half.
     fn read_pairs(&self, block: usize, first: usize, out: &mut [f32]) {
         for skipped in 0..out.len().min(2) {
             let mut half = vec![0.0; (out.len() - skipped).div_ceil(2)];
@@ -59,8 +59,8 @@ impl Interleaved {
     }
 }
 
-/// The bytes of the transpose of a matrix of `rows` rows, whose elements of `size` bytes begin at `offset`. At
-/// most one piece of the matrix itself is in memory.
+/// The bytes of the transpose of a matrix of `rows` rows, whose elements of `size` bytes begin at
+/// `offset`. At most one piece of the matrix itself is in memory.
 pub(super) fn transposed(storage: &Storage, offset: u64, size: usize, rows: usize, columns: usize) -> Vec<u8> {
     let row_bytes = columns * size;
     let mut copy = vec![0; rows * row_bytes];

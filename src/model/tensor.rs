@@ -232,8 +232,8 @@ impl Tensor {
         }
     }
 
-    /// Whether the elements are fetched from a source when they are read: one long read is then faster than many
-    /// short ones.
+    /// Whether the elements are fetched from a source when they are read: one long read is then
+    /// faster than many short ones.
     pub(crate) fn is_streamed(&self) -> bool {
         match &self.data {
             Data::Stored { storage, .. } => storage.memory().is_none(),
@@ -242,9 +242,9 @@ impl Tensor {
         }
     }
 
-    /// Why elements could not be read, if that has happened to this tensor or to another of its model. Those were
-    /// read as zeros. Only models from a [`FileSet`](super::FileSet) can fail, and they fail for good: whoever has
-    /// read the weights of one asks here before it uses them.
+    /// Why elements could not be read, if that has happened to this tensor or to another of its
+    /// model. Those were read as zeros. Only models from a [`FileSet`](super::FileSet) can fail,
+    /// and they fail for good: whoever has read the weights of one asks here before it uses them.
     pub fn failure(&self) -> Option<ModelError> {
         match &self.data {
             Data::Stored { storage, .. } => storage.failure(),
@@ -282,8 +282,8 @@ impl Tensor {
         self.len == 0
     }
 
-    /// Converts the `out.len()` elements from element `start` on to f32, in row-major order. Zeros take the place of
-    /// elements that cannot be read, see [`Tensor::failure`].
+    /// Converts the `out.len()` elements from element `start` on to f32, in row-major order. Zeros
+    /// take the place of elements that cannot be read, see [`Tensor::failure`].
     ///
     /// # Panics
     /// If the tensor ends before element `start + out.len()`.

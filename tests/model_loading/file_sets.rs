@@ -97,6 +97,8 @@ fn a_source_that_fails_is_an_error_wherever_it_fails() {
     for name in ["mlx-fortran.npz", "mlx-compressed.npz", "mlx.npz", "views.pt", "float64.pt"] {
         fails_at_every_read(&checkpoint(name), &one_layer);
     }
+    // Larger than what is read ahead: weights are read after the tensors were found.
+    fails_at_every_read(&shipped(), &LoadOptions::default());
     let half_split = LoadOptions { rope: Some("half-split:10000".parse::<Rope>().unwrap()), ..LoadOptions::default() };
     fails_at_every_read(&checkpoint("paper.pt"), &LoadOptions { n_layer: Some(1), ..half_split });
 }

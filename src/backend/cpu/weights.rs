@@ -122,7 +122,8 @@ impl<E: Weight> Weights<E> {
     /// Packs a model's weights.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`] if they do not fit, [`BackendError::Weights`] if they cannot be read.
+    /// [`BackendError::OutOfMemory`] if they do not fit, [`BackendError::Weights`] if they cannot
+    /// be read.
     pub fn pack(model: &Model, g: &Geometry) -> Result<Self, BackendError> {
         let w = &model.weights;
         let (padded, padded_vocab) = (g.padded_neurons(), g.vocab.next_multiple_of(TILE));

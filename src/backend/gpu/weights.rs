@@ -1,7 +1,7 @@
 //! A model's weights on a device.
 //!
-//! They are packed and uploaded in pieces of whole blocks: the host holds one piece, however large the
-//! model is.
+//! They are packed and uploaded in pieces of whole blocks: the host holds one piece, however large
+//! the model is.
 
 use super::device::Gpu;
 use super::layout::Layout;
@@ -49,8 +49,8 @@ struct Packed<'a, E> {
 
 #[maybe_async]
 impl<E: bytemuck::Pod> Packed<'_, E> {
-    /// Puts the blocks of each segment into a store, piece by piece. A block's scales lie behind its
-    /// weights, its biases behind both.
+    /// Puts the blocks of each segment into a store, piece by piece. A block's scales lie behind
+    /// its weights, its biases behind both.
     async fn upload(&self, gpu: &Gpu, segments: &[Range<usize>], images: bool) -> Result<Vec<Store>, BackendError> {
         let block_bytes = self.block * (self.row * size_of::<E>() + size_of::<f32>() * self.extras().count());
         let together = blocks_together(block_bytes, images);

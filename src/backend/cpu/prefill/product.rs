@@ -63,7 +63,9 @@ impl<E: Weight> Kernel for Product<'_, E> {
     fn run<I: Isa>(self, isa: I) {
         match I::TILE {
             [12, 2] => self.tiles::<I, 12, 2>(isa),
-            _ => self.tiles::<I, 6, 1>(isa),
+            [6, 1] => self.tiles::<I, 6, 1>(isa),
+            [3, 1] => self.tiles::<I, 3, 1>(isa),
+            other => unreachable!("there is no product with tiles of {other:?}"),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! [`Level::detect`] picks the best one that the processor supports.
 
 mod portable;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "the processor's vector instructions")]
 mod x86;
@@ -149,7 +151,11 @@ pub(super) use register_tiles;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// The compiler's baseline (SSE2, NEON).
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     Portable,
+    /// WebAssembly's vectors, which a module requires or does not know.
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128,
     /// AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -159,6 +165,11 @@ pub enum Level {
 }
 
 impl Level {
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+    const BASELINE: Self = Self::Portable;
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    const BASELINE: Self = Self::Simd128;
+
     /// The best level that this processor supports.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
@@ -174,7 +185,7 @@ impl Level {
                 return Self::Avx2;
             }
         }
-        Self::Portable
+        Self::BASELINE
     }
 
     /// Every level that this processor supports, weakest first.
@@ -185,7 +196,7 @@ impl Level {
             Self::Avx2 => return vec![Self::Portable, Self::Avx2],
             Self::Portable => {}
         }
-        vec![Self::Portable]
+        vec![Self::BASELINE]
     }
 
     /// Runs a kernel compiled for this level.
@@ -193,7 +204,10 @@ impl Level {
     #[allow(unsafe_code, reason = "calls functions whose target features were detected")]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Self::Portable => kernel.run(Portable),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Self::Simd128 => kernel.run(simd128::Simd128),
             // SAFETY: only `detect` and `available` make a level beyond Portable, after they have
             // found that the processor supports the features that the function enables.
             #[cfg(target_arch = "x86_64")]
