@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Builds the npm package: its wasm modules into web/js/wasm, the shipped model into web/model, and the
+# page, which any static host serves, into web/dist.
+#
+# Needs Rust and npm. Installs Rust's target wasm32-unknown-unknown if rustup is there, and wasm-opt
+# (the npm package binaryen) into the target directory.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_INCREMENTAL=0
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+tools=$target/web
+mkdir -p "$tools"
+
+if command -v rustup >/dev/null; then
+    rustup --quiet target add wasm32-unknown-unknown
+fi
+# Skipped while the lock file is the same.
+if ! cmp -s web/tools/package-lock.json "$tools/installed.json"; then
+    cp web/tools/package.json web/tools/package-lock.json "$tools"
+    (cd "$tools" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1)
+    cp web/tools/package-lock.json "$tools/installed.json"
+fi
+
+# What LLVM has made of Rust uses these.
+features=(--enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int --enable-sign-ext
+    --enable-mutable-globals --enable-reference-types --enable-multivalue)
+
+# Builds one module: module NAME [CARGO OPTIONS]
+module() {
+    local name=$1
+    shift
+    # A folder of its own, whose flags are not those of native builds.
+    RUSTFLAGS=-Ctarget-feature=+simd128 cargo build --package bdh-gpu-web "$@" --profile web \
+        --target wasm32-unknown-unknown --target-dir "$tools/build"
+    cargo run --quiet --package bdh-gpu-web-bindgen -- \
+        "$tools/build/wasm32-unknown-unknown/web/bdh_gpu_web.wasm" "$tools/module" "$name"
+    "$tools/node_modules/.bin/wasm-opt" -Oz "${features[@]}" \
+        "$tools/module/${name}_bg.wasm" -o "$tools/module/small.wasm"
+    mv "$tools/module/small.wasm" "$tools/module/${name}_bg.wasm"
+}
+
+rm -rf "$tools/module"
+module bdh_gpu_web
+# For models with a tokenizer.json: the library that reads it is as large as the engine.
+module bdh_gpu_web_tokenizers --features tokenizers
+rm -rf web/js/wasm web/model
+mv "$tools/module" web/js/wasm
+mkdir web/model
+cp models/bdh-shakespeare/{config.json,generation_config.json,model.safetensors} web/model
+web/page.sh
+ls -l web/js/wasm/*.wasm
