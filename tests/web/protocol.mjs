@@ -1,0 +1,108 @@
+// The package's promises in Chromium, with a real worker: node protocol.mjs
+
+import { cpSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { launch, open } from "./browser.mjs";
+import { cases, mockOnly } from "./cases/protocol.js";
+import { run } from "./run.mjs";
+import { serve } from "./server.mjs";
+import { assemble, real, temporary } from "./site.mjs";
+
+const site = assemble(temporary());
+cpSync(join(import.meta.dirname, "cases"), join(site, "cases"), { recursive: true });
+mkdirSync(join(site, "damaged"));
+writeFileSync(join(site, "damaged/model.safetensors"), "no JSON");
+writeFileSync(
+    join(site, "cases.html"),
+    `<!doctype html><title>cases</title><link rel="icon" href="data:,"><script type="module">
+        import * as api from "./js/index.js";
+        import { cases, mockOnly } from "./cases/protocol.js";
+        const device = ${JSON.stringify(real ? (process.env.BDH_WEB_DEVICE ?? "cpu") : "auto")};
+        const loaded = [];
+        const t = {
+            api,
+            real: ${real},
+            load: async (options = {}, which = "good") => {
+                const model = await api.BDH.load(which === "good" ? "embedded" : "damaged/", { device, ...options });
+                loaded.push(model);
+                return model;
+            },
+        };
+        globalThis.runCase = async (name) => {
+            try {
+                await { ...cases, ...mockOnly }[name](t);
+            } finally {
+                for (const model of loaded.splice(0)) await model.dispose();
+            }
+        };
+    </script>`,
+);
+const server = await serve(site);
+const browser = await launch();
+const { page } = await open(browser, server.url);
+await page.goto(`${server.url}cases.html`);
+await page.waitForFunction(() => globalThis.runCase);
+
+const inPage = (all) =>
+    Object.fromEntries(
+        Object.keys(all).map((name) => [
+            name,
+            async () => {
+                const error = await page.evaluate(
+                    (name) => globalThis.runCase(name).then(() => null, (error) => error.stack ?? String(error)),
+                    name,
+                );
+                if (error) throw new Error(error);
+            },
+        ]),
+    );
+
+await run("chromium", inPage(real ? cases : { ...cases, ...mockOnly }), { limit: real ? 300_000 : 60_000 });
+if (!real) {
+    await run("chromium", {
+        "a trap in a task of the engine rejects everything": async () => {
+            const code = await page.evaluate(async () => {
+                const { BDH } = await import("./js/index.js");
+                const model = await BDH.load("embedded");
+                const waiting = model.generate("KING:", { maxTokens: 100_000 }).result.catch((error) => error.code);
+                const result = model.generate("⟦trap in a task⟧", { maxTokens: 50 }).result;
+                const codes = [await result.catch((error) => error.code), await waiting];
+                return [...codes, await model.session().catch((error) => error.message)];
+            });
+            const [first, second, message] = code;
+            if (first !== "crashed" || second !== "crashed" || !message.includes("in a task")) throw new Error(code.join());
+        },
+        "a worker that cannot be started is an error": async () => {
+            const error = await page.evaluate(async () => {
+                const { BDH } = await import("./js/index.js");
+                return BDH.load("embedded", { worker: "nowhere/worker.js" }).catch((error) => [error.code, error.message]);
+            });
+            if (error[0] !== "crashed" || !error[1].includes("could not be started")) throw new Error(String(error));
+        },
+        "the main thread stays free while texts are written": async () => {
+            const longest = await page.evaluate(async () => {
+                const { BDH } = await import("./js/index.js");
+                const model = await BDH.load("embedded", { watchable: true });
+                const session = await model.session();
+                await session.watch(() => {});
+                const tasks = [];
+                new PerformanceObserver((list) => tasks.push(...list.getEntries())).observe({ type: "longtask" });
+                let [last, most, going] = [performance.now(), 0, true];
+                const frame = () => {
+                    const now = performance.now();
+                    [most, last] = [Math.max(most, now - last), now];
+                    if (going) requestAnimationFrame(frame);
+                };
+                requestAnimationFrame(frame);
+                await session.generate("KING:", { maxTokens: 4000 }).result;
+                going = false;
+                await new Promise((done) => setTimeout(done, 100));
+                return { frame: most, task: Math.max(0, ...tasks.map(({ duration }) => duration)) };
+            });
+            console.log(`longest frame ${longest.frame.toFixed(0)} ms, longest task ${longest.task.toFixed(0)} ms`);
+            if (longest.task > 50) throw new Error(`a task of ${longest.task} ms`);
+        },
+    }, {});
+}
+await browser.close();
+await server.close();
