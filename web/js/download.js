@@ -4,7 +4,7 @@ import { NetworkError } from "./errors.js";
 import { openEntry } from "./store.js";
 
 /** Pauses before another attempt at a download that was cut, in milliseconds. */
-const PAUSES = [250, 1000, 3000];
+const PAUSES = [250, 750, 2000];
 /** Bytes that are collected before they become a Blob, which need not stay in memory. */
 const BLOB_SIZE = 16 << 20;
 /** A missing file: S3 and its kin answer 403. */
@@ -105,7 +105,7 @@ async function download(url, entry, report) {
         }
         await new Promise((done) => setTimeout(done, PAUSES[attempt]));
     }
-    return { blob: await target.finish(), cached: false, discard: async () => entry?.remove() };
+    return { blob: await target.finish(), cached: target.continued, discard: async () => entry?.remove() };
 }
 
 /** { } for a whole file, { missing }, or { failure, again }. */
@@ -181,6 +181,8 @@ class Target {
     #pending = 0;
     known = null;
     size = 0;
+    /** Whether bytes of an earlier load are in it. */
+    continued = false;
 
     constructor(entry) {
         this.#entry = entry;
@@ -196,6 +198,7 @@ class Target {
             this.#file = await this.#entry.append(part);
             this.known = known;
             this.#stored = this.size = part;
+            this.continued = true;
         } catch {
             this.#entry = null;
         }
@@ -220,7 +223,7 @@ class Target {
     async restart() {
         this.close();
         [this.known, this.size, this.#stored, this.#pending] = [null, 0, 0, 0];
-        [this.#blobs, this.#chunks] = [[], []];
+        [this.#blobs, this.#chunks, this.continued] = [[], [], false];
         await this.#entry?.remove();
     }
 

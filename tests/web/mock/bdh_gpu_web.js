@@ -5,6 +5,7 @@
 // Texts are bytes. Token i of a run is a function of the seed and of all tokens before it.
 
 const BURST = 4;
+const SLICE = 1 << 18;
 const FAULTS = { "⟦lose⟧": "lose", "⟦trap⟧": "trap", "⟦trap in a task⟧": "task", "⟦slow⟧": "slow", "⟦fail⟧": "fail" };
 const LETTERS = "abcdefghij klmnop\nqrstuvwxyz, ";
 const NAMES = [
@@ -48,8 +49,8 @@ export class Engine {
         const file = files.find((file) => file.path === weights);
         if (!file) throw fault("model", `${name}: holds no weights, expected model.safetensors in this directory`);
         const bytes = new Uint8Array(file.size);
-        for (let at = 0; at < file.size; at += 1024) {
-            const slice = file.read(at, Math.min(1024, file.size - at));
+        for (let at = 0; at < file.size; at += SLICE) {
+            const slice = file.read(at, Math.min(SLICE, file.size - at));
             if (!(slice instanceof Uint8Array)) throw new Error("read must give a Uint8Array");
             bytes.set(slice, at);
             progress("reading", at + slice.length, file.size);
