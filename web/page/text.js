@@ -1,0 +1,71 @@
+// The text of a conversation on the page.
+
+import { byId, element } from "./dom.js";
+import { bits, hideTip, tip, tokensOf } from "./tip.js";
+
+/** Surprise in bits that has the full colour. */
+const FULL_COLOUR = 8;
+
+const output = byId("text");
+let tabStop = null;
+
+/** Draws all points. */
+export function draw(points, colours) {
+    hideTip();
+    output.replaceChildren();
+    for (const point of points) drawing(point, colours);
+    output.scrollTop = output.scrollHeight;
+}
+
+/** Draws a point, and returns a function that adds text to it. */
+export function drawing(point, colours) {
+    if (point.file) output.append(element("span", "note", `[the conversation of ${point.file}]`));
+    if (point.typed) output.append(element("span", "typed", point.typed));
+    const node = element("span");
+    output.append(node);
+    if (colours && point.shown) node.append(...point.shown.map(pieceOf));
+    else node.append(point.text);
+    output.scrollTop = output.scrollHeight;
+    return (text) => {
+        const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 40;
+        node.append(text);
+        if (atEnd) output.scrollTop = output.scrollHeight;
+    };
+}
+
+function pieceOf({ text, tokens }) {
+    const piece = element("span", "token", text);
+    piece.tabIndex = -1;
+    piece.toggleAttribute("data-newline", text.includes("\n"));
+    piece.style.setProperty("--surprise", Math.min(1, bits(tokens) / FULL_COLOUR).toFixed(3));
+    tokensOf.set(piece, tokens);
+    if (!tabStop?.isConnected) queueMicrotask(() => tabStop?.isConnected || stopAt(piece));
+    return piece;
+}
+
+/** The text is one stop of the Tab key: the token last focused. */
+function stopAt(piece) {
+    if (tabStop) tabStop.tabIndex = -1;
+    tabStop = piece;
+    piece.tabIndex = 0;
+}
+
+output.addEventListener("mouseover", (event) => tip(event.target));
+output.addEventListener("mouseout", () => {
+    hideTip();
+    tip(document.activeElement);
+});
+output.addEventListener("focusin", (event) => {
+    if (!tokensOf.has(event.target)) return;
+    stopAt(event.target);
+    tip(event.target);
+});
+output.addEventListener("focusout", hideTip);
+output.addEventListener("keydown", (event) => {
+    const all = [...output.querySelectorAll(".token")];
+    const at = all.indexOf(event.target);
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: all.length - 1 }[event.key];
+    if (at < 0 || to === undefined) return;
+    event.preventDefault();
+    all[to]?.focus();
+});
