@@ -1,6 +1,6 @@
 // The package's promises in Chromium, with a real worker: node protocol.mjs
 
-import { cpSync, mkdirSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { launch, open } from "./browser.mjs";
 import { cases, mockOnly } from "./cases/protocol.js";
@@ -71,6 +71,16 @@ if (!real) {
             });
             const [first, second, message] = code;
             if (first !== "crashed" || second !== "crashed" || !message.includes("in a task")) throw new Error(code.join());
+        },
+        "a wasm module that cannot be loaded is an error": async () => {
+            const wasm = join(site, "js/wasm/bdh_gpu_web_bg.wasm");
+            renameSync(wasm, `${wasm}.away`);
+            const error = await page.evaluate(async () => {
+                const { BDH } = await import("./js/index.js");
+                return BDH.load("embedded").catch((error) => [error.code, error.message]);
+            });
+            renameSync(`${wasm}.away`, wasm);
+            if (error[0] !== "crashed" || !error[1].includes("bdh_gpu_web_bg.wasm: cannot be loaded: 404")) throw new Error(error);
         },
         "a worker that cannot be started is an error": async () => {
             const error = await page.evaluate(async () => {

@@ -1,5 +1,6 @@
 // The worker: connects the host to the browser's worker, and to the wasm module.
 
+import { CrashedError } from "./errors.js";
 import { Host } from "./host.js";
 import { openSource } from "./open.js";
 import init, * as engine from "./wasm/bdh_gpu_web.js";
@@ -10,7 +11,7 @@ const host = new Host({
         try {
             await init({ module_or_path: wasm });
         } catch (error) {
-            throw new Error(`${wasm}: cannot be loaded: ${error.message}`, { cause: error });
+            throw new CrashedError(`${wasm}: cannot be loaded: ${error.message}`);
         }
         return engine;
     },

@@ -50,6 +50,6 @@ function deviceOf({ device, fallback }) {
 export function describe(info, rate) {
     byId("model").textContent = `${info.name}, ${count(info.parameters)} parameters`;
     const speed = rate === null ? "" : `, ${rate.toFixed(1)} tokens/s`;
-    byId("device").textContent = `· ${deviceOf(info)}, weights ${info.weights}${speed}`;
+    byId("device").textContent = `Device: ${deviceOf(info)}, weights ${info.weights}${speed}`;
     byId("notes").replaceChildren(...info.notes.map((note) => element("li", "", note)));
 }

@@ -53,6 +53,7 @@ async function open(source, sameModel = false) {
         showDefaults(made.info.options);
         raster.begin(made.info);
         byId("verified").replaceChildren();
+        byId("reuse").hidden = true;
         draw(current().points, colours());
         say("Ready.");
     } catch (error) {

@@ -19,7 +19,8 @@ export class Raster {
     #column = 0;
     #waiting = [];
     #frame = null;
-    #tableAt = 0;
+    #latest = null;
+    #timer = null;
     #sums = [];
     #steps = 0;
 
@@ -38,7 +39,8 @@ export class Raster {
 
     clear() {
         canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-        [this.#column, this.#waiting, this.#steps] = [0, [], 0];
+        clearTimeout(this.#timer);
+        [this.#column, this.#waiting, this.#steps, this.#timer] = [0, [], 0, null];
         this.#sums = new Array(this.#info.layers).fill(0);
         table.hidden = true;
     }
@@ -69,8 +71,8 @@ export class Raster {
         steps.forEach((step, x) => this.#paint(picture, x, step));
         context.putImageData(picture, this.#column, 0);
         this.#column += steps.length;
-        if (performance.now() - this.#tableAt > TABLE_EVERY) this.#tell(steps.at(-1));
-        else setTimeout(() => this.#waiting.length === 0 && this.#tell(steps.at(-1)), TABLE_EVERY);
+        this.#latest = steps.at(-1);
+        this.#timer ??= setTimeout(() => this.#tell(this.#latest), table.hidden ? 0 : TABLE_EVERY);
     }
 
     /** One column: the more neurons of a group fire, the stronger its colour. */
@@ -90,7 +92,7 @@ export class Raster {
     }
 
     #tell({ position, layers }) {
-        this.#tableAt = performance.now();
+        this.#timer = null;
         const neurons = this.#info.heads * this.#info.neurons;
         const percent = (number) => `${((100 * number) / neurons).toFixed(1)} %`;
         table.caption.textContent =
