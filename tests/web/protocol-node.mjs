@@ -86,12 +86,14 @@ const freeing = {
         await until("a forgotten session is left", () => counters.sessions === before.sessions);
         // Only the promise holds this session.
         const text = (await model.session()).generate("KING:", { maxTokens: 80 }).result;
+        const score = (await t.load()).score("x".repeat(2000));
         model = null;
         for (let i = 0; i < 10; i++) {
             globalThis.gc();
             await new Promise((done) => setTimeout(done, 2));
         }
         if ((await text).tokens.length !== 80) throw new Error("a session in use was freed");
+        if ((await score).length !== 1999) throw new Error("a model in use was freed");
         await until("a forgotten model is left", () => counters.engines === before.engines);
     },
 };

@@ -1,6 +1,6 @@
 // Runs cases one after the other, and ends the program at the first failure.
 
-const LIMIT = 60_000;
+const LIMIT = 30_000;
 
 /**
  * @param {string} suite

@@ -116,7 +116,7 @@ export class Host {
     }
 
     #tokens(input) {
-        return typeof input === "string" ? this.#engine.encode(input) : input;
+        return typeof input === "string" ? copyOf(this.#engine.encode(input)) : input;
     }
 
     /** Sends the steps that watched sessions have made. */

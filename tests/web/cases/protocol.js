@@ -174,7 +174,9 @@ export const cases = {
         const waiting = second.next();
         const saved = session.saveState();
         abort.abort();
+        const begun = performance.now();
         await rejects(waiting, abort.signal.reason);
+        check(performance.now() - begun < 5000, "the abort has waited");
         // A break of a call that has not begun.
         const third = session.generate("QUEEN:", { maxTokens: 5 });
         const asked = third.next();
@@ -334,8 +336,9 @@ export const mockOnly = {
         const other = await model.session();
         const waiting = other.generate("KING:", { maxTokens: 100_000 }).result;
         const ended = rejects(waiting, "device-lost");
+        const hanging = rejects(model.generate("⟦hang⟧", { maxTokens: 40 }).result, "device-lost");
         await rejects(textOf(model.generate("⟦lose⟧", { maxTokens: 40 })), "device-lost");
-        await ended;
+        await Promise.all([ended, hanging]);
     },
     "an error of one call leaves the others alone": async (t) => {
         const model = await t.load();

@@ -6,7 +6,7 @@
 
 const BURST = 4;
 const SLICE = 1 << 18;
-const FAULTS = { "⟦lose⟧": "lose", "⟦trap⟧": "trap", "⟦trap in a task⟧": "task", "⟦slow⟧": "slow", "⟦fail⟧": "fail" };
+const FAULTS = { "⟦lose⟧": "lose", "⟦trap⟧": "trap", "⟦trap in a task⟧": "task", "⟦hang⟧": "hang", "⟦fail⟧": "fail" };
 const LETTERS = "abcdefghij klmnop\nqrstuvwxyz, ";
 const NAMES = [
     "maxNewTokens", "temperature", "topK", "topP", "minP", "repetitionPenalty", "presencePenalty", "frequencyPenalty",
@@ -19,6 +19,16 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 const fault = (code, message) => Object.assign(new Error(message), { code });
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
+
+/** Arrays come as views of one memory, which the next one overwrites: as from wasm, at the worst. */
+let memory = new ArrayBuffer(1 << 12);
+function view(array) {
+    if (memory.byteLength === 0) throw new Error("the memory was transferred");
+    if (array.byteLength > memory.byteLength) memory = new ArrayBuffer(2 * array.byteLength);
+    const made = new array.constructor(memory, 0, array.length);
+    made.set(array);
+    return made;
+}
 
 /** Counters that tests read. */
 export const counters = { sessions: 0, engines: 0, bursts: 0, running: 0 };
@@ -99,7 +109,7 @@ export class Engine {
     encode(text) {
         this.check();
         if (text.includes("\u0000")) throw fault("encode", "the text has a NUL, which the mock has no token for");
-        return Uint32Array.from(encoder.encode(text));
+        return view(Uint32Array.from(encoder.encode(text)));
     }
 
     decode(tokens) {
@@ -115,7 +125,7 @@ export class Engine {
 
     async score(tokens, forgetting, progress) {
         await this.read(tokens, progress);
-        return Float64Array.from(tokens.subarray(1), (token) => -1 - (token % 7));
+        return view(Float64Array.from(tokens.subarray(1), (token) => -1 - (token % 7)));
     }
 
     async logits(tokens, forgetting, progress) {
@@ -124,7 +134,7 @@ export class Engine {
         tokens.forEach((_, row) => {
             for (const letter of encoder.encode(LETTERS)) logits[row * 256 + letter] = 4 + ((letter + row) % 5);
         });
-        return logits;
+        return view(logits);
     }
 
     async read(tokens, progress) {
@@ -139,7 +149,9 @@ export class Engine {
 
     static async verify({ quick, corrupt }, row) {
         const names = quick ? ["whole"] : ["encode", "attend", "project", "whole"];
-        if (corrupt !== undefined && corrupt !== "encode") throw fault("options", `there is no kernel "${corrupt}" to corrupt`);
+        if (corrupt !== undefined && corrupt !== "encode") {
+            throw fault("options", `there is no kernel "${corrupt}" to corrupt; kernels are ${names.join(", ")}`);
+        }
         let failed = 0;
         for (const name of names) {
             await pause(1);
@@ -262,11 +274,11 @@ export class EngineSession {
                 made++;
                 if (burst.length < BURST && made < maxNewTokens) continue;
                 counters.bursts++;
-                await pause(this.#fault === "slow" ? 50 : this.#engine.burstTime);
+                await pause(this.#engine.burstTime);
                 this.#engine.check();
                 if (made >= 2 * BURST) await this.#fail();
                 let added = decoder.decode(Uint8Array.from(burst));
-                const tokens = Uint32Array.from(burst);
+                const tokens = view(Uint32Array.from(burst));
                 burst = [];
                 const end = stop.map((word) => (text + added).indexOf(word)).filter((at) => at >= 0);
                 if (end.length > 0) {
@@ -285,6 +297,7 @@ export class EngineSession {
         if (this.#fault === "lose") this.#engine.lose();
         if (this.#fault === "fail") throw fault("out-of-memory", "the device is out of memory");
         if (this.#fault === "trap") throw new WebAssembly.RuntimeError("unreachable executed");
+        if (this.#fault === "hang") await new Promise(() => {});
         if (this.#fault === "task") {
             queueMicrotask(() => {
                 throw new WebAssembly.RuntimeError("unreachable executed in a task");
@@ -295,7 +308,7 @@ export class EngineSession {
     }
 
     nextLogits() {
-        return this.#alone(async () => Float32Array.from({ length: 256 }, (_, i) => (i === this.#past.at(-1) ? 3 : 0)));
+        return this.#alone(async () => view(Float32Array.from({ length: 256 }, (_, i) => (i === this.#past.at(-1) ? 3 : 0))));
     }
 
     fork() {
@@ -305,7 +318,7 @@ export class EngineSession {
     save() {
         return this.#alone(async () => {
             await pause(1);
-            return encoder.encode(`BDHSTATE${JSON.stringify({ past: this.#past, seed: String(this.#seed ?? "") })}`);
+            return view(encoder.encode(`BDHSTATE${JSON.stringify({ past: this.#past, seed: String(this.#seed ?? "") })}`));
         });
     }
 
