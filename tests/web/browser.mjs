@@ -17,10 +17,7 @@ export async function open(browser, base, options = {}) {
     const page = await context.newPage();
     page.setDefaultTimeout(60_000);
     const complaints = [];
-    page.on(
-        "console",
-        (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()),
-    );
+    page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
     page.on("pageerror", (error) => complaints.push(String(error)));
     context.on("request", (request) => {
         const own = ["data:", "blob:", base].some((start) => request.url().startsWith(start));

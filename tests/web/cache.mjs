@@ -13,8 +13,11 @@ import { serve } from "./server.mjs";
 import { assemble, temporary } from "./site.mjs";
 
 const SIZE = 3_000_000;
-/** Weights as the mock reads them, of one length whatever `version` is. */
-const weights = (version) => Buffer.from(JSON.stringify({ mock: true, version }).padEnd(SIZE));
+/** Weights as the mock reads them, of one length whatever `version` is: it stands at both ends. */
+const weights = (version) => {
+    const [start, end] = [`{"mock":true,"version":${version}`, `,"end":${version}}`];
+    return Buffer.from(start.padEnd(SIZE - end.length) + end);
+};
 
 const site = assemble(temporary());
 writeFileSync(
@@ -49,8 +52,8 @@ const models = await serve(site, async (request, response, path) => {
     if (!path.startsWith("/models/")) return false;
     const file = files[path.slice("/models/".length)];
     const cors = faults.cors ? { "Access-Control-Allow-Origin": "*" } : {};
-    if (faults.offline) return request.socket.destroy(), true;
-    if (faults.status) return response.writeHead(faults.status, cors).end("no"), true;
+    if (faults.offline) return (request.socket.destroy(), true);
+    if (faults.status) return (response.writeHead(faults.status, cors).end("no"), true);
     if (file === undefined) {
         if (faults.page) response.writeHead(200, { "Content-Type": "text/html; charset=utf-8" }).end("<!doctype html>");
         else response.writeHead(faults.missing ?? 404, cors).end("not found");
@@ -68,21 +71,21 @@ const models = await serve(site, async (request, response, path) => {
     }
     if (range && !faults.noRange) {
         const from = Number(range[1]);
-        if (from >= body.length) return response.writeHead(416, headers).end(), true;
+        if (from >= body.length) return (response.writeHead(416, headers).end(), true);
         status = 206;
         headers["Content-Range"] = `bytes ${from}-${body.length - 1}/${body.length}`;
         body = body.subarray(from);
     }
     headers["Content-Length"] = body.length + faults.lie;
     response.writeHead(status, headers);
-    if (request.method === "HEAD") return response.end(), true;
+    if (request.method === "HEAD") return (response.end(), true);
     const large = path.includes("safetensors");
     if (large && faults.delay) {
         for (let at = 0; at < body.length; at += 300_000) {
             response.write(body.subarray(at, at + 300_000));
             await new Promise((done) => setTimeout(done, faults.delay));
         }
-        return response.end(), true;
+        return (response.end(), true);
     }
     if (large && faults.cuts > 0) {
         faults.cuts--;
@@ -101,7 +104,8 @@ await page.waitForFunction(() => globalThis.load);
 const protocol = await context.newCDPSession(page);
 
 const url = `${models.url}models/a/`;
-const load = (source = url, options = {}) => page.evaluate(([source, options]) => globalThis.load(source, options), [source, options]);
+const load = (source = url, options = {}) =>
+    page.evaluate(([source, options]) => globalThis.load(source, options), [source, options]);
 const asked = (name = "model.safetensors") => models.log.filter(({ path }) => path.endsWith(`/${name}`));
 const gets = () => asked().filter(({ method }) => method === "GET");
 const list = () => page.evaluate(() => api.cache.list());
@@ -112,7 +116,10 @@ async function fresh(content = {}) {
     Object.assign(faults, calm);
     delete faults.page;
     delete faults.missing;
-    files = { "a/config.json": { body: Buffer.from("{}") }, "a/model.safetensors": { body: weights(1), etag: '"one"', ...content } };
+    files = {
+        "a/config.json": { body: Buffer.from("{}") },
+        "a/model.safetensors": { body: weights(1), etag: '"one"', ...content },
+    };
     await page.evaluate(() => api.cache.clear());
     models.log.length = 0;
 }
@@ -154,12 +161,18 @@ const cases = {
         ]);
         await works(load());
         await works(load(`${url}model.safetensors`));
-        assert.deepEqual(asked().map(({ method }) => method), ["GET", "HEAD", "HEAD"]);
+        assert.deepEqual(
+            asked().map(({ method }) => method),
+            ["GET", "HEAD", "HEAD"],
+        );
     },
     "a changed file is downloaded again": async () => {
         for (const [before, after] of [
             [{ etag: '"one"' }, { etag: '"two"' }],
-            [{ etag: undefined, modified: "Mon, 01 Jan 2024 00:00:00 GMT" }, { modified: "Tue, 02 Jan 2024 00:00:00 GMT" }],
+            [
+                { etag: undefined, modified: "Mon, 01 Jan 2024 00:00:00 GMT" },
+                { modified: "Tue, 02 Jan 2024 00:00:00 GMT" },
+            ],
             [{ etag: undefined }, { body: Buffer.concat([weights(2), Buffer.from(" ")]) }],
         ]) {
             await fresh(before);
@@ -237,7 +250,13 @@ const cases = {
     },
     "compressed answers are stored as they are read": async () => {
         await fresh({ gzip: true });
-        await works(load());
+        const result = await load();
+        await works(result);
+        const downloads = result.progress.filter(({ phase }) => phase === "downloading");
+        assert(
+            downloads.every(({ loaded, total }) => total === 0 || loaded <= total),
+            JSON.stringify(downloads),
+        );
         assert.equal((await list()).find(({ url }) => url.endsWith("safetensors")).size, SIZE);
         await works(load());
         assert.equal(gets().length, 1);
@@ -272,7 +291,11 @@ const cases = {
     },
     "fetches the parts of an index": async () => {
         await fresh();
-        const index = { mock: true, parts: ["one.safetensors", "two.safetensors"], weight_map: { x: "one.safetensors", y: "two.safetensors" } };
+        const index = {
+            mock: true,
+            parts: ["one.safetensors", "two.safetensors"],
+            weight_map: { x: "one.safetensors", y: "two.safetensors" },
+        };
         files = {
             "a/model.safetensors.index.json": { body: Buffer.from(JSON.stringify(index)) },
             "a/one.safetensors": { body: weights(1) },
@@ -321,7 +344,10 @@ const cases = {
         const { code, message } = await load();
         assert.equal(code, "model");
         assert.match(message, /is damaged/);
-        assert.deepEqual((await list()).filter(({ url }) => url.endsWith("safetensors")), []);
+        assert.deepEqual(
+            (await list()).filter(({ url }) => url.endsWith("safetensors")),
+            [],
+        );
         files["a/model.safetensors"].body = weights(1);
         await works(load());
     },
@@ -396,7 +422,10 @@ const cases = {
         await page.evaluate((url) => api.cache.delete(`${url}config.json`), url);
         assert.equal((await list()).length, 2);
         await page.evaluate((url) => api.cache.delete(url), url);
-        assert.deepEqual((await list()).map(({ url }) => url), [`${models.url}models/b/model.safetensors`]);
+        assert.deepEqual(
+            (await list()).map(({ url }) => url),
+            [`${models.url}models/b/model.safetensors`],
+        );
         await page.evaluate(() => api.cache.clear());
         assert.deepEqual(await list(), []);
     },
@@ -422,8 +451,14 @@ const cases = {
             await write(inside, "tokenizer.json", "{}");
             const picked = { path: "my model/model.safetensors", file: known };
             const sources = {
-                File: file, Blob: new Blob([weights]), "File[]": [known, config], "one File[]": [file], folder, handle,
-                handles: [handle, configHandle], picked: [picked, { path: "my model/config.json", file: config }],
+                File: file,
+                Blob: new Blob([weights]),
+                "File[]": [known, config],
+                "one File[]": [file],
+                folder,
+                handle,
+                handles: [handle, configHandle],
+                picked: [picked, { path: "my model/config.json", file: config }],
             };
             const results = {};
             for (const [name, source] of Object.entries(sources)) results[name] = await globalThis.load(source);
@@ -433,7 +468,8 @@ const cases = {
             return results;
         });
         const { "no weights": none, "not files": not, ...good } = results;
-        for (const [name, result] of Object.entries(good)) assert.equal(result.text?.length, 4, `${name}: ${JSON.stringify(result)}`);
+        for (const [name, result] of Object.entries(good))
+            assert.equal(result.text?.length, 4, `${name}: ${JSON.stringify(result)}`);
         assert.equal(good.picked.name, "my model");
         assert.equal(good.folder.name, "some-model");
         assert.deepEqual([none.code, not.code], ["model", "options"]);
@@ -444,7 +480,9 @@ const cases = {
         mkdirSync(join(folder, "my model"));
         writeFileSync(join(folder, "my model/model.safetensors"), '{"mock":true}');
         writeFileSync(join(folder, "my model/config.json"), "{}");
-        await page.locator("#files").setInputFiles([join(folder, "my model/model.safetensors"), join(folder, "my model/config.json")]);
+        await page
+            .locator("#files")
+            .setInputFiles([join(folder, "my model/model.safetensors"), join(folder, "my model/config.json")]);
         await works(page.evaluate(() => globalThis.load(document.getElementById("files").files)));
         // A real drop, with the browser's own file system entries.
         await page.evaluate(() => {

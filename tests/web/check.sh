@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # Checks the npm package and its page in Node and Chromium: check.sh [mock|wasm] [SCREENSHOTS]
 #
-# With mock (if absent), a mock stands in for the wasm module: the package's own JavaScript is checked,
-# in two minutes. With wasm, the suites run on the module in web/js/wasm, which web/build.sh makes,
-# and the engine's texts are compared with the native program's: engine.mjs says what it needs.
+# With mock (if absent), a mock stands in for the wasm module: the package's own JavaScript is
+# checked, in two minutes. With wasm, the suites run on the module in web/js/wasm, which web/build.sh
+# makes, and the engine is compared with the native program in CARGO_TARGET_DIR.
 #
-# Installs Chromium, and Node.js with npm, if they are missing (Debian and its kin, as root; CHROMIUM
-# names another browser), and npm packages into the target directory. If that fails, prints one line
-# that says why and succeeds.
+# Installs Chromium, and Node.js with npm, if they are missing (Debian and its kin, as root;
+# CHROMIUM names another browser), and npm packages into the target directory. If that fails, prints
+# one line that says why and succeeds.
 set -euo pipefail
 
 module=${1:-mock}
 screenshots=${2:+$(realpath -m "$2")}
 cd "$(dirname "$0")/../.."
-work=$(realpath -m "${CARGO_TARGET_DIR:-target}")/web
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+work=$target/web
+program=$target/debug/bdh-gpu
 mkdir -p "$work"
 
 without() {
@@ -63,5 +65,5 @@ if [ "$module" = mock ]; then
     trap - EXIT
     cat "$work/cache.txt"
 else
-    node "$work/engine.mjs"
+    node "$work/engine.mjs" "$program"
 fi

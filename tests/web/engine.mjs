@@ -33,7 +33,7 @@ function native(...parts) {
     return { text: stdout, error };
 }
 
-/** What `generate` writes, as an object. */
+/** The object that `generate` writes. */
 function generated(...parts) {
     const { text, error } = native("generate", "--device", "cpu", "--format", "jsonl", ...parts);
     assert.equal(error, undefined);
@@ -47,7 +47,17 @@ function nativeTexts() {
         const lines = Array.from({ length: 20 }, (_, i) => {
             const seed = i === 19 ? "18446744073709551615" : String(1 + i * 7919);
             const { text } = native(
-                "generate", "--device", "cpu", "--format", "jsonl", "-n", length, "--prompt", prompts[i % 4], "--seed", seed,
+                "generate",
+                "--device",
+                "cpu",
+                "--format",
+                "jsonl",
+                "-n",
+                length,
+                "--prompt",
+                prompts[i % 4],
+                "--seed",
+                seed,
             );
             return text.trim();
         });
@@ -122,7 +132,12 @@ for (const device of devices) {
                     const begun = performance.now();
                     const options = { maxTokens: tokens.length, seed: BigInt(seed) };
                     const result = await model.generate(prompt, options).result;
-                    written.push({ text: result.text, tokens: [...result.tokens], seed: String(result.seed), time: performance.now() - begun });
+                    written.push({
+                        text: result.text,
+                        tokens: [...result.tokens],
+                        seed: String(result.seed),
+                        time: performance.now() - begun,
+                    });
                 }
                 return { written, name: `${model.info.device.name} (${model.info.device.kind})` };
             },
@@ -133,7 +148,11 @@ for (const device of devices) {
         console.log(`engine: ${written.name}: ${((1000 * tokens) / time).toFixed(1)} tokens/s, prompts included`);
         for (const [i, { text, tokens, seed }] of texts.entries()) {
             const here = written.written[i];
-            assert.deepEqual({ text: here.text, tokens: here.tokens, seed: here.seed }, { text, tokens, seed }, `text ${i}`);
+            assert.deepEqual(
+                { text: here.text, tokens: here.tokens, seed: here.seed },
+                { text, tokens, seed },
+                `text ${i}`,
+            );
         }
     };
     cases[`${device}: a state goes from the program to the page and back`] = async () => {
@@ -195,7 +214,9 @@ for (const device of devices) {
             const model = await api.BDH.load("embedded", { device, watchable: true });
             const steps = [];
             const session = await model.session();
-            await session.watch(({ position, layers }) => steps.push([position, layers.map(({ neurons }) => neurons.length)]));
+            await session.watch(({ position, layers }) =>
+                steps.push([position, layers.map(({ neurons }) => neurons.length)]),
+            );
             await session.generate("KING:", { maxTokens: 10, seed: 7 }).result;
             const { layers, heads, neurons } = model.info;
             await model.dispose();
@@ -205,7 +226,10 @@ for (const device of devices) {
         for (const [index, [position, fired]] of steps.steps.entries()) {
             assert.equal(position, steps.steps[0][0] + index);
             assert.equal(fired.length, steps.layers);
-            assert(fired.every((number) => number > 0 && number < steps.all / 2), fired.join());
+            assert(
+                fired.every((number) => number > 0 && number < steps.all / 2),
+                fired.join(),
+            );
         }
     };
 }
@@ -220,7 +244,16 @@ cases["checkpoints of all kinds give the native program's texts"] = async () => 
         const weights = files.find((file) => /\.(pt|safetensors)$/.test(file));
         // A checkpoint that carries its configuration is dropped alone.
         const dropped = files.length === 1 ? [join(copy, weights)] : files.map((file) => join(copy, file));
-        const options = ["--seed", "7", "-n", "12", "--tokens", "1 2 3", "--model", files.length === 1 ? join(copy, weights) : copy];
+        const options = [
+            "--seed",
+            "7",
+            "-n",
+            "12",
+            "--tokens",
+            "1 2 3",
+            "--model",
+            files.length === 1 ? join(copy, weights) : copy,
+        ];
         const expected = generated(...options);
         const found = await fromFiles(dropped, "cpu", [1, 2, 3]);
         assert.deepEqual(found.tokens, expected.tokens, `${name}: ${JSON.stringify(found)}`);
@@ -242,7 +275,11 @@ cases["bad checkpoints are told in the command line's words"] = async () => {
         const { error } = native("info", "--model", path);
         const { code, message } = await fromFiles([path], "cpu", "KING:");
         assert.equal(code, "model", `${name}: ${message}`);
-        assert.equal(message.replaceAll(folder, "").replaceAll(/\/(?=\w)/g, ""), error.replaceAll(folder, "").replaceAll(/\/(?=\w)/g, ""), basename(path));
+        assert.equal(
+            message.replaceAll(folder, "").replaceAll(/\/(?=\w)/g, ""),
+            error.replaceAll(folder, "").replaceAll(/\/(?=\w)/g, ""),
+            basename(path),
+        );
     }
 };
 cases["a model comes from an address, and from the cache"] = async () => {
@@ -256,7 +293,8 @@ cases["a model comes from an address, and from the cache"] = async () => {
         }, url);
     const expected = generated("--prompt", "KING:", "--seed", "7", "-n", "8").text;
     assert.equal(await write(), expected);
-    const gets = () => server.log.filter(({ method, path }) => method === "GET" && path.endsWith("/model/model.safetensors"));
+    const gets = () =>
+        server.log.filter(({ method, path }) => method === "GET" && path.endsWith("/model/model.safetensors"));
     const before = gets().length;
     assert.equal(await write(), expected);
     assert.equal(gets().length, before);
@@ -268,7 +306,10 @@ cases["scores as the native program does"] = async () => {
     const expected = JSON.parse(told).logprobs.slice(1);
     assert.equal(scores.length, expected.length);
     for (const [i, value] of scores.entries()) {
-        assert(Math.abs(value - expected[i]) <= 1e-3 * (1 + Math.abs(expected[i])), `token ${i + 1}: ${value} is not ${expected[i]}`);
+        assert(
+            Math.abs(value - expected[i]) <= 1e-3 * (1 + Math.abs(expected[i])),
+            `token ${i + 1}: ${value} is not ${expected[i]}`,
+        );
     }
 };
 if (devices.includes("gpu")) {
@@ -279,9 +320,17 @@ if (devices.includes("gpu")) {
             const generation = session.generate("KING:", { maxTokens: 5000, seed: 7 });
             await generation.next();
             const pending = [generation.result, session.saveState(), model.score("The king is dead.")];
-            const codes = pending.map((promise) => promise.then(() => "resolved", (error) => error.code));
+            const codes = pending.map((promise) =>
+                promise.then(
+                    () => "resolved",
+                    (error) => error.code,
+                ),
+            );
             await model.loseDevice().catch(() => {});
-            const later = await model.session().then(() => "resolved", (error) => error.code);
+            const later = await model.session().then(
+                () => "resolved",
+                (error) => error.code,
+            );
             return [...(await Promise.all(codes)), later];
         });
         assert.deepEqual(codes, new Array(4).fill("device-lost"));
@@ -297,7 +346,9 @@ if (devices.includes("gpu")) {
             return { passed, rows, broken, corrupt };
         });
         const { passed, rows, broken, corrupt } = results;
-        console.log(`engine: verify on ${passed.device}: ${passed.passed} passed; with ${corrupt} broken, ${broken.failed} failed`);
+        console.log(
+            `engine: verify on ${passed.device}: ${passed.passed} passed; with ${corrupt} broken, ${broken.failed} failed`,
+        );
         assert.equal(passed.failed, 0);
         assert(passed.passed > 0 && rows.length === passed.passed && rows.every(({ passed }) => passed === true));
         assert(broken.failed > 0);
@@ -324,7 +375,11 @@ cases["the main thread stays free"] = async () => {
     console.log(`engine: longest frame ${longest.frame.toFixed(0)} ms`);
     assert.deepEqual(longest.tasks, []);
 };
-cases["logs no error"] = async () => assert.deepEqual(complaints.filter((text) => !/404 \(Not Found\)/.test(text)), []);
+cases["logs no error"] = async () =>
+    assert.deepEqual(
+        complaints.filter((text) => !/404 \(Not Found\)/.test(text)),
+        [],
+    );
 
 await run("engine", cases, { limit: 600_000 });
 await browser.close();

@@ -17,8 +17,13 @@ const here = import.meta.dirname;
 const tools = join(here, "node_modules");
 const source = assemble(temporary());
 const work = temporary();
-const tarball = execFileSync("npm", ["pack", "--silent", "--pack-destination", work], { cwd: source, encoding: "utf8" }).trim();
-const files = execFileSync("tar", ["-tzf", join(work, tarball)], { encoding: "utf8" }).trim().split("\n");
+const tarball = execFileSync("npm", ["pack", "--silent", "--pack-destination", work], {
+    cwd: source,
+    encoding: "utf8",
+}).trim();
+const files = execFileSync("tar", ["-tzf", join(work, tarball)], { encoding: "utf8" })
+    .trim()
+    .split("\n");
 
 /** A copy of a sample with the package, installed from its tarball, and the tools of the tests. */
 function project(name, copy = name) {
@@ -27,14 +32,21 @@ function project(name, copy = name) {
     if (name !== "types") cpSync(join(here, "samples/app.js"), join(folder, name === "vite" ? "src/app.js" : "app.js"));
     writeFileSync(join(folder, "package.json"), JSON.stringify({ name, private: true, type: "module" }));
     mkdirSync(join(folder, "node_modules/bdh-gpu"), { recursive: true });
-    execFileSync("tar", ["-xzf", join(work, tarball), "-C", join(folder, "node_modules/bdh-gpu"), "--strip-components=1"]);
+    execFileSync("tar", [
+        "-xzf",
+        join(work, tarball),
+        "-C",
+        join(folder, "node_modules/bdh-gpu"),
+        "--strip-components=1",
+    ]);
     for (const tool of readdirSync(tools)) {
         if (!tool.startsWith(".")) symlinkSync(join(tools, tool), join(folder, "node_modules", tool));
     }
     return folder;
 }
 
-const node = (folder, ...parts) => execFileSync(process.execPath, parts, { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+const node = (folder, ...parts) =>
+    execFileSync(process.execPath, parts, { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
 const binary = (tool, name) => {
     const folder = join(tools, tool);
     const { bin } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
@@ -72,10 +84,20 @@ async function built(folder) {
 const texts = new Set();
 const cases = {
     "the tarball has what it should, in the size it should": async () => {
-        for (const wanted of ["js/index.js", "js/index.d.ts", "js/worker.js", "js/wasm/bdh_gpu_web_bg.wasm", "model/model.safetensors", "package.json"]) {
+        for (const wanted of [
+            "js/index.js",
+            "js/index.d.ts",
+            "js/worker.js",
+            "js/wasm/bdh_gpu_web_bg.wasm",
+            "model/model.safetensors",
+            "package.json",
+        ]) {
             assert(files.includes(`package/${wanted}`), `${wanted} is missing`);
         }
-        assert(files.every((file) => /^package\/(js|model)\/|^package\/(package\.json|README\.md)$/.test(file)), files.join());
+        assert(
+            files.every((file) => /^package\/(js|model)\/|^package\/(package\.json|README\.md)$/.test(file)),
+            files.join(),
+        );
         const { size } = statSync(join(work, tarball));
         const scripts = readdirSync(join(source, "js")).filter((name) => name.endsWith(".js"));
         const javascript = scripts.map((name) => readFileSync(join(source, "js", name), "utf8")).join("");
@@ -90,13 +112,17 @@ const cases = {
     },
     "publint has nothing to say": async () => {
         const { messages, pkg } = await publint({ pkgDir: source, strict: true, pack: "npm" });
-        assert.deepEqual(messages.map((message) => formatMessage(message, pkg)), []);
+        assert.deepEqual(
+            messages.map((message) => formatMessage(message, pkg)),
+            [],
+        );
     },
     "types compile, and reject what they should": async () => {
         const folder = project("types");
         node(folder, binary("typescript", "tsc"), "-p", "tsconfig.json");
-        const bundled = readFileSync(join(folder, "tsconfig.json"), "utf8").replaceAll(/"nodenext"/g, (match, at, all) =>
-            all.slice(0, at).endsWith('"module": ') ? '"esnext"' : '"bundler"',
+        const bundled = readFileSync(join(folder, "tsconfig.json"), "utf8").replaceAll(
+            /"nodenext"/g,
+            (match, at, all) => (all.slice(0, at).endsWith('"module": ') ? '"esnext"' : '"bundler"'),
         );
         writeFileSync(join(folder, "tsconfig.bundler.json"), bundled);
         node(folder, binary("typescript", "tsc"), "-p", "tsconfig.bundler.json");
@@ -115,7 +141,9 @@ const cases = {
     "Vite serves it while developing": async () => {
         const folder = project("vite", "vite-dev");
         const server = spawn(process.execPath, [binary("vite", "vite"), "--port", "0", "--host", "127.0.0.1"], {
-            cwd: folder, stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, NO_COLOR: "1" },
+            cwd: folder,
+            stdio: ["ignore", "pipe", "inherit"],
+            env: { ...process.env, NO_COLOR: "1" },
         });
         try {
             const url = await new Promise((done, failed) => {
@@ -153,7 +181,11 @@ const cases = {
         const { page: tab, complaints } = await open(browser, "http://127.0.0.1:");
         await tab.goto(server.url);
         await tab.locator("#output[data-done]").waitFor({ timeout: real ? 240_000 : 20_000 });
-        assert.equal(await tab.locator("#output").getAttribute("data-done"), "true", await tab.locator("#output").textContent());
+        assert.equal(
+            await tab.locator("#output").getAttribute("data-done"),
+            "true",
+            await tab.locator("#output").textContent(),
+        );
         texts.add(await tab.locator("#output").textContent());
         assert.deepEqual(complaints, []);
         await server.close();

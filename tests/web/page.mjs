@@ -30,7 +30,9 @@ const browser = await launch();
 const { context, page, complaints } = await open(browser, base);
 await context.addInitScript(() => {
     globalThis.longTasks = [];
-    const observer = new PerformanceObserver((list) => globalThis.longTasks.push(...list.getEntries().map(({ duration }) => duration)));
+    const observer = new PerformanceObserver((list) =>
+        globalThis.longTasks.push(...list.getEntries().map(({ duration }) => duration)),
+    );
     observer.observe({ type: "longtask", buffered: true });
 });
 
@@ -41,9 +43,13 @@ const focused = () => page.evaluate(() => document.activeElement.id || document.
 const tokens = page.locator("#text .token");
 const tip = page.getByRole("tooltip");
 const said = (pattern) =>
-    page.waitForFunction(([source]) => new RegExp(source).test(document.querySelector("#status").textContent), [pattern.source], {
-        timeout: real ? 240_000 : 20_000,
-    });
+    page.waitForFunction(
+        ([source]) => new RegExp(source).test(document.querySelector("#status").textContent),
+        [pattern.source],
+        {
+            timeout: real ? 240_000 : 20_000,
+        },
+    );
 const picture = (name) => screenshots && page.screenshot({ path: join(screenshots, `${name}.png`), fullPage: true });
 const count = real ? 24 : 60;
 
@@ -63,7 +69,10 @@ async function tabTo(id, key = "Tab") {
 async function accessible(where) {
     await page.evaluate(axe);
     const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
-    const found = violations.map(({ id, nodes }) => `${where}: ${id}: ${nodes.slice(0, 3).map(({ html, failureSummary }) => `${html} ${failureSummary}`)}`);
+    const found = violations.map(
+        ({ id, nodes }) =>
+            `${where}: ${id}: ${nodes.slice(0, 3).map(({ html, failureSummary }) => `${html} ${failureSummary}`)}`,
+    );
     assert.deepEqual(found, []);
 }
 
@@ -86,7 +95,11 @@ const cases = {
         await said(/Ready/);
         assert.match(await page.locator("#model").textContent(), /parameters/);
         assert.match(await page.locator("#device").textContent(), /weights f32|weights f16|weights int8/);
-        if (!real) assert.match(await page.locator("#device").textContent(), /CPU, wasm, one thread \(the mock has no WebGPU\)/);
+        if (!real)
+            assert.match(
+                await page.locator("#device").textContent(),
+                /CPU, wasm, one thread \(the mock has no WebGPU\)/,
+            );
         assert.match(await page.locator("#maxTokens").getAttribute("placeholder"), /\d+/);
         await accessible("loaded");
     },
@@ -101,7 +114,10 @@ const cases = {
         await page.keyboard.type(SEED);
         await page.keyboard.press("Control+Enter");
         await said(/seed \d|Error/);
-        assert.match(await status(), new RegExp(`^${count} tokens, [\\d.]+ tokens/s, .*; reached max_tokens; seed ${SEED}$`));
+        assert.match(
+            await status(),
+            new RegExp(`^${count} tokens, [\\d.]+ tokens/s, .*; reached max_tokens; seed ${SEED}$`),
+        );
         assert.match(await page.locator("#device").textContent(), /tokens\/s/);
         first = await text();
         assert(first.startsWith("KING:") && first.length > 20, first);
@@ -151,7 +167,9 @@ const cases = {
         await page.getByLabel("Colour tokens by surprise").check();
         await tokens.nth(5).waitFor();
         assert.equal(await text(), second);
-        const shades = await tokens.evaluateAll((all) => new Set(all.map((token) => token.style.getPropertyValue("--surprise"))).size);
+        const shades = await tokens.evaluateAll(
+            (all) => new Set(all.map((token) => token.style.getPropertyValue("--surprise"))).size,
+        );
         assert(shades > 1, "one shade only");
         await tokens.nth(5).hover();
         await tip.waitFor();
@@ -226,7 +244,9 @@ const cases = {
         await page.locator("#maxTokens").fill("100000");
         await page.locator("#prompt").fill("KING:");
         await page.keyboard.press("Control+Enter");
-        await page.waitForFunction(() => document.querySelector("#text").textContent.length > 40, null, { timeout: 240_000 });
+        await page.waitForFunction(() => document.querySelector("#text").textContent.length > 40, null, {
+            timeout: 240_000,
+        });
         await page.keyboard.press("Escape");
         await said(/seed \d|Stopped|Error/);
         assert.match(await status(), /^Stopped after \d+ tokens/);
@@ -356,7 +376,12 @@ const end = {
                     const frame = () => {
                         const now = performance.now();
                         [most, last] = [Math.max(most, now - last), now];
-                        if (document.querySelector("#stop").disabled && now > 3000 && document.querySelector("#status").textContent.includes("seed")) done(most);
+                        if (
+                            document.querySelector("#stop").disabled &&
+                            now > 3000 &&
+                            document.querySelector("#status").textContent.includes("seed")
+                        )
+                            done(most);
                         else requestAnimationFrame(frame);
                     };
                     setTimeout(() => requestAnimationFrame(frame), 50);
@@ -365,7 +390,9 @@ const end = {
         await generate();
         const longest = await frames;
         const tasks = await page.evaluate(() => globalThis.longTasks);
-        console.log(`page: longest frame ${longest.toFixed(0)} ms, long tasks: ${tasks.map((t) => t.toFixed(0)).join(" ") || "none"}`);
+        console.log(
+            `page: longest frame ${longest.toFixed(0)} ms, long tasks: ${tasks.map((t) => t.toFixed(0)).join(" ") || "none"}`,
+        );
         assert.deepEqual(tasks, [], "tasks over 50 ms");
     },
     "logs no error, and asks nobody else": () => assert.deepEqual(complaints, []),

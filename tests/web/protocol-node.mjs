@@ -1,5 +1,6 @@
-// The worker's core in Node: node --expose-gc protocol-node.mjs. The module is the mock; the worker is a message
-// port, and a model is a folder.
+// The worker's core in Node: node --expose-gc protocol-node.mjs
+//
+// The module is the mock, the worker is a message port, and a model is a folder.
 
 import { mkdirSync, mkdtempSync, openSync, readdirSync, readSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,7 +18,10 @@ const folder = mkdtempSync(join(tmpdir(), "bdh-web-"));
 process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
 const good = join(folder, "good/");
 const damaged = join(folder, "damaged/");
-for (const [path, text] of [[good, '{"mock": true}'], [damaged, "no JSON"]]) {
+for (const [path, text] of [
+    [good, '{"mock": true}'],
+    [damaged, "no JSON"],
+]) {
     mkdirSync(path);
     writeFileSync(join(path, "model.safetensors"), text);
 }
@@ -39,7 +43,11 @@ async function open({ url }) {
 /** A worker whose thread is this one. */
 function makeWorker() {
     const { port1, port2 } = new MessageChannel();
-    const host = new Host({ start: async () => engine, open, post: (message, transfer) => port2.postMessage(message, transfer) });
+    const host = new Host({
+        start: async () => engine,
+        open,
+        post: (message, transfer) => port2.postMessage(message, transfer),
+    });
     port2.onmessage = ({ data }) => host.receive(data);
     return {
         postMessage: (message) => port1.postMessage(message),
@@ -68,12 +76,18 @@ const freeing = {
         const model = await t.load();
         const session = await model.session();
         await session.fork();
-        const running = [session.generate("KING:", { maxTokens: 100_000 }), model.generate("KING:", { maxTokens: 100_000 })];
+        const running = [
+            session.generate("KING:", { maxTokens: 100_000 }),
+            model.generate("KING:", { maxTokens: 100_000 }),
+        ];
         for (const generation of running) await generation.next();
         const scoring = model.score("x".repeat(10_000)).catch((error) => error.code);
         await model.dispose();
         if ((await scoring) !== "disposed") throw new Error(await scoring);
-        await until("sessions are left", () => counters.sessions === before.sessions && counters.engines === before.engines);
+        await until(
+            "sessions are left",
+            () => counters.sessions === before.sessions && counters.engines === before.engines,
+        );
         if (counters.running !== before.running) throw new Error("calls still run");
     },
     "frees sessions and models that are forgotten, and none that is in use": async (t) => {

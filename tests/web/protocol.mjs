@@ -49,7 +49,11 @@ const inPage = (all) =>
             name,
             async () => {
                 const error = await page.evaluate(
-                    (name) => globalThis.runCase(name).then(() => null, (error) => error.stack ?? String(error)),
+                    (name) =>
+                        globalThis.runCase(name).then(
+                            () => null,
+                            (error) => error.stack ?? String(error),
+                        ),
                     name,
                 );
                 if (error) throw new Error(error);
@@ -59,60 +63,70 @@ const inPage = (all) =>
 
 await run("chromium", inPage(real ? cases : { ...cases, ...mockOnly }), { limit: real ? 300_000 : 60_000 });
 if (!real) {
-    await run("chromium", {
-        "a trap in a task of the engine rejects everything": async () => {
-            const code = await page.evaluate(async () => {
-                const { BDH } = await import("./js/index.js");
-                const model = await BDH.load("embedded");
-                const waiting = model.generate("KING:", { maxTokens: 100_000 }).result.catch((error) => error.code);
-                const result = model.generate("⟦trap in a task⟧", { maxTokens: 50 }).result;
-                const codes = [await result.catch((error) => error.code), await waiting];
-                return [...codes, await model.session().catch((error) => error.message)];
-            });
-            const [first, second, message] = code;
-            if (first !== "crashed" || second !== "crashed" || !message.includes("in a task")) throw new Error(code.join());
+    await run(
+        "chromium",
+        {
+            "a trap in a task of the engine rejects everything": async () => {
+                const code = await page.evaluate(async () => {
+                    const { BDH } = await import("./js/index.js");
+                    const model = await BDH.load("embedded");
+                    const waiting = model.generate("KING:", { maxTokens: 100_000 }).result.catch((error) => error.code);
+                    const result = model.generate("⟦trap in a task⟧", { maxTokens: 50 }).result;
+                    const codes = [await result.catch((error) => error.code), await waiting];
+                    return [...codes, await model.session().catch((error) => error.message)];
+                });
+                const [first, second, message] = code;
+                if (first !== "crashed" || second !== "crashed" || !message.includes("in a task"))
+                    throw new Error(code.join());
+            },
+            "a wasm module that cannot be loaded is an error": async () => {
+                const wasm = join(site, "js/wasm/bdh_gpu_web_bg.wasm");
+                renameSync(wasm, `${wasm}.away`);
+                const error = await page.evaluate(async () => {
+                    const { BDH } = await import("./js/index.js");
+                    return BDH.load("embedded").catch((error) => [error.code, error.message]);
+                });
+                renameSync(`${wasm}.away`, wasm);
+                if (error[0] !== "crashed" || !error[1].includes("bdh_gpu_web_bg.wasm: cannot be loaded: 404"))
+                    throw new Error(error);
+            },
+            "a worker that cannot be started is an error": async () => {
+                const error = await page.evaluate(async () => {
+                    const { BDH } = await import("./js/index.js");
+                    return BDH.load("embedded", { worker: "nowhere/worker.js" }).catch((error) => [
+                        error.code,
+                        error.message,
+                    ]);
+                });
+                if (error[0] !== "crashed" || !error[1].includes("could not be started"))
+                    throw new Error(String(error));
+            },
+            "the main thread stays free while texts are written": async () => {
+                const longest = await page.evaluate(async () => {
+                    const { BDH } = await import("./js/index.js");
+                    const model = await BDH.load("embedded", { watchable: true });
+                    const session = await model.session();
+                    await session.watch(() => {});
+                    const tasks = [];
+                    new PerformanceObserver((list) => tasks.push(...list.getEntries())).observe({ type: "longtask" });
+                    let [last, most, going] = [performance.now(), 0, true];
+                    const frame = () => {
+                        const now = performance.now();
+                        [most, last] = [Math.max(most, now - last), now];
+                        if (going) requestAnimationFrame(frame);
+                    };
+                    requestAnimationFrame(frame);
+                    await session.generate("KING:", { maxTokens: 4000 }).result;
+                    going = false;
+                    await new Promise((done) => setTimeout(done, 100));
+                    return { frame: most, task: Math.max(0, ...tasks.map(({ duration }) => duration)) };
+                });
+                console.log(`longest frame ${longest.frame.toFixed(0)} ms, longest task ${longest.task.toFixed(0)} ms`);
+                if (longest.task > 50) throw new Error(`a task of ${longest.task} ms`);
+            },
         },
-        "a wasm module that cannot be loaded is an error": async () => {
-            const wasm = join(site, "js/wasm/bdh_gpu_web_bg.wasm");
-            renameSync(wasm, `${wasm}.away`);
-            const error = await page.evaluate(async () => {
-                const { BDH } = await import("./js/index.js");
-                return BDH.load("embedded").catch((error) => [error.code, error.message]);
-            });
-            renameSync(`${wasm}.away`, wasm);
-            if (error[0] !== "crashed" || !error[1].includes("bdh_gpu_web_bg.wasm: cannot be loaded: 404")) throw new Error(error);
-        },
-        "a worker that cannot be started is an error": async () => {
-            const error = await page.evaluate(async () => {
-                const { BDH } = await import("./js/index.js");
-                return BDH.load("embedded", { worker: "nowhere/worker.js" }).catch((error) => [error.code, error.message]);
-            });
-            if (error[0] !== "crashed" || !error[1].includes("could not be started")) throw new Error(String(error));
-        },
-        "the main thread stays free while texts are written": async () => {
-            const longest = await page.evaluate(async () => {
-                const { BDH } = await import("./js/index.js");
-                const model = await BDH.load("embedded", { watchable: true });
-                const session = await model.session();
-                await session.watch(() => {});
-                const tasks = [];
-                new PerformanceObserver((list) => tasks.push(...list.getEntries())).observe({ type: "longtask" });
-                let [last, most, going] = [performance.now(), 0, true];
-                const frame = () => {
-                    const now = performance.now();
-                    [most, last] = [Math.max(most, now - last), now];
-                    if (going) requestAnimationFrame(frame);
-                };
-                requestAnimationFrame(frame);
-                await session.generate("KING:", { maxTokens: 4000 }).result;
-                going = false;
-                await new Promise((done) => setTimeout(done, 100));
-                return { frame: most, task: Math.max(0, ...tasks.map(({ duration }) => duration)) };
-            });
-            console.log(`longest frame ${longest.frame.toFixed(0)} ms, longest task ${longest.task.toFixed(0)} ms`);
-            if (longest.task > 50) throw new Error(`a task of ${longest.task} ms`);
-        },
-    }, {});
+        {},
+    );
 }
 await browser.close();
 await server.close();

@@ -41,7 +41,7 @@ export class Connection {
                     event.message
                         ? `the worker has crashed: ${event.message}`
                         : "the worker could not be started: its script is missing or blocked; " +
-                          "expected worker.js and wasm/ beside the package's index.js",
+                              "expected worker.js and wasm/ beside the package's index.js",
                 ),
             );
         });

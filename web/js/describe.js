@@ -2,8 +2,7 @@
 
 import { OptionsError } from "./errors.js";
 
-const EXPECTED =
-    "expected a URL, a File or Blob, a list of Files, a file system handle, or 'embedded'";
+const EXPECTED = "expected a URL, a File or Blob, a list of Files, a file system handle, or 'embedded'";
 
 /**
  * @param {any} source
@@ -13,7 +12,8 @@ export async function describe(source, { file, cache = true }) {
     if (file !== undefined && typeof file !== "string") throw new OptionsError("file must be the path of a file");
     if (typeof cache !== "boolean") throw new OptionsError("cache must be true or false");
     if (source === "embedded") return { kind: "embedded", cache };
-    if (typeof source === "string" || source instanceof URL) return { kind: "url", url: addressOf(source), file, cache };
+    if (typeof source === "string" || source instanceof URL)
+        return { kind: "url", url: addressOf(source), file, cache };
     if (source instanceof Blob) return { kind: "files", ...one(entryOf(source)) };
     if (isHandle(source)) return { kind: "handles", handles: [source], file };
     if (source?.[Symbol.iterator]) return several([...source], file);

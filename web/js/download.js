@@ -126,7 +126,10 @@ async function oneAttempt(url, target, report) {
         return { missing: true };
     }
     if (!answer.ok && status !== 416) {
-        return { failure: `the server answers ${status} ${statusText}`.trimEnd(), again: status >= 500 || status === 429 };
+        return {
+            failure: `the server answers ${status} ${statusText}`.trimEnd(),
+            again: status >= 500 || status === 429,
+        };
     }
     if (from === 0 || !continues(target.known, answer, from)) {
         await target.begin({ ...validators(answer), length: lengthOf(answer) });
@@ -142,13 +145,15 @@ async function oneAttempt(url, target, report) {
 async function receive(answer, target, report) {
     const total = target.known.length ?? 0;
     const ended = (reason) => ({ failure: `the download ended after ${target.size} ${reason}`, again: true });
+    // Other origins may hide that an answer is compressed: then it is longer than announced.
+    const tell = () => report(target.size, target.size > total ? 0 : total);
     try {
-        report(target.size, total);
-        for (const reader = answer.body.getReader(); ; ) {
+        tell();
+        for (const reader = answer.body.getReader(); ;) {
             const { value, done } = await reader.read();
             if (done) break;
             target.write(value);
-            report(target.size, total);
+            tell();
         }
     } catch (error) {
         return ended(`bytes: ${error.message}`);

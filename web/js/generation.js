@@ -64,7 +64,12 @@ export class Generation {
     async return(value) {
         if (this.#run === null) {
             this.#over = true;
-            this.#run = Promise.resolve({ finishReason: "cancelled", seed: undefined, text: "", tokens: new Uint32Array() });
+            this.#run = Promise.resolve({
+                finishReason: "cancelled",
+                seed: undefined,
+                text: "",
+                tokens: new Uint32Array(),
+            });
         }
         this.#stop.abort();
         await this.#run.catch(() => {});

@@ -209,7 +209,8 @@ export class Host {
                 await session.feed(tokens, this.#prefill(job, tokens.length));
                 return at(session);
             }),
-        nextLogits: ({ session }, job) => this.#alone(session, job, async (session) => copyOf(await session.nextLogits())),
+        nextLogits: ({ session }, job) =>
+            this.#alone(session, job, async (session) => copyOf(await session.nextLogits())),
         fork: ({ session }, job) => this.#alone(session, job, async (session) => this.#keep(await session.fork())),
         // A Blob copies the bytes out of wasm memory, and the browser may keep it on the disk.
         save: ({ session }, job) => this.#alone(session, job, async (session) => new Blob([await session.save()])),

@@ -1,6 +1,8 @@
 // Types of bdh-gpu, written by hand: index.js has no build step.
 
-/** A URL of a weights file or of a folder (ending with a slash), files, or the model of the package. */
+/// <reference lib="esnext.disposable" />
+
+/** A URL of a weights file or a folder (ending with a slash), files, or the package's model. */
 export type Source =
     | "embedded"
     | string

@@ -6,6 +6,17 @@ export { Generation, Piece } from "./generation.js";
 export { filesOf } from "./drop.js";
 export * as cache from "./cache.js";
 export {
-    BDHError, CrashedError, DeviceError, DeviceLostError, DisposedError, EncodeError, InternalError, ModelError,
-    NetworkError, NoWebGPUError, OptionsError, OutOfMemoryError, StateError,
+    BDHError,
+    CrashedError,
+    DeviceError,
+    DeviceLostError,
+    DisposedError,
+    EncodeError,
+    InternalError,
+    ModelError,
+    NetworkError,
+    NoWebGPUError,
+    OptionsError,
+    OutOfMemoryError,
+    StateError,
 } from "./errors.js";

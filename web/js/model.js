@@ -10,8 +10,18 @@ import { describe } from "./describe.js";
 import { startWorker } from "./start.js";
 
 const LOADING = [
-    "device", "weights", "state", "nLayer", "rope", "watchable", "maxTokensPerSubmission",
-    "file", "cache", "worker", "signal", "onProgress",
+    "device",
+    "weights",
+    "state",
+    "nLayer",
+    "rope",
+    "watchable",
+    "maxTokensPerSubmission",
+    "file",
+    "cache",
+    "worker",
+    "signal",
+    "onProgress",
 ];
 
 export class BDH {

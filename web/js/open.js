@@ -9,8 +9,8 @@ import { openRemote, readAll } from "./remote.js";
  * @param {object} source as describe.js makes it
  * @param {{ known_files: () => { weights: string[], companions: string[] } }} engine
  * @param {(phase: string, loaded: number, total: number) => void} report
- * @returns {Promise<{ name: string, path: string, files: object[], cached?: boolean, discard?: () => Promise<void> }>}
- *     `cached`: some files come from the cache, and `discard` removes them from it
+ * @returns {Promise<object>} { name, path, files, cached?, discard? }: `cached` if some files come
+ *     from the cache, and `discard` removes them from it
  */
 export async function openSource(source, engine, report) {
     if (source.kind === "files") return { ...source, files: source.files.map(fileOf) };

@@ -11,7 +11,8 @@ export function checkSeed(seed) {
     };
     if (typeof seed === "number") {
         if (!Number.isInteger(seed)) fail(seed);
-        if (seed > Number.MAX_SAFE_INTEGER) fail(`${seed}, which a number may have rounded; write it as a BigInt: 123n`);
+        if (seed > Number.MAX_SAFE_INTEGER)
+            fail(`${seed}, which a number may have rounded; write it as a BigInt: 123n`);
     } else if (typeof seed !== "bigint") fail(typeof seed === "string" ? JSON.stringify(seed) : typeof seed);
     const whole = BigInt(seed);
     if (whole < 0n || whole > MAX_SEED) fail(whole);
@@ -48,7 +49,8 @@ export function takeAll(options, names) {
 
 /** Options of a generation under the engine's names. */
 export function forEngine({ maxTokens, seed, stop, ...rest }) {
-    if (rest.maxNewTokens !== undefined) throw new OptionsError("there is no option maxNewTokens here; it is maxTokens");
+    if (rest.maxNewTokens !== undefined)
+        throw new OptionsError("there is no option maxNewTokens here; it is maxTokens");
     return {
         ...rest,
         ...(maxTokens === undefined ? {} : { maxNewTokens: maxTokens }),
@@ -70,5 +72,7 @@ export function checkInput(input, name) {
         if (ids.every((id, i) => id === Number(input[i]))) return ids;
         throw new OptionsError(`${name} has a token that is no whole number from 0 to 4294967295`);
     }
-    throw new OptionsError(`${name} must be a string or a list of token ids, got ${input === null ? "null" : typeof input}`);
+    throw new OptionsError(
+        `${name} must be a string or a list of token ids, got ${input === null ? "null" : typeof input}`,
+    );
 }

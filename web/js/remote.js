@@ -72,16 +72,20 @@ async function parts(index, get) {
     return (await Promise.all(plain.map(get))).filter(Boolean);
 }
 
-/** One progress of several files: each call makes a reporter for one of them. */
+/**
+ * One progress of several files: each call makes a reporter for one of them. The total is 0 as long
+ * as that of a file is not known.
+ */
 function together(report) {
     const files = [];
     const sum = (key) => files.reduce((all, file) => all + file[key], 0);
+    const known = () => files.every(({ loaded, total }) => loaded === 0 || total > 0);
     return () => {
         const file = { loaded: 0, total: 0 };
         files.push(file);
         return (loaded, total) => {
             Object.assign(file, { loaded, total });
-            report("downloading", sum("loaded"), sum("total"));
+            report("downloading", sum("loaded"), known() ? sum("total") : 0);
         };
     };
 }

@@ -6,7 +6,6 @@ import { Generation } from "./generation.js";
 import { checkInput, forEngine, take, takeAll } from "./options.js";
 import { STEP } from "./symbols.js";
 
-
 export class Session {
     #model;
     #connection;
@@ -119,11 +118,7 @@ export class Session {
         const answered = (value) => {
             if (value?.at && call !== "fork") this.#at = value.at;
         };
-        return this.#connection.call(
-            call,
-            { session: this.#handle, ...fields },
-            { owner: this, answered, ...options },
-        );
+        return this.#connection.call(call, { session: this.#handle, ...fields }, { owner: this, answered, ...options });
     }
 }
 

@@ -51,7 +51,7 @@ class Entry {
         this.#key = key;
     }
 
-    /** What is known of the file: { size?, etag?, modified?, missing? }; null for nothing. */
+    /** Facts about the file: { size?, etag?, modified?, missing? }; null for nothing. */
     async known() {
         try {
             const file = await fileIn(this.#directory, `${this.#key}.json`);
@@ -65,7 +65,8 @@ class Entry {
     async remember(known) {
         await this.#write(`${this.#key}.json`, async (access) => {
             access.truncate(0);
-            access.write(new TextEncoder().encode(JSON.stringify({ ...known, url: this.#url, time: Date.now() })), { at: 0 });
+            const text = JSON.stringify({ ...known, url: this.#url, time: Date.now() });
+            access.write(new TextEncoder().encode(text), { at: 0 });
         });
     }
 

@@ -17,7 +17,7 @@ const raster = new Raster();
 let conversations = null;
 /** The source of the loaded model, to load it again. */
 let loaded = null;
-/** What runs: one thing at a time. An AbortController, or null. */
+/** The AbortController of the text or check that runs, or null: one at a time. */
 let running = null;
 let loading = null;
 let colouring = null;
@@ -234,7 +234,7 @@ async function loadState(file) {
     update();
 }
 
-/** Which buttons can be used, and the list of conversations. */
+/** Enables buttons, and lists the conversations. */
 function update() {
     const busy = running !== null || loading !== null;
     const ready = conversations !== null && !busy;

@@ -1,4 +1,4 @@
-// The live raster: which neurons fire, by layer and token. The table below it has the same in numbers.
+// The live raster: neurons that fire, by layer and token, and a table of the same in numbers.
 
 import { byId, count, element } from "./dom.js";
 

@@ -34,7 +34,8 @@ export async function measure(model, points, signal) {
         const tokens = [];
         for (const [k, id] of point.ids.entries()) {
             const at = places[index] + k;
-            const top = logits && at > 0 ? best(logits, at - 1, vocabulary, id) : { logprob: scores?.[at - 1], best: [] };
+            const top =
+                logits && at > 0 ? best(logits, at - 1, vocabulary, id) : { logprob: scores?.[at - 1], best: [] };
             const alternatives = [];
             for (const [other, logprob] of top.best) alternatives.push([await nameOf(other), logprob]);
             tokens.push({ name: await nameOf(id), logprob: top.logprob ?? null, top: alternatives });
@@ -70,7 +71,7 @@ function best(logits, row, vocabulary, id) {
 async function split(model, { text, ids }, tokens) {
     const pieces = [];
     let rest = text;
-    for (let first = 0; first < ids.length; ) {
+    for (let first = 0; first < ids.length;) {
         let next = first + 1;
         let name = tokens[first].name;
         // A part of a character decodes to something that is not in the text.

@@ -1,7 +1,7 @@
 // The package's promises, as cases that run in Node and in Chromium: { name: async (t) => … }.
 //
-// `t.load(options?)` loads a model, `t.api` is the package, and `t.prompt(fault)` a prompt that makes
-// the mock fail. Cases of `mockOnly` need the mock's faults; all others hold for the real module.
+// `t.load(options?)` loads a model, and `t.api` is the package. Cases of `mockOnly` need the mock's
+// faults; all others hold for the real module.
 
 function check(condition, message) {
     if (!condition) throw new Error(message ?? "the condition does not hold");
@@ -221,8 +221,12 @@ export const cases = {
         await fromBytes.loadState(new Uint8Array(await state.arrayBuffer()));
         const options = { maxTokens: 12, seed: 9 };
         const results = [];
-        for (const one of [session, fork, loaded, fromBytes]) results.push((await one.generate("", options).result).text);
-        check(results.every((text) => text === results[0]), JSON.stringify(results));
+        for (const one of [session, fork, loaded, fromBytes])
+            results.push((await one.generate("", options).result).text);
+        check(
+            results.every((text) => text === results[0]),
+            JSON.stringify(results),
+        );
         await rejects(loaded.loadState(new Blob(["no state"])), "state");
         await rejects(loaded.loadState("text"), "options");
     },
@@ -244,7 +248,10 @@ export const cases = {
         const steps = [];
         await session.watch((step) => steps.push(step));
         await session.generate("KING:", { maxTokens: 12, seed: 7 }).result;
-        same(steps.map(({ position }) => position), Array.from({ length: steps.length }, (_, i) => i + steps[0].position));
+        same(
+            steps.map(({ position }) => position),
+            Array.from({ length: steps.length }, (_, i) => i + steps[0].position),
+        );
         check(steps.length >= 16 && steps.length <= 17, `${steps.length} steps`);
         for (const { layers } of steps) {
             same(layers.length, model.info.layers);
@@ -300,7 +307,8 @@ export const cases = {
         ];
         const ended = Promise.all(pending.map((promise) => rejects(promise, "device-lost")));
         await model.loseDevice().catch(() => {});
-        for (const error of await ended) check(error instanceof t.api.DeviceLostError && error instanceof t.api.BDHError);
+        for (const error of await ended)
+            check(error instanceof t.api.DeviceLostError && error instanceof t.api.BDHError);
         await rejects(textOf(running), "device-lost");
         await rejects(second.generate("x").result, "device-lost");
         await rejects(model.session(), "device-lost");

@@ -1,6 +1,6 @@
-// Stands in for the wasm module: the same names, a text that is a function of the seed, and faults on
-// demand. A prompt that contains a word of FAULTS has that fault a few bursts later; a weights file
-// is JSON such as {"mock": true, "loading": 50}.
+// Stands in for the wasm module: the same names, a text that is a function of the seed, and faults
+// on demand. A prompt that contains a word of FAULTS has that fault a few bursts later; a weights
+// file is JSON such as {"mock": true, "loading": 50}.
 //
 // Texts are bytes. Token i of a run is a function of the seed and of all tokens before it.
 
@@ -9,8 +9,23 @@ const SLICE = 1 << 18;
 const FAULTS = { "⟦lose⟧": "lose", "⟦trap⟧": "trap", "⟦trap in a task⟧": "task", "⟦hang⟧": "hang", "⟦fail⟧": "fail" };
 const LETTERS = "abcdefghij klmnop\nqrstuvwxyz, ";
 const NAMES = [
-    "maxNewTokens", "temperature", "topK", "topP", "minP", "repetitionPenalty", "presencePenalty", "frequencyPenalty",
-    "doSample", "minNewTokens", "logitBias", "numBeams", "lengthPenalty", "earlyStopping", "seed", "stop", "eosTokenId",
+    "maxNewTokens",
+    "temperature",
+    "topK",
+    "topP",
+    "minP",
+    "repetitionPenalty",
+    "presencePenalty",
+    "frequencyPenalty",
+    "doSample",
+    "minNewTokens",
+    "logitBias",
+    "numBeams",
+    "lengthPenalty",
+    "earlyStopping",
+    "seed",
+    "stop",
+    "eosTokenId",
     "ignoreEos",
 ];
 const WEIGHTS = ["model.safetensors", "model.pt", "model.npz", "model.safetensors.index.json"];
@@ -58,7 +73,8 @@ export class Engine {
 
     static async load(name, path, files, options, progress) {
         const known = ["device", "weights", "state", "nLayer", "rope", "watchable", "maxTokensPerSubmission"];
-        for (const key of Object.keys(options)) if (!known.includes(key)) throw fault("options", `unknown option ${key}`);
+        for (const key of Object.keys(options))
+            if (!known.includes(key)) throw fault("options", `unknown option ${key}`);
         if (options.device === "gpu") throw fault("no-webgpu", "this browser offers no WebGPU adapter");
         const weights = path || WEIGHTS.find((known) => files.some((file) => file.path === known));
         const file = files.find((file) => file.path === weights);
@@ -76,6 +92,7 @@ export class Engine {
         } catch {
             throw fault("model", `${weights}: is damaged, expected a safetensors file`);
         }
+        if (content.end !== content.version) throw fault("model", `${weights}: is damaged, its ends differ`);
         if (content.error) throw fault(content.error, content.message ?? "a fault on demand");
         for (const part of content.parts ?? []) {
             if (!files.some((file) => file.path === part)) throw fault("model", `${part}: no such file`);
@@ -99,9 +116,19 @@ export class Engine {
 
     info() {
         return {
-            name: this.#name, parameters: 12345, layers: 2, width: 8, heads: 2, neurons: 64, vocabulary: 256,
-            source: "mock", notes: [], device: { name: "mock, wasm, one thread", api: "cpu", kind: "cpu" },
-            weights: "f32", state: "f32", fallback: this.#device === "cpu" ? undefined : "the mock has no WebGPU",
+            name: this.#name,
+            parameters: 12345,
+            layers: 2,
+            width: 8,
+            heads: 2,
+            neurons: 64,
+            vocabulary: 256,
+            source: "mock",
+            notes: [],
+            device: { name: "mock, wasm, one thread", api: "cpu", kind: "cpu" },
+            weights: "f32",
+            state: "f32",
+            fallback: this.#device === "cpu" ? undefined : "the mock has no WebGPU",
             options: { maxNewTokens: 200, temperature: 1, minP: 0.1 },
         };
     }
@@ -138,7 +165,7 @@ export class Engine {
     }
 
     async read(tokens, progress) {
-        for (let read = 0; read < tokens.length; ) {
+        for (let read = 0; read < tokens.length;) {
             this.check();
             read = Math.min(tokens.length, read + 64);
             await pause(this.#burstTime);
@@ -211,7 +238,8 @@ export class EngineSession {
 
     /** As wasm-bindgen does: one call at a time. */
     async #alone(work) {
-        if (this.#busy) throw new Error("recursive use of an object detected which would lead to unsafe aliasing in rust");
+        if (this.#busy)
+            throw new Error("recursive use of an object detected which would lead to unsafe aliasing in rust");
         if (this.#disposed) throw new Error("null pointer passed to rust");
         this.#busy = true;
         counters.running++;
@@ -259,7 +287,8 @@ export class EngineSession {
                 if (!NAMES.includes(key)) throw fault("options", `there is no option ${key}`);
             }
             const { maxNewTokens = 200, temperature = 1, seed = 7n, stop = [] } = options;
-            if (!(temperature >= 0)) throw fault("options", `temperature must be finite and at least 0, got ${temperature}`);
+            if (!(temperature >= 0))
+                throw fault("options", `temperature must be finite and at least 0, got ${temperature}`);
             if (this.#past.length === 0) throw fault("options", "the prompt is empty");
             if (typeof seed !== "bigint") throw new Error("the seed must come as a BigInt");
             this.#seed = seed;
@@ -308,7 +337,9 @@ export class EngineSession {
     }
 
     nextLogits() {
-        return this.#alone(async () => view(Float32Array.from({ length: 256 }, (_, i) => (i === this.#past.at(-1) ? 3 : 0))));
+        return this.#alone(async () =>
+            view(Float32Array.from({ length: 256 }, (_, i) => (i === this.#past.at(-1) ? 3 : 0))),
+        );
     }
 
     fork() {
@@ -318,7 +349,9 @@ export class EngineSession {
     save() {
         return this.#alone(async () => {
             await pause(1);
-            return view(encoder.encode(`BDHSTATE${JSON.stringify({ past: this.#past, seed: String(this.#seed ?? "") })}`));
+            return view(
+                encoder.encode(`BDHSTATE${JSON.stringify({ past: this.#past, seed: String(this.#seed ?? "") })}`),
+            );
         });
     }
 

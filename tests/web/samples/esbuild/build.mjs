@@ -1,5 +1,5 @@
-// Bundles with esbuild, which knows no workers: the worker is a second entry point, and wasm and model
-// are copied. The output has the folders of the package: js/app.js, js/worker.js, js/wasm/, model/.
+// Bundles with esbuild, which knows no workers: the worker is a second entry point, and wasm and
+// model are copied. The output has the package's folders: js/app.js, js/worker.js, js/wasm/, model/.
 
 import { build } from "esbuild";
 import { cpSync } from "node:fs";

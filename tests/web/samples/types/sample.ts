@@ -1,20 +1,57 @@
 // Uses every public name: compiled, never run.
 
 import {
-    BDH, BDHError, cache, DeviceLostError, filesOf, Generation, ModelError, OptionsError, Piece, Session,
-    type CacheEntry, type ErrorCode, type GenerationOptions, type GenerationResult, type ModelInfo, type Progress,
-    type Source, type VerifyResult, type WatchedStep,
+    BDH,
+    BDHError,
+    cache,
+    DeviceLostError,
+    filesOf,
+    Generation,
+    ModelError,
+    OptionsError,
+    Piece,
+    Session,
+    type CacheEntry,
+    type ErrorCode,
+    type GenerationOptions,
+    type GenerationResult,
+    type ModelInfo,
+    type Progress,
+    type Source,
+    type VerifyResult,
+    type WatchedStep,
 } from "bdh-gpu";
 
 const options: GenerationOptions = {
-    maxTokens: 10, temperature: 0.7, topK: 5, topP: 0.9, minP: 0.1, repetitionPenalty: 1.1, seed: 7n,
-    stop: ["\n"], logitBias: { 10: -100 }, earlyStopping: "never", signal: AbortSignal.timeout(1000),
+    maxTokens: 10,
+    temperature: 0.7,
+    topK: 5,
+    topP: 0.9,
+    minP: 0.1,
+    repetitionPenalty: 1.1,
+    seed: 7n,
+    stop: ["\n"],
+    logitBias: { 10: -100 },
+    earlyStopping: "never",
+    signal: AbortSignal.timeout(1000),
 };
 
-export async function load(sources: Source[], dropped: DataTransfer, files: FileList, handle: FileSystemDirectoryHandle) {
+export async function load(
+    sources: Source[],
+    dropped: DataTransfer,
+    files: FileList,
+    handle: FileSystemDirectoryHandle,
+) {
     const onProgress = ({ phase, loaded, total }: Progress) => console.log(phase satisfies string, loaded / total);
     await using model = await BDH.load("embedded", { device: "auto", weights: "int8", state: "i16", onProgress });
-    for (const source of [...sources, files, handle, [handle], await filesOf(dropped), new URL("https://example.org/")]) {
+    for (const source of [
+        ...sources,
+        files,
+        handle,
+        [handle],
+        await filesOf(dropped),
+        new URL("https://example.org/"),
+    ]) {
         await BDH.load(source, { file: "model.pt", cache: false, worker: () => new Worker("worker.js") });
     }
     const info: ModelInfo = model.info;
@@ -29,7 +66,10 @@ export async function load(sources: Source[], dropped: DataTransfer, files: File
     const { finishReason, seed, tokens }: GenerationResult = await generation.result;
     const rows = (await model.logits(text)).length / info.vocabulary;
     const sum: number = (await model.score(text)).reduce((all, value) => all + value, 0);
-    const verified: VerifyResult = await model.verify({ quick: true, onRow: (row) => console.log(row.name, row.passed) });
+    const verified: VerifyResult = await model.verify({
+        quick: true,
+        onRow: (row) => console.log(row.name, row.passed),
+    });
     await BDH.verify({ corrupt: "encode" });
     return { finishReason, seed, tokens, rows, sum, verified, written };
 }
@@ -50,7 +90,8 @@ export async function talk(model: BDH): Promise<Blob> {
 }
 
 export function told(error: unknown): ErrorCode | null {
-    if (error instanceof DeviceLostError || error instanceof ModelError || error instanceof OptionsError) return error.code;
+    if (error instanceof DeviceLostError || error instanceof ModelError || error instanceof OptionsError)
+        return error.code;
     return error instanceof BDHError ? error.code : null;
 }
 
