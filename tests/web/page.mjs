@@ -93,6 +93,10 @@ const cases = {
         await page.goto(base);
         await page.locator("#progress").waitFor();
         await said(/Ready/);
+        // Loading may be over too soon to be looked at.
+        await page.evaluate(() => (document.getElementById("loading").hidden = false));
+        await accessible("loading");
+        await page.evaluate(() => (document.getElementById("loading").hidden = true));
         assert.match(await page.locator("#model").textContent(), /parameters/);
         assert.match(await page.locator("#device").textContent(), /weights f32|weights f16|weights int8/);
         if (!real)
