@@ -95,6 +95,7 @@ const cases = {
         await said(/Ready/);
         // Loading may be over too soon to be looked at.
         await page.evaluate(() => (document.getElementById("loading").hidden = false));
+        assert.equal(await page.getByRole("progressbar", { name: /./ }).count(), 1);
         await accessible("loading");
         await page.evaluate(() => (document.getElementById("loading").hidden = true));
         assert.match(await page.locator("#model").textContent(), /parameters/);
@@ -393,6 +394,8 @@ const end = {
         );
         await generate();
         const longest = await frames;
+        await page.getByLabel("Colour tokens by surprise").check();
+        await tokens.nth(50).waitFor();
         const tasks = await page.evaluate(() => globalThis.longTasks);
         console.log(
             `page: longest frame ${longest.toFixed(0)} ms, long tasks: ${tasks.map((t) => t.toFixed(0)).join(" ") || "none"}`,

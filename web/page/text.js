@@ -6,6 +6,9 @@ import { bits, hideTip, tip, tokensOf } from "./tip.js";
 /** Surprise in bits that has the full colour. */
 const FULL_COLOUR = 8;
 
+/** Pieces that are added at once. */
+const PART = 400;
+
 const output = byId("text");
 let tabStop = null;
 
@@ -23,7 +26,7 @@ export function drawing(point, colours) {
     if (point.typed) output.append(element("span", "typed", point.typed));
     const node = element("span");
     output.append(node);
-    if (colours && point.shown) node.append(...point.shown.map(pieceOf));
+    if (colours && point.shown) addPieces(node, point.shown);
     else node.append(point.text);
     output.scrollTop = output.scrollHeight;
     return (text) => {
@@ -31,6 +34,13 @@ export function drawing(point, colours) {
         node.append(text);
         if (atEnd) output.scrollTop = output.scrollHeight;
     };
+}
+
+/** Adds pieces a part at a time: thousands at once would keep the page from answering. */
+function addPieces(node, pieces) {
+    node.append(...pieces.slice(0, PART).map(pieceOf));
+    if (pieces.length <= PART) return;
+    setTimeout(() => node.isConnected && addPieces(node, pieces.slice(PART)));
 }
 
 function pieceOf({ text, tokens }) {
