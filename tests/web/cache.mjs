@@ -228,7 +228,11 @@ const cases = {
             await stopped;
             Object.assign(faults, { status: null, noRange });
             files["a/model.safetensors"] = { body: weights(2), etag: '"two"' };
-            await works(load());
+            const result = await load();
+            await works(result);
+            // The engine has seen one file only: a patched one would be read, and downloaded again.
+            const phases = result.progress.map(({ phase }) => phase);
+            assert(phases.indexOf("reading") > phases.lastIndexOf("downloading"), phases.join());
             assert((await list()).every(({ complete }) => complete));
         }
     },
@@ -253,8 +257,9 @@ const cases = {
         const result = await load();
         await works(result);
         const downloads = result.progress.filter(({ phase }) => phase === "downloading");
+        // The length of the compressed bytes is not the total.
         assert(
-            downloads.every(({ loaded, total }) => total === 0 || loaded <= total),
+            downloads.every(({ loaded, total }) => loaded >= SIZE || total <= 2),
             JSON.stringify(downloads),
         );
         assert.equal((await list()).find(({ url }) => url.endsWith("safetensors")).size, SIZE);
@@ -328,6 +333,8 @@ const cases = {
     "a damaged part heals, in the same load": async () => {
         for (const content of ["garbage", "x".repeat(SIZE + 5), ""]) {
             await fresh();
+            // No other file of the model comes from the store.
+            delete files["a/config.json"];
             Object.assign(faults, { cutAt: 1_000_000, cuts: 1 });
             const stopped = load();
             while (faults.cuts > 0) await new Promise((done) => setTimeout(done, 10));

@@ -2,7 +2,7 @@
 //
 // Nothing here needs a browser: the tests run it in Node. worker.js connects it to a worker.
 
-import { toWire } from "./errors.js";
+import { DisposedError, toWire } from "./errors.js";
 import { ABORTED, Job, Queue } from "./queue.js";
 import { arraysOf, copyOf } from "./transfer.js";
 
@@ -10,6 +10,7 @@ import { arraysOf, copyOf } from "./transfer.js";
 const REPORT_EVERY = 50;
 /** Steps of a watched session in one message: about a burst. */
 const STEPS = 64;
+const DISPOSED = "the session was disposed of";
 
 export class Host {
     #start;
@@ -44,10 +45,12 @@ export class Host {
         if (id) this.#jobs.set(id, job);
         try {
             const value = await this.#calls[call](fields, job);
+            if (job.disposed) throw new DisposedError(DISPOSED);
             this.#flush();
             this.#answer({ id, value }, arraysOf(value));
-        } catch (error) {
-            if (error instanceof WebAssembly.RuntimeError) return this.crash(error.message);
+        } catch (caught) {
+            if (caught instanceof WebAssembly.RuntimeError) return this.crash(caught.message);
+            const error = job.disposed ? new DisposedError(DISPOSED) : caught;
             this.#flush();
             this.#answer({ id, error: error === ABORTED ? { code: "aborted" } : toWire(error), value: job.place });
         } finally {
@@ -92,7 +95,7 @@ export class Host {
 
     #session(handle) {
         const found = this.#sessions.get(handle);
-        if (!found) throw Object.assign(new Error("the session was disposed of"), { code: "disposed" });
+        if (!found) throw new DisposedError(DISPOSED);
         return found;
     }
 
@@ -259,7 +262,10 @@ export class Host {
         if (!found) return;
         this.#sessions.delete(handle);
         this.#watched.delete(handle);
-        found.queue.abort();
+        for (const job of found.queue.jobs) {
+            job.disposed = true;
+            job.abort();
+        }
         await found.queue.run(new Job(), () => {
             found.session.dispose();
             found.session.free();

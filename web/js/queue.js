@@ -3,6 +3,8 @@
 /** A job that can be aborted. Long work asks `aborted` between two bursts. */
 export class Job {
     aborted = false;
+    /** Whether its session was disposed of. */
+    disposed = false;
     /** Called at once on an abort, if the job waits for something other than the engine. */
     onabort = null;
 
@@ -36,9 +38,5 @@ export class Queue {
         // A job aborted early leaves the queue early, but never overtakes a running one.
         this.#last = Promise.all([before, result.catch(() => {})]);
         return result;
-    }
-
-    abort() {
-        for (const job of this.jobs) job.abort();
     }
 }

@@ -155,7 +155,9 @@ export const cases = {
         );
         await rejects(generation.result, reason);
         check(session.position < 10_000);
-        same(session.position, (await model.encode(`KING:${text}`)).length, "position and text differ:");
+        // The engine may still hold its last token outside the state.
+        const behind = (await model.encode(`KING:${text}`)).length - session.position;
+        check(behind === 0 || (t.real && behind === 1), `the position is ${behind} tokens behind the text`);
         const begun = performance.now();
         check((await session.generate("", { maxTokens: 4 }).result).tokens.length === 4);
         check(performance.now() - begun < 20_000);
@@ -275,8 +277,7 @@ export const cases = {
         session.dispose();
         session.dispose();
         await rejects(session.saveState(), "disposed");
-        const rest = pending.result.catch((error) => error.code);
-        check([undefined, "disposed"].includes((await rest)?.code));
+        await rejects(pending.result, "disposed");
         const other = await model.session();
         const running = other.generate("KING:", { maxTokens: 100_000 });
         await running.next();
@@ -295,6 +296,8 @@ export const cases = {
         await rejects(symbols.encode("KING:"), "disposed");
     },
     "a lost device rejects all that is pending, and all that comes": async (t) => {
+        // engine.mjs does this on the GPU: the CPU cannot be lost.
+        if (t.real) return;
         const model = await t.load();
         const [first, second] = [await model.session(), await model.session()];
         const running = first.generate("KING:", { maxTokens: 100_000 });
@@ -320,6 +323,7 @@ export const cases = {
         await rejects(loading, () => abort.signal.reason);
     },
     "verifies the device, and finds a broken kernel": async (t) => {
+        // engine.mjs does this on the GPU: the CPU has nothing to be compared with.
         if (t.real) return;
         const model = await t.load();
         const rows = [];
