@@ -27,7 +27,7 @@ export async function generate() {
     say("Generating…");
     update();
     hideTip();
-    const add = drawing(point, false);
+    const { add, flush } = drawing(point, false);
     const run = { begun: performance.now(), first: null, early: 0 };
     const changed = ({ text, tokens }) => {
         if (run.first === null) [run.first, run.early] = [performance.now(), tokens.length];
@@ -40,7 +40,7 @@ export async function generate() {
             signal: own.signal,
             onProgress: ({ loaded, total }) => say(`Reading the prompt: ${loaded} of ${total} tokens…`),
         };
-        const result = await app.conversations.run(branch, options, changed, watch);
+        const result = await app.conversations.run(branch, options, changed, watch).finally(flush);
         run.ended = performance.now();
         app.lastSeed = result.seed;
         const rate = rateOf(run, result.tokens.length);

@@ -9,6 +9,9 @@ const FULL_COLOUR = 8;
 /** Pieces that are added at once. */
 const PART = 400;
 
+/** Milliseconds between two additions: each one lays the text out. */
+const ADD_EVERY = 40;
+
 const output = byId("text");
 let tabStop = null;
 
@@ -20,7 +23,7 @@ export function draw(points, colours) {
     output.scrollTop = output.scrollHeight;
 }
 
-/** Draws a point, and returns a function that adds text to it. */
+/** Draws a point: { add, flush } add text to it, soon or at once. */
 export function drawing(point, colours) {
     if (point.file) output.append(element("span", "note", `[the conversation of ${point.file}]`));
     if (point.typed) output.append(element("span", "typed", point.typed));
@@ -29,11 +32,21 @@ export function drawing(point, colours) {
     if (colours && point.shown) addPieces(node, point.shown);
     else node.append(point.text);
     output.scrollTop = output.scrollHeight;
-    return (text) => {
+    const grows = node.appendChild(new Text());
+    let [waiting, timer] = ["", null];
+    const flush = () => {
+        clearTimeout(timer);
+        timer = null;
         const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 40;
-        node.append(text);
+        grows.appendData(waiting);
+        waiting = "";
         if (atEnd) output.scrollTop = output.scrollHeight;
     };
+    const add = (text) => {
+        waiting += text;
+        timer ??= setTimeout(flush, ADD_EVERY);
+    };
+    return { add, flush };
 }
 
 /** Adds pieces a part at a time: thousands at once would keep the page from answering. */
