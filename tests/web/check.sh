@@ -47,15 +47,16 @@ fi
 cp -r tests/web/*.mjs tests/web/{cases,mock,samples} "$work"
 
 export BDH_WEB=$PWD/web BDH_WEB_MODULE=$module
+# Alone, because it measures how long tasks of the page take.
+node "$work/page.mjs" ${screenshots:+"$screenshots"}
 if [ "$module" = mock ]; then
     node --expose-gc "$work/protocol-node.mjs"
-    # They wait for timers most of the time.
+    # Waits for timers most of the time.
     node "$work/cache.mjs" >"$work/cache.txt" 2>&1 &
     cache=$!
     trap 'kill "$cache" 2>/dev/null' EXIT
 fi
 node "$work/protocol.mjs"
-node "$work/page.mjs" ${screenshots:+"$screenshots"}
 node "$work/package.mjs"
 if [ "$module" = mock ]; then
     if ! wait "$cache"; then
