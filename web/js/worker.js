@@ -1,0 +1,31 @@
+// The worker: connects the host to the browser's worker, and to the wasm module.
+
+import { CrashedError } from "./errors.js";
+import { Host } from "./host.js";
+import { openSource } from "./open.js";
+import init, * as engine from "./wasm/bdh_gpu_web.js";
+
+const host = new Host({
+    start: async () => {
+        const wasm = new URL("./wasm/bdh_gpu_web_bg.wasm", import.meta.url);
+        try {
+            await init({ module_or_path: wasm });
+        } catch (error) {
+            throw new CrashedError(`${wasm}: cannot be loaded: ${error.message}`);
+        }
+        return engine;
+    },
+    open: openSource,
+    post: (message, transfer = []) => self.postMessage(message, transfer),
+});
+
+self.addEventListener("message", ({ data }) => host.receive(data));
+// A trap in a task of the engine reaches nobody who waits for it.
+self.addEventListener("error", (event) => {
+    event.preventDefault();
+    host.crash(event.message);
+});
+self.addEventListener("unhandledrejection", (event) => {
+    event.preventDefault();
+    host.crash(event.reason?.message ?? String(event.reason));
+});
