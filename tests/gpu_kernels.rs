@@ -4,6 +4,7 @@ mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
+use std::ops::ControlFlow;
 use bdh_gpu::backend::beams::{BeamRead, BeamStep};
 use bdh_gpu::backend::gpu::{GpuOptions, Phase, Rewrite, kernel_names};
 use bdh_gpu::backend::{Backend, Input, Output, Plan, SlotStep, StateType, WeightType};
@@ -47,7 +48,10 @@ fn the_verification_passes() {
         whole_model_tokens: 256,
     };
     let mut told = 0;
-    let report = verify::run(&options, &mut |_| told += 1).unwrap();
+    let report = verify::run(&options, &mut |_| {
+        told += 1;
+        ControlFlow::Continue(())
+    }).unwrap();
     assert_passed(&report.cases);
     for kernel in [Phase::Beam, Phase::Prefill].map(kernel_names).concat() {
         assert!(report.cases.iter().any(|row| row.kernel == kernel), "{kernel} was not run");
@@ -208,7 +212,7 @@ fn a_corrupted_kernel_shows_in_the_whole_model() {
 fn what_cannot_be_verified_is_an_error() {
     let run = |device, corrupt: Option<&str>| {
         let corrupt = corrupt.map(str::to_string);
-        verify::run(&VerifyOptions { device, corrupt, ..VerifyOptions::default() }, &mut |_| {}).unwrap_err()
+        verify::run(&VerifyOptions { device, corrupt, ..VerifyOptions::default() }, &mut |_| ControlFlow::Continue(())).unwrap_err()
     };
     let error = run(DeviceChoice::Cpu, None);
     assert!(matches!(error, VerifyError::CpuIsTheReference), "{error}");

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_INCREMENTAL=0
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-tools=$target/web
+tools=$target/web-tools
 mkdir -p "$tools"
 
 if command -v rustup >/dev/null; then

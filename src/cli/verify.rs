@@ -7,6 +7,7 @@ use bdh_gpu::files;
 use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::verify::{self, CaseReport, VerifyOptions};
 use clap::{Args, ValueEnum};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -74,6 +75,7 @@ impl Verify {
                 let heading = if std::mem::take(&mut first) { heading() } else { String::new() };
                 printed = output.write(&(heading + &self.row(case)));
             }
+            ControlFlow::Continue(())
         })?;
         let failed = report.cases.iter().filter(|case| !case.passed).count();
         match self.format {

@@ -31,6 +31,8 @@ mod whole;
 
 pub use cases::{Suite, beam_suites, clamped_suites, coded_suites, prefill_suites, suites};
 use maybe_async::maybe_async;
+use std::cell::Cell;
+use std::ops::ControlFlow;
 pub use report::{CaseReport, Report};
 pub use start::{Start, StartError, check_start};
 
@@ -128,13 +130,17 @@ impl Open for Adapter {
     }
 }
 
-/// Runs every kernel on every shape, if that is asked for, then the whole model. `progress` hears of each row.
+/// Runs every kernel on every shape, if that is asked for, then the whole model. `progress` hears
+/// of each row and may end the verification, at the next shape.
 ///
 /// # Errors
 /// [`VerifyError`] where there is nothing to verify, or the device cannot be opened or was lost. A
 /// device that merely computes wrong numbers, or refuses a shape, gives a report that has not passed.
 #[maybe_async]
-pub async fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport)) -> Result<Report, VerifyError> {
+pub async fn run(
+    options: &VerifyOptions,
+    progress: &mut dyn FnMut(&CaseReport) -> ControlFlow<()>,
+) -> Result<Report, VerifyError> {
     let choice = adapter(&options.device)?;
     if let Some(name) = &options.corrupt {
         let known = [Phase::Decode, Phase::Prefill, Phase::Beam].map(kernel_names).concat();
@@ -153,23 +159,27 @@ pub async fn run(options: &VerifyOptions, progress: &mut dyn FnMut(&CaseReport))
     let adapter = Adapter { choice, corrupt: options.corrupt.clone() };
     // Opened first, so that a missing adapter or a model that does not fit is reported at once.
     let device = adapter.open(model, WeightChoice::Auto.resolve(model), StateType::F32).await?;
-    let mut cases = Vec::new();
+    let (mut cases, goes_on) = (Vec::new(), Cell::new(true));
     let mut each = |case: CaseReport| {
-        progress(&case);
-        cases.push(case);
+        if goes_on.get() {
+            goes_on.set(progress(&case).is_continue());
+            cases.push(case);
+        }
     };
     if options.single_kernels {
-        for suite in suites().into_iter().chain(coded_suites()).chain(clamped_suites()) {
+        for suite in suites().into_iter().chain(coded_suites()).chain(clamped_suites()).take_while(|_| goes_on.get()) {
             check_kernels(&suite, &adapter, &mut each).await?;
         }
-        for suite in beam_suites().into_iter().chain(clamped_suites()) {
+        for suite in beam_suites().into_iter().chain(clamped_suites()).take_while(|_| goes_on.get()) {
             check_beam_kernels(&suite, &adapter, &mut each).await?;
         }
-        for suite in prefill_suites().into_iter().chain(clamped_suites()) {
+        for suite in prefill_suites().into_iter().chain(clamped_suites()).take_while(|_| goes_on.get()) {
             check_prefill_kernels(&suite, &adapter, &mut each).await?;
         }
     }
-    check_model(model, &*device, options.whole_model_tokens, &mut each).await?;
+    if goes_on.get() {
+        check_model(model, &*device, options.whole_model_tokens, &mut each).await?;
+    }
     Ok(Report { device: device.device().to_string(), cases })
 }
 

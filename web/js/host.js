@@ -10,6 +10,8 @@ import { arraysOf, copyOf } from "./transfer.js";
 const REPORT_EVERY = 50;
 /** Steps of a watched session in one message: about a burst. */
 const STEPS = 64;
+/** Files of tokenizers. */
+const TOKENIZERS = ["tokenizer.json", "vocab.json", "vocab.txt"];
 const DISPOSED = "the session was disposed of";
 
 export class Host {
@@ -26,7 +28,8 @@ export class Host {
 
     /**
      * @param {object} parts
-     * @param {() => Promise<object>} parts.start loads the wasm module
+     * @param {(what?: { tokenizers: boolean }) => Promise<object>} parts.start loads the wasm module, or
+     *     the larger one that reads tokenizer.json
      * @param {(source: object, module: object, report: Function) => Promise<object>} parts.open
      *     files of a source: { name, path, files, cached?, discard? }
      * @param {(message: object, transfer?: Transferable[]) => void} parts.post
@@ -150,8 +153,9 @@ export class Host {
     }
 
     async #load(source, options, report) {
-        const { Engine } = this.#module;
         const opened = await this.#open(source, this.#module, report);
+        if (opened.files.some(isTokenizer)) this.#module = await this.#start({ tokenizers: true });
+        const { Engine } = this.#module;
         try {
             return await Engine.load(opened.name, opened.path, opened.files, options, report);
         } catch (error) {
@@ -177,29 +181,32 @@ export class Host {
         },
         encode: ({ text }) => copyOf(this.#engine.encode(text)),
         decode: ({ tokens }) => this.#engine.decode(tokens),
-        session: async ({ forgetting }) => this.#keep(await this.#engine.session(forgetting)),
-        score: async ({ input, forgetting }, job) => {
+        session: async ({ past }) => this.#keep(await this.#engine.session(past)),
+        score: async ({ input, past }, job) => {
             const tokens = this.#tokens(input);
-            return copyOf(await this.#engine.score(tokens, forgetting, this.#prefill(job, tokens.length)));
+            return copyOf(await this.#engine.score(tokens, past, this.#prefill(job, tokens.length)));
         },
-        logits: async ({ input, forgetting }, job) => {
+        logits: async ({ input, past }, job) => {
             const tokens = this.#tokens(input);
-            return copyOf(await this.#engine.logits(tokens, forgetting, this.#prefill(job, tokens.length)));
+            return copyOf(await this.#engine.logits(tokens, past, this.#prefill(job, tokens.length)));
         },
         verify: async ({ options }, job) => {
             this.#module ??= await this.#start();
-            return this.#module.Engine.verify(options, (row) => {
+            const verify = this.#engine
+                ? (...call) => this.#engine.verify(...call)
+                : (...call) => this.#module.Engine.verifyDevice(...call);
+            return verify(options, (row) => {
                 this.#event(job, row);
                 return job.aborted;
             });
         },
-        lose: () => this.#engine.lose(),
+        lose: () => this.#engine.close(),
 
         generate: async (fields, job) => {
             if (fields.session !== undefined) {
                 return this.#alone(fields.session, job, (session) => this.#generate(session, fields, job));
             }
-            const { handle } = this.#keep(await this.#engine.session(fields.forgetting));
+            const { handle } = this.#keep(await this.#engine.session(fields.past));
             try {
                 return await this.#alone(handle, job, (session) => this.#generate(session, fields, job));
             } finally {
@@ -250,7 +257,7 @@ export class Host {
             for (const job of this.#jobs.values()) job.abort();
             // Calls on the model itself end at their next burst.
             while (this.#jobs.size > 1) await new Promise((done) => setTimeout(done, 5));
-            this.#engine?.dispose();
+            this.#engine?.close();
             this.#engine?.free();
             this.#engine = null;
         },
@@ -266,11 +273,13 @@ export class Host {
             job.disposed = true;
             job.abort();
         }
-        await found.queue.run(new Job(), () => {
-            found.session.dispose();
-            found.session.free();
-        });
+        await found.queue.run(new Job(), () => found.session.free());
     }
+}
+
+/** Whether a file belongs to a tokenizer that the smaller module cannot read. */
+function isTokenizer({ path }) {
+    return TOKENIZERS.includes(path.split("/").at(-1));
 }
 
 /** A session's place, sent along with every answer. */

@@ -50,8 +50,10 @@ export interface CallOptions {
 }
 
 export interface ForgettingOptions {
-    /** How the past fades, as the engine writes it; the model's own if absent. */
-    forgetting?: string;
+    /** Tokens of the past that count in full, or "full" for all; the model's own if absent. */
+    context?: number | "full";
+    /** Tokens after which what is older has faded to 1/e. */
+    forgetTau?: number;
 }
 
 /** Absent options are the model's own, then the defaults: `model.info.options`. */
@@ -78,7 +80,6 @@ export interface GenerationOptions extends CallOptions {
     /** Texts that end the text, which are left out. */
     stop?: string | string[];
     eosTokenId?: number | number[];
-    ignoreEos?: boolean;
 }
 
 export interface ModelInfo {

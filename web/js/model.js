@@ -23,7 +23,10 @@ const LOADING = [
     "signal",
     "onProgress",
 ];
+/** Options that say how much of the past counts. */
+const PAST = ["context", "forgetTau"];
 
+/** A model in a worker. */
 export class BDH {
     #connection;
     #info;
@@ -86,14 +89,15 @@ export class BDH {
 
     /** An empty session. */
     async session(options = {}) {
-        const { forgetting } = takeAll(options, ["forgetting"]);
-        return new Session(this, this.#connection, await this.#call("session", { forgetting }));
+        const { context, forgetTau } = takeAll(options, PAST);
+        return new Session(this, this.#connection, await this.#call("session", { past: { context, forgetTau } }));
     }
 
     /** Continues a prompt in a session that is freed at the end. */
     generate(prompt, options = {}) {
-        const [{ signal, onProgress, forgetting }, rest] = take(options, ["signal", "onProgress", "forgetting"]);
-        const fields = { prompt: checkInput(prompt, "the prompt"), options: forEngine(rest), forgetting };
+        const [{ signal, onProgress, context, forgetTau }, rest] = take(options, ["signal", "onProgress", ...PAST]);
+        const past = { context, forgetTau };
+        const fields = { prompt: checkInput(prompt, "the prompt"), options: forEngine(rest), past };
         return new Generation((piece, stopped) =>
             this.#call("generate", fields, { signal, stopped, event: progressAnd(onProgress, piece) }),
         );
@@ -101,15 +105,15 @@ export class BDH {
 
     /** Log-probability of each token but the first, given those before it. */
     async score(input, options = {}) {
-        const { signal, onProgress, forgetting } = takeAll(options, ["signal", "onProgress", "forgetting"]);
-        const fields = { input: checkInput(input, "the text"), forgetting };
+        const { signal, onProgress, context, forgetTau } = takeAll(options, ["signal", "onProgress", ...PAST]);
+        const fields = { input: checkInput(input, "the text"), past: { context, forgetTau } };
         return this.#call("score", fields, { signal, event: onProgress });
     }
 
     /** Logits after each token, [tokens, vocabulary], row by row. */
     async logits(input, options = {}) {
-        const { signal, onProgress, forgetting } = takeAll(options, ["signal", "onProgress", "forgetting"]);
-        const fields = { input: checkInput(input, "the text"), forgetting };
+        const { signal, onProgress, context, forgetTau } = takeAll(options, ["signal", "onProgress", ...PAST]);
+        const fields = { input: checkInput(input, "the text"), past: { context, forgetTau } };
         return this.#call("logits", fields, { signal, event: onProgress });
     }
 

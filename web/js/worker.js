@@ -3,18 +3,26 @@
 import { CrashedError } from "./errors.js";
 import { Host } from "./host.js";
 import { openSource } from "./open.js";
-import init, * as engine from "./wasm/bdh_gpu_web.js";
+import * as engine from "./wasm/bdh_gpu_web.js";
+
+/** Starts a module with its wasm. */
+async function start(module, wasm) {
+    try {
+        await module.default({ module_or_path: wasm });
+    } catch (error) {
+        throw new CrashedError(`${wasm}: cannot be loaded: ${error.message}`);
+    }
+    return module;
+}
 
 const host = new Host({
-    start: async () => {
-        const wasm = new URL("./wasm/bdh_gpu_web_bg.wasm", import.meta.url);
-        try {
-            await init({ module_or_path: wasm });
-        } catch (error) {
-            throw new CrashedError(`${wasm}: cannot be loaded: ${error.message}`);
-        }
-        return engine;
-    },
+    start: async ({ tokenizers } = {}) =>
+        tokenizers
+            ? start(
+                  await import("./wasm/bdh_gpu_web_tokenizers.js"),
+                  new URL("./wasm/bdh_gpu_web_tokenizers_bg.wasm", import.meta.url),
+              )
+            : start(engine, new URL("./wasm/bdh_gpu_web_bg.wasm", import.meta.url)),
     open: openSource,
     post: (message, transfer = []) => self.postMessage(message, transfer),
 });

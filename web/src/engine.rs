@@ -52,6 +52,7 @@ impl Engine {
             "neurons": config.neurons_per_head,
             "vocabulary": config.vocab_size,
             "context": config.trained_context,
+            "source": model.source.map(|(format, layout)| format!("{format}, {layout}")),
             "notes": model.notes,
             "device": { "name": device.name, "api": device.api, "kind": kind },
             "weights": self.bdh.backend().weight_type().to_string(),
@@ -101,7 +102,13 @@ impl Engine {
     /// Checks every kernel against its CPU twin on this page's device, with this model for the
     /// runs of a whole model; see `verify`.
     pub async fn verify(&self, options: JsValue, row: Function) -> Result<JsValue, JsValue> {
-        verify::run(self.bdh.model().clone(), &options, &row).await
+        verify::run(Some(self.bdh.model().clone()), &options, &row).await
+    }
+
+    /// As `verify`, without a model.
+    #[wasm_bindgen(js_name = verifyDevice)]
+    pub async fn verify_device(options: JsValue, row: Function) -> Result<JsValue, JsValue> {
+        verify::run(None, &options, &row).await
     }
 
     /// Closes the device, which frees its memory at once. Calls that are in progress fail, and all

@@ -2,8 +2,9 @@
 
 use crate::errors::{error, thrown};
 use crate::values::{entries, to_js};
+use crate::session::call;
 use bdh_gpu::generation::DeviceChoice;
-use bdh_gpu::model::Model;
+use bdh_gpu::model::{Model, SyntheticSpec};
 use bdh_gpu::verify::{self, CaseReport, VerifyOptions};
 use js_sys::Function;
 use serde_json::{Value, json};
@@ -12,9 +13,22 @@ use wasm_bindgen::JsValue;
 /// Tokens of the whole-model runs.
 const TOKENS: usize = 64;
 
-/// Verifies the engine's device: `options` are `quick` and `corrupt`, a kernel to break on purpose.
-/// `row` receives every result.
-pub async fn run(model: Model, options: &JsValue, row: &Function) -> Result<JsValue, JsValue> {
+/// A model of its own, for pages that have not loaded one.
+const SMALL: SyntheticSpec = SyntheticSpec {
+    n_layer: 3,
+    n_embd: 64,
+    n_head: 4,
+    neurons_per_head: 256,
+    vocab_size: 256,
+    density: 0.25,
+    seed: 1,
+};
+
+/// Verifies the page's device with `model`, or a small one, for the runs of a whole model.
+/// `options` are `quick`, those runs only, and `corrupt`, a kernel to break on purpose. `row`
+/// receives every result and returns true to stop.
+pub async fn run(model: Option<Model>, options: &JsValue, row: &Function) -> Result<JsValue, JsValue> {
+    let model = model.unwrap_or_else(|| Model::synthetic(&SMALL));
     let mut verification = VerifyOptions {
         model: Some(model),
         device: DeviceChoice::Gpu,
@@ -28,12 +42,17 @@ pub async fn run(model: Model, options: &JsValue, row: &Function) -> Result<JsVa
             _ => return Err(error("options", &format!("verify has no option {name} with value {value}"))),
         }
     }
+    let mut thrown_by = None;
     let mut progress = |case: &CaseReport| {
-        let line = serde_json::to_value(case).unwrap_or_default();
-        // A page that cannot show a row does not end the verification.
-        let _ = row.call1(&JsValue::UNDEFINED, &to_js(&line));
+        let mut line = serde_json::to_value(case).unwrap_or_default();
+        line["name"] = format!("{} {}", case.kernel, case.shape).into();
+        line["text"] = case.detail.clone().into();
+        call(row, &[to_js(&line)], &mut thrown_by)
     };
     let report = verify::run(&verification, &mut progress).await.map_err(thrown)?;
+    if let Some(error) = thrown_by {
+        return Err(error);
+    }
     let failed = report.cases.iter().filter(|case| !case.passed).count();
     Ok(to_js(&json!({ "device": report.device, "passed": report.cases.len() - failed, "failed": failed })))
 }

@@ -143,19 +143,19 @@ export class Engine {
         return decoder.decode(Uint8Array.from(tokens));
     }
 
-    async session(forgetting) {
+    async session({ context }) {
         this.check();
-        if (forgetting !== undefined && forgetting !== "full") throw fault("options", `no forgetting ${forgetting}`);
+        if (context !== undefined && context !== "full") throw fault("options", `no context ${context}`);
         await pause(0);
         return new EngineSession(this, [], undefined);
     }
 
-    async score(tokens, forgetting, progress) {
+    async score(tokens, past, progress) {
         await this.read(tokens, progress);
         return view(Float64Array.from(tokens.subarray(1), (token) => -1 - (token % 7)));
     }
 
-    async logits(tokens, forgetting, progress) {
+    async logits(tokens, past, progress) {
         await this.read(tokens, progress);
         const logits = new Float32Array(tokens.length * 256);
         tokens.forEach((_, row) => {
@@ -174,7 +174,11 @@ export class Engine {
         return tokens.length;
     }
 
-    static async verify({ quick, corrupt }, row) {
+    verify(options, row) {
+        return Engine.verifyDevice(options, row);
+    }
+
+    static async verifyDevice({ quick, corrupt }, row) {
         const names = quick ? ["whole"] : ["encode", "attend", "project", "whole"];
         if (corrupt !== undefined && corrupt !== "encode") {
             throw fault("options", `there is no kernel "${corrupt}" to corrupt; kernels are ${names.join(", ")}`);
@@ -189,7 +193,7 @@ export class Engine {
         return { passed: names.length - failed, failed, device: "mock" };
     }
 
-    lose() {
+    close() {
         this.#lost = true;
     }
 
@@ -210,12 +214,9 @@ export class Engine {
         if (this.#lost) throw fault("device-lost", "the device was lost; load the model again");
     }
 
-    dispose() {
+    free() {
         if (counters.running > 0) throw new Error("recursive use of an object detected");
         this.#disposed = true;
-    }
-
-    free() {
         counters.engines--;
     }
 }
@@ -323,7 +324,7 @@ export class EngineSession {
     }
 
     async #fail() {
-        if (this.#fault === "lose") this.#engine.lose();
+        if (this.#fault === "lose") this.#engine.close();
         if (this.#fault === "fail") throw fault("out-of-memory", "the device is out of memory");
         if (this.#fault === "trap") throw new WebAssembly.RuntimeError("unreachable executed");
         if (this.#fault === "hang") await new Promise(() => {});
@@ -377,12 +378,9 @@ export class EngineSession {
         this.#each = each;
     }
 
-    dispose() {
+    free() {
         if (this.#busy) throw new Error("recursive use of an object detected");
         this.#disposed = true;
-    }
-
-    free() {
         counters.sessions--;
     }
 }

@@ -58,7 +58,7 @@ export async function load(
     const ids: Uint32Array = await model.encode("text");
     const text: string = await model.decode([...ids]);
     let written = "";
-    for await (const piece of model.generate(text, { ...options, forgetting: "full" })) {
+    for await (const piece of model.generate(text, { ...options, context: "full" })) {
         written += piece satisfies Piece;
         piece.tokens satisfies Uint32Array;
     }
@@ -75,7 +75,7 @@ export async function load(
 }
 
 export async function talk(model: BDH): Promise<Blob> {
-    using session: Session = await model.session({ forgetting: "full" });
+    using session: Session = await model.session({ context: "full" });
     await session.feed("KING:", { onProgress: ({ loaded }) => loaded });
     await session.watch(({ position, token, layers }: WatchedStep) => {
         for (const { neurons, u, g } of layers) console.log(position, token, neurons.length, u[0], g[0]);
