@@ -5,7 +5,8 @@
 # root), so all tests run on any machine. The most telling driver tests also run on a second driver,
 # if one is available. Then come Tint, Chromium's WGSL compiler, and the registers of every kernel on
 # AMD's graphics cards, unmodified clients of the server, and the inspector's pages in Chromium; if
-# their packages are not available, a line says why.
+# their packages are not available, a line says why. So it is with the npm package, which is built and
+# compared with the native program in Chromium and in Dawn, Chromium's WebGPU without a browser.
 #
 # --long adds the compilers for NVIDIA and Apple, the Vulkan validation layers, every kernel on the
 # second driver, an object store for the server's states, SciPy, and long runs of the server.
@@ -102,6 +103,7 @@ fi
 python/test.sh
 tests/server/clients.sh
 tests/page/check.sh
+tests/web/check.sh
 if $long; then
     tests/server/objects.sh
     tests/inspect/scipy.sh

@@ -4,7 +4,6 @@ mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use std::ops::ControlFlow;
 use bdh_gpu::backend::beams::{BeamRead, BeamStep};
 use bdh_gpu::backend::gpu::{GpuOptions, Phase, Rewrite, kernel_names};
 use bdh_gpu::backend::{Backend, Input, Output, Plan, SlotStep, StateType, WeightType};
@@ -12,6 +11,7 @@ use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::sampling::{SamplerParams, SamplingOptions};
 use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, VerifyOptions, coded_suites, suites};
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 /// Runs every kernel on some shapes.
 fn check_kernels(suites: &[Suite], options: GpuOptions) -> Vec<CaseReport> {
@@ -51,7 +51,8 @@ fn the_verification_passes() {
     let report = verify::run(&options, &mut |_| {
         told += 1;
         ControlFlow::Continue(())
-    }).unwrap();
+    })
+    .unwrap();
     assert_passed(&report.cases);
     for kernel in [Phase::Beam, Phase::Prefill].map(kernel_names).concat() {
         assert!(report.cases.iter().any(|row| row.kernel == kernel), "{kernel} was not run");
@@ -212,7 +213,8 @@ fn a_corrupted_kernel_shows_in_the_whole_model() {
 fn what_cannot_be_verified_is_an_error() {
     let run = |device, corrupt: Option<&str>| {
         let corrupt = corrupt.map(str::to_string);
-        verify::run(&VerifyOptions { device, corrupt, ..VerifyOptions::default() }, &mut |_| ControlFlow::Continue(())).unwrap_err()
+        verify::run(&VerifyOptions { device, corrupt, ..VerifyOptions::default() }, &mut |_| ControlFlow::Continue(()))
+            .unwrap_err()
     };
     let error = run(DeviceChoice::Cpu, None);
     assert!(matches!(error, VerifyError::CpuIsTheReference), "{error}");

@@ -31,10 +31,10 @@ mod whole;
 
 pub use cases::{Suite, beam_suites, clamped_suites, coded_suites, prefill_suites, suites};
 use maybe_async::maybe_async;
-use std::cell::Cell;
-use std::ops::ControlFlow;
 pub use report::{CaseReport, Report};
 pub use start::{Start, StartError, check_start};
+use std::cell::Cell;
+use std::ops::ControlFlow;
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::gpu::{AdapterChoice, GpuBackend, GpuOptions, Phase, kernel_names};
@@ -55,13 +55,22 @@ pub struct VerifyOptions {
     pub corrupt: Option<String>,
     /// Whether each kernel is checked by itself, on many shapes, before the whole model.
     pub single_kernels: bool,
+    /// Of the shapes that each kernel is checked on, take every so many; at least 1, which is all.
+    pub stride: usize,
     /// Tokens that the whole-model runs generate.
     pub whole_model_tokens: usize,
 }
 
 impl Default for VerifyOptions {
     fn default() -> Self {
-        Self { model: None, device: DeviceChoice::Auto, corrupt: None, single_kernels: true, whole_model_tokens: 256 }
+        Self {
+            model: None,
+            device: DeviceChoice::Auto,
+            corrupt: None,
+            single_kernels: true,
+            stride: 1,
+            whole_model_tokens: 256,
+        }
     }
 }
 
@@ -166,14 +175,18 @@ pub async fn run(
             cases.push(case);
         }
     };
+    let shapes = |lists: &[Vec<Suite>]| {
+        let taken = lists.concat().into_iter().step_by(options.stride.max(1));
+        taken.take_while(|_| goes_on.get())
+    };
     if options.single_kernels {
-        for suite in suites().into_iter().chain(coded_suites()).chain(clamped_suites()).take_while(|_| goes_on.get()) {
+        for suite in shapes(&[suites(), coded_suites(), clamped_suites()]) {
             check_kernels(&suite, &adapter, &mut each).await?;
         }
-        for suite in beam_suites().into_iter().chain(clamped_suites()).take_while(|_| goes_on.get()) {
+        for suite in shapes(&[beam_suites(), clamped_suites()]) {
             check_beam_kernels(&suite, &adapter, &mut each).await?;
         }
-        for suite in prefill_suites().into_iter().chain(clamped_suites()).take_while(|_| goes_on.get()) {
+        for suite in shapes(&[prefill_suites(), clamped_suites()]) {
             check_prefill_kernels(&suite, &adapter, &mut each).await?;
         }
     }

@@ -6,7 +6,7 @@
 //     BDH_WEB          the package's folder
 //     BDH_WEB_MODULE   wasm; the mock has no native program
 //     BDH_WEB_DEVICES  devices of the page, gpu,cpu if absent
-//     BDH_WEB_TOKENS   tokens of each text that is written here, 40 if absent
+//     BDH_WEB_TOKENS   tokens of each text that is written here, 24 if absent
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -22,7 +22,7 @@ const [program, textsFile] = process.argv.slice(2);
 assert(program, "usage: node engine.mjs PROGRAM [TEXTS]");
 const devices = (process.env.BDH_WEB_DEVICES ?? "gpu,cpu").split(",");
 const [device] = devices;
-const length = process.env.BDH_WEB_TOKENS ?? "40";
+const length = process.env.BDH_WEB_TOKENS ?? "24";
 const repository = resolve(web, "..");
 const work = temporary();
 
@@ -166,18 +166,22 @@ for (const device of devices) {
             device,
             async (model, bytes) => {
                 const session = await model.session();
-                await session.loadState(Uint8Array.from(bytes));
+                await session.loadState(await (await fetch(`data:;base64,${bytes}`)).arrayBuffer());
                 const { text } = await session.generate(undefined, { maxTokens: 20, seed: 9 }).result;
                 const state = await session.saveState();
                 const { text: again } = await session.generate("\nQUEEN:", { maxTokens: 20, seed: 9 }).result;
-                return { text, state: [...new Uint8Array(await state.arrayBuffer())], again };
+                const reader = new FileReader();
+                const read = new Promise((done) => reader.addEventListener("load", done));
+                reader.readAsDataURL(state);
+                await read;
+                return { text, state: reader.result.split(",").at(-1), again };
             },
-            [...readFileSync(first)],
+            readFileSync(first, "base64"),
         );
         assert.equal(text, expected.text);
         assert.equal(again, last);
         const back = join(work, "back.state");
-        writeFileSync(back, Uint8Array.from(state));
+        writeFileSync(back, state, "base64");
         assert.equal(generated("--load-state", back, "--prompt", "\nQUEEN:", ...next).text, last);
     };
     cases[`${device}: an abort ends within a burst, and the session goes on`] = async () => {
@@ -228,7 +232,7 @@ for (const device of devices) {
             assert.equal(position, steps.steps[0][0] + index);
             assert.equal(fired.length, steps.layers);
             assert(
-                fired.every((number) => number > 0 && number < steps.all / 2),
+                fired.every((number) => number > 0 && number < 0.75 * steps.all),
                 fired.join(),
             );
         }

@@ -33,8 +33,10 @@ export function assemble(folder) {
     }
     rmSync(wasm, { recursive: true, force: true });
     mkdirSync(wasm, { recursive: true });
-    cpSync(join(import.meta.dirname, "mock/bdh_gpu_web.js"), join(wasm, "bdh_gpu_web.js"));
-    writeFileSync(join(wasm, "bdh_gpu_web_bg.wasm"), NOTHING);
+    for (const name of ["bdh_gpu_web", "bdh_gpu_web_tokenizers"]) {
+        cpSync(join(import.meta.dirname, "mock/bdh_gpu_web.js"), join(wasm, `${name}.js`));
+        writeFileSync(join(wasm, `${name}_bg.wasm`), NOTHING);
+    }
     mkdirSync(join(folder, "model"), { recursive: true });
     writeFileSync(join(folder, "model/config.json"), "{}");
     writeFileSync(join(folder, "model/generation_config.json"), "{}");

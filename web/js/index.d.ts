@@ -80,6 +80,7 @@ export interface GenerationOptions extends CallOptions {
     /** Texts that end the text, which are left out. */
     stop?: string | string[];
     eosTokenId?: number | number[];
+    ignoreEos?: boolean;
 }
 
 export interface ModelInfo {

@@ -6,23 +6,24 @@ import { openSource } from "./open.js";
 import * as engine from "./wasm/bdh_gpu_web.js";
 
 /** Starts a module with its wasm. */
-async function start(module, wasm) {
+async function start(load, wasm) {
     try {
+        const module = await load();
         await module.default({ module_or_path: wasm });
+        return module;
     } catch (error) {
         throw new CrashedError(`${wasm}: cannot be loaded: ${error.message}`);
     }
-    return module;
 }
 
 const host = new Host({
     start: async ({ tokenizers } = {}) =>
         tokenizers
             ? start(
-                  await import("./wasm/bdh_gpu_web_tokenizers.js"),
+                  () => import("./wasm/bdh_gpu_web_tokenizers.js"),
                   new URL("./wasm/bdh_gpu_web_tokenizers_bg.wasm", import.meta.url),
               )
-            : start(engine, new URL("./wasm/bdh_gpu_web_bg.wasm", import.meta.url)),
+            : start(() => engine, new URL("./wasm/bdh_gpu_web_bg.wasm", import.meta.url)),
     open: openSource,
     post: (message, transfer = []) => self.postMessage(message, transfer),
 });

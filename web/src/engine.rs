@@ -7,7 +7,7 @@ use crate::values::to_js;
 use crate::verify;
 use bdh_gpu::Bdh;
 use bdh_gpu::backend::DeviceKind;
-use bdh_gpu::generation::{Session, Settings};
+use bdh_gpu::generation::{GenerationOptions, Session, Settings};
 use bdh_gpu::model::Model;
 use js_sys::Function;
 use serde_json::{Map, Value, json};
@@ -26,6 +26,19 @@ impl Engine {
     pub async fn open(model: Model, loading: Loading) -> Result<Self, JsValue> {
         let bdh = Bdh::with(model, &loading.device).await.map_err(thrown)?;
         Ok(Self { bdh, burst: loading.burst })
+    }
+
+    /// Writes a token, so that the browser compiles the kernels now rather than when a text is
+    /// waited for, and tells now if it cannot.
+    pub async fn warm_up(&self) -> Result<(), JsValue> {
+        if self.bdh.device().kind == DeviceKind::Cpu {
+            return Ok(());
+        }
+        let mut session = self.bdh.session().await.map_err(thrown)?;
+        let options = GenerationOptions { max_new_tokens: 1, ..GenerationOptions::default() };
+        session.feed(&[0]).await.map_err(thrown)?;
+        session.generate(&options).await.map_err(thrown)?;
+        Ok(())
     }
 }
 

@@ -125,9 +125,14 @@ impl Engine {
         let mut model = Model::from_file_set(&set, &path, &loading.load).map_err(|error| original(thrown(error)))?;
         model.name = name;
         begin(Some(("uploading", &progress, total)));
-        let engine = Self::open(model, loading).await.map_err(original);
+        let engine = Self::open(model, loading).await.map_err(original)?;
+        // How many kernels there are, and how long each takes, is the browser's secret.
+        begin(Some(("compiling", &progress, 1)));
+        engine.warm_up().await?;
+        READ.set(1);
+        report();
         begin(None);
-        engine
+        Ok(engine)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Every kernel against its CPU twin, on the page's device.
 
 use crate::errors::{error, thrown};
-use crate::values::{entries, to_js};
 use crate::session::call;
+use crate::values::{entries, to_js};
 use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::model::{Model, SyntheticSpec};
 use bdh_gpu::verify::{self, CaseReport, VerifyOptions};
@@ -14,18 +14,12 @@ use wasm_bindgen::JsValue;
 const TOKENS: usize = 64;
 
 /// A model of its own, for pages that have not loaded one.
-const SMALL: SyntheticSpec = SyntheticSpec {
-    n_layer: 3,
-    n_embd: 64,
-    n_head: 4,
-    neurons_per_head: 256,
-    vocab_size: 256,
-    density: 0.25,
-    seed: 1,
-};
+const SMALL: SyntheticSpec =
+    SyntheticSpec { n_layer: 3, n_embd: 64, n_head: 4, neurons_per_head: 256, vocab_size: 256, density: 0.25, seed: 1 };
 
 /// Verifies the page's device with `model`, or a small one, for the runs of a whole model.
-/// `options` are `quick`, those runs only, and `corrupt`, a kernel to break on purpose. `row`
+/// `options` are `quick`, those runs only, `stride`, see [`VerifyOptions`], and `corrupt`, a kernel
+/// to break on purpose. `row`
 /// receives every result and returns true to stop.
 pub async fn run(model: Option<Model>, options: &JsValue, row: &Function) -> Result<JsValue, JsValue> {
     let model = model.unwrap_or_else(|| Model::synthetic(&SMALL));
@@ -38,6 +32,7 @@ pub async fn run(model: Option<Model>, options: &JsValue, row: &Function) -> Res
     for (name, value) in entries(options)? {
         match (name.as_str(), &value) {
             ("quick", Value::Bool(quick)) => verification.single_kernels = !quick,
+            ("stride", Value::Number(stride)) => verification.stride = stride.as_u64().unwrap_or(1) as usize,
             ("corrupt", Value::String(kernel)) => verification.corrupt = Some(kernel.clone()),
             _ => return Err(error("options", &format!("verify has no option {name} with value {value}"))),
         }
