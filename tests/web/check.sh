@@ -93,8 +93,8 @@ foreground cache
 
 driver=$(tests/drivers/swiftshader.sh)
 if [ -n "$driver" ]; then
-    # Of four shapes one: all take ten minutes.
-    VK_DRIVER_FILES=$driver VK_ICD_FILENAMES=$driver BDH_WEB_STRIDE=${BDH_WEB_STRIDE:-4} \
+    # Of 16 shapes one: all take ten minutes.
+    VK_DRIVER_FILES=$driver VK_ICD_FILENAMES=$driver BDH_WEB_STRIDE=${BDH_WEB_STRIDE:-16} \
         background dawn node "$work/dawn.mjs"
 fi
 node "$work/engine.mjs" "$program"

@@ -13,10 +13,13 @@ export const real = (process.env.BDH_WEB_MODULE ?? "mock") === "wasm";
 /** A WebAssembly module of nothing but a custom section "x", too large for bundlers to inline. */
 const NOTHING = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 0, 0x82, 0x40, 1, 120, ...new Array(8192).fill(0));
 
+const folders = [];
+process.on("exit", () => folders.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
+
 /** A folder that goes away with the program. */
 export function temporary() {
     const folder = mkdtempSync(join(tmpdir(), "bdh-web-"));
-    process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+    folders.push(folder);
     return folder;
 }
 
