@@ -6,7 +6,7 @@ mod gpu;
 
 use bdh_gpu::backend::beams::{BeamRead, BeamStep};
 use bdh_gpu::backend::gpu::{GpuOptions, Phase, Rewrite, kernel_names};
-use bdh_gpu::backend::{Backend, Input, Output, Plan, SlotStep, StateType, WeightType};
+use bdh_gpu::backend::{Backend, BackendError, Input, Output, Plan, SlotStep, StateType, WeightType};
 use bdh_gpu::generation::DeviceChoice;
 use bdh_gpu::sampling::{SamplerParams, SamplingOptions};
 use bdh_gpu::verify::{self, CaseReport, Suite, VerifyError, VerifyOptions, coded_suites, suites};
@@ -258,4 +258,15 @@ fn a_token_that_does_not_exist_is_an_error() {
     };
     let error = beams.step(&step).unwrap_err();
     assert!(error.to_string().contains("it drew token "), "{error}");
+}
+
+/// As a page does it that is done with a model: the memory is free at once.
+#[test]
+fn a_closed_device_is_lost() {
+    let model = common::model("micro");
+    let backend = gpu::opener(GpuOptions::default())(&model, WeightType::F32, StateType::F32).unwrap();
+    let mut slots = backend.create_slots(1).unwrap();
+    backend.close();
+    assert!(matches!(slots.clear(0), Err(BackendError::Lost { .. })));
+    assert!(matches!(backend.create_slots(1).map(drop), Err(BackendError::Lost { .. })));
 }

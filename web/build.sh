@@ -46,6 +46,7 @@ module bdh_gpu_web_tokenizers --features tokenizers
 rm -rf web/js/wasm web/model
 mv "$tools/module" web/js/wasm
 mkdir web/model
+cp LICENSE-MIT LICENSE-APACHE web
 cp models/bdh-shakespeare/{config.json,generation_config.json,model.safetensors} web/model
 web/page.sh
 ls -l web/js/wasm/*.wasm

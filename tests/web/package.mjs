@@ -90,12 +90,13 @@ const cases = {
             "js/worker.js",
             "js/wasm/bdh_gpu_web_bg.wasm",
             "model/model.safetensors",
+            ...(real ? ["LICENSE-MIT", "LICENSE-APACHE"] : []),
             "package.json",
         ]) {
             assert(files.includes(`package/${wanted}`), `${wanted} is missing`);
         }
         assert(
-            files.every((file) => /^package\/(js|model)\/|^package\/(package\.json|README\.md)$/.test(file)),
+            files.every((file) => /^package\/(js|model)\/|^package\/(package\.json|README\.md|LICENSE-(MIT|APACHE))$/.test(file)),
             files.join(),
         );
         const { size } = statSync(join(work, tarball));

@@ -25,7 +25,7 @@ export function temporary() {
 
 /** The package in `folder`, as npm would pack it: js/, model/, package.json, README.md. */
 export function assemble(folder) {
-    for (const name of ["package.json", "README.md", "js", "page"]) {
+    for (const name of ["package.json", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "js", "page"]) {
         if (existsSync(join(web, name))) cpSync(join(web, name), join(folder, name), { recursive: true });
     }
     const wasm = join(folder, "js/wasm");

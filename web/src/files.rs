@@ -119,14 +119,14 @@ impl Engine {
             set.insert_source(&path, size as u64, Arc::new(Reader::new(file)));
         }
         FAILURE.take();
-        // What `read` threw says more than what became of it.
+        // The error that `read` threw says more than the loader's.
         let original = |error: JsValue| FAILURE.take().unwrap_or(error);
         begin(Some(("reading", &progress, total)));
         let mut model = Model::from_file_set(&set, &path, &loading.load).map_err(|error| original(thrown(error)))?;
         model.name = name;
         begin(Some(("uploading", &progress, total)));
         let engine = Self::open(model, loading).await.map_err(original)?;
-        // How many kernels there are, and how long each takes, is the browser's secret.
+        // A browser does not tell how many kernels are left.
         begin(Some(("compiling", &progress, 1)));
         engine.warm_up().await?;
         READ.set(1);
