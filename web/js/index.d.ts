@@ -172,6 +172,8 @@ export class Session {
 export interface VerifyOptions {
     /** Whole-model runs only. */
     quick?: boolean;
+    /** Of the shapes that each kernel is checked on, takes every so many. */
+    stride?: number;
     /** Breaks this kernel on purpose: the verification must then fail. */
     corrupt?: string;
     signal?: AbortSignal;

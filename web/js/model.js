@@ -150,6 +150,7 @@ export class BDH {
 }
 
 function verifyWith(connection, options, owner) {
-    const { quick = false, corrupt, signal, onRow } = takeAll(options, ["quick", "corrupt", "signal", "onRow"]);
-    return connection.call("verify", { options: { quick, corrupt } }, { owner, signal, event: onRow });
+    const names = ["quick", "stride", "corrupt", "signal", "onRow"];
+    const { quick = false, stride, corrupt, signal, onRow } = takeAll(options, names);
+    return connection.call("verify", { options: { quick, stride, corrupt } }, { owner, signal, event: onRow });
 }

@@ -39,6 +39,7 @@ export function update() {
         "save-text": point,
         reload: ready,
         verify: ready && !app.lost,
+        "verify-all": ready && !app.lost,
         again: !busy,
         shipped: app.running === null,
         "choose-files": app.running === null,

@@ -42,11 +42,13 @@ on("clear", async () => {
     await cache.clear();
     say("The downloaded models are deleted.");
 });
-on("verify", async () => {
+on("verify", () => check(true));
+on("verify-all", () => check(false));
+async function check(quick) {
     app.running = new AbortController();
     update();
     try {
-        await verify(model(), app.running.signal);
+        await verify(model(), quick, app.running.signal);
     } catch (error) {
         if (app.running.signal.aborted) say("The check was stopped.");
         else fail(error);
@@ -55,7 +57,7 @@ on("verify", async () => {
         app.running = null;
         update();
     }
-});
+}
 on("reuse", () => {
     byId("seed").value = app.lastSeed;
     byId("settings").open = true;

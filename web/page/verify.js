@@ -1,13 +1,13 @@
-// The check of the device: every kernel against its twin.
+// The check of the device: whole models, or every kernel too, against the CPU.
 
 import { byId, element, say } from "./dom.js";
 
-export async function verify(model, signal) {
+export async function verify(model, quick, signal) {
     const list = byId("verified");
     list.replaceChildren();
     say("Checking the device…");
     const { passed, failed, device } = await model.verify({
-        quick: true,
+        quick,
         signal,
         onRow: (row) => list.append(element("li", row.passed ? "" : "failed", row.text ?? row.name)),
     });
