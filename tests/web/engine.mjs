@@ -341,6 +341,34 @@ if (devices.includes("gpu")) {
         });
         assert.deepEqual(codes, new Array(4).fill("device-lost"));
     };
+    cases["a crash of the browser's GPU process rejects everything"] = async () => {
+        await page.evaluate(async () => {
+            const model = await api.BDH.load("embedded", { device: "gpu" });
+            const session = await model.session();
+            const generation = session.generate("KING:", { maxTokens: 5000, seed: 7 });
+            await generation.next();
+            const pending = [generation.result, session.saveState(), model.score("The king is dead.")];
+            globalThis.crashed = Promise.all(
+                pending.map((promise) =>
+                    promise.then(
+                        () => "resolved",
+                        (error) => error.code,
+                    ),
+                ),
+            );
+        });
+        const devtools = await browser.newBrowserCDPSession();
+        await devtools.send("Browser.crashGpuProcess").catch(() => {});
+        const codes = await page.evaluate(() => globalThis.crashed);
+        assert.deepEqual(codes, new Array(3).fill("device-lost"));
+        // The browser starts another one, and a model loads again.
+        const { text } = generated("--prompt", "KING:", "--seed", "7", "-n", "8");
+        const again = await inModel(
+            "gpu",
+            (model) => model.generate("KING:", { maxTokens: 8, seed: 7 }).result.then(({ text }) => text),
+        );
+        assert.equal(again, text);
+    };
     cases["the device passes the check, and a broken kernel does not"] = async () => {
         const results = await page.evaluate(async () => {
             const rows = [];

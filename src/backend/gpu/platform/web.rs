@@ -2,6 +2,7 @@
 
 use crate::backend::BackendError;
 use crate::backend::gpu::device::{Fault, Faults, Gpu, note};
+use crate::event_loop;
 use futures_channel::oneshot;
 use js_sys::Reflect;
 use std::sync::{Arc, Mutex};
@@ -86,6 +87,10 @@ impl Gpu {
             let _ = sender.send(result);
         });
         let mapped = mapped.await;
+        if !matches!(mapped, Ok(Ok(()))) {
+            // The news that the device is lost may come after the end of what was pending on it.
+            event_loop::turn().await;
+        }
         self.check()?;
         self.take_mapped(staging, bytes, mapped.ok())
     }
