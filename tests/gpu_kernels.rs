@@ -46,6 +46,7 @@ fn the_verification_passes() {
         corrupt: None,
         single_kernels: true,
         whole_model_tokens: 256,
+        stride: 1,
     };
     let mut told = 0;
     let report = verify::run(&options, &mut |_| {
