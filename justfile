@@ -24,6 +24,10 @@ check:
 only name *arguments:
     cargo test --test {{ name }} -- {{ arguments }}
 
+# Builds the npm package, and the page for a browser in web/dist.
+web:
+    web/build.sh
+
 # Formats all code.
 fmt:
     cargo fmt --all

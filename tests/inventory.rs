@@ -48,6 +48,19 @@ fn the_inventory_of_unsafe_code_is_complete() {
     assert_eq!(found, listed, "the code, and the table in docs/reliability.md");
 }
 
+/// The npm package's types, which are written by hand, have every generation option.
+#[test]
+fn every_option_has_a_type_in_the_npm_package() {
+    let types = fs::read_to_string(repository().join("web/js/index.d.ts")).unwrap();
+    for spec in bdh_gpu::options::OPTIONS {
+        let mut parts = spec.name.split('_');
+        let mut name = parts.next().unwrap().to_owned();
+        parts.for_each(|part| name.extend([&part[..1].to_uppercase(), &part[1..]]));
+        let name = if name == "maxNewTokens" { "maxTokens" } else { &name };
+        assert!(types.contains(&format!("    {name}?: ")), "web/js/index.d.ts has no {name}");
+    }
+}
+
 /// docs/dependencies.md gives the purpose of every dependency.
 #[test]
 fn every_dependency_is_explained() {
