@@ -85,7 +85,7 @@ export class Raster {
             for (const neuron of layer.neurons) counts[Math.floor((neuron / neurons) * this.#rows)]++;
             counts.forEach((number, row) => {
                 const at = 4 * ((index * (this.#rows + GAP) + row) * width + x);
-                const strength = 1 - Math.exp(-number / (0.06 * group));
+                const strength = 1 - Math.exp(-number / (0.3 * group));
                 data.set([red, green, blue, Math.round(255 * strength)], at);
             });
         });
