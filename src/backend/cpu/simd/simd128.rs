@@ -2,9 +2,9 @@
 
 use super::{Isa, LANES, Reuse};
 use core::arch::wasm32::{
-    f32x4, f32x4_abs, f32x4_add, f32x4_convert_i32x4, f32x4_extract_lane, f32x4_mul, f32x4_ne, f32x4_nearest,
-    f32x4_splat, i8x16, i16x8, i16x8_extend_high_i8x16, i16x8_extend_low_i8x16, i32x4_bitmask, i32x4_extend_high_i16x8,
-    i32x4_extend_low_i16x8, i32x4_extract_lane, i32x4_trunc_sat_f32x4, u32x4, u32x4_max, u32x4_shl, u32x4_splat, v128,
+    f32x4_abs, f32x4_add, f32x4_convert_i32x4, f32x4_mul, f32x4_ne, f32x4_nearest, f32x4_splat,
+    i16x8_extend_high_i8x16, i16x8_extend_low_i8x16, i32x4_bitmask, i32x4_extend_high_i16x8, i32x4_extend_low_i16x8,
+    i32x4_trunc_sat_f32x4, u32x4_extend_high_u16x8, u32x4_extend_low_u16x8, u32x4_max, u32x4_shl, u32x4_splat, v128,
     v128_and, v128_or,
 };
 
@@ -34,15 +34,7 @@ fn floats(i: v128) -> [v128; 2] {
 /// Sixteen floats as integers, halves to even.
 #[inline(always)]
 fn rounded(v: [v128; PARTS]) -> [i32; LANES] {
-    let [a, b, c, d] = each(v, |part| i32x4_trunc_sat_f32x4(f32x4_nearest(part)));
-    let lanes = |v| {
-        [i32x4_extract_lane::<0>(v), i32x4_extract_lane::<1>(v), i32x4_extract_lane::<2>(v), i32x4_extract_lane::<3>(v)]
-    };
-    let ([a, b, c, d], mut all) = ([lanes(a), lanes(b), lanes(c), lanes(d)], [0; LANES]);
-    for (to, from) in all.chunks_exact_mut(4).zip([a, b, c, d]) {
-        to.copy_from_slice(&from);
-    }
-    all
+    bytemuck::cast(each(v, |part| i32x4_trunc_sat_f32x4(f32x4_nearest(part))))
 }
 
 impl Isa for Simd128 {
@@ -73,37 +65,36 @@ impl Isa for Simd128 {
 
     #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> Self::V {
-        let part = |at: usize| f32x4(from[at], from[at + 1], from[at + 2], from[at + 3]);
-        [part(0), part(4), part(8), part(12)]
+        bytemuck::cast(*from)
     }
 
     /// Without branches, as in `portable`.
     #[inline(always)]
     fn load_half(self, from: &[u16; LANES]) -> Self::V {
-        let wide = |i: usize| u32::from(from[i]);
-        let part = |at: usize| u32x4(wide(at), wide(at + 1), wide(at + 2), wide(at + 3));
-        let convert = |bits: v128| {
+        let [a, b]: [v128; 2] = bytemuck::cast(*from);
+        let wide = [
+            u32x4_extend_low_u16x8(a),
+            u32x4_extend_high_u16x8(a),
+            u32x4_extend_low_u16x8(b),
+            u32x4_extend_high_u16x8(b),
+        ];
+        each(wide, |bits| {
             let magnitude = u32x4_shl(v128_and(bits, u32x4_splat(0x7fff)), 13);
             let sign = u32x4_shl(v128_and(bits, u32x4_splat(0x8000)), 16);
             v128_or(f32x4_mul(magnitude, u32x4_splat(0x7780_0000)), sign)
-        };
-        each([part(0), part(4), part(8), part(12)], convert)
+        })
     }
 
     #[inline(always)]
     fn load_i16(self, from: &[i16; LANES]) -> Self::V {
-        let half = |at: usize| {
-            let [a, b, c, d, e, f, g, h] = std::array::from_fn(|i| from[at + i]);
-            floats(i16x8(a, b, c, d, e, f, g, h))
-        };
-        let ([a, b], [c, d]) = (half(0), half(8));
+        let [a, b]: [v128; 2] = bytemuck::cast(*from);
+        let ([a, b], [c, d]) = (floats(a), floats(b));
         [a, b, c, d]
     }
 
     #[inline(always)]
     fn load_i8(self, from: &[i8; LANES]) -> Self::V {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *from;
-        let bytes = i8x16(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p);
+        let bytes: v128 = bytemuck::cast(*from);
         let ([a, b], [c, d]) = (floats(i16x8_extend_low_i8x16(bytes)), floats(i16x8_extend_high_i8x16(bytes)));
         [a, b, c, d]
     }
@@ -126,14 +117,7 @@ impl Isa for Simd128 {
 
     #[inline(always)]
     fn store(self, v: Self::V, to: &mut [f32; LANES]) {
-        for (to, part) in to.chunks_exact_mut(4).zip(v) {
-            to.copy_from_slice(&[
-                f32x4_extract_lane::<0>(part),
-                f32x4_extract_lane::<1>(part),
-                f32x4_extract_lane::<2>(part),
-                f32x4_extract_lane::<3>(part),
-            ]);
-        }
+        *to = bytemuck::cast(v);
     }
 
     #[inline(always)]
