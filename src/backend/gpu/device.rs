@@ -1,12 +1,12 @@
 //! Adapters, devices and the handling of their errors.
 
+use super::faults::{Fault, Faults, lock, one_line};
 use super::platform::{self, BACKENDS, outcome};
 use super::texels::Use;
 use crate::backend::{BackendError, DeviceInfo, DeviceKind};
 use maybe_async::maybe_async;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 /// Features to use if an adapter has them.
 const USEFUL: wgpu::Features =
@@ -151,35 +151,8 @@ pub(super) struct Gpu {
     pub(super) faults: Arc<Mutex<Faults>>,
 }
 
-/// Faults reported outside the calls that caused them.
-#[derive(Default)]
-pub(super) struct Faults {
-    /// Why the device is lost, if it is.
-    pub(super) lost: Option<String>,
-    /// Each thread's first error since its last check: wgpu reports an error on the thread whose
-    /// call caused it.
-    errors: HashMap<ThreadId, Fault>,
-}
-
-/// An error that a driver reports.
-pub(super) enum Fault {
-    /// Memory ran out.
-    OutOfMemory,
-    /// It rejected a command or a shader, with this message.
-    Rejected(String),
-}
-
-/// Notes an error of the calling thread, if it is its first since its last check.
-pub(super) fn note(faults: &Mutex<Faults>, fault: Fault) {
-    lock(faults).errors.entry(thread::current().id()).or_insert(fault);
-}
-
 /// Reasons of a device loss that mean that memory ran out.
 const OUT_OF_MEMORY: [&str; 2] = ["Out of memory", "Not enough memory left."];
-
-pub(super) fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
-    faults.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[maybe_async]
 impl Gpu {
@@ -328,9 +301,4 @@ impl Gpu {
         }
         Ok(contents)
     }
-}
-
-/// A driver's message on one line.
-pub(super) fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -2,7 +2,8 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `device`, `platform` | adapters, the open device, its faults; waiting for it, natively or in a browser |
+//! | `device`, `faults` | adapters, the open device, its faults |
+//! | `platform`, `waiting` | what differs in a browser: the API, and waiting for a device |
 //! | `allowance`, `layout` | layout of a model in an adapter's memory |
 //! | `store`, `texels`, `binding` | linearly addressed buffers or images; what bind groups bind |
 //! | `assemble`, `kernel`, `registry` | shader texts; a kernel's description; all kernels |
@@ -29,6 +30,7 @@ mod cost;
 mod decode;
 mod device;
 mod draws;
+mod faults;
 mod fragment_costs;
 mod groups;
 mod kernel;
@@ -52,6 +54,7 @@ mod steps;
 mod store;
 mod submission;
 mod texels;
+mod waiting;
 mod watched;
 mod weights;
 

@@ -3,11 +3,36 @@
 
 use super::backend::{GpuBackend, GpuOptions};
 use super::cost::{Cost, Dispatch};
-use super::device::Gpu;
+use super::device::{Gpu, describe};
+use super::platform::outcome;
 use super::recording::{Bound, Op};
 use crate::backend::profile::Density;
 use crate::backend::{BackendError, Input, Output, SlotStep, StateType, WeightType};
 use crate::model::Model;
+
+/// Largest buffer and binding of [`Gpu::without_device`]: what wgpu allows on most cards.
+const LARGEST_BUFFER: u64 = i32::MAX as u64;
+
+impl Gpu {
+    /// A stand-in for a graphics card of the usual limits, which runs nothing: buffers hold no data.
+    /// Recordings need no more.
+    pub fn without_device() -> Result<Self, BackendError> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::NOOP;
+        descriptor.backend_options.noop.enable = true;
+        let adapters = outcome(wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::NOOP));
+        let none = || BackendError::NoAdapter { wanted: "wgpu's stand-in for a device".into(), adapters: Vec::new() };
+        let adapter = adapters.first().ok_or_else(none)?;
+        let limits = wgpu::Limits {
+            max_compute_workgroup_storage_size: 32 << 10,
+            max_storage_buffer_binding_size: LARGEST_BUFFER,
+            max_buffer_size: LARGEST_BUFFER,
+            ..wgpu::Limits::default()
+        };
+        let gpu = Self::request(adapter, describe(adapter), wgpu::Features::empty(), limits)?;
+        Ok(Self { stores_data: false, ..gpu })
+    }
+}
 
 /// One dispatch of a recording.
 #[derive(Clone, Debug)]

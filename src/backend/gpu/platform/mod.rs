@@ -1,13 +1,8 @@
-//! The system's graphics API or a browser's: finding adapters, waiting, hearing of errors.
-//!
-//! All code that waits is `async` in its source. Natively the macro `maybe_async` takes the word
-//! away and a wait blocks the calling thread; in a browser it is a promise. The files `native` and
-//! `web` have the same functions.
+//! The system's graphics API or a browser's: finding adapters, hearing of errors. Both files have
+//! the same functions.
 
 #[cfg(not(target_family = "wasm"))]
 mod native;
-#[cfg(not(target_family = "wasm"))]
-mod patience;
 #[cfg(target_family = "wasm")]
 mod web;
 
@@ -15,33 +10,3 @@ mod web;
 pub(super) use native::*;
 #[cfg(target_family = "wasm")]
 pub(super) use web::*;
-
-use super::device::Gpu;
-use crate::backend::BackendError;
-
-impl Gpu {
-    /// A failure of the driver.
-    fn failed(&self, message: String) -> BackendError {
-        BackendError::Driver { device: self.info.name.clone(), message }
-    }
-
-    /// Takes the bytes out of a staging buffer that is mapped, if it is; `None` if its callback
-    /// never ran.
-    fn take_mapped(
-        &self,
-        staging: &wgpu::Buffer,
-        bytes: u64,
-        mapped: Option<Result<(), wgpu::BufferAsyncError>>,
-    ) -> Result<Vec<u8>, BackendError> {
-        match mapped {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(self.failed(format!("cannot read results back: {error}"))),
-            None => return Err(self.failed("results were never handed back".into())),
-        }
-        let view = staging.get_mapped_range(0..bytes).map_err(|error| self.failed(error.to_string()))?;
-        let contents = view.to_vec();
-        drop(view);
-        staging.unmap();
-        Ok(contents)
-    }
-}
