@@ -2,8 +2,8 @@
 # Builds the npm package: its wasm modules into web/js/wasm, the shipped model into web/model, and the
 # page, which any static host serves, into web/dist.
 #
-# Needs Rust and npm. Installs Rust's target wasm32-unknown-unknown if rustup is there, and wasm-opt
-# (the npm package binaryen) into the target directory.
+# Needs Rust. Installs Rust's target wasm32-unknown-unknown if rustup is there, npm if it is missing
+# (Debian and its kin, as root), and wasm-opt (the npm package binaryen) into the target directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_INCREMENTAL=0
@@ -14,14 +14,16 @@ mkdir -p "$tools"
 if command -v rustup >/dev/null; then
     rustup --quiet target add wasm32-unknown-unknown
 fi
-# Skipped while the lock file is the same.
-if ! cmp -s web/tools/package-lock.json "$tools/installed.json"; then
-    cp web/tools/package.json web/tools/package-lock.json "$tools"
-    (cd "$tools" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1)
-    cp web/tools/package-lock.json "$tools/installed.json"
-fi
+without() {
+    echo "error: the npm package cannot be built ($1)" >&2
+    exit 1
+}
 
-# What LLVM has made of Rust uses these.
+. tests/npm.sh
+need "$tools"
+packages web/tools "$tools" || true
+
+# WebAssembly's features that the modules use.
 features=(--enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int --enable-sign-ext
     --enable-mutable-globals --enable-reference-types --enable-multivalue)
 

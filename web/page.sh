@@ -8,6 +8,8 @@ set -euo pipefail
 
 package=$(cd "${1:-$(dirname "$0")}" && pwd)
 out=${2:-$package/dist}
+# What the server's page has too.
+shared=$(cd "$(dirname "$0")/../src/server/page" && pwd)
 limit=6000000
 
 if [ ! -f "$package/js/wasm/bdh_gpu_web.js" ]; then
@@ -16,7 +18,7 @@ if [ ! -f "$package/js/wasm/bdh_gpu_web.js" ]; then
 fi
 rm -rf "$out"
 mkdir -p "$out/js/wasm" "$out/model"
-cp "$package"/page/* "$out"
+cp "$package"/page/* "$shared"/{look.css,tokens.js} "$out"
 cp "$package"/js/*.js "$out/js"
 cp "$package"/js/wasm/*.js "$package"/js/wasm/*.wasm "$out/js/wasm"
 cp "$package"/model/{config.json,generation_config.json,model.safetensors} "$out/model"

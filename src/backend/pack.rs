@@ -187,15 +187,29 @@ impl Scales {
     }
 }
 
-/// Ranges of at most `strip` of some padded outputs, none of which spans two groups.
-fn strips(part: Range<usize>, padded: usize, strip: usize) -> impl Iterator<Item = Range<usize>> {
-    let mut start = part.start;
-    std::iter::from_fn(move || {
-        let end = part.end.min(start + strip).min(start - start % padded + padded);
-        let range = start..end;
-        start = end;
-        (!range.is_empty()).then_some(range)
-    })
+/// Consecutive outputs of one matrix of several.
+struct Strip {
+    /// Place of the first among the padded outputs of all.
+    place: usize,
+    /// Its matrix, and its place in it.
+    group: usize,
+    first: usize,
+    /// How many there are, without padding.
+    used: usize,
+}
+
+/// Strips of at most `longest` outputs that cover `part` of matrices whose outputs are padded to
+/// `padded` each; nothing for padding alone.
+fn strips(matrices: &Matrices, padded: usize, part: Range<usize>, longest: usize) -> impl Iterator<Item = Strip> {
+    let (outputs, mut place) = (matrices.outputs, part.start);
+    let next = move || {
+        let (group, first) = (place / padded, place % padded);
+        let end = part.end.min(place + longest).min(place - first + padded);
+        let strip = Strip { place, group, first, used: outputs.saturating_sub(first).min(end - place) };
+        place = end;
+        (strip.place < end).then_some(strip)
+    };
+    std::iter::from_fn(next).filter(|strip| strip.used > 0)
 }
 
 /// Packs outputs `part` of matrices into tiles. All together are
@@ -215,17 +229,12 @@ pub fn tiles<E: Element>(
     let mut packed = vec![E::ZERO; part.len() * padded_depth];
     let strip = if tensor.is_streamed() { part.len() } else { width };
     let mut values = vec![0.0; strip];
-    for range in strips(part.clone(), padded, strip) {
-        let (group, first) = (range.start / padded, range.start % padded);
-        let used = outputs.saturating_sub(first).min(range.len());
-        if used == 0 {
-            continue;
-        }
-        let own = &mut packed[(range.start - part.start) * padded_depth..][..range.len() * padded_depth];
+    for Strip { place, group, first, used } in strips(&matrices, padded, part.clone(), strip) {
+        let own = &mut packed[(place - part.start) * padded_depth..];
         for d in 0..depth {
             tensor.read((group * depth + d) * outputs + first, &mut values[..used]);
             let tiles = own.chunks_exact_mut(padded_depth * width).zip(values[..used].chunks(width));
-            for (output, (tile, values)) in range.clone().step_by(width).zip(tiles) {
+            for (output, (tile, values)) in (place..).step_by(width).zip(tiles) {
                 for (lane, (to, &from)) in tile[d * width..][..width].iter_mut().zip(values).enumerate() {
                     *to = scales.convert(output + lane, from);
                 }
@@ -290,17 +299,12 @@ pub fn columns_as_rows<E: Element>(
     let mut packed = vec![E::ZERO; part.len() * row];
     let strip = if tensor.is_streamed() { part.len() } else { STRIP };
     let mut values = vec![0.0; strip];
-    for range in strips(part.clone(), padded, strip) {
-        let (group, first) = (range.start / padded, range.start % padded);
-        let used = outputs.saturating_sub(first).min(range.len());
-        if used == 0 {
-            continue;
-        }
-        let rows = &mut packed[(range.start - part.start) * row..];
+    for Strip { place, group, first, used } in strips(&matrices, padded, part.clone(), strip) {
+        let rows = &mut packed[(place - part.start) * row..];
         for d in 0..depth {
             tensor.read((group * depth + d) * outputs + first, &mut values[..used]);
             for (i, &value) in values[..used].iter().enumerate() {
-                rows[i * row + d] = scales.convert(range.start + i, value);
+                rows[i * row + d] = scales.convert(place + i, value);
             }
         }
     }
@@ -330,7 +334,7 @@ pub fn rows<E: Element>(tensor: &Tensor, scales: &Scales, sizes: [usize; 4], par
 mod tests {
     use super::*;
 
-    /// What `pack` makes of all outputs at once, which it must also make of them part by part.
+    /// All outputs as `pack` packs them at once; packed part by part they must be the same.
     fn whole(outputs: usize, block: usize, pack: impl Fn(Range<usize>) -> Vec<f32>) -> Vec<f32> {
         let whole = pack(0..outputs);
         for blocks in 1..=outputs / block {

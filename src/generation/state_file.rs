@@ -289,7 +289,7 @@ impl Header {
 /// Reads a state file.
 pub(super) fn load(bdh: &Bdh, path: &Path) -> Result<Snapshot, StateError> {
     let read_error = |source| StateError::Read { path: path.to_owned(), source };
-    // What is not a regular file is refused before it is opened: opening a pipe would wait for its writer.
+    // Opening a pipe would wait for its writer.
     if !std::fs::metadata(path).map_err(read_error)?.is_file() {
         return Err(StateError::NotAFile { path: path.to_owned() });
     }

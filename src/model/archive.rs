@@ -208,19 +208,17 @@ struct Directory {
 
 /// Finds the central directory by the record at the file's end, which only a comment may follow.
 fn directory(storage: &Storage) -> Result<Option<Directory>, ModelError> {
-    const END_LENGTH: u64 = 22;
-    const LONGEST_COMMENT: u64 = u16::MAX as u64;
-    const LOCATOR_LENGTH: u64 = 20;
+    const LOCATOR_LENGTH: usize = 20;
     const END_64_LENGTH: u64 = 56;
     let length = storage.len();
-    let tail_start = length.saturating_sub(LOCATOR_LENGTH + END_LENGTH + LONGEST_COMMENT);
+    let tail_start = length.saturating_sub((LOCATOR_LENGTH + END_LENGTH + LONGEST_COMMENT) as u64);
     let tail = storage.read(tail_start..length)?;
     let Some(end) = end_record(&tail) else { return Ok(None) };
     let mut sizes = (|| {
         let (count, size, start) = (u16_at(&tail, end + 10)?, u32_at(&tail, end + 12)?, u32_at(&tail, end + 16)?);
         Some([u64::from(count), u64::from(size), u64::from(start)])
     })();
-    if let Some(locator) = end.checked_sub(LOCATOR_LENGTH as usize)
+    if let Some(locator) = end.checked_sub(LOCATOR_LENGTH)
         && tail[locator..].starts_with(END_64_LOCATOR)
     {
         let Some(at) = u64_at(&tail, locator + 8).filter(|&at| at <= length) else { return Ok(None) };
@@ -239,11 +237,14 @@ fn directory(storage: &Storage) -> Result<Option<Directory>, ModelError> {
     Ok(stop.map(|stop| Directory { range: start..stop, count: count as usize }))
 }
 
-/// Where in a file's last bytes the record at its end begins.
+/// Bytes of the record at a file's end.
+const END_LENGTH: usize = 22;
+/// Bytes of the longest comment behind it.
+const LONGEST_COMMENT: usize = u16::MAX as usize;
+
+/// Place of the record at a file's end among the file's last bytes.
 fn end_record(tail: &[u8]) -> Option<usize> {
-    const LENGTH: usize = 22;
-    const LONGEST_COMMENT: usize = u16::MAX as usize;
-    let last = tail.len().checked_sub(LENGTH)?;
+    let last = tail.len().checked_sub(END_LENGTH)?;
     (last.saturating_sub(LONGEST_COMMENT)..=last)
         .rev()
         .find(|&at| tail[at..].starts_with(END) && usize::from(u16_at(tail, at + 20).unwrap_or(0)) == last - at)
@@ -252,7 +253,7 @@ fn end_record(tail: &[u8]) -> Option<usize> {
 /// An entry of the central directory.
 struct Entry<'a> {
     name: &'a str,
-    /// Where the header in front of the member's bytes begins.
+    /// Offset of the header in front of the member's bytes.
     header: u64,
     packed: u64,
     size: u64,
@@ -306,7 +307,7 @@ fn entry<'a>(rest: &mut &'a [u8]) -> Result<Entry<'a>, String> {
     Ok(Entry { name, header, packed, size, deflated, checksum: u32_at(entry, 16).unwrap_or(0) })
 }
 
-/// Where a member's bytes lie, by the header in front of them. That header may differ from the
+/// The range of a member's bytes, by the header in front of them. That header may differ from the
 /// directory's entry in the length of its extra field only. `None` if the header says something
 /// else, or they do not lie inside the file.
 fn data_range(storage: &Storage, entry: &Entry) -> Result<Option<Range<u64>>, ModelError> {

@@ -15,7 +15,7 @@ use super::json::JsonFile;
 use super::storage::{Failure, Source, Storage};
 use super::{CONFIG, GENERATION_CONFIG, TRAINING_ARGS, directory, shards, tokenizer_files};
 
-/// What is at a path.
+/// Kind of the thing at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A regular file.
@@ -25,9 +25,9 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// Where a model's files are.
+/// The place of a model's files.
 pub(crate) trait Files {
-    /// What a path leads to. Nothing is an error of kind `NotFound`.
+    /// Kind of the thing that a path leads to. Nothing is an error of kind `NotFound`.
     fn kind(&self, path: &Path) -> io::Result<Kind>;
 
     /// Whether a folder has an entry of this path, wherever that leads.

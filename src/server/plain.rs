@@ -10,14 +10,21 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+/// The page, with what the page for a browser has too (`web/page`).
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    let parts =
+        [("/* look.css */", include_str!("page/look.css")), ("/* tokens.js */", include_str!("page/tokens.js"))];
+    parts.iter().fold(include_str!("page/index.html").to_owned(), |page, (mark, part)| page.replacen(mark, part, 1))
+});
 
 /// `GET /`: the page.
 pub(super) async fn page() -> Response {
     // No other site may show it in a frame of its own.
     let headers =
         [(header::CONTENT_SECURITY_POLICY, "frame-ancestors 'none'"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    (headers, Html(include_str!("page/index.html"))).into_response()
+    (headers, Html(PAGE.as_str())).into_response()
 }
 
 /// `GET /livez`: whether the process works at all.

@@ -17,25 +17,9 @@ without() {
     exit 0
 }
 
-if ! command -v npm >/dev/null || [ ! -x "${CHROMIUM:-/usr/bin/chromium}" ]; then
-    command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ] || without "install Node.js, npm and Chromium"
-    export DEBIAN_FRONTEND=noninteractive
-    wanted=()
-    command -v npm >/dev/null || wanted+=(nodejs npm)
-    [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || wanted+=(chromium)
-    {
-        apt-get update
-        apt-get install -y --no-install-recommends "${wanted[@]}"
-    } >"$page/log" 2>&1 || without "apt-get install ${wanted[*]} fails: $(tail -n 1 "$page/log")"
-fi
-
-# Skipped while the lock file is the same.
-if ! cmp -s tests/page/package-lock.json "$page/installed.json"; then
-    cp tests/page/package.json tests/page/package-lock.json "$page"
-    (cd "$page" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1) \
-        >"$page/log" 2>&1 || without "npm ci fails: $(grep -m 1 -i err "$page/log")"
-    cp tests/page/package-lock.json "$page/installed.json"
-fi
+. tests/npm.sh
+need "$page" chromium
+packages tests/page "$page" || true
 # A module finds packages beside itself only.
 cp tests/page/*.mjs "$page"
 

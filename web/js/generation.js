@@ -118,7 +118,7 @@ export class Generation {
                 throw error;
             },
         );
-        // Whoever iterates gets the error there.
+        // The iterator throws the error too.
         this.#run.catch(() => {});
     }
 }

@@ -7,8 +7,7 @@ import { textOf } from "./conversation.js";
 import { byId, download, fail, say } from "./dom.js";
 import { checkLost, open } from "./models.js";
 import { colourText, generate } from "./runs.js";
-import { draw } from "./text.js";
-import { hideTip } from "./tip.js";
+import { draw, hideTip } from "./text.js";
 import { verify } from "./verify.js";
 
 const on = (id, action) => byId(id).addEventListener("click", action);

@@ -8,8 +8,7 @@ import { describe } from "./loading.js";
 import { checkLost } from "./models.js";
 import { settings } from "./settings.js";
 import { measure } from "./surprise.js";
-import { draw, drawing } from "./text.js";
-import { hideTip } from "./tip.js";
+import { draw, drawing, hideTip } from "./text.js";
 
 const form = byId("form");
 

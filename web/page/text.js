@@ -1,10 +1,7 @@
 // The text of a conversation on the page.
 
 import { byId, element } from "./dom.js";
-import { bits, hideTip, tip, tokensOf } from "./tip.js";
-
-/** Surprise in bits that has the full colour. */
-const FULL_COLOUR = 8;
+import { tokenPieces } from "./tokens.js";
 
 /** Pieces that are added at once. */
 const PART = 400;
@@ -13,7 +10,10 @@ const PART = 400;
 const ADD_EVERY = 40;
 
 const output = byId("text");
-let tabStop = null;
+const pieces = tokenPieces(output, byId("tip"), element);
+
+/** Hides the alternatives of a token. */
+export const hideTip = pieces.hide;
 
 /** Draws all points. */
 export function draw(points, colours) {
@@ -50,45 +50,14 @@ export function drawing(point, colours) {
 }
 
 /** Adds pieces a part at a time: thousands at once would keep the page from answering. */
-function addPieces(node, pieces) {
-    node.append(...pieces.slice(0, PART).map(pieceOf));
-    if (pieces.length <= PART) return;
-    setTimeout(() => node.isConnected && addPieces(node, pieces.slice(PART)));
+function addPieces(node, shown) {
+    node.append(...shown.slice(0, PART).map(pieceOf));
+    if (shown.length <= PART) return;
+    setTimeout(() => node.isConnected && addPieces(node, shown.slice(PART)));
 }
 
 function pieceOf({ text, tokens }) {
-    const piece = element("span", "token", text);
-    piece.tabIndex = -1;
-    piece.toggleAttribute("data-newline", text.includes("\n"));
-    piece.style.setProperty("--surprise", Math.min(1, bits(tokens) / FULL_COLOUR).toFixed(3));
-    tokensOf.set(piece, tokens);
-    if (!tabStop?.isConnected) queueMicrotask(() => tabStop?.isConnected || stopAt(piece));
+    const piece = element("span", "token");
+    pieces.fill(piece, text, tokens);
     return piece;
 }
-
-/** The text is one stop of the Tab key: the token last focused. */
-function stopAt(piece) {
-    if (tabStop) tabStop.tabIndex = -1;
-    tabStop = piece;
-    piece.tabIndex = 0;
-}
-
-output.addEventListener("mouseover", (event) => tip(event.target));
-output.addEventListener("mouseout", () => {
-    hideTip();
-    tip(document.activeElement);
-});
-output.addEventListener("focusin", (event) => {
-    if (!tokensOf.has(event.target)) return;
-    stopAt(event.target);
-    tip(event.target);
-});
-output.addEventListener("focusout", hideTip);
-output.addEventListener("keydown", (event) => {
-    const all = [...output.querySelectorAll(".token")];
-    const at = all.indexOf(event.target);
-    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: all.length - 1 }[event.key];
-    if (at < 0 || to === undefined) return;
-    event.preventDefault();
-    all[to]?.focus();
-});

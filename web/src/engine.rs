@@ -44,7 +44,7 @@ impl Engine {
 
 #[wasm_bindgen]
 impl Engine {
-    /// What the model is and where it runs.
+    /// The model's name, sizes and default options, and its device.
     pub fn info(&self) -> JsValue {
         let (model, device) = (self.bdh.model(), self.bdh.device());
         let config = &model.config;

@@ -125,7 +125,8 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str, value: &Valu
     word(name, value)?.parse().map_err(|reason| error("options", &format!("{name}: {reason}, got {value}")))
 }
 
-fn count(name: &str, value: &Value) -> Result<usize, JsValue> {
+/// A whole number above 0.
+pub fn count(name: &str, value: &Value) -> Result<usize, JsValue> {
     let number = value.as_u64().filter(|number| *number > 0).and_then(|number| usize::try_from(number).ok());
     number.ok_or_else(|| must_be(name, "a whole number above 0", &value.to_string()))
 }

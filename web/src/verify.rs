@@ -1,6 +1,7 @@
 //! Every kernel against its CPU twin, on the page's device.
 
 use crate::errors::{error, thrown};
+use crate::options::count;
 use crate::session::call;
 use crate::values::{entries, to_js};
 use bdh_gpu::generation::DeviceChoice;
@@ -19,8 +20,7 @@ const SMALL: SyntheticSpec =
 
 /// Verifies the page's device with `model`, or a small one, for the runs of a whole model.
 /// `options` are `quick`, those runs only, `stride`, see [`VerifyOptions`], and `corrupt`, a kernel
-/// to break on purpose. `row`
-/// receives every result and returns true to stop.
+/// to break on purpose. `row` receives every result and returns true to stop.
 pub async fn run(model: Option<Model>, options: &JsValue, row: &Function) -> Result<JsValue, JsValue> {
     let model = model.unwrap_or_else(|| Model::synthetic(&SMALL));
     let mut verification = VerifyOptions {
@@ -32,7 +32,7 @@ pub async fn run(model: Option<Model>, options: &JsValue, row: &Function) -> Res
     for (name, value) in entries(options)? {
         match (name.as_str(), &value) {
             ("quick", Value::Bool(quick)) => verification.single_kernels = !quick,
-            ("stride", Value::Number(stride)) => verification.stride = stride.as_u64().unwrap_or(1) as usize,
+            ("stride", _) => verification.stride = count(&name, &value)?,
             ("corrupt", Value::String(kernel)) => verification.corrupt = Some(kernel.clone()),
             _ => return Err(error("options", &format!("verify has no option {name} with value {value}"))),
         }

@@ -135,9 +135,10 @@ impl Weights {
         layout: &Layout,
     ) -> Result<Self, BackendError> {
         let (g, w) = (&layout.geometry, &model.weights);
+        let padded = g.padded_neurons();
         let mut turns: Vec<[u32; 2]> =
             rotary.turns().iter().map(|&turns| [turns as u32, (turns >> 32) as u32]).collect();
-        turns.resize(g.padded_neurons(), [0, 0]);
+        turns.resize(padded, [0, 0]);
         let tables = gpu.buffer(
             "the sampling tables",
             4 * crate::sampling::TABLE_LEN as u64,
@@ -146,9 +147,18 @@ impl Weights {
         gpu.upload(&tables, 0, bytemuck::cast_slice(crate::sampling::tables().as_slice())).await?;
         Ok(Self {
             embed: embedding::<T>(&w.embed, gpu, g).await?,
-            encoder: encoder::<N>(model, gpu, layout).await?,
-            encoder_v: encoder_v::<N>(&w.encoder_v, gpu, layout).await?,
-            decoder: decoder::<N>(&w.decoder, gpu, layout).await?,
+            encoder: neurons("the encoder", &w.encoder, &pack::biases(model, g), gpu, layout, &|scales, part| {
+                pack::tiles::<N>(g.heads_of(&w.encoder), scales, g.row, padded, g.block, part)
+            })
+            .await?,
+            encoder_v: neurons("encoder_v", &w.encoder_v, &[], gpu, layout, &|scales, part| {
+                pack::columns_as_rows::<N>(g.heads_of(&w.encoder_v), scales, padded, g.row, part)
+            })
+            .await?,
+            decoder: neurons("the decoder", &w.decoder, &[], gpu, layout, &|scales, part| {
+                pack::rows::<N>(&w.decoder, scales, [g.neurons, g.width, padded, g.row], part)
+            })
+            .await?,
             lm_head: lm_head::<T>(&w.lm_head, gpu, layout).await?,
             turns: gpu.filled("the rotary frequencies", bytemuck::cast_slice(&turns)).await?,
             tables,
@@ -156,58 +166,25 @@ impl Weights {
     }
 }
 
-/// The scales of a matrix of neurons; none if numbers are weights.
-fn scales(tensor: &Tensor, layout: &Layout) -> Scales {
-    let g = &layout.geometry;
-    if layout.weight_type == WeightType::I8 {
-        Scales::of(tensor, g.heads, g.padded_neurons())
-    } else {
-        Scales::default()
-    }
-}
-
+/// Uploads a matrix of neurons; `pack` packs a range of its outputs or rows with their scales.
 #[maybe_async]
-async fn encoder<N: Element + bytemuck::Pod>(
-    model: &Model,
-    gpu: &Gpu,
-    layout: &Layout,
-) -> Result<Vec<Store>, BackendError> {
-    let (g, tensor) = (&layout.geometry, &model.weights.encoder);
-    let (scales, biases) = (scales(tensor, layout), pack::biases(model, g));
-    let numbers =
-        |part: Range<usize>| pack::tiles::<N>(g.heads_of(tensor), &scales, g.row, g.padded_neurons(), g.block, part);
-    let (block, row, scales) = (g.block, g.row, &scales.scales);
-    let packed = Packed { what: "the encoder", tensor, block, row, numbers: &numbers, scales, biases: &biases };
-    packed.upload(gpu, &layout.segments, layout.images).await
-}
-
-#[maybe_async]
-async fn encoder_v<N: Element + bytemuck::Pod>(
+async fn neurons<N: Element + bytemuck::Pod>(
+    what: &'static str,
     tensor: &Tensor,
+    biases: &[f32],
     gpu: &Gpu,
     layout: &Layout,
+    pack: &dyn Fn(&Scales, Range<usize>) -> Vec<N>,
 ) -> Result<Vec<Store>, BackendError> {
     let g = &layout.geometry;
-    let scales = scales(tensor, layout);
-    let numbers =
-        |part: Range<usize>| pack::columns_as_rows::<N>(g.heads_of(tensor), &scales, g.padded_neurons(), g.row, part);
+    // Without scales, numbers are weights.
+    let scales = match layout.weight_type {
+        WeightType::I8 => Scales::of(tensor, g.heads, g.padded_neurons()),
+        WeightType::F32 | WeightType::F16 => Scales::default(),
+    };
+    let numbers = |part: Range<usize>| pack(&scales, part);
     let (block, row, scales) = (g.block, g.row, &scales.scales);
-    let packed = Packed { what: "encoder_v", tensor, block, row, numbers: &numbers, scales, biases: &[] };
-    packed.upload(gpu, &layout.segments, layout.images).await
-}
-
-#[maybe_async]
-async fn decoder<N: Element + bytemuck::Pod>(
-    tensor: &Tensor,
-    gpu: &Gpu,
-    layout: &Layout,
-) -> Result<Vec<Store>, BackendError> {
-    let g = &layout.geometry;
-    let scales = scales(tensor, layout);
-    let sizes = [g.neurons, g.width, g.padded_neurons(), g.row];
-    let numbers = |part: Range<usize>| pack::rows::<N>(tensor, &scales, sizes, part);
-    let (block, row, scales) = (g.block, g.row, &scales.scales);
-    let packed = Packed { what: "the decoder", tensor, block, row, numbers: &numbers, scales, biases: &[] };
+    let packed = Packed { what, tensor, block, row, numbers: &numbers, scales, biases };
     packed.upload(gpu, &layout.segments, layout.images).await
 }
 
