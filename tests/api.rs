@@ -214,7 +214,7 @@ fn requests_that_contradict_themselves_are_refused() {
     assert!(settings(beams()).unwrap().uses_beams());
     assert!(!settings(Request { do_sample: Some(false), ..Default::default() }).unwrap().options.sampling.do_sample);
     for tau in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        assert!(Context::forgetting(None, Some(tau), &bdh.model().config).is_err(), "{tau}");
+        assert!(Past { forget_tau: Some(tau), ..Past::default() }.forgetting(&bdh.model().config).is_err(), "{tau}");
     }
 }
 

@@ -3,6 +3,7 @@
 mod common;
 
 use assert_cmd::Command;
+use bdh_gpu::Forgetting;
 use bdh_gpu::model::{Dtype, Model, ModelError, SaveOptions, Tensor, Weights};
 use common::{Golden, golden, model, naive};
 use std::fs;
@@ -157,7 +158,7 @@ fn the_context_and_the_rotary_embedding_can_be_named() {
 /// Logits of a few of a golden's tokens, in f64.
 fn logits(model: &Model, folder: &str) -> Vec<f64> {
     let tokens = Golden::read(folder, "golden.safetensors").tokens("tokens");
-    naive::logits(model, &tokens[..16], 0, None)
+    naive::logits(model, &tokens[..16], 0, Forgetting::Full)
 }
 
 /// A model of the same sizes with other weights.

@@ -262,7 +262,7 @@ fn the_naive_forward_pass_agrees_at_any_position() {
         let model = model(folder);
         let tokens = &Golden::read(folder, "golden.safetensors").tokens("tokens")[..20];
         for start in [0, 1 << 24, 3_000_000_019, u32::MAX - 19] {
-            let expected = naive::logits(&model, tokens, start, None);
+            let expected = naive::logits(&model, tokens, start, Forgetting::Full);
             let backend = backend(folder, WeightType::F32, 2);
             let mut slots = backend.create_slots(1).unwrap();
             let step = |(t, &token): (usize, &u32)| {
@@ -280,7 +280,7 @@ fn the_naive_forward_pass_agrees_at_any_position() {
 fn forgetting_agrees_with_the_naive_pass_over_many_rescalings() {
     let model = model("odd-shapes");
     let tokens: Vec<u32> = (0..120u32).map(|i| i * 37 % 97).collect();
-    let expected = naive::logits(&model, &tokens, 0, Some((7, 0.9)));
+    let expected = naive::logits(&model, &tokens, 0, Forgetting::After { context: 7, tau: 0.9 });
     let backend = backend("odd-shapes", WeightType::F32, 1);
     let (got, _) = logits(&backend, &tokens, Forgetting::After { context: 7, tau: 0.9 });
     assert_close("120 tokens with τ 0.9", &got, &expected, NMSE, MAX_ABS);
@@ -305,7 +305,7 @@ fn the_shipped_model_matches_the_reference() {
 fn the_shipped_model_is_closer_to_exact_arithmetic_than_to_the_reference() {
     let model = model("shakespeare");
     let tokens = &Golden::read("shakespeare", "golden.safetensors").tokens("tokens")[..160];
-    let expected = naive::logits(&model, tokens, 0, None);
+    let expected = naive::logits(&model, tokens, 0, Forgetting::Full);
     let (got, _) = logits(&backend("shakespeare", WeightType::F16, 2), tokens, Forgetting::Full);
     let distance = common::distance(&got, &expected);
     assert!(distance.max_abs < 5e-5 && distance.nmse < 1e-11, "{distance:?}");

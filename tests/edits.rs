@@ -5,6 +5,7 @@ mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
+use bdh_gpu::Forgetting;
 use bdh_gpu::backend::beams::{BeamFold, BeamRead, BeamStep, PathEntry};
 use bdh_gpu::backend::cpu::CpuBackend;
 use bdh_gpu::backend::gpu::{GpuOptions, Rewrite};
@@ -133,8 +134,8 @@ fn an_edited_model_is_the_definition_with_those_activations_replaced() {
         let plain = model(weights);
         let values = values(&plain, &edits());
         let edit = |number: usize, u: f64| values.get(&number).map_or(u, |&value| f64::from(value));
-        let pass = naive::pass_edited(&plain, &tokens, 0, None, &edit);
-        let before = naive::logits(&plain, &tokens, 0, None);
+        let pass = naive::pass_edited(&plain, &tokens, 0, Forgetting::Full, &edit);
+        let before = naive::logits(&plain, &tokens, 0, Forgetting::Full);
         assert!(common::distance(&pass.logits.iter().map(|&x| x as f32).collect::<Vec<_>>(), &before).nmse > 1e-3);
         let mut edited = plain;
         edited.edit(&edits()).unwrap();
@@ -163,7 +164,7 @@ fn beams_of_an_edited_model_have_the_definitions_scores() {
         let plain = model(weights);
         let values = values(&plain, &edits());
         let edit = |number: usize, u: f64| values.get(&number).map_or(u, |&value| f64::from(value));
-        let logits = naive::pass_edited(&plain, &tokens, 0, None, &edit).logits;
+        let logits = naive::pass_edited(&plain, &tokens, 0, Forgetting::Full, &edit).logits;
         let mut edited = plain;
         edited.edit(&edits()).unwrap();
         for (what, device) in devices(&edited, weights) {

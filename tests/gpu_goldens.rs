@@ -141,11 +141,11 @@ fn the_naive_forward_pass_agrees_at_any_position_and_over_many_rescalings() {
         };
         let plan = Plan { steps: tokens.iter().enumerate().map(at).collect(), trace_logits: true };
         let got: Vec<f32> = slots.run(&plan).unwrap().logits.into_iter().flatten().flatten().collect();
-        let expected = common::naive::logits(&model, tokens, start, None);
+        let expected = common::naive::logits(&model, tokens, start, Forgetting::Full);
         assert_close(&format!("from {start}"), &got, &expected, NMSE, MAX_ABS);
     }
     let tokens: Vec<u32> = (0..120u32).map(|i| i * 37 % 97).collect();
-    let expected = common::naive::logits(&model, &tokens, 0, Some((7, 0.9)));
+    let expected = common::naive::logits(&model, &tokens, 0, Forgetting::After { context: 7, tau: 0.9 });
     let (got, _) = logits(&backend, &tokens, Forgetting::After { context: 7, tau: 0.9 });
     assert_close("120 tokens with τ 0.9", &got, &expected, NMSE, MAX_ABS);
 }

@@ -211,7 +211,7 @@ fn many_rescalings_match_the_naive_pass() {
     let model = model("odd-shapes");
     let backend = plain(&model, WeightType::F32);
     let tokens: Vec<u32> = (0..120u32).map(|i| i * 37 % 97).collect();
-    let expected = common::naive::logits(&model, &tokens, 0, Some((7, 0.9)));
+    let expected = common::naive::logits(&model, &tokens, 0, Forgetting::After { context: 7, tau: 0.9 });
     for parts in ways(&backend) {
         let (got, _) = read_new(&backend, &tokens, &parts, Forgetting::After { context: 7, tau: 0.9 });
         assert_close(&format!("{parts:?}"), &got, &expected, NMSE, MAX_ABS);

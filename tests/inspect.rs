@@ -91,7 +91,7 @@ fn contributions_and_sources_sum_to_the_read_outs() {
         let model = model(folder);
         let tokens: Vec<u32> = Golden::read(folder, "golden.safetensors").tokens("tokens");
         let forgetting = Forgetting::After { context, tau };
-        let pass = naive::pass(&model, &tokens, 0, Some((context, tau)));
+        let pass = naive::pass(&model, &tokens, 0, Forgetting::After { context, tau });
         let (width, heads, per_head) = (model.config.n_embd, model.config.n_head, model.config.neurons_per_head);
         let encoder_v: Vec<f64> = model.weights.encoder_v.to_vec().into_iter().map(f64::from).collect();
         let weights = Arc::new(HostWeights::new(&model));
@@ -171,7 +171,7 @@ fn a_state_as_read_has_its_phases_taken_back() {
     let tokens = Golden::read("micro", "golden.safetensors").tokens("tokens");
     let forgetting = Forgetting::After { context: 16, tau: 8.0 };
     let (last, before) = (tokens.len() - 1, &tokens[..tokens.len() - 1]);
-    let pass = naive::pass(&model, &tokens, 0, Some((16, 8.0)));
+    let pass = naive::pass(&model, &tokens, 0, Forgetting::After { context: 16, tau: 8.0 });
     for (device, bdh) in devices(&model) {
         let mut session = bdh.session_with(forgetting).unwrap();
         session.feed(before).unwrap();

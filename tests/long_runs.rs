@@ -94,6 +94,13 @@ fn a_full_memory_of_100_000_tokens_is_right() {
     drift(&small(), Forgetting::Full, mixed(100_000, 32), 5);
 }
 
+/// What leaves is computed again, and does not cancel what has entered to the last bit: the rest stays for
+/// ever. It must not add up.
+#[test]
+fn a_sliding_window_leaves_nothing_behind_over_100_000_tokens() {
+    drift(&small(), Forgetting::Window { tokens: 100 }, mixed(100_000, 32), 5);
+}
+
 #[test]
 fn a_token_may_be_repeated_100_000_times() {
     let repeated = || std::iter::repeat_n(3, 100_000);

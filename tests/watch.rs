@@ -5,6 +5,7 @@ mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
+use bdh_gpu::Forgetting;
 use bdh_gpu::backend::cpu::CpuBackend;
 use bdh_gpu::backend::gpu::GpuOptions;
 use bdh_gpu::backend::watch::TokenNeurons;
@@ -94,7 +95,7 @@ fn assert_defined(what: &str, got: &TokenNeurons, pass: &naive::Pass, token: usi
 #[test]
 fn neurons_are_those_of_the_definition_and_nothing_else_changes() {
     let tokens = tokens(37);
-    let pass = naive::pass(&model(), &tokens, 0, None);
+    let pass = naive::pass(&model(), &tokens, 0, Forgetting::Full);
     assert!(pass.neurons[1].iter().flatten().flatten().filter(|g| **g > 0.0).count() > 100);
     for (what, device) in devices(WeightType::F32) {
         let plan = plan(&tokens, 5);
@@ -127,7 +128,7 @@ fn gates_of_8_bit_weights_have_no_scales_in_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("codes");
     model().save(&path, &SaveOptions { dtype: Some(Dtype::I8), overwrite: false }).unwrap();
-    let pass = naive::pass(&Model::from_path(&path).unwrap(), &tokens, 0, None);
+    let pass = naive::pass(&Model::from_path(&path).unwrap(), &tokens, 0, Forgetting::Full);
     for (what, device) in devices(WeightType::I8) {
         let (_, steps) = slots(&*device).run_watched(&plan(&tokens, 0)).unwrap();
         let (_, read) = slots(&*device).prefill_watched(1, &chunk(&tokens)).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::errors;
 use bdh_gpu::Bdh;
-use bdh_gpu::generation::{Context, Request, Settings};
+use bdh_gpu::generation::{Context, Past, Request, Settings};
 use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::options::{self, EarlyStopping, Kind, OPTIONS, Spec, Value};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
@@ -18,9 +18,12 @@ pub enum Extra {
     Echo,
     /// How many results there are for a prompt.
     NumReturnSequences,
-    /// `context` and `forget_tau`.
+    /// `context`, `forget_tau` and `window`.
     Context,
 }
+
+/// The names of [`Extra::Context`].
+const PAST: [&str; 3] = ["context", "forget_tau", "window"];
 
 /// What a function was asked for.
 pub struct Options {
@@ -28,8 +31,7 @@ pub struct Options {
     /// Whether a result begins with its prompt.
     pub echo: bool,
     num_return_sequences: Option<usize>,
-    context: Option<Context>,
-    forget_tau: Option<f64>,
+    past: Past,
 }
 
 impl Options {
@@ -40,13 +42,8 @@ impl Options {
         max_new_tokens: Option<&Bound<'_, PyAny>>,
         given: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let mut options = Self {
-            request: Request::default(),
-            echo: true,
-            num_return_sequences: None,
-            context: None,
-            forget_tau: None,
-        };
+        let mut options =
+            Self { request: Request::default(), echo: true, num_return_sequences: None, past: Past::default() };
         if let Some(value) = max_new_tokens {
             options.set_option("max_new_tokens", value)?;
         }
@@ -60,11 +57,11 @@ impl Options {
         Ok(options)
     }
 
-    /// Reads the arguments of a function that takes `context` and `forget_tau` alone.
+    /// Reads the arguments of a function that takes `context`, `forget_tau` and `window` alone.
     pub fn read_context(name: &str, given: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         for key in given.into_iter().flatten().map(|(key, _)| key) {
             let key = key.cast::<PyString>()?;
-            if !["context", "forget_tau"].contains(&&*key.to_cow()?) {
+            if !PAST.contains(&&*key.to_cow()?) {
                 return Err(unexpected(name, &key.to_cow()?));
             }
         }
@@ -76,7 +73,7 @@ impl Options {
         let extra = match key {
             "echo" => Some(Extra::Echo),
             "num_return_sequences" => Some(Extra::NumReturnSequences),
-            "context" | "forget_tau" => Some(Extra::Context),
+            key if PAST.contains(&key) => Some(Extra::Context),
             _ => None,
         };
         if extra.is_some_and(|extra| !extras.contains(&extra)) {
@@ -85,8 +82,9 @@ impl Options {
         match key {
             "echo" => self.echo = extract(key, value, "bool")?.unwrap_or(true),
             "num_return_sequences" => self.num_return_sequences = whole(key, value)?,
-            "context" => self.context = context(key, value)?,
-            "forget_tau" => self.forget_tau = extract(key, value, "float")?,
+            "context" => self.past.context = context(key, value)?,
+            "forget_tau" => self.past.forget_tau = extract(key, value, "float")?,
+            "window" => self.past.window = whole(key, value)?,
             _ => return self.set_option(key, value),
         }
         Ok(true)
@@ -120,7 +118,7 @@ impl Options {
 
     /// How much of the past counts.
     pub fn forgetting(&self, bdh: &Bdh) -> PyResult<Forgetting> {
-        Context::forgetting(self.context, self.forget_tau, &bdh.model().config).map_err(errors::generation)
+        self.past.forgetting(&bdh.model().config).map_err(errors::generation)
     }
 }
 

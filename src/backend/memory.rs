@@ -68,8 +68,12 @@ impl Memory {
 pub struct SavedMemory {
     /// Type of the state.
     pub state_type: StateType,
-    /// All of it, in little-endian words.
+    /// All of it but `past`, in little-endian words.
     pub words: Vec<u32>,
+    /// For a sliding window, layer after layer: q of the [`WINDOW`] tokens that left it last
+    /// `[H, N, WINDOW]`, their −x `[WINDOW, D]`, and x of the tokens in it `[tokens, D]`: that of the
+    /// token at position t is at index t mod its length. Empty without one.
+    pub past: Vec<u32>,
 }
 
 /// A layer of a [`SavedMemory`].
@@ -188,9 +192,29 @@ impl SavedMemory {
         config.n_layer * layer_words(state_type, config.neurons(), config.n_embd)
     }
 
+    /// Words that a sliding window of `reach` tokens adds for a sequence of `position` tokens.
+    pub fn past_len(config: &Config, reach: u32, position: u64) -> u64 {
+        let (neurons, width) = (config.neurons() as u64, config.n_embd as u64);
+        let window = WINDOW as u64;
+        config.n_layer as u64 * (neurons * window + (window + position.min(reach.into())) * width)
+    }
+
     /// No layers yet.
     pub fn empty(state_type: StateType) -> Self {
-        Self { state_type, words: Vec::new() }
+        Self { state_type, words: Vec::new(), past: Vec::new() }
+    }
+
+    /// Adds a layer's part of a sliding window: q and −x of the tokens that left it last, x of those in
+    /// it; see [`SavedMemory::past`].
+    pub fn push_past(&mut self, rotated: &[f32], rows: &[f32]) {
+        self.past.extend(rotated.iter().chain(rows).map(|number| number.to_bits()));
+    }
+
+    /// The layers' parts of a sliding window: q of the tokens that left it last, and all x. Nothing
+    /// without one.
+    pub fn past_layers(&self, layers: usize, neurons: usize) -> impl Iterator<Item = (&[f32], &[f32])> {
+        let size = (self.past.len() / layers.max(1)).max(1);
+        self.past.chunks_exact(size).map(move |layer| bytemuck::cast_slice(layer).split_at(neurons * WINDOW))
     }
 
     /// Adds numbers of any type, padded to a whole word.

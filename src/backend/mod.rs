@@ -306,6 +306,12 @@ pub enum BackendError {
         /// The device.
         device: String,
     },
+    /// A sliding window on a device that has none.
+    #[error("{device}: a sliding window works on the CPU only")]
+    NoSlidingWindow {
+        /// The device.
+        device: String,
+    },
     /// The device returned what no computation can give. What it has returned before cannot be
     /// trusted either.
     #[error("{device}: {message}")]
@@ -389,6 +395,14 @@ pub trait Slots: Send {
     fn count(&self) -> usize;
     /// Clears a slot's state and window.
     async fn clear(&mut self, slot: usize) -> Result<(), BackendError>;
+    /// Clears a slot, and lets its tokens attend to no more than the `reach` tokens before them (a
+    /// sliding window); `None` lets them attend to all. A reach needs states of floats, and chunks
+    /// that end at position `reach` at the latest.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] if the tokens' residuals do not fit, and
+    /// [`BackendError::NoSlidingWindow`] for a device that cannot.
+    async fn set_reach(&mut self, slot: usize, reach: Option<u32>) -> Result<(), BackendError>;
     /// Copies a slot's state, logits and sampler to another slot.
     async fn copy(&mut self, from: usize, to: usize) -> Result<(), BackendError>;
     /// Starts a slot's sampler with its options, its token counts (`[V]`, see [`crate::sampling`])

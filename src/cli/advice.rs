@@ -33,6 +33,7 @@ pub fn backend(error: &BackendError) -> String {
         BackendError::Open { .. } => "; free its memory, update its driver, or use --device cpu",
         BackendError::Lost { .. } => "; start again, or use --device cpu",
         BackendError::NoTimestamps { .. } => "; leave out --profile",
+        BackendError::NoSlidingWindow { .. } => ": give --device cpu",
         BackendError::NotWatchable { .. } | BackendError::Weights(_) => "",
         BackendError::Garbage { .. } | BackendError::Driver { .. } => {
             "; `bdh-gpu verify` checks this device, --device cpu avoids it"
@@ -69,6 +70,7 @@ pub fn generation(error: &GenerationError, spell: Spelling) -> String {
             format!("{option} has no effect in beam search, which draws nothing; leave out {option} or {beams}")
         }
         GenerationError::FadingState => format!("{error}: --state i16, or --context N"),
+        GenerationError::RoundedWindow => format!("{error}: --state f32"),
         GenerationError::NoBeams => {
             "--length-penalty and --early-stopping are for beam search; give --num-beams N, above 1, too".to_string()
         }

@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::format;
 use super::output::Notices;
 use bdh_gpu::backend::{DeviceKind, StateType};
-use bdh_gpu::generation::{Bdh, Context, DeviceChoice, DeviceOptions, Snapshot, WeightChoice, check_state};
+use bdh_gpu::generation::{Bdh, Context, DeviceChoice, DeviceOptions, Past, Snapshot, WeightChoice, check_state};
 use bdh_gpu::model::forgetting::Forgetting;
 use bdh_gpu::model::{Config, LoadOptions, Model, Rope};
 use bdh_gpu::verify::{self, Start, StartError};
@@ -278,6 +278,17 @@ pub struct ContextArgs {
         help_heading = "Context"
     )]
     pub forget_tau: Option<f64>,
+    /// See the last N tokens in full and nothing before them (a sliding window), N above 0, instead of
+    /// letting old tokens fade; on the CPU
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = window,
+        conflicts_with_all = ["context", "forget_tau"],
+        allow_hyphen_values = true,
+        help_heading = "Context"
+    )]
+    pub window: Option<u32>,
 }
 
 /// Says that a state from a file is of another type than those here.
@@ -304,12 +315,12 @@ pub fn note_context(bdh: &Bdh, forgetting: Forgetting, notices: &Notices) {
 impl ContextArgs {
     /// Whether anything was given.
     pub fn is_given(&self) -> bool {
-        self.context.is_some() || self.forget_tau.is_some()
+        self.context.is_some() || self.forget_tau.is_some() || self.window.is_some()
     }
 
     /// What the options mean for a model.
     pub fn forgetting(&self, config: &Config) -> Result<Forgetting, Failure> {
-        Ok(Context::forgetting(self.context, self.forget_tau, config)?)
+        Ok(Past { context: self.context, forget_tau: self.forget_tau, window: self.window }.forgetting(config)?)
     }
 }
 
@@ -319,6 +330,11 @@ pub fn context(text: &str) -> Result<Context, String> {
         return Ok(Context::Full);
     }
     text.parse().map(Context::After).map_err(|_| format!("expected a whole number from 0 to {}, or full", u32::MAX))
+}
+
+fn window(text: &str) -> Result<u32, String> {
+    let valid = text.parse().ok().filter(|&tokens| tokens > 0);
+    valid.ok_or_else(|| format!("expected a whole number from 1 to {}", u32::MAX))
 }
 
 fn tau(text: &str) -> Result<f64, String> {
@@ -359,8 +375,9 @@ mod tests {
 
     #[test]
     fn the_models_context_holds_unless_another_is_given() {
-        let forgetting =
-            |context, forget_tau, trained| ContextArgs { context, forget_tau }.forgetting(&config(trained));
+        let forgetting = |context, forget_tau, trained| {
+            ContextArgs { context, forget_tau, window: None }.forgetting(&config(trained))
+        };
         let after = |context, tau| Forgetting::After { context, tau };
         assert_eq!(forgetting(None, None, Some(256)).unwrap(), after(256, 128.0));
         assert_eq!(forgetting(None, Some(3.0), Some(256)).unwrap(), after(256, 3.0));

@@ -58,6 +58,7 @@ fn text(model: &Model) -> String {
         Forgetting::After { context, tau } => {
             format!("from position {} with a time constant of {tau} tokens", format::thousands(context.into()))
         }
+        Forgetting::Window { tokens: window } => format!("before the last {}", tokens(window)),
     };
     let freqs = format!("{}, {}", model.rope, model.frequencies);
     let state_bytes = |state: StateType| format::bytes(state.state_bytes(config));
@@ -125,6 +126,7 @@ fn object(model: &Model) -> Value {
     let forgetting = match Forgetting::of_model(config) {
         Forgetting::Full => Value::Null,
         Forgetting::After { context, tau } => json!({ "context": context, "tau": tau }),
+        Forgetting::Window { tokens } => json!({ "window": tokens }),
     };
     json!({
         "name": model.name,

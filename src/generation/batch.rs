@@ -133,12 +133,15 @@ struct Planned {
 /// Refuses a state that would not remember what `forgetting` says.
 ///
 /// # Errors
-/// [`GenerationError::FadingState`] for 8-bit states where nothing may be forgotten.
+/// [`GenerationError::FadingState`] for 8-bit states where nothing may be forgotten, and
+/// [`GenerationError::RoundedWindow`] for sliding windows over states of codes: what leaves does not
+/// cancel what has been rounded since it entered, and the difference would stay for ever.
 pub fn check_state(state_type: StateType, forgetting: Forgetting) -> Result<(), GenerationError> {
-    if state_type == StateType::I8 && forgetting == Forgetting::Full {
-        return Err(GenerationError::FadingState);
+    match (state_type, forgetting) {
+        (StateType::I8, Forgetting::Full) => Err(GenerationError::FadingState),
+        (StateType::I16 | StateType::I8, Forgetting::Window { .. }) => Err(GenerationError::RoundedWindow),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// A slot's step.
@@ -157,7 +160,11 @@ impl Batch {
         forgetting: Forgetting,
     ) -> Result<Self, GenerationError> {
         check_state(backend.state_type(), forgetting)?;
-        Ok(Self::on(backend.create_slots(count).await?, backend.chunk_tokens(), config, count, forgetting))
+        let mut slots = backend.create_slots(count).await?;
+        for slot in 0..count {
+            slots.set_reach(slot, forgetting.window()).await?;
+        }
+        Ok(Self::on(slots, backend.chunk_tokens(), config, count, forgetting))
     }
 }
 
@@ -301,11 +308,14 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     ) -> Result<(), GenerationError> {
         self.forgetting = clock.forgetting();
         self.sequences[slot] = Sequence { unread: unread.iter().copied().collect(), ..Sequence::new(clock) };
+        self.slots.set_reach(slot, self.forgetting.window()).await?;
         Ok(self.slots.restore(slot, memory).await?)
     }
 
-    /// Changes how much of the past counts, for a sequence from its next token on.
+    /// Changes how much of the past counts, for a sequence from its next token on; not to or from a
+    /// sliding window.
     pub fn set_forgetting(&mut self, slot: usize, forgetting: Forgetting) {
+        debug_assert_eq!(self.forgetting.window(), forgetting.window(), "a conversation keeps its sliding window");
         self.forgetting = forgetting;
         let clock = &mut self.sequences[slot].clock;
         *clock = clock.with_forgetting(forgetting);
@@ -472,7 +482,14 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
     /// Whether a sequence has enough to read for a chunk.
     fn has_chunk(&self, slot: usize) -> bool {
         let sequence = &self.sequences[slot];
-        !sequence.stepwise && first_chunk(sequence.unread.len(), self.chunk_tokens).is_some()
+        !sequence.stepwise && first_chunk(sequence.unread.len(), self.chunk_tokens_of(slot)).is_some()
+    }
+
+    /// Most tokens in a sequence's next chunk: none leaves a sliding window in it.
+    fn chunk_tokens_of(&self, slot: usize) -> usize {
+        let clock = self.sequences[slot].clock;
+        let room = clock.forgetting().window().map(|window| u64::from(window).saturating_sub(clock.position()));
+        room.map_or(self.chunk_tokens, |room| self.chunk_tokens.min(usize::try_from(room).unwrap_or(usize::MAX)))
     }
 
     /// Takes the next chunk off what a sequence has to read. Where chunks begin and end depends on nothing but the
@@ -481,9 +498,10 @@ impl<S: DerefMut<Target: Slots>> Batch<S> {
         if !self.has_chunk(slot) {
             return None;
         }
+        let most = self.chunk_tokens_of(slot);
         let sequence = &mut self.sequences[slot];
         let mut chunk = Chunk { position: sequence.clock.position() as u32, ..Chunk::default() };
-        while chunk.tokens.len() < self.chunk_tokens && sequence.unread.len() > 1 {
+        while chunk.tokens.len() < most && sequence.unread.len() > 1 {
             let mut clock = sequence.clock;
             let tick = clock.tick();
             match tick.rescale {

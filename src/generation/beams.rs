@@ -79,6 +79,9 @@ impl Bdh {
         beam.validate()?;
         self.check_stops(&beam.stop)?;
         check_state(self.backend().state_type(), forgetting)?;
+        if forgetting.window().is_some() {
+            return Err(GenerationError::WindowInBeamSearch);
+        }
         let text = self.continuation(prompt);
         let prompt = if prompt.is_empty() { self.default_prompt()? } else { prompt.to_vec() };
         let config = &self.model().config;

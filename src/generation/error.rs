@@ -104,6 +104,21 @@ pub enum GenerationError {
     /// A time constant without a position from which it counts.
     #[error("forget_tau needs a context: the model does not say what context it was trained with")]
     ForgetTauAlone,
+    /// A sliding window beside fading.
+    #[error("window excludes context and forget_tau: tokens either leave a window or fade")]
+    WindowAndContext,
+    /// A sliding window over a state of codes: what leaves would not cancel what has entered.
+    #[error("a sliding window needs a state in f32")]
+    RoundedWindow,
+    /// A sliding window in beam search.
+    #[error("beam search has no sliding window; give a context instead of window, or leave out num_beams")]
+    WindowInBeamSearch,
+    /// A conversation that has begun with a sliding window, or without.
+    #[error("a conversation keeps its sliding window, or has none; start a new one")]
+    WindowChange,
+    /// A token of a sliding window is to be forgotten before it leaves.
+    #[error("no token can be forgotten in a sliding window")]
+    ForgetInWindow,
     /// A snapshot was taken of another model.
     #[error("the snapshot is of a model of other sizes")]
     ForeignSnapshot,
@@ -124,6 +139,7 @@ impl GenerationError {
     /// Whether it is what was asked for that is wrong, rather than the device or the model.
     pub fn is_usage(&self) -> bool {
         match self {
+            Self::Backend(BackendError::NoSlidingWindow { .. }) => true,
             Self::Backend(_) | Self::Sampling { .. } | Self::ForeignSnapshot | Self::PositionsExhausted => false,
             Self::OutOfRange(_)
             | Self::Options(_)
@@ -137,6 +153,11 @@ impl GenerationError {
             | Self::DrawingInBeamSearch { .. }
             | Self::NoBeams
             | Self::FadingState
+            | Self::WindowAndContext
+            | Self::RoundedWindow
+            | Self::WindowInBeamSearch
+            | Self::WindowChange
+            | Self::ForgetInWindow
             | Self::NotInState { .. }
             | Self::ForgetTauOfFull
             | Self::ForgetTauAlone => true,

@@ -43,7 +43,7 @@ pub use score::Score;
 pub use session::{Session, State, Written};
 #[cfg(not(target_family = "wasm"))]
 pub use session_stream::SessionPieces;
-pub use settings::{Context, Settings};
+pub use settings::{Context, Past, Settings};
 pub use snapshot::Snapshot;
 pub use state_file::StateError;
 #[cfg(not(target_family = "wasm"))]

@@ -163,18 +163,37 @@ pub enum Context {
     After(u32),
 }
 
-impl Context {
-    /// What a context and a time constant (in tokens) mean for a model; what is not given is the model's.
+/// How much of the past is to count, as a caller says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Past {
+    /// How much counts in full, where older tokens fade.
+    pub context: Option<Context>,
+    /// Time constant of the fading, in tokens.
+    pub forget_tau: Option<f64>,
+    /// Length of a sliding window, in tokens.
+    pub window: Option<u32>,
+}
+
+impl Past {
+    /// What this means for a model; what is not given is the model's.
     ///
     /// # Errors
-    /// [`GenerationError`] for a time constant that is not finite and above 0, or that has no context to go with.
-    pub fn forgetting(given: Option<Self>, tau: Option<f64>, config: &Config) -> Result<Forgetting, GenerationError> {
+    /// [`GenerationError`] for a time constant that is not finite and above 0, or that has no context to go with;
+    /// for an empty window, and for one beside a context.
+    pub fn forgetting(self, config: &Config) -> Result<Forgetting, GenerationError> {
+        let Self { context: given, forget_tau: tau, window } = self;
+        match window {
+            Some(0) => return Err(OutOfRange::new("window", "above 0", 0).into()),
+            Some(_) if given.is_some() || tau.is_some() => return Err(GenerationError::WindowAndContext),
+            Some(tokens) => return Ok(Forgetting::Window { tokens }),
+            None => {}
+        }
         if let Some(tau) = tau.filter(|tau| !(tau.is_finite() && *tau > 0.0)) {
             return Err(OutOfRange::new("forget_tau", "finite and above 0", tau).into());
         }
         let context = match given {
-            Some(Self::Full) => None,
-            Some(Self::After(context)) => Some(context),
+            Some(Context::Full) => None,
+            Some(Context::After(context)) => Some(context),
             None => config.trained_context,
         };
         match (context, tau) {

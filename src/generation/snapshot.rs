@@ -52,13 +52,16 @@ impl Snapshot {
 
     /// Bytes that it takes on the host.
     pub fn bytes(&self) -> u64 {
-        4 * (self.memory.words.len() + self.tally.counts.len() + self.unread.len()) as u64
+        4 * (self.memory.words.len() + self.memory.past.len() + self.tally.counts.len() + self.unread.len()) as u64
     }
 
     /// Whether it is of a model of these sizes.
     pub(super) fn fits(&self, config: &Config) -> bool {
         let words = SavedMemory::len(config, self.memory.state_type);
-        self.memory.words.len() == words && self.tally.counts.len() == config.vocab_size
+        let past = past_len(config, self.clock);
+        self.memory.words.len() == words
+            && self.memory.past.len() as u64 == past
+            && self.tally.counts.len() == config.vocab_size
     }
 
     /// Writes the bytes of a state file (see `docs/state-files.md`).
@@ -93,6 +96,11 @@ impl Snapshot {
     pub fn load(bdh: &Bdh, path: &Path) -> Result<Self, StateError> {
         super::state_file::load(bdh, path)
     }
+}
+
+/// Words of a sliding window in a sequence's memory.
+pub(super) fn past_len(config: &Config, clock: Clock) -> u64 {
+    clock.forgetting().window().map_or(0, |window| SavedMemory::past_len(config, window, clock.position()))
 }
 
 /// What tells one model from another: a hash over its sizes and the values of its weights, whatever type they

@@ -1,6 +1,6 @@
 //! State files: a conversation on disk. The format is described in `docs/state-files.md`.
 
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, past_len};
 use super::tally::Tally;
 use super::{Bdh, GenerationError};
 use crate::backend::{SavedMemory, StateType};
@@ -26,6 +26,7 @@ const POSITIONS: u64 = 1 << 32;
 
 const HAS_CONTEXT: u32 = 1;
 const HAS_SEED: u32 = 2;
+const HAS_WINDOW: u32 = 4;
 
 /// Why a state file cannot be written or used.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +125,7 @@ pub(super) fn write(snapshot: &Snapshot, bdh: &Bdh, to: &mut impl Write) -> io::
     file.write_words(&snapshot.unread)?;
     file.write_words(&snapshot.tally.counts)?;
     file.write_words(&snapshot.memory.words)?;
+    file.write_words(&snapshot.memory.past)?;
     let checksum = file.hasher.finalize();
     file.file.write_all(checksum.as_bytes())
 }
@@ -163,6 +165,7 @@ fn header(snapshot: &Snapshot, bdh: &Bdh) -> Vec<u8> {
     let (context, tau, mut flags) = match clock.forgetting() {
         Forgetting::Full => (0, 0.0, 0),
         Forgetting::After { context, tau } => (context, tau, HAS_CONTEXT),
+        Forgetting::Window { tokens } => (tokens, 0.0, HAS_WINDOW),
     };
     if snapshot.seed.is_some() {
         flags |= HAS_SEED;
@@ -180,7 +183,8 @@ fn header(snapshot: &Snapshot, bdh: &Bdh) -> Vec<u8> {
     bytes.extend(clock.position().to_le_bytes());
     bytes.extend([tau, clock.reference()].map(f64::to_le_bytes).as_flattened());
     bytes.extend(snapshot.seed.unwrap_or(0).to_le_bytes());
-    let lengths = [snapshot.unread.len() as u64, snapshot.memory.words.len() as u64, 0];
+    let words = snapshot.memory.words.len() + snapshot.memory.past.len();
+    let lengths = [snapshot.unread.len() as u64, words as u64, 0];
     bytes.extend(lengths.map(u64::to_le_bytes).as_flattened());
     debug_assert_eq!(bytes.len(), HEADER);
     bytes
@@ -276,12 +280,16 @@ impl Header {
 
     /// The clock, if it can have been one.
     fn clock(&self) -> Option<Clock> {
-        let forgetting = match self.flags & HAS_CONTEXT {
-            0 => Forgetting::Full,
-            _ => Forgetting::After { context: self.context, tau: self.tau },
+        let (forgetting, sound) = match self.flags & (HAS_CONTEXT | HAS_WINDOW) {
+            0 => (Forgetting::Full, true),
+            HAS_CONTEXT => {
+                let sound_tau = self.tau.is_finite() && self.tau > 0.0;
+                (Forgetting::After { context: self.context, tau: self.tau }, sound_tau)
+            }
+            HAS_WINDOW => (Forgetting::Window { tokens: self.context }, self.context > 0),
+            _ => return None,
         };
-        let sound_tau = forgetting == Forgetting::Full || (self.tau.is_finite() && self.tau > 0.0);
-        let sound = sound_tau && self.reference.is_finite() && self.position <= POSITIONS;
+        let sound = sound && self.reference.is_finite() && self.position <= POSITIONS;
         sound.then(|| Clock::resume(forgetting, self.position, self.reference))
     }
 }
@@ -311,18 +319,19 @@ pub(super) fn read(bdh: &Bdh, file: &mut impl Read, length: u64, path: &Path) ->
     let Some(&(_, state_type)) = STATE_TYPES.iter().find(|(number, _)| *number == header.dtype) else {
         return Err(inconsistent("fields of an unknown kind"));
     };
-    if header.unused != 0 || header.flags & !(HAS_CONTEXT | HAS_SEED) != 0 {
+    if header.unused != 0 || header.flags & !(HAS_CONTEXT | HAS_SEED | HAS_WINDOW) != 0 {
         return Err(inconsistent("fields of an unknown kind"));
     }
-    if header.numbers != SavedMemory::len(&model.config, state_type) as u64 {
+    let clock = header.clock().ok_or_else(|| inconsistent("a position or a context out of range"))?;
+    let (words, past) = (SavedMemory::len(&model.config, state_type), past_len(&model.config, clock));
+    if header.numbers != words as u64 + past {
         return Err(inconsistent("a state of another size than its model's"));
     }
-    let clock = header.clock().ok_or_else(|| inconsistent("a position or a context out of range"))?;
     let mut lists = Reader(&bytes[HEADER..]);
     // The lengths add up to the file's, so they fit in memory.
     let unread = lists.words(header.unread as usize);
     let counts = lists.words(model.config.vocab_size);
-    let memory = Arc::new(SavedMemory { state_type, words: lists.words(header.numbers as usize) });
+    let memory = Arc::new(SavedMemory { state_type, words: lists.words(words), past: lists.words(past as usize) });
     let vocab = model.config.vocab_size as u32;
     if unread.iter().any(|&token| token >= vocab) || counts.iter().any(|count| count & EOS_BIT != 0) {
         return Err(inconsistent("tokens that the model does not have"));
@@ -364,7 +373,8 @@ fn read_checked(file: &mut impl Read, found: u64, path: &Path, model: &Model) ->
         return Err(damaged(expected));
     }
     let largest = STATE_TYPES.iter().map(|&(_, state_type)| SavedMemory::len(&model.config, state_type)).max();
-    let numbers = largest.unwrap_or(0) as u64;
+    let past = header.clock().map_or(0, |clock| past_len(&model.config, clock));
+    let numbers = largest.unwrap_or(0) as u64 + past;
     if header.numbers > numbers && header.sizes != sizes(&model.config) {
         // However large that model's states are, this one's memory need not hold them.
         return Err(header.of_another_model(path, model));

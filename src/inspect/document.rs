@@ -35,6 +35,7 @@ pub(super) fn heading(kind: &str, bdh: &Bdh, forgetting: Forgetting, text: &Page
     let forgetting = match forgetting {
         Forgetting::Full => Value::Null,
         Forgetting::After { context, tau } => json!({"context": context, "tau": tau}),
+        Forgetting::Window { tokens } => json!({"window": tokens}),
     };
     let mut data = json!({
         "format": FORMAT,

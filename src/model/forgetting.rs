@@ -1,5 +1,9 @@
 //! Forgetting: what lets a BDH write on past its trained length.
 //!
+//! Two ways: old contributions fade, or they leave a sliding window. With a window of W tokens, the
+//! token at position t sees those at t − W … t − 1 in full, and no others.
+//!
+//! Fading is computed as follows.
 //! Up to position B the past counts in full. After it, old contributions fade with time constant τ:
 //! with Λ(t) = max(0, t − B) / τ, a token at position s is seen from t with weight e^−(Λ(t) − Λ(s)).
 //! The state holds ρ' = Σ e^(Λ(s) − c) q_s ⊗ x_s, so a token needs two scalars: q is multiplied by
@@ -26,6 +30,11 @@ pub enum Forgetting {
         /// τ, in tokens.
         tau: f64,
     },
+    /// The last `tokens` tokens, above 0, in full, and nothing before them: a sliding window.
+    Window {
+        /// W.
+        tokens: u32,
+    },
 }
 
 impl Forgetting {
@@ -38,15 +47,26 @@ impl Forgetting {
         }
     }
 
-    /// The weight of a token at position `s` as seen from `t`: e^(Λ(s) − Λ(t)).
+    /// The weight of a token at position `s` as seen from `t`: e^(Λ(s) − Λ(t)), or 0 outside a window.
     pub fn weight(&self, s: u32, t: u32) -> f32 {
-        (self.exponent(s) - self.exponent(t)).exp() as f32
+        match *self {
+            Self::Window { tokens } if s < t.saturating_sub(tokens) => 0.0,
+            _ => (self.exponent(s) - self.exponent(t)).exp() as f32,
+        }
+    }
+
+    /// The length of the sliding window, if there is one.
+    pub fn window(&self) -> Option<u32> {
+        match *self {
+            Self::Window { tokens } => Some(tokens),
+            Self::Full | Self::After { .. } => None,
+        }
     }
 
     /// Λ at position `t`.
     fn exponent(&self, t: u32) -> f64 {
         match *self {
-            Self::Full => 0.0,
+            Self::Full | Self::Window { .. } => 0.0,
             Self::After { context, tau } => t.saturating_sub(context) as f64 / tau,
         }
     }

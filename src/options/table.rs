@@ -5,8 +5,8 @@
 //! the sampler reads. Users see the options in this order: in the prompt loop, and under each
 //! heading of a help text.
 //!
-//! `num_return_sequences` (how many texts), `echo` (how much of them is shown), `context` and
-//! `forget_tau` (how much of the past counts) are no rows: they belong to a whole call or session.
+//! `num_return_sequences` (how many texts), `echo` (how much of them is shown), `context`,
+//! `forget_tau` and `window` (how much of the past counts) are no rows: they belong to a whole call or session.
 
 use super::rows::options;
 use super::spec::{Command, Effect, Range, Spec};

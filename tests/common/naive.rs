@@ -3,6 +3,7 @@
 //! It shares no code with the engine: attention in its parallel form, without a state.
 
 use bdh_gpu::model::Model;
+use bdh_gpu::model::forgetting::Forgetting;
 
 /// What the definition gives for a text.
 pub struct Pass {
@@ -16,13 +17,13 @@ pub struct Pass {
     pub x: Vec<Vec<Vec<f64>>>,
 }
 
-/// Logits `[T, V]` of `tokens` read from position `start`; `forgetting` is (B, τ).
-pub fn logits(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32, f64)>) -> Vec<f64> {
+/// Logits `[T, V]` of `tokens` read from position `start`.
+pub fn logits(model: &Model, tokens: &[u32], start: u32, forgetting: Forgetting) -> Vec<f64> {
     pass(model, tokens, start, forgetting).logits
 }
 
 /// As [`logits`], with the neurons of every layer.
-pub fn pass(model: &Model, tokens: &[u32], start: u32, forgetting: Option<(u32, f64)>) -> Pass {
+pub fn pass(model: &Model, tokens: &[u32], start: u32, forgetting: Forgetting) -> Pass {
     pass_edited(model, tokens, start, forgetting, &|_, u| u)
 }
 
@@ -32,7 +33,7 @@ pub fn pass_edited(
     model: &Model,
     tokens: &[u32],
     start: u32,
-    forgetting: Option<(u32, f64)>,
+    forgetting: Forgetting,
     edit: &dyn Fn(usize, f64) -> f64,
 ) -> Pass {
     let c = &model.config;
@@ -41,9 +42,14 @@ pub fn pass_edited(
     let w = &model.weights;
     let (embed, encoder, encoder_v) = (widen(&w.embed), widen(&w.encoder), widen(&w.encoder_v));
     let (decoder, head) = (widen(&w.decoder), widen(&w.lm_head));
-    let exponent = |t: usize| match forgetting {
-        Some((context, tau)) => (t as f64 - context as f64).max(0.0) / tau,
-        None => 0.0,
+    // The weight of token s as seen from token t.
+    let weight = |s: usize, t: usize| match forgetting {
+        Forgetting::Full => 1.0,
+        Forgetting::After { context, tau } => {
+            let exponent = |t: usize| (t as f64 - context as f64).max(0.0) / tau;
+            (exponent(s) - exponent(t)).exp()
+        }
+        Forgetting::Window { tokens } => f64::from(t - s <= tokens as usize),
     };
 
     let mut x: Vec<Vec<f64>> = tokens.iter().map(|&t| norm(&embed[t as usize * d..][..d])).collect();
@@ -64,7 +70,7 @@ pub fn pass_edited(
                 let mut y = vec![0.0; d];
                 for s in 0..t {
                     let score: f64 = q[t].iter().zip(&q[s]).map(|(a, b)| a * b).sum();
-                    let score = score * (exponent(s) - exponent(t)).exp();
+                    let score = score * weight(s, t);
                     y.iter_mut().zip(&x[s]).for_each(|(y, x)| *y += score * x);
                 }
                 read_out[t].extend(&y);

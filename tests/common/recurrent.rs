@@ -3,6 +3,7 @@
 use super::naive::{norm, relu, rotate};
 use bdh_gpu::model::Model;
 use bdh_gpu::model::forgetting::Forgetting;
+use std::collections::VecDeque;
 
 /// A sequence in f64.
 pub struct Recurrent {
@@ -20,6 +21,8 @@ pub struct Recurrent {
     position: u64,
     /// What the next token sees of the past, `[L, H, N, D]`.
     state: Vec<f64>,
+    /// q `[L, H, N]` and x `[L, D]` of every token in a sliding window, oldest first.
+    window: VecDeque<[Vec<f64>; 2]>,
 }
 
 impl Recurrent {
@@ -42,6 +45,7 @@ impl Recurrent {
             forgetting,
             position: 0,
             state: vec![0.0; c.state_len()],
+            window: VecDeque::new(),
         }
     }
 
@@ -54,12 +58,15 @@ impl Recurrent {
     pub fn read(&mut self, token: u32) -> Vec<f64> {
         let (d, n) = (self.width, self.neurons);
         let mut x = norm(&self.embed[token as usize * d..][..d]);
+        let mut written = [Vec::new(), Vec::new()];
         for layer in 0..self.layers {
             let mut update = vec![0.0; d];
+            written[1].extend(&x);
             for head in 0..self.heads {
                 let u = relu(product(&x, &self.encoder[head * d * n..][..d * n], n));
                 let q = rotate(&u, &self.freqs, self.position);
                 let state = &mut self.state[(layer * self.heads + head) * n * d..][..n * d];
+                written[0].extend(&q);
                 let mut y = vec![0.0; d];
                 for (&q, row) in q.iter().zip(state.chunks_exact_mut(d)).filter(|(q, _)| **q != 0.0) {
                     for ((y, rho), x) in y.iter_mut().zip(row).zip(&x) {
@@ -84,7 +91,23 @@ impl Recurrent {
             let fading = (-1.0 / tau).exp();
             self.state.iter_mut().for_each(|rho| *rho *= fading);
         }
+        if let Forgetting::Window { tokens } = self.forgetting {
+            self.window.push_back(written);
+            if self.window.len() > tokens as usize {
+                self.leave();
+            }
+        }
         product(&x, &self.head, self.head.len() / d)
+    }
+
+    /// The oldest token leaves the window.
+    fn leave(&mut self) {
+        let Some([q, x]) = self.window.pop_front() else { return };
+        let rows = self.heads * self.neurons;
+        for (index, row) in self.state.chunks_exact_mut(self.width).enumerate().filter(|(index, _)| q[*index] != 0.0) {
+            let x = &x[index / rows * self.width..][..self.width];
+            row.iter_mut().zip(x).for_each(|(rho, x)| *rho -= q[index] * x);
+        }
     }
 }
 

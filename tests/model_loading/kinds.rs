@@ -51,7 +51,7 @@ fn public_kinds_are_right_or_refused() {
         let tokens: Vec<u32> =
             case["tokens"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
         let expected: Vec<f64> = case["logits"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
-        let logits = naive::logits(&model, &tokens, 0, None);
+        let logits = naive::logits(&model, &tokens, 0, Forgetting::Full);
         let last = &logits[logits.len() - expected.len()..];
         let furthest = last.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(furthest < TOLERANCE, "{name}: logits off by {furthest:e}");
@@ -88,7 +88,7 @@ fn another_rotary_embedding_gives_other_numbers() {
     let model = both::from_path_with(&folder, &options).unwrap();
     let case = case(&folder);
     let tokens: Vec<u32> = case["tokens"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
-    let logits = naive::logits(&model, &tokens, 0, None);
+    let logits = naive::logits(&model, &tokens, 0, Forgetting::Full);
     let expected: Vec<f64> = case["logits"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
     let last = &logits[logits.len() - expected.len()..];
     assert!(last.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 0.01));

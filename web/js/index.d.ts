@@ -54,6 +54,8 @@ export interface ForgettingOptions {
     context?: number | "full";
     /** Tokens after which what is older has faded to 1/e. */
     forgetTau?: number;
+    /** Tokens that count in full while nothing before them counts, instead of fading; CPU only. */
+    window?: number;
 }
 
 /** Absent options are the model's own, then the defaults: `model.info.options`. */

@@ -24,7 +24,7 @@ const LOADING = [
     "onProgress",
 ];
 /** Options that say how much of the past counts. */
-const PAST = ["context", "forgetTau"];
+const PAST = ["context", "forgetTau", "window"];
 
 /** A model in a worker. */
 export class BDH {
@@ -89,14 +89,13 @@ export class BDH {
 
     /** An empty session. */
     async session(options = {}) {
-        const { context, forgetTau } = takeAll(options, PAST);
-        return new Session(this, this.#connection, await this.#call("session", { past: { context, forgetTau } }));
+        const past = takeAll(options, PAST);
+        return new Session(this, this.#connection, await this.#call("session", { past }));
     }
 
     /** Continues a prompt in a session that is freed at the end. */
     generate(prompt, options = {}) {
-        const [{ signal, onProgress, context, forgetTau }, rest] = take(options, ["signal", "onProgress", ...PAST]);
-        const past = { context, forgetTau };
+        const [{ signal, onProgress, ...past }, rest] = take(options, ["signal", "onProgress", ...PAST]);
         const fields = { prompt: checkInput(prompt, "the prompt"), options: forEngine(rest), past };
         return new Generation((piece, stopped) =>
             this.#call("generate", fields, { signal, stopped, event: progressAnd(onProgress, piece) }),
@@ -105,15 +104,15 @@ export class BDH {
 
     /** Log-probability of each token but the first, given those before it. */
     async score(input, options = {}) {
-        const { signal, onProgress, context, forgetTau } = takeAll(options, ["signal", "onProgress", ...PAST]);
-        const fields = { input: checkInput(input, "the text"), past: { context, forgetTau } };
+        const { signal, onProgress, ...past } = takeAll(options, ["signal", "onProgress", ...PAST]);
+        const fields = { input: checkInput(input, "the text"), past };
         return this.#call("score", fields, { signal, event: onProgress });
     }
 
     /** Logits after each token, [tokens, vocabulary], row by row. */
     async logits(input, options = {}) {
-        const { signal, onProgress, context, forgetTau } = takeAll(options, ["signal", "onProgress", ...PAST]);
-        const fields = { input: checkInput(input, "the text"), past: { context, forgetTau } };
+        const { signal, onProgress, ...past } = takeAll(options, ["signal", "onProgress", ...PAST]);
+        const fields = { input: checkInput(input, "the text"), past };
         return this.#call("logits", fields, { signal, event: onProgress });
     }
 

@@ -2,7 +2,7 @@
 
 use crate::errors::{error, thrown};
 use crate::values::entries;
-use bdh_gpu::generation::{Context, DeviceChoice, DeviceOptions, Settings};
+use bdh_gpu::generation::{Context, DeviceChoice, DeviceOptions, Past, Settings};
 use bdh_gpu::model::LoadOptions;
 use bdh_gpu::options::{OPTIONS, OutOfRange, Request, Spec, Value as OptionValue, specs};
 use bdh_gpu::{Bdh, Forgetting};
@@ -68,24 +68,33 @@ pub fn settings(options: &JsValue, bdh: &Bdh) -> Result<Settings, JsValue> {
     Settings::new(&request, bdh.model()).map_err(thrown)
 }
 
-/// How much of the past counts: `{ context: number | "full", forgetTau: number }`.
+/// How much of the past counts: `{ context: number | "full", forgetTau: number, window: number }`.
 pub fn forgetting(options: &JsValue, bdh: &Bdh) -> Result<Forgetting, JsValue> {
-    let (mut context, mut tau) = (None, None);
+    let mut past = Past::default();
     for (name, value) in entries(options)? {
         match name.as_str() {
-            "context" if value == "full" => context = Some(Context::Full),
+            "context" if value == "full" => past.context = Some(Context::Full),
             "context" => {
-                let positions = value.as_u64().and_then(|number| u32::try_from(number).ok());
                 let expected = "a whole number of tokens or \"full\"";
-                context = Some(Context::After(positions.ok_or_else(|| must_be(&name, expected, &value.to_string()))?));
+                let positions = tokens(&value).ok_or_else(|| must_be(&name, expected, &value.to_string()))?;
+                past.context = Some(Context::After(positions));
             }
             "forgetTau" => {
-                tau = Some(value.as_f64().ok_or_else(|| must_be(&name, "a number", &value.to_string()))?);
+                past.forget_tau = Some(value.as_f64().ok_or_else(|| must_be(&name, "a number", &value.to_string()))?);
+            }
+            "window" => {
+                let expected = "a whole number of tokens";
+                past.window = Some(tokens(&value).ok_or_else(|| must_be(&name, expected, &value.to_string()))?);
             }
             _ => return Err(unknown(&name)),
         }
     }
-    Context::forgetting(context, tau, &bdh.model().config).map_err(thrown)
+    past.forgetting(&bdh.model().config).map_err(thrown)
+}
+
+/// A number of tokens.
+fn tokens(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
 /// An option's name in JavaScript.

@@ -60,10 +60,29 @@ pub struct Scratch {
     pub rows: Vec<f32>,
     /// Rotary phases of the step.
     pub phases: StepPhases,
+    /// For sliding windows; none before the first.
+    pub leaving: Option<Box<LeavingScratch>>,
     /// Measures the run if it is profiled.
     pub probe: Option<Box<Probe>>,
     /// Sees the neurons of the run if it is watched.
     pub watch: Option<Box<Watch>>,
+}
+
+/// Scratch memory for the tokens that leave sliding windows.
+pub struct LeavingScratch {
+    /// Their activations, `[block]`.
+    pub u: Vec<f32>,
+    /// Their active neurons in the current block.
+    pub list: RowList,
+    /// Their rotary phases.
+    pub phases: StepPhases,
+}
+
+impl LeavingScratch {
+    /// Scratch memory for `slots` sequences.
+    pub fn new(g: &Geometry, slots: usize) -> Self {
+        Self { u: vec![0.0; g.block], list: RowList::default(), phases: StepPhases::new(g, slots) }
+    }
 }
 
 /// A task of a layer.

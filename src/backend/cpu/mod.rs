@@ -14,6 +14,7 @@ mod gather;
 mod norm;
 mod padded;
 mod pages;
+mod past;
 mod prefill;
 mod probe;
 mod rotary;

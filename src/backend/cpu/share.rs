@@ -4,6 +4,7 @@
 use super::pages::Pages;
 use super::state::{StatePages, StateRows};
 use super::weights::TILE;
+use crate::backend::BackendError;
 use crate::backend::memory::WINDOW;
 use crate::backend::pack::Geometry;
 use std::ops::Range;
@@ -31,12 +32,24 @@ pub struct LayerMemory<S, R> {
     pub state: S,
     /// The window's rotated activations, `[neurons][WINDOW]`.
     pub rotated: R,
+    /// Those of the tokens that left a sliding window last, `[neurons][WINDOW]`; empty without one.
+    pub leaving: R,
 }
 
 /// A layer's whole memory of one sequence.
 pub type LayerPages = LayerMemory<StatePages, Pages<f32>>;
 /// Some blocks' part of it.
 pub type LayerPart<'a> = LayerMemory<StateRows<'a>, &'a mut [f32]>;
+
+impl LayerPages {
+    /// Memory without a sliding window.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] if there is no memory at all.
+    pub fn new(state: StatePages, rotated: Pages<f32>) -> Result<Self, BackendError> {
+        Ok(Self { state, rotated, leaving: Pages::zeroed(0, "a sliding window")? })
+    }
+}
 
 /// A part of every memory: `[slots][layers]`.
 pub type OwnMemory<'a> = Vec<Vec<LayerPart<'a>>>;
@@ -54,11 +67,16 @@ pub fn split_memory<'a>(memory: &'a mut [Vec<LayerPages>], g: &Geometry, shares:
 pub fn split_layers<'a>(memory: &'a mut [LayerPages], g: &Geometry, shares: &[usize]) -> Vec<Vec<LayerPart<'a>>> {
     let mut parts: Vec<Vec<_>> = shares.iter().map(|_| Vec::with_capacity(memory.len())).collect();
     for layer in memory {
-        let (mut state, mut rotated) = (layer.state.rows_mut(), &mut layer.rotated[..]);
+        let (mut state, mut rotated, mut leaving) =
+            (layer.state.rows_mut(), &mut layer.rotated[..], &mut layer.leaving[..]);
+        let slides = !leaving.is_empty();
         for (part, blocks) in parts.iter_mut().zip(shares) {
             part.push(LayerMemory {
                 state: state.split_off(blocks * g.block, g.row),
                 rotated: rotated.split_off_mut(..blocks * g.block * WINDOW).expect("a share of the blocks"),
+                leaving: leaving
+                    .split_off_mut(..if slides { blocks * g.block * WINDOW } else { 0 })
+                    .expect("a share of the blocks"),
             });
         }
     }

@@ -3,7 +3,8 @@
 use super::decode::sample::SlotSampler;
 use super::exchange::{Exchange, Job, read};
 use super::pages::Pages;
-use super::prefill::Prefill;
+use super::past::Past;
+use super::prefill::{Prefill, Sequence};
 use super::probe::Probe;
 use super::share::{LayerMemory, LayerPages, OwnMemory, share_out, split_memory};
 use super::state::StatePages;
@@ -45,10 +46,8 @@ impl CpuSlots {
     pub fn new(shared: Arc<Shared>, count: usize) -> Result<Self, BackendError> {
         let g = &shared.model.geometry;
         let layer = |_| {
-            Ok(LayerMemory {
-                state: StatePages::zeroed(shared.state_type, g)?,
-                rotated: Pages::zeroed(g.all_neurons() * WINDOW, "a sequence's window")?,
-            })
+            let rotated = Pages::zeroed(g.all_neurons() * WINDOW, "a sequence's window")?;
+            LayerPages::new(StatePages::zeroed(shared.state_type, g)?, rotated)
         };
         // Reserve the total first: with overcommit, many small allocations succeed where one big
         // one would fail.
@@ -77,8 +76,29 @@ impl Slots for CpuSlots {
         for layer in &mut self.memory[slot] {
             layer.state.clear();
             layer.rotated.fill(0.0);
+            layer.leaving.fill(0.0);
         }
         self.stream().recent_of(slot).fill(0.0);
+        if let Some(past) = &mut self.stream().pasts[slot] {
+            past.clear();
+        }
+        Ok(())
+    }
+
+    async fn set_reach(&mut self, slot: usize, reach: Option<u32>) -> Result<(), BackendError> {
+        self.clear(slot).await?;
+        let reach = reach.map(|reach| reach as usize);
+        if self.stream().pasts[slot].as_ref().map(|past| past.reach) == reach {
+            return Ok(());
+        }
+        let shared = self.shared.clone();
+        let g = &shared.model.geometry;
+        let past = reach.map(|reach| Past::new(g, reach)).transpose()?;
+        let leaving = if past.is_some() { g.all_neurons() * WINDOW } else { 0 };
+        for layer in &mut self.memory[slot] {
+            layer.leaving = Pages::zeroed(leaving, "the tokens that leave a sliding window")?;
+        }
+        self.stream().pasts[slot] = past;
         Ok(())
     }
 
@@ -86,12 +106,20 @@ impl Slots for CpuSlots {
         if from == to {
             return Ok(());
         }
+        let reach = self.stream().pasts[from].as_ref().map(|past| past.reach as u32);
+        if self.stream().pasts[to].as_ref().map(|past| past.reach as u32) != reach {
+            self.set_reach(to, reach).await?;
+        }
         let [source, target] = self.memory.get_disjoint_mut([from, to]).expect("two different slots");
         for (source, target) in source.iter().zip(target) {
             target.state.copy_from(&source.state);
             target.rotated.copy_from_slice(&source.rotated);
+            target.leaving.copy_from_slice(&source.leaving);
         }
         let stream = self.stream();
+        if let [Some(source), Some(target)] = stream.pasts.get_disjoint_mut([from, to]).expect("two different slots") {
+            target.copy_from(source);
+        }
         let source = stream.recent_of(from).to_vec();
         stream.recent_of(to).copy_from_slice(&source);
         let source = lock(&self.logits[from]).clone();
@@ -161,7 +189,7 @@ impl Slots for CpuSlots {
         slot: usize,
         chunk: &Chunk,
     ) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError> {
-        self.read_chunk(slot, |prefill, shared, memory, team| prefill.run_watched(shared, memory, team, chunk))
+        self.read_chunk(slot, |prefill, shared, sequence, team| prefill.run_watched(shared, sequence, team, chunk))
     }
 
     async fn profile(&mut self, plan: &Plan) -> Result<Profile, BackendError> {
@@ -174,8 +202,9 @@ impl Slots for CpuSlots {
     }
 
     async fn prefill(&mut self, slot: usize, chunk: &Chunk) -> Result<Vec<f32>, BackendError> {
-        let (logits, _) = self
-            .read_chunk(slot, |prefill, shared, memory, team| (prefill.run(shared, memory, team, chunk), Vec::new()))?;
+        let (logits, _) = self.read_chunk(slot, |prefill, shared, sequence, team| {
+            (prefill.run(shared, sequence, team, chunk), Vec::new())
+        })?;
         Ok(logits)
     }
 
@@ -186,9 +215,17 @@ impl Slots for CpuSlots {
     async fn read_state(&mut self, slot: usize) -> Result<Vec<f32>, BackendError> {
         let g = &self.shared.model.geometry;
         let layer = |layer: usize| {
-            let LayerMemory { state, rotated } = &self.memory[slot][layer];
+            let LayerMemory { state, rotated, leaving } = &self.memory[slot][layer];
             let (state, rotated) = (state.to_floats(g), g.unpad(rotated, WINDOW, WINDOW));
-            Memory { state, rotated, recent: self.recent(slot, layer) }.settled(1)
+            let state = Memory { state, rotated, recent: self.recent(slot, layer) }.settled(1);
+            match &read(&self.exchange.stream).pasts[slot] {
+                None => state,
+                Some(past) => {
+                    let mut recent = past.rows(layer, g.width);
+                    recent.truncate(WINDOW * g.width);
+                    Memory { state, rotated: g.unpad(leaving, WINDOW, WINDOW), recent }.settled(1)
+                }
+            }
         };
         Ok((0..g.layers).flat_map(layer).collect())
     }
@@ -210,6 +247,9 @@ impl Slots for CpuSlots {
             memory.state.save(g, |state| saved.push_state(state));
             saved.push(&g.unpad(&memory.rotated, WINDOW, WINDOW));
             saved.push(&self.recent(slot, layer));
+            if let Some(past) = &read(&self.exchange.stream).pasts[slot] {
+                saved.push_past(&g.unpad(&memory.leaving, WINDOW, WINDOW), &past.rows(layer, g.width));
+            }
         }
         Ok(saved)
     }
@@ -217,8 +257,15 @@ impl Slots for CpuSlots {
     async fn restore(&mut self, slot: usize, memory: &SavedMemory) -> Result<(), BackendError> {
         let shared = self.shared.clone();
         let g = &shared.model.geometry;
-        for (layer, saved) in memory.layers(g.heads * g.neurons, g.width).enumerate() {
-            let LayerMemory { state, rotated } = &mut self.memory[slot][layer];
+        let neurons = g.heads * g.neurons;
+        for (layer, (rotated, rows)) in memory.past_layers(g.layers, neurons).enumerate() {
+            if let Some(past) = &mut self.stream().pasts[slot] {
+                past.set_rows(layer, g.width, rows);
+                g.pad(rotated, WINDOW, &mut self.memory[slot][layer].leaving, WINDOW);
+            }
+        }
+        for (layer, saved) in memory.layers(neurons, g.width).enumerate() {
+            let LayerMemory { state, rotated, .. } = &mut self.memory[slot][layer];
             state.load(g, saved.state);
             g.pad(saved.rotated, WINDOW, rotated, WINDOW);
             let size = WINDOW * g.row;
@@ -243,14 +290,16 @@ impl CpuSlots {
     fn read_chunk(
         &mut self,
         slot: usize,
-        read: impl FnOnce(&Prefill, &Shared, &mut [LayerPages], &Team) -> (Vec<f32>, Vec<TokenNeurons>),
+        read: impl FnOnce(&Prefill, &Shared, Sequence<'_>, &Team) -> (Vec<f32>, Vec<TokenNeurons>),
     ) -> Result<(Vec<f32>, Vec<TokenNeurons>), BackendError> {
         self.settle(slot);
         let prefill = match &mut self.prefill {
             Some(prefill) => prefill,
             none => none.insert(Prefill::new(&self.shared)?),
         };
-        let (logits, neurons) = read(prefill, &self.shared, &mut self.memory[slot], &self.exchange.team);
+        let stream = self.exchange.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let sequence = Sequence { memory: &mut self.memory[slot], past: stream.pasts[slot].as_mut() };
+        let (logits, neurons) = read(prefill, &self.shared, sequence, &self.exchange.team);
         if let Some(last) = logits.chunks_exact(self.shared.model.geometry.vocab).next_back() {
             lock(&self.logits[slot]).copy_from_slice(last);
         }

@@ -1,6 +1,7 @@
 //! The inputs that all blocks of a layer share: the residual stream, the windows' residuals, and
 //! rotary phases.
 
+use super::past::Past;
 use super::rotary::Phases;
 use super::simd::Level;
 use super::weights::CpuModel;
@@ -24,6 +25,8 @@ pub struct Stream {
     pub positions: Vec<u32>,
     /// The windows' residuals, `[slots][layers][WINDOW][row]`.
     pub recent: Vec<f32>,
+    /// What sliding windows hold, `[slots]`.
+    pub pasts: Vec<Option<Past>>,
     /// Sequences that take part in the current step.
     pub active: Vec<usize>,
     /// The active sequences that need logits.
@@ -42,6 +45,7 @@ impl Stream {
             step: 0,
             positions: vec![0; slots],
             recent: vec![0.0; slots * g.layers * WINDOW * g.row],
+            pasts: (0..slots).map(|_| None).collect(),
             active: Vec::with_capacity(slots),
             with_logits: Vec::with_capacity(slots),
             drawing: Vec::with_capacity(slots),
@@ -75,7 +79,16 @@ impl Stream {
             for (to, x) in to.iter_mut().zip(&self.x[slot * g.row..][..g.row]) {
                 *to = x * step.write_scale;
             }
+            if let Some(past) = &mut self.pasts[slot] {
+                past.pass(layer, step.position, &self.x[slot * g.row..][..g.row]);
+            }
         }
+    }
+
+    /// The active sequences with a sliding window, and the positions of their tokens.
+    pub fn sliding(&self) -> impl Iterator<Item = (usize, &Past, u32)> {
+        let past = |&slot: &usize| Some((slot, self.pasts[slot].as_ref()?, self.positions[slot]));
+        self.active.iter().filter_map(past)
     }
 
     /// x ← LN(x + LN(update)).
@@ -109,17 +122,37 @@ impl StepPhases {
 
     /// Computes the phases of a block for the active sequences, unless they are there.
     pub fn prepare(&mut self, model: &CpuModel, level: Level, stream: &Stream, block: usize) {
+        let positions = stream.active.iter().map(|&slot| (slot, stream.positions[slot]));
+        self.prepare_at(model, level, stream.step, positions, block);
+    }
+
+    /// Computes the phases of a block for the tokens that leave sliding windows, unless they are
+    /// there.
+    pub fn prepare_leaving(&mut self, model: &CpuModel, level: Level, stream: &Stream, block: usize) {
+        let leaving = stream.sliding().filter_map(|(slot, past, now)| Some((slot, past.leaving_at(now)?)));
+        self.prepare_at(model, level, stream.step, leaving, block);
+    }
+
+    /// Computes the phases of a block for slots and positions, unless they are there.
+    fn prepare_at(
+        &mut self,
+        model: &CpuModel,
+        level: Level,
+        step: u64,
+        positions: impl Iterator<Item = (usize, u32)>,
+        block: usize,
+    ) {
         let g = &model.geometry;
         let block = block % g.blocks_per_head;
-        if std::mem::replace(&mut self.step[block], stream.step) == stream.step {
+        if std::mem::replace(&mut self.step[block], step) == step {
             return;
         }
         let first = block * g.block;
-        for &slot in &stream.active {
+        for (slot, position) in positions {
             let at = slot * g.padded_neurons() + first;
             level.run(Phases {
                 turns: &model.turns[first..first + g.block],
-                position: stream.positions[slot],
+                position,
                 cosines: &mut self.cosines[at..at + g.block],
                 sines: &mut self.sines[at..at + g.block],
             });

@@ -31,6 +31,13 @@ impl Slots for GpuSlots {
         self.activations.count
     }
 
+    async fn set_reach(&mut self, slot: usize, reach: Option<u32>) -> Result<(), BackendError> {
+        match reach {
+            None => self.clear(slot).await,
+            Some(_) => Err(BackendError::NoSlidingWindow { device: self.shared.gpu.info.name.clone() }),
+        }
+    }
+
     async fn clear(&mut self, slot: usize) -> Result<(), BackendError> {
         let wanted = self.slot_pages(slot).map(|(page, ..)| page.store.zeros_wanted()).max().unwrap_or(0);
         let zeros = self.shared.gpu.buffer("zeros", wanted, BufferUsages::COPY_SRC)?;

@@ -43,6 +43,7 @@ fn value(name: &str, settings: &Settings, turns: Turns, forgetting: Forgetting) 
         return match forgetting {
             Forgetting::Full => "full".to_string(),
             Forgetting::After { context, tau } => format!("{context} (older text fades with time constant {tau})"),
+            Forgetting::Window { tokens } => format!("the last {tokens} tokens, and nothing before them"),
         };
     };
     let sampling = &settings.options.sampling;

@@ -23,7 +23,7 @@ struct Entry {
 
 impl Entry {
     fn bytes(&self) -> u64 {
-        4 * (self.memory.words.len() + self.tokens.len()) as u64
+        4 * (self.memory.words.len() + self.memory.past.len() + self.tokens.len()) as u64
     }
 
     /// Whether reading `prompt` comes to this state.
@@ -101,7 +101,7 @@ mod tests {
     use crate::model::forgetting::Forgetting;
 
     fn memory() -> SavedMemory {
-        SavedMemory { state_type: StateType::F32, words: vec![0; 100] }
+        SavedMemory { words: vec![0; 100], ..SavedMemory::empty(StateType::F32) }
     }
 
     fn clock() -> Clock {

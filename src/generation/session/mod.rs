@@ -78,9 +78,13 @@ impl Session {
     /// what has not keeps its weight of the moment.
     ///
     /// # Errors
-    /// [`GenerationError::FadingState`] for a choice that the type of the state does not suit.
+    /// [`GenerationError::FadingState`] for a choice that the type of the state does not suit, and
+    /// [`GenerationError::WindowChange`] for a change to or from a sliding window.
     pub fn set_forgetting(&mut self, forgetting: Forgetting) -> Result<(), GenerationError> {
         check_state(self.bdh.backend().state_type(), forgetting)?;
+        if self.forgetting().window() != forgetting.window() {
+            return Err(GenerationError::WindowChange);
+        }
         self.batch.set_forgetting(0, forgetting);
         if let Some(history) = &mut self.history {
             history.change(forgetting);

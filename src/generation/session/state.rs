@@ -97,13 +97,17 @@ impl Session {
     /// later tokens have made of it stays. `position` is the token's.
     ///
     /// # Errors
-    /// [`GenerationError::NotInState`] for a token that the state does not hold, and a device that
-    /// fails.
+    /// [`GenerationError::NotInState`] for a token that the state does not hold,
+    /// [`GenerationError::ForgetInWindow`] in a sliding window, and a device that fails.
     ///
     /// # Panics
     /// If `written` is not of the model's sizes.
     pub async fn forget(&mut self, position: u32, written: &[Written]) -> Result<(), GenerationError> {
         let clock = self.batch.clock(0);
+        if clock.forgetting().window().is_some() {
+            // It would be subtracted a second time when it leaves.
+            return Err(GenerationError::ForgetInWindow);
+        }
         let next = clock.position();
         if u64::from(position) >= next {
             return Err(GenerationError::NotInState { position, tokens: next });

@@ -32,10 +32,13 @@ const TERMS = [
     ["correlates", "Fires at the same tokens. Nothing here shows that one causes the other."],
 ];
 
+function howItForgets({ context, tau, window }) {
+    if (window) return `sees the last ${count(window, "token")}`;
+    return `forgets from ${whole(context)} tokens on, time constant ${short(tau)}`;
+}
+
 function modelLine({ model, forgetting }) {
-    const fade = forgetting
-        ? `forgets from ${whole(forgetting.context)} tokens on, time constant ${short(forgetting.tau)}`
-        : null;
+    const fade = forgetting ? howItForgets(forgetting) : null;
     return [
         foreign(model.name ?? "model"),
         ` · ${[

@@ -13,7 +13,7 @@ use crate::backend::cpu::decode::stages::Bench;
 use crate::backend::cpu::exchange::{Job, Scratch, read, write};
 use crate::backend::cpu::lock;
 use crate::backend::cpu::pages::Pages;
-use crate::backend::cpu::share::LayerMemory;
+use crate::backend::cpu::share::LayerPages;
 use crate::backend::cpu::slots::by_block;
 use crate::backend::cpu::state::StatePages;
 use crate::backend::cpu::stream::StepPhases;
@@ -120,7 +120,7 @@ impl BeamStages for CpuBackend {
         let g = &self.shared.model.geometry;
         let nodes = self.write_nodes(nodes);
         let rotated = Pages::zeroed(g.all_neurons() * WINDOW, "a window")?;
-        let mut memory = vec![vec![LayerMemory { state: self.state_of(state)?, rotated }]];
+        let mut memory = vec![vec![LayerPages::new(self.state_of(state)?, rotated)?]];
         let plan = Plan::default();
         let bench = Bench::new(self, 1);
         let job = Job::new(&self.shared, &plan, &bench.exchange, &[], true);

@@ -3,6 +3,7 @@
 pub mod attend;
 pub mod embed;
 pub mod encode;
+pub mod leave;
 pub mod logits;
 pub mod project;
 pub mod rescale;

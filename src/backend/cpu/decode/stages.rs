@@ -5,7 +5,7 @@ use super::sample::SlotSampler;
 use crate::backend::cpu::exchange::{Exchange, Job, Scratch};
 use crate::backend::cpu::norm::LayerNorm;
 use crate::backend::cpu::pages::Pages;
-use crate::backend::cpu::share::{LayerMemory, LayerPages, share_out, split_layers, split_memory};
+use crate::backend::cpu::share::{LayerPages, share_out, split_layers, split_memory};
 use crate::backend::cpu::stream::Stream;
 use crate::backend::cpu::weights::{TILE, Weight, Weights, on_weights};
 use crate::backend::cpu::worker::kernels::settle;
@@ -158,7 +158,7 @@ impl CpuBackend {
         let layer = |(state, window): (&[f32], &[f32])| {
             let mut rotated = Pages::zeroed(g.all_neurons() * WINDOW, "a window")?;
             g.pad(window, WINDOW, &mut rotated, WINDOW);
-            Ok(vec![LayerMemory { state: self.state_of(state)?, rotated }])
+            Ok(vec![LayerPages::new(self.state_of(state)?, rotated)?])
         };
         states.zip(windows).map(layer).collect()
     }

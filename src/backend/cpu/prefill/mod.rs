@@ -22,6 +22,7 @@ mod stages;
 
 use super::padded::Padded;
 use super::pages::Pages;
+use super::past::Past;
 use super::rows::Weighted;
 use super::share::{LayerPages, split_layers};
 use super::team::Team;
@@ -96,6 +97,14 @@ struct ThreadMemory {
     list: Vec<Weighted>,
     /// Sees the neurons of the chunk if it is watched.
     watch: Option<Watch>,
+}
+
+/// The sequence that a chunk belongs to.
+pub struct Sequence<'a> {
+    /// Its memory, `[layers]`. Its window is empty.
+    pub memory: &'a mut [LayerPages],
+    /// Its sliding window, which no token leaves in the chunk.
+    pub past: Option<&'a mut Past>,
 }
 
 /// Runs chunks. Its memory serves one chunk after another.
@@ -179,27 +188,28 @@ impl Prefill {
     pub fn run_watched(
         &self,
         shared: &Shared,
-        memory: &mut [LayerPages],
+        sequence: Sequence<'_>,
         team: &Team,
         chunk: &Chunk,
     ) -> (Vec<f32>, Vec<TokenNeurons>) {
         self.threads.iter().for_each(|own| lock(own).watch = Some(Watch::default()));
-        let logits = self.run(shared, memory, team, chunk);
+        let logits = self.run(shared, sequence, team, chunk);
         let seen: Vec<Watch> = self.threads.iter().filter_map(|own| lock(own).watch.take()).collect();
         (logits, Watch::merge(&seen, &shared.model.geometry, chunk.tokens.len()))
     }
 
-    /// Runs a chunk on a sequence's memory, whose window is empty. Returns the logits `[T, V]` if
+    /// Runs a chunk on a sequence. Returns the logits `[T, V]` if
     /// the chunk asks for them.
-    pub fn run(&self, shared: &Shared, memory: &mut [LayerPages], team: &Team, chunk: &Chunk) -> Vec<f32> {
+    pub fn run(&self, shared: &Shared, sequence: Sequence<'_>, team: &Team, chunk: &Chunk) -> Vec<f32> {
         let _running = lock(&shared.run_lock);
         let shares: Vec<usize> = self.units.iter().map(|unit| unit.blocks.len()).collect();
         let g = &shared.model.geometry;
-        let parts = split_layers(memory, g, &shares);
+        let parts = split_layers(sequence.memory, g, &shares);
         let parts: Vec<Mutex<_>> = parts.into_iter().map(Mutex::new).collect();
         let logits = Mutex::new(vec![0.0; if chunk.logits { chunk.tokens.len() * g.vocab } else { 0 }]);
+        let past = sequence.past.map(Mutex::new);
         on_weights!(&shared.model.weights, weights => {
-            team.run(&shared.threads, &Run::new(self, shared, weights, chunk, &parts, team, &logits));
+            team.run(&shared.threads, &Run::new(self, shared, weights, chunk, &parts, team, &logits, past.as_ref()));
         });
         logits.into_inner().unwrap_or_else(PoisonError::into_inner)
     }

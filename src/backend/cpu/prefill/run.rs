@@ -15,6 +15,7 @@ use crate::backend::cpu::decode::embed::{Embed, Finish};
 use crate::backend::cpu::exchange::{read, write};
 use crate::backend::cpu::gather::Accumulate;
 use crate::backend::cpu::norm::LayerNorm;
+use crate::backend::cpu::past::Past;
 use crate::backend::cpu::share::LayerPart;
 use crate::backend::cpu::state::on_rows;
 use crate::backend::cpu::team::{Claims, Task, Team, Work};
@@ -37,12 +38,15 @@ pub(super) struct Run<'a, E: Weight> {
     team: &'a Team,
     /// `[T][V]`
     logits: &'a Mutex<Vec<f32>>,
+    /// The sequence's sliding window.
+    past: Option<&'a Mutex<&'a mut Past>>,
     /// Phases begun: the layers, then the logits.
     begun: AtomicUsize,
 }
 
 impl<'a, E: Weight> Run<'a, E> {
     /// A run that has not begun.
+    #[expect(clippy::too_many_arguments, reason = "a run's parts, one by one")]
     pub fn new(
         prefill: &'a Prefill,
         shared: &'a Shared,
@@ -51,8 +55,9 @@ impl<'a, E: Weight> Run<'a, E> {
         parts: &'a [Mutex<Vec<LayerPart<'a>>>],
         team: &'a Team,
         logits: &'a Mutex<Vec<f32>>,
+        past: Option<&'a Mutex<&'a mut Past>>,
     ) -> Self {
-        Self { prefill, shared, weights, chunk, parts, team, logits, begun: AtomicUsize::new(0) }
+        Self { prefill, shared, weights, chunk, parts, team, logits, past, begun: AtomicUsize::new(0) }
     }
 
     /// The layer in progress; none if it is the logits.
@@ -104,6 +109,16 @@ impl<'a, E: Weight> Run<'a, E> {
         let size = self.chunk.tokens.len() * g.row;
         let (from, to) = (&stream.scaled_x[..size], &mut stream.panels[..size]);
         self.shared.level.run(CopyPanels { from, to, row: g.row, into_panels: true });
+    }
+
+    /// Notes the residual stream for a sliding window.
+    fn remember(&self, stream: &ChunkStream, layer: usize) {
+        let Some(past) = self.past else { return };
+        let mut past = lock(past);
+        let rows = stream.x.chunks_exact(self.shared.model.geometry.row);
+        for ((_, x), position) in self.chunk.tokens.iter().zip(rows).zip(self.chunk.position..) {
+            past.pass(layer, position, x);
+        }
     }
 
     /// Computes `stream.groups` from `stream.x`.
@@ -279,7 +294,8 @@ impl<E: Weight> Work for Run<'_, E> {
             begun if begun <= self.shared.model.geometry.layers => self.finish(stream),
             _ => return false,
         }
-        if self.layer().is_some() {
+        if let Some(layer) = self.layer() {
+            self.remember(stream, layer);
             self.prefill.attended.iter().for_each(|count| count.store(0, Ordering::Relaxed));
             self.arrange(stream);
         } else if !self.chunk.logits {

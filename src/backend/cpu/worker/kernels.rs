@@ -3,17 +3,18 @@
 use crate::backend::SlotStep;
 use crate::backend::cpu::decode::attend::{Attend, BlockMemory};
 use crate::backend::cpu::decode::encode::{Rotate, activate};
+use crate::backend::cpu::decode::leave::Leave;
 use crate::backend::cpu::decode::logits::logits;
 use crate::backend::cpu::decode::project::Project;
 use crate::backend::cpu::decode::settle::Settle;
 use crate::backend::cpu::dense::{Tile, block_tiles};
-use crate::backend::cpu::exchange::{Job, Scratch, read, write};
+use crate::backend::cpu::exchange::{Job, LeavingScratch, Scratch, read, write};
 use crate::backend::cpu::gather::Accumulate;
 use crate::backend::cpu::lock;
 use crate::backend::cpu::norm::LayerNorm;
 use crate::backend::cpu::share::{LayerMemory, LayerPart, OwnMemory};
 use crate::backend::cpu::simd::Level;
-use crate::backend::cpu::state::on_rows;
+use crate::backend::cpu::state::{AnyRows, on_rows};
 use crate::backend::cpu::stream::Stream;
 use crate::backend::cpu::weights::{Weight, Weights};
 use crate::backend::pack::Geometry;
@@ -47,7 +48,7 @@ impl Job<'_> {
             let [cosines, sines] = scratch.phases.of(g, slot, block);
             let list = &mut scratch.list;
             self.level.run(Rotate { u: &u[slot * g.block..][..g.block], cosines, sines, list });
-            let LayerMemory { state, rotated } = &mut memory[slot][layer];
+            let LayerMemory { state, rotated, .. } = &mut memory[slot][layer];
             on_rows!(state.part(0, g.block, g.row), state => self.level.run(Attend {
                 list: &mut scratch.list,
                 position: steps[slot].position,
@@ -57,6 +58,55 @@ impl Job<'_> {
                 y: &mut attention[slot * g.row..][..g.row],
                 scratch: &mut scratch.rows,
             }));
+        }
+    }
+
+    /// What [`Job::attend`] leaves to do for sequences with a sliding window: tokens leave it. Out of
+    /// the way of runs without one.
+    #[cold]
+    #[inline(never)]
+    pub fn leave<E: Weight>(
+        &self,
+        weights: &Weights<E>,
+        stream: &Stream,
+        layer: usize,
+        block: usize,
+        memory: &mut OwnMemory,
+        scratch: &mut Scratch,
+    ) {
+        let g = &self.model.geometry;
+        let results = &self.exchange.blocks[block];
+        let u = lock(&results.u);
+        let mut attention = write(&results.attention);
+        let leaving = scratch.leaving.get_or_insert_with(|| Box::new(LeavingScratch::new(g, stream.slots)));
+        leaving.phases.prepare_leaving(self.model, self.level, stream, block);
+        for (slot, past, position) in stream.sliding() {
+            let [cosines, sines] = scratch.phases.of(g, slot, block);
+            let list = &mut scratch.list;
+            self.level.run(Rotate { u: &u[slot * g.block..][..g.block], cosines, sines, list });
+            leaving.list.truncate(0);
+            if let Some(left) = past.leaving_at(position) {
+                let tiles = block_tiles(g, block);
+                let tiles = Tile::range(&weights.encoder.numbers, g.width, tiles, self.exchange.threads());
+                let scales = weights.encoder.scales(g.neurons_of(block));
+                let biases = weights.biases(g.neurons_of(block));
+                let x = past.residual(layer, left);
+                activate(self.level, tiles, [scales, biases], x, g.row, &[0], &mut leaving.u, g.block, 0);
+                let [cosines, sines] = leaving.phases.of(g, slot, block);
+                self.level.run(Rotate { u: &leaving.u, cosines, sines, list: &mut leaving.list });
+            }
+            let LayerMemory { state, leaving: rotated, .. } = &mut memory[slot][layer];
+            let AnyRows::F32(state) = state.part(0, g.block, g.row) else {
+                unreachable!("sliding windows have states of floats")
+            };
+            self.level.run(Leave {
+                list: &scratch.list,
+                leaving: &leaving.list,
+                position,
+                memory: BlockMemory { state, rotated, recent: past.leaving(layer) },
+                y: &mut attention[slot * g.row..][..g.row],
+                scratch: &mut scratch.rows,
+            });
         }
     }
 
@@ -152,10 +202,16 @@ impl Job<'_> {
 /// with zero activations they have no effect.
 pub fn settle(level: Level, g: &Geometry, stream: &Stream, slot: usize, memory: &mut [LayerPart<'_>]) {
     let scratch = &mut vec![0.0; 2 * g.row][..];
-    for (layer, LayerMemory { state, rotated }) in memory.iter_mut().enumerate() {
+    for (layer, LayerMemory { state, rotated, leaving }) in memory.iter_mut().enumerate() {
         let recent = stream.window(g, slot, layer);
         on_rows!(state.part(0, g.block, g.row), state => {
             level.run(Settle { memory: BlockMemory { state, rotated, recent }, scratch });
         });
+        if let Some(past) = &stream.pasts[slot] {
+            let recent = past.leaving(layer);
+            on_rows!(state.part(0, g.block, g.row), state => {
+                level.run(Settle { memory: BlockMemory { state, rotated: leaving, recent }, scratch });
+            });
+        }
     }
 }

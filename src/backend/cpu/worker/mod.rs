@@ -165,6 +165,9 @@ impl<'a, E: Weight> Run<'a, E> {
         job.encode(self.weights, stream, block);
         scratch.lap(Phase::Encode);
         job.attend(stream, steps, layer, block, memory, scratch);
+        if stream.sliding().next().is_some() {
+            job.leave(self.weights, stream, layer, block, memory, scratch);
+        }
         scratch.lap(Phase::Attend);
         // Before another thread can put the gates in the activations' place.
         self.count_neurons(stream, layer, block, scratch, Probe::neurons);

@@ -1,8 +1,10 @@
 use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::simd::Level;
 use crate::backend::cpu::slots::CpuSlots;
-use crate::backend::{Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots, StateType, WeightType};
+use crate::backend::{Backend, Chunk, ChunkToken, Input, Output, Plan, SlotStep, Slots, StateType, WeightType};
 use crate::model::Model;
 use crate::model::synthetic::SyntheticSpec;
+use std::sync::Arc;
 
 /// Seven blocks in each of two heads, and five tiles of the vocabulary.
 fn model() -> Model {
@@ -65,4 +67,41 @@ fn results_do_not_depend_on_who_computes_them() {
     check(StateType::F32, &[(2, None), (2, Some(0)), (2, Some(1)), (3, Some(1)), (7, None), (7, Some(3))]);
     check(StateType::I16, &[(2, None), (7, Some(3))]);
     check(StateType::I8, &[(2, None), (7, Some(3))]);
+}
+
+/// Logits and state of two slots, the second with a sliding window, computed at one level.
+fn slid(model: &Model, level: Level) -> [Vec<f32>; 2] {
+    let mut backend = CpuBackend::new(model, WeightType::F16, Some(2)).unwrap();
+    Arc::get_mut(&mut backend.shared).unwrap().level = level;
+    let mut slots = backend.create_slots(2).unwrap();
+    slots.set_reach(1, Some(21)).unwrap();
+    let step = |position: u32| {
+        let input = Input::Token(position * 7 % 300);
+        SlotStep { input, output: Output::Logits, position, ..SlotStep::IDLE }
+    };
+    let plan = Plan { steps: (0..60).map(|position| vec![step(position); 2]).collect(), trace_logits: true };
+    let logits = slots.run(&plan).unwrap().logits.into_iter().flatten().flatten().collect();
+    [logits, slots.read_state(1).unwrap()]
+}
+
+#[test]
+fn tokens_leave_a_sliding_window_alike_at_every_level() {
+    let model = model();
+    let wanted = slid(&model, Level::available()[0]);
+    let vocab = 300;
+    let [first, second]: [Vec<f32>; 2] =
+        [0, 1].map(|slot| wanted[0].chunks_exact(vocab).skip(slot).step_by(2).flatten().copied().collect());
+    // Nothing leaves before the 21st token has been read.
+    assert_eq!(first[..22 * vocab], second[..22 * vocab]);
+    assert_ne!(first[22 * vocab..], second[22 * vocab..]);
+    for level in Level::available() {
+        // Levels sum in different orders, with and without fused multiply-adds.
+        for (got, wanted) in slid(&model, level).iter().zip(&wanted) {
+            let size = wanted.iter().fold(0.0_f32, |size, x| size.max(x.abs()));
+            assert!(size > 0.1 && got.len() == wanted.len());
+            for (got, wanted) in got.iter().zip(wanted) {
+                assert!((got - wanted).abs() <= 1e-4 * size, "{level:?}: {got}, not {wanted}");
+            }
+        }
+    }
 }
