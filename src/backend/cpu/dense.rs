@@ -1,7 +1,7 @@
 //! Twin of `shaders/shared/dense.wgsl`: dense products over tiles, for several sequences at once.
 //! Each weight is loaded once for all of them.
 
-use super::simd::{Isa, Kernel, LANES, Level, Reuse};
+use super::simd::{Isa, Kernel, LANES, Level, Reuse, register_tiles};
 use super::weights::{TILE, Weight};
 use crate::backend::pack::Geometry;
 use std::ops::Range;
@@ -81,13 +81,25 @@ impl<E: Weight, const S: usize> Kernel for Product<'_, E, S> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(mut self, isa: I) {
         const VECTORS: usize = TILE / LANES;
-        let mut sums = [[isa.splat(0.0); VECTORS]; S];
+        // Sums that spill cost more than loading x again for every part of the tile; but the
+        // compiler's baseline spills either way.
+        let widest = if I::ACCUMULATORS < 4 { VECTORS } else { I::ACCUMULATORS / S };
+        register_tiles!(VECTORS, widest, |at, V| self.columns::<I, V>(isa, at));
+    }
+}
+
+impl<E: Weight, const S: usize> Product<'_, E, S> {
+    /// The product for the `V` vectors of outputs from `at` on, whose sums stay in registers.
+    #[inline(always)]
+    fn columns<I: Isa, const V: usize>(&mut self, isa: I, at: usize) {
+        let mut sums = [[isa.splat(0.0); V]; S];
         let (all, _) = self.tile.weights.as_chunks::<TILE>();
         let lines = &all[..self.tile.depth];
         let later = all.get(PREFETCH_DISTANCE / size_of::<[E; TILE]>()..);
-        let later = later.filter(|_| self.tile.prefetch).unwrap_or_default();
+        // The first columns bring the others into the cache.
+        let later = later.filter(|_| self.tile.prefetch && at == 0).unwrap_or_default();
         let x = self.x.map(|x| &x[..lines.len()]);
         for (d, line) in lines.iter().enumerate() {
             if let Some(later) = later.get(d) {
@@ -95,16 +107,17 @@ impl<E: Weight, const S: usize> Kernel for Product<'_, E, S> {
                 later.iter().step_by(step).for_each(|weight| isa.prefetch(weight, Reuse::Soon));
             }
             let (parts, _) = line.as_chunks::<LANES>();
-            for (v, part) in parts.iter().enumerate() {
-                let weights = E::load(isa, part);
+            let parts = parts[at..].first_chunk::<V>().expect("columns of a tile");
+            for v in 0..V {
+                let weights = E::load(isa, &parts[v]);
                 for (sums, x) in sums.iter_mut().zip(&x) {
                     sums[v] = isa.mul_add(weights, isa.splat(x[d]), sums[v]);
                 }
             }
         }
-        for (sums, out) in sums.iter().zip(self.sums) {
+        for (sums, out) in sums.iter().zip(&mut *self.sums) {
             let (parts, _) = out.as_chunks_mut::<LANES>();
-            for (&sum, part) in sums.iter().zip(parts) {
+            for (&sum, part) in sums.iter().zip(&mut parts[at..]) {
                 isa.store(sum, part);
             }
         }

@@ -165,3 +165,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 const _: () = assert!(LANES == 16, "rows are padded to whole vectors");
+
+#[cfg(test)]
+mod level_tests;

@@ -70,7 +70,7 @@ fn add_window<I: Isa>(isa: I, q: [&[f32; WINDOW]; 2], [first, second]: [&mut [f3
     let (first, _) = first.as_chunks_mut::<LANES>();
     let (second, _) = second.as_chunks_mut::<LANES>();
     let (recent, _) = recent.as_chunks::<LANES>();
-    register_tiles!(vectors, 4, |at, V| {
+    register_tiles!(vectors, (I::ACCUMULATORS / 2).min(4), |at, V| {
         settle_columns::<I, V>(isa, q, &mut first[at..], &mut second[at..], &recent[at..], vectors)
     });
 }

@@ -11,7 +11,7 @@ const TOKENS: usize = 6;
 #[inline(always)]
 pub fn add_scores<I: Isa>(isa: I, q: &[f32], transposed: &[f32], block: usize, padded: usize, scores: &mut [f32]) {
     let tokens = q.len() / block;
-    let widest = if I::ACCUMULATORS == 16 { 4 } else { 2 };
+    let widest = if I::ACCUMULATORS == 16 { 4 } else { 1 };
     let mut token = 0;
     while token < tokens {
         let count = if token + TOKENS <= tokens { TOKENS } else { 1 };

@@ -3,6 +3,9 @@
 //! A kernel is written once against [`Isa`]. [`Level::run`] compiles it for every instruction set;
 //! [`Level::detect`] picks the best one that the processor supports.
 
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[allow(unsafe_code, reason = "the processor's vector instructions")]
+mod neon;
 mod portable;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd128;
@@ -150,12 +153,15 @@ pub(super) use register_tiles;
 /// The instruction set in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// The compiler's baseline (SSE2, NEON).
+    /// Plain Rust, with the instructions that the compiler's baseline has (SSE2, for example).
     #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     Portable,
     /// WebAssembly's vectors, which a module requires or does not know.
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Simd128,
+    /// NEON, which every processor that runs this program has.
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    Neon,
     /// AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -165,10 +171,15 @@ pub enum Level {
 }
 
 impl Level {
-    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-    const BASELINE: Self = Self::Portable;
-    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-    const BASELINE: Self = Self::Simd128;
+    /// Every level for which the program's target itself vouches, weakest first.
+    const BASELINE: &[Self] = &[
+        #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+        Self::Portable,
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Self::Simd128,
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        Self::Neon,
+    ];
 
     /// The best level that this processor supports.
     pub fn detect() -> Self {
@@ -185,7 +196,7 @@ impl Level {
                 return Self::Avx2;
             }
         }
-        Self::BASELINE
+        Self::BASELINE[Self::BASELINE.len() - 1]
     }
 
     /// Every level that this processor supports, weakest first.
@@ -196,7 +207,7 @@ impl Level {
             Self::Avx2 => return vec![Self::Portable, Self::Avx2],
             Self::Portable => {}
         }
-        vec![Self::BASELINE]
+        Self::BASELINE.to_vec()
     }
 
     /// Runs a kernel compiled for this level.
@@ -208,6 +219,8 @@ impl Level {
             Self::Portable => kernel.run(Portable),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Self::Simd128 => kernel.run(simd128::Simd128),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Self::Neon => kernel.run(neon::Neon),
             // SAFETY: only `detect` and `available` make a level beyond Portable, after they have
             // found that the processor supports the features that the function enables.
             #[cfg(target_arch = "x86_64")]
@@ -242,6 +255,7 @@ mod tests {
         for lanes in 0..=0xffff {
             let value = |i: usize| match (lanes >> i & 1, i) {
                 (1, 3) => f32::NAN,
+                (1, 5) => f32::from_bits(1),
                 (1, _) => i as f32 - 20.0,
                 _ => 0.0 * -(i as f32),
             };
@@ -359,6 +373,70 @@ mod tests {
             assert!(level.run(Larger(1.0, -f32::NAN)).is_nan(), "{level:?}");
             assert!(level.run(Larger(f32::NAN, 1.0)).is_nan(), "{level:?}");
             assert_eq!(level.run(Larger(1.0, f32::NEG_INFINITY)), f32::INFINITY, "{level:?}");
+        }
+    }
+
+    struct MulAdd([f32; 3]);
+
+    impl Kernel for MulAdd {
+        type Output = [f32; LANES];
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> Self::Output {
+            let mut lanes = [0.0; LANES];
+            let [a, b, c] = self.0.map(|x| isa.splat(x));
+            isa.store(isa.mul_add(a, b, c), &mut lanes);
+            lanes
+        }
+    }
+
+    /// Results that are below the normal numbers stay: no level flushes them to zero.
+    #[test]
+    fn a_level_rounds_once_or_twice_but_always_the_same_way() {
+        let rounded_twice = |[a, b, c]: [f32; 3]| a * b + c;
+        let fused = |[a, b, c]: [f32; 3]| a.mul_add(b, c);
+        let (smallest, step) = (f32::MIN_POSITIVE, 1.0 + f32::EPSILON);
+        let cases = [
+            [step, step, -step],
+            [step, -step, step * step],
+            [3.0, 1.0 / 3.0, -1.0],
+            [smallest, 0.25, smallest / 8.0],
+            [f32::from_bits(3), 1.0, f32::from_bits(4)],
+            [f32::MAX, 2.0, -f32::MAX],
+            [f32::NAN, 1.0, 1.0],
+        ];
+        for level in Level::available() {
+            let got = cases.map(|case| level.run(MulAdd(case)));
+            let is = |of: fn([f32; 3]) -> f32| {
+                let same = |(lanes, &case): (&[f32; LANES], &[f32; 3])| {
+                    let wanted = of(case);
+                    lanes.iter().all(|x| x.to_bits() == wanted.to_bits() || x.is_nan() && wanted.is_nan())
+                };
+                got.iter().zip(&cases).all(same)
+            };
+            assert!(is(rounded_twice) != is(fused), "{level:?}: {got:?}");
+        }
+    }
+
+    struct Prefetch<'a>(&'a [u16]);
+
+    impl Kernel for Prefetch<'_> {
+        type Output = usize;
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> usize {
+            for number in self.0 {
+                isa.prefetch(number, Reuse::Soon);
+                isa.prefetch(number, Reuse::Late);
+            }
+            isa.prefetch_distance()
+        }
+    }
+
+    /// An instruction that the processor lacks, or one that reads an address, would end the test.
+    #[test]
+    fn every_level_prefetches_a_few_rows_ahead() {
+        let numbers = [7; 100];
+        for level in Level::available() {
+            assert!(level.run(Prefetch(&numbers)) <= 64, "{level:?}");
         }
     }
 }
