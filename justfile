@@ -51,3 +51,7 @@ bench *arguments:
 # Draws docs/session.svg with the release build.
 recording:
     docs/recording/make.py
+
+# Measures docs/long-text.md anew on tiny Shakespeare, with the release build.
+long-text text:
+    docs/long-text.py {{ text }}

@@ -15,6 +15,7 @@
 //! | [`generation`] | sessions, batches, beam search, scores |
 //! | [`tokenizer`] | text to tokens and back, as it comes |
 //! | [`inspect`] | looking inside: neurons, what they read and say, what the state holds |
+//! | [`needle`] | what a model can look up at a distance |
 //! | [`numpy`] | NumPy's file formats, written |
 //! | [`verify`] | every kernel against its CPU twin on this machine's adapter |
 //! | [`mod@bench`] | how fast a model runs, and the bytes that a token moves |
@@ -47,8 +48,8 @@
 //!
 //! [Semantic versioning](https://semver.org) covers what this page names, [`generation`],
 //! [`inspect`], [`model`], [`sampling`]'s options and [`tokenizer`]. The floors below, [`backend`],
-//! [`mod@bench`], [`compare`], [`verify`], [`numpy`] and [`files`], are public for the program, its tests and
-//! the curious; they may change in any release.
+//! [`mod@bench`], [`compare`], [`needle`], [`verify`], [`numpy`] and [`files`], are public for the program, its
+//! tests and the curious; they may change in any release.
 
 #![cfg_attr(target_family = "wasm", allow(dead_code, reason = "the server's engine uses it, which needs threads"))]
 
@@ -65,6 +66,8 @@ mod host_struct;
 #[cfg(not(target_family = "wasm"))]
 pub mod inspect;
 pub mod model;
+#[cfg(not(target_family = "wasm"))]
+pub mod needle;
 #[cfg(not(target_family = "wasm"))]
 pub mod numpy;
 pub mod options;

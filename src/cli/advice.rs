@@ -4,6 +4,7 @@ use bdh_gpu::backend::BackendError;
 use bdh_gpu::bench::{BenchError, POSITIONS};
 use bdh_gpu::generation::{BeamError, GenerationError, StateError};
 use bdh_gpu::model::{HubError, ModelError};
+use bdh_gpu::needle::NeedleError;
 use bdh_gpu::options::OutOfRange;
 use bdh_gpu::sampling::SamplingError;
 use bdh_gpu::tokenizer::EncodeError;
@@ -145,6 +146,14 @@ pub fn bench(error: &BenchError) -> String {
         BenchError::TooDeep { depth, tokens } => {
             format!("--depth {depth} leaves too few positions for {tokens} tokens: there are {POSITIONS}")
         }
+    }
+}
+
+/// An error of looking for needles.
+pub fn needle(error: &NeedleError) -> String {
+    match error {
+        NeedleError::Generation(error) => generation(error, flag),
+        error => error.to_string().replace("give another needle_text", "give another --needle-text"),
     }
 }
 

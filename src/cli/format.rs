@@ -1,7 +1,8 @@
 //! Numbers, options and tables for people.
 
-use bdh_gpu::generation::Settings;
+use bdh_gpu::generation::{Mean, Settings};
 use bdh_gpu::options::{self, Effect, Kind, Spec, specs};
+use clap::ValueEnum;
 
 /// What a message shows of a text that somebody typed: its beginning, without what would move a terminal's cursor.
 pub fn excerpt(text: &str) -> String {
@@ -94,22 +95,40 @@ pub fn pairs(rows: &[(&str, String)]) -> String {
 }
 
 /// Columns below one another, a heading first.
-pub fn columns<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
-    let mut widths = heading.map(|cell| cell.chars().count());
+pub fn columns<'a>(heading: impl AsRef<[&'a str]>, rows: &[impl AsRef<[String]>]) -> String {
+    let heading = heading.as_ref();
+    let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
         format!("{}\n", padded.join("  ").trim_end())
     };
     let mut text = line(heading.to_vec());
     for row in rows {
-        text.push_str(&line(row.iter().map(String::as_str).collect()));
+        text.push_str(&line(row.as_ref().iter().map(String::as_str).collect()));
     }
     text
+}
+
+/// A mean and its standard error, if it has one: `2.1450 ± 0.0120`.
+pub fn mean(mean: Mean) -> String {
+    match mean.standard_error {
+        Some(error) => format!("{:.4} ± {error:.4}", mean.bits),
+        None => format!("{:.4}", mean.bits),
+    }
+}
+
+/// How to print a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Report {
+    #[default]
+    Text,
+    Json,
+    Csv,
 }
 
 #[cfg(test)]

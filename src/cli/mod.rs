@@ -2,10 +2,11 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `generate`, `interactive`, `serve`, `score`, `inspect`, `compare` | one command each: its options, and what it does |
+//! | `generate`, `interactive`, `serve`, `score`, `needle`, `inspect`, `compare` | one command each: its options, and what it does |
 //! | `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions` | the same |
 //! | `args`, `settings` | options that commands share: model, device and context; how to generate |
 //! | `bench_report` | the tables of `bench` |
+//! | `position_report` | the tables of `score --by-position` |
 //! | `input` | prompts, texts and token lists, from the command line, files or standard input |
 //! | `output` | standard output, and notices on standard error |
 //! | `download_bar` | how far a model's download is |
@@ -36,7 +37,9 @@ mod inspect;
 mod interactive;
 mod interrupt;
 mod merge;
+mod needle;
 mod output;
+mod position_report;
 mod predict_report;
 mod score;
 #[cfg(feature = "server")]
@@ -88,6 +91,7 @@ enum Command {
     #[cfg(feature = "server")]
     Serve(Box<serve::Serve>),
     Score(score::Score),
+    Needle(needle::Needle),
     Inspect(Box<inspect::Inspect>),
     Compare(compare::Compare),
     Verify(verify::Verify),
@@ -115,6 +119,7 @@ impl Command {
             #[cfg(feature = "server")]
             Self::Serve(command) => command.run(),
             Self::Score(command) => command.run(),
+            Self::Needle(command) => command.run(),
             Self::Inspect(command) => command.run(),
             Self::Compare(command) => command.run(),
             Self::Verify(command) => command.run(),

@@ -2,10 +2,11 @@
 
 use super::args::{self, ContextArgs, DeviceArgs, ModelArgs};
 use super::failure::Failure;
-use super::format;
+use super::format::{self, Report};
 use super::input::{self, TokenSource};
 use super::output::{Notices, Output};
-use bdh_gpu::generation::GenerationError;
+use super::position_report;
+use bdh_gpu::generation::{self, ByPosition, GenerationError};
 use bdh_gpu::model::{Model, Tokenizer};
 use clap::{Args, ValueEnum, ValueHint};
 use serde_json::json;
@@ -18,11 +19,17 @@ const EXAMPLES: &str = "\
 Examples:
   bdh-gpu score --text \"The king is dead.\"
   bdh-gpu score --file play.txt --blocks 2000
+  bdh-gpu score --file play.txt --by-position
+  bdh-gpu score --file play.txt --by-position=4096 --forget-tau 256 --format csv
   bdh-gpu score --file play.txt --context full --device cpu
   bdh-gpu score --tokens @ids.txt --format json
 
 The whole input is one context. The first token has no prediction. Logarithms are natural; bits per
-byte are the mean loss in base 2. The JSON object holds the log-probability of every token.";
+byte are the mean loss in base 2. The JSON object holds the log-probability of every token.
+
+--by-position says how well tokens are predicted by their position: 0-255, 256-511, 512-1023, and so
+on. A text that is cut into pieces gives several tokens for every position, and after ± the standard
+error over the pieces.";
 
 /// Say how likely the model finds a text
 #[derive(Debug, Args)]
@@ -64,7 +71,12 @@ pub struct InputArgs {
 struct OutputArgs {
     /// How to print the result
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    format: Format,
+    format: Report,
+    /// Print bits per token, or per byte, by position instead: of the text as one conversation, or with =N of pieces of
+    /// N tokens, each a conversation of its own
+    #[arg(long, value_name = "N", value_parser = args::whole::<usize>, num_args = 0..=1, require_equals = true,
+        conflicts_with = "blocks", allow_hyphen_values = true)]
+    by_position: Option<Option<usize>>,
     /// Also print the mean loss of each block of N predictions, N above 0
     #[arg(long, value_name = "N", value_parser = block_size, allow_hyphen_values = true)]
     blocks: Option<usize>,
@@ -90,6 +102,7 @@ impl Score {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
         self.input.check()?;
+        self.output.check()?;
         let model = self.model.load(&self.notices)?;
         let forgetting = self.context.forgetting(&model.config)?;
         self.device.check(forgetting)?;
@@ -100,32 +113,57 @@ impl Score {
         let bdh = self.device.open(model, &self.notices)?;
         let bar = self.notices.progress("Scoring", tokens.len());
         let start = Instant::now();
-        let score = bdh.score(&tokens, forgetting, |read| {
+        let progress = |read: usize| {
             bar.set_position(read as u64);
             ControlFlow::Continue(())
-        });
+        };
+        let scored = match self.output.by_position {
+            None => bdh.score(&tokens, forgetting, progress).map(Scored::Whole),
+            Some(length) => bdh.score_by_position(&tokens, length, forgetting, progress).map(Scored::ByPosition),
+        };
         bar.finish_and_clear();
-        let score = score?;
+        let scored = scored?;
         let time = start.elapsed().as_secs_f64();
         self.notices.detail(format_args!("{:.2} s ({:.1} tokens/s)", time, tokens.len() as f64 / time.max(1e-9)));
-        let tokenizer = &bdh.model().tokenizer;
-        let blocks = self.output.blocks.map(|size| (size, score.blocks(size)));
-        match self.output.format {
-            Format::Text => Output::new().write(&report(&score, tokenizer, blocks.as_ref())),
-            Format::Json => {
-                let mut object = json!({
-                    "tokens": score.tokens,
-                    "logprobs": score.logprobs,
-                    "total": score.total(),
-                    "perplexity": score.perplexity(),
-                    "bits_per_byte": are_bytes(&score.tokens, tokenizer).then(|| score.bits_per_token()),
-                });
-                if let Some((_, losses)) = blocks {
-                    object["blocks"] = losses.into();
-                }
-                Output::new().json(&object)
-            }
+        match scored {
+            Scored::Whole(score) => self.output.print(&score, &bdh.model().tokenizer),
+            Scored::ByPosition(score) => position_report::print(&score, self.output.format, &self.notices),
         }
+    }
+}
+
+/// What was computed.
+enum Scored {
+    Whole(generation::Score),
+    ByPosition(ByPosition),
+}
+
+impl OutputArgs {
+    /// Refuses a format that the result does not have.
+    fn check(&self) -> Result<(), Failure> {
+        match (self.format, self.by_position) {
+            (Report::Csv, None) => Err(Failure::Usage("--format csv is for --by-position; use json".to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Prints the score of a whole text.
+    fn print(&self, score: &generation::Score, tokenizer: &Tokenizer) -> Result<(), Failure> {
+        let blocks = self.blocks.map(|size| (size, score.blocks(size)));
+        if self.format == Report::Text {
+            return Output::new().write(&report(score, tokenizer, blocks.as_ref()));
+        }
+        let mut object = json!({
+            "tokens": score.tokens,
+            "logprobs": score.logprobs,
+            "total": score.total(),
+            "perplexity": score.perplexity(),
+            "bits_per_byte": are_bytes(&score.tokens, tokenizer).then(|| score.bits_per_token()),
+        });
+        if let Some((_, losses)) = blocks {
+            object["blocks"] = losses.into();
+        }
+        Output::new().json(&object)
     }
 }
 
@@ -157,7 +195,7 @@ fn are_bytes(tokens: &[u32], tokenizer: &Tokenizer) -> bool {
 }
 
 /// The result for people.
-fn report(score: &bdh_gpu::generation::Score, tokenizer: &Tokenizer, blocks: Option<&(usize, Vec<f64>)>) -> String {
+fn report(score: &generation::Score, tokenizer: &Tokenizer, blocks: Option<&(usize, Vec<f64>)>) -> String {
     let unit = if are_bytes(&score.tokens, tokenizer) { "bits per byte" } else { "bits per token" };
     let mut text = format::pairs(&[
         ("tokens", format::thousands(score.tokens.len() as u64)),
@@ -187,10 +225,8 @@ mod tests {
 
     #[test]
     fn blocks_cover_every_prediction() {
-        let score = bdh_gpu::generation::Score {
-            tokens: vec![1, 2, 3, 300],
-            logprobs: vec![None, Some(-1.0), Some(-1.0), Some(-2.0)],
-        };
+        let score =
+            generation::Score { tokens: vec![1, 2, 3, 300], logprobs: vec![None, Some(-1.0), Some(-1.0), Some(-2.0)] };
         let text = report(&score, &Tokenizer::bytes(256), Some(&(2, score.blocks(2))));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "tokens           4");

@@ -78,6 +78,14 @@ pub enum GenerationError {
     /// Scoring needs something to predict.
     #[error("scoring needs at least 2 tokens, got {0}: the first has no prediction")]
     TooShort(usize),
+    /// A text is shorter than one of the pieces that it is to be read in.
+    #[error("the text has {tokens} tokens, fewer than a piece of {length}; give a longer text or shorter pieces")]
+    ShortText {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Tokens of a piece.
+        length: usize,
+    },
     /// A stop text without text.
     #[error("a stop text must not be empty")]
     EmptyStop,
@@ -148,6 +156,7 @@ impl GenerationError {
             | Self::Encode(_)
             | Self::EmptyPrompt
             | Self::TooShort(_)
+            | Self::ShortText { .. }
             | Self::EmptyStop
             | Self::ModelOption { .. }
             | Self::DrawingInBeamSearch { .. }

@@ -103,7 +103,7 @@ impl Bdh {
 }
 
 /// ln softmax(logits)[target], in f64.
-fn log_softmax(logits: &[f32], target: usize) -> f64 {
+pub(crate) fn log_softmax(logits: &[f32], target: usize) -> f64 {
     let [highest, sum] = log_sum(logits);
     logits[target] as f64 - highest - sum
 }

@@ -326,7 +326,7 @@ impl Session {
 
     /// Reads tokens and hands out the logits `[V]` after each of them but the last, with its index, until
     /// `each` has enough.
-    pub(in crate::generation) async fn trace(
+    pub(crate) async fn trace(
         &mut self,
         tokens: &[u32],
         mut each: impl FnMut(usize, &[f32]) -> Result<ControlFlow<()>, GenerationError>,
