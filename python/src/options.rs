@@ -20,6 +20,8 @@ pub enum Extra {
     NumReturnSequences,
     /// `context` and `forget_tau`.
     Context,
+    /// A seed for each prompt.
+    Seeds,
 }
 
 /// What a function was asked for.
@@ -30,6 +32,8 @@ pub struct Options {
     num_return_sequences: Option<usize>,
     context: Option<Context>,
     forget_tau: Option<f64>,
+    /// The seed of each prompt, if they have seeds of their own.
+    pub seeds: Option<Vec<u64>>,
 }
 
 impl Options {
@@ -46,6 +50,7 @@ impl Options {
             num_return_sequences: None,
             context: None,
             forget_tau: None,
+            seeds: None,
         };
         if let Some(value) = max_new_tokens {
             options.set_option("max_new_tokens", value)?;
@@ -56,6 +61,9 @@ impl Options {
             if !options.set(key, &value, extras)? {
                 return Err(unexpected(name, key));
             }
+        }
+        if options.seeds.is_some() && options.request.seed.is_some() {
+            return Err(PyValueError::new_err("give seed, for all prompts, or seeds, one for each prompt; not both"));
         }
         Ok(options)
     }
@@ -77,6 +85,7 @@ impl Options {
             "echo" => Some(Extra::Echo),
             "num_return_sequences" => Some(Extra::NumReturnSequences),
             "context" | "forget_tau" => Some(Extra::Context),
+            "seeds" => Some(Extra::Seeds),
             _ => None,
         };
         if extra.is_some_and(|extra| !extras.contains(&extra)) {
@@ -87,6 +96,8 @@ impl Options {
             "num_return_sequences" => self.num_return_sequences = whole(key, value)?,
             "context" => self.context = context(key, value)?,
             "forget_tau" => self.forget_tau = extract(key, value, "float")?,
+            "seeds" if value.is_none() => self.seeds = None,
+            "seeds" => self.seeds = Some(one_or_more(key, value, "int", whole)?),
             _ => return self.set_option(key, value),
         }
         Ok(true)

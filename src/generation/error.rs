@@ -78,6 +78,14 @@ pub enum GenerationError {
     /// Scoring needs something to predict.
     #[error("scoring needs at least 2 tokens, got {0}: the first has no prediction")]
     TooShort(usize),
+    /// Not every prompt of a batch has a seed.
+    #[error("there are {seeds} seeds for {prompts} prompts; give one for each prompt, or none")]
+    Seeds {
+        /// How many seeds there are.
+        seeds: usize,
+        /// How many prompts there are.
+        prompts: usize,
+    },
     /// A stop text without text.
     #[error("a stop text must not be empty")]
     EmptyStop,
@@ -132,6 +140,7 @@ impl GenerationError {
             | Self::Encode(_)
             | Self::EmptyPrompt
             | Self::TooShort(_)
+            | Self::Seeds { .. }
             | Self::EmptyStop
             | Self::ModelOption { .. }
             | Self::DrawingInBeamSearch { .. }
