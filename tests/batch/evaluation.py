@@ -1,0 +1,186 @@
+"""lm-evaluation-harness gives the same results in its own process (bdh_gpu.lm_eval) as against the
+server, for a model of bytes and for one with a tokenizer: evaluation.py PROGRAM.
+"""
+
+import json
+import math
+import struct
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+import bdh_gpu.lm_eval
+import lm_eval
+
+PROGRAM = sys.argv[1]
+ROOT = Path(__file__).resolve().parents[2]
+PLAY = (ROOT / "README.md").read_text(encoding="utf-8")
+
+TEXTS = ["First Citizen:\nHear me speak.\n", "KING RICHARD III:\nNow is the winter\n" * 4, "Café, ¡olé!"]
+QUESTIONS = [
+    ("To be, or not to", [" be", " xq", " zzz"], 0),
+    ("KING RICHARD ", ["##", "III:", "@@"], 1),
+    ("my lo", ["zx", "rd"], 1),
+    ("", ["the king", "qqqq"], 0),
+]
+STARTS = ["KING:\n", "To be or ", "O Romeo, Romeo", "First Citizen:\n"]
+
+COMMON = """
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder}/{name}.jsonl}}}}
+test_split: test
+task: bdh_{name}
+"""
+TASKS = {
+    "rolling": (
+        [{"text": text} for text in TEXTS],
+        "output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{text}}'\n"
+        "metric_list: [{metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}]\n",
+    ),
+    "choice": (
+        [{"query": q, "choices": c, "gold": gold} for q, c, gold in QUESTIONS],
+        "output_type: multiple_choice\ndoc_to_text: '{{query}}'\ndoc_to_choice: '{{choices}}'\n"
+        "doc_to_target: gold\ntarget_delimiter: ''\n"
+        "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n",
+    ),
+    "greedy": (
+        [{"start": start, "gold": "none"} for start in STARTS],
+        "output_type: generate_until\ndoc_to_text: '{{start}}'\ndoc_to_target: '{{gold}}'\n"
+        "generation_kwargs: {until: [\"\\n\\n\", ','], max_gen_toks: 40, do_sample: false, temperature: 0.0}\n"
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n",
+    ),
+    "drawn": (
+        [{"start": start, "gold": "none"} for start in STARTS],
+        "output_type: generate_until\ndoc_to_text: '{{start}}'\ndoc_to_target: '{{gold}}'\n"
+        "generation_kwargs: {until: ['.'], max_gen_toks: 30, do_sample: true, temperature: 0.9, top_p: 0.9}\n"
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n",
+    ),
+}
+
+
+def write_tasks(folder):
+    for name, (rows, task) in TASKS.items():
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+        (folder / f"{name}.yaml").write_text(COMMON.format(folder=folder, name=name) + task)
+
+
+def write_model(folder):
+    """Random weights, and a byte-pair tokenizer of its own."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([PLAY], trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    layers, width, heads, neurons, vocab = 2, 32, 2, 64, 400
+    config = dict(n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocab)
+    config["mlp_internal_dim_multiplier"] = neurons * heads // width
+    (folder / "config.json").write_text(json.dumps(config))
+    random = np.random.default_rng(1)
+    shapes = {
+        "embed.weight": (vocab, width),
+        "encoder": (heads, width, neurons),
+        "encoder_v": (heads, width, neurons),
+        "decoder": (heads * neurons, width),
+        "lm_head": (width, vocab),
+    }
+    header, data = {}, b""
+    for name, shape in shapes.items():
+        tensor = random.normal(0, 0.5, shape).astype(np.float32)
+        header[name] = dict(dtype="F32", shape=shape, data_offsets=[len(data), len(data) + tensor.nbytes])
+        data += tensor.tobytes()
+    head = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + data)
+
+
+@contextmanager
+def server(path, log):
+    """The address of a server of the model."""
+    command = [PROGRAM, "serve", "--device", "cpu", "--port", "0", "--parallel", "4", "--model", str(path)]
+    with open(log, "w") as errors, subprocess.Popen(command, stderr=errors) as process:
+        try:
+            while "is ready" not in (said := Path(log).read_text()):
+                if process.poll() is not None:
+                    raise AssertionError(said)
+            yield next(line for line in said.splitlines() if line.startswith("listening on ")).split()[-1]
+        finally:
+            process.terminate()
+
+
+def evaluate(folder, model, arguments, limit):
+    results = lm_eval.simple_evaluate(
+        model=model,
+        model_args=arguments,
+        tasks=[f"bdh_{name}" for name in TASKS],
+        task_manager=lm_eval.tasks.TaskManager(include_path=str(folder), include_defaults=False),
+        bootstrap_iters=0,
+        log_samples=True,
+        limit=limit,
+    )
+    metrics = {task: values for task, values in results["results"].items()}
+    answers = {task: [sample["resps"] for sample in samples] for task, samples in results["samples"].items()}
+    return metrics, answers
+
+
+def numbers(value):
+    """All numbers and texts of nested lists, in order."""
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in numbers(item)]
+    return [value]
+
+
+def compare(path, folder, length):
+    with server(path, folder / "server.log") as url:
+        there = evaluate(
+            folder,
+            "local-completions",
+            f"base_url={url}/v1/completions,model={path.name},num_concurrent=4,max_length={length}",
+            None,
+        )
+    here = evaluate(folder, "bdh-gpu", f"pretrained={path},device=cpu,max_length={length}", None)
+    furthest = 0.0
+    for task, answers in there[1].items():
+        pairs = list(zip(numbers(here[1][task]), numbers(answers), strict=True))
+        assert pairs, task
+        for ours, theirs in pairs:
+            if isinstance(theirs, float):
+                furthest = max(furthest, abs(ours - theirs) / max(1, abs(theirs)))
+            else:
+                assert ours == theirs, f"{task}: {ours!r} here, {theirs!r} from the server"
+    # The server rounds each token's log-probability to 32 bits.
+    assert furthest < 1e-6, furthest
+    for task, metrics in there[0].items():
+        for name, value in metrics.items():
+            if isinstance(value, float):
+                assert math.isclose(here[0][task][name], value, rel_tol=1e-6), (task, name, here[0][task][name], value)
+    texts = [text for name in ("greedy", "drawn") for text in numbers(there[1][f"bdh_{name}"])]
+    assert len(set(texts)) > 4, texts
+    print(f"{path.name}, max_length {length}: equal; log-probabilities differ by {furthest:.1e} at most")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_tasks(folder)
+        (folder / "with-tokenizer").mkdir()
+        write_model(folder / "with-tokenizer")
+        compare(ROOT / "models" / "bdh-shakespeare", folder, 2048)
+        compare(folder / "with-tokenizer", folder, 2048)
+        # Rolling windows.
+        compare(folder / "with-tokenizer", folder, 64)
+        command = [sys.executable, "-m", "bdh_gpu.lm_eval", "run", "--model", "bdh-gpu", "--tasks", "bdh_choice"]
+        command += ["--model_args", f"pretrained={ROOT / 'models' / 'bdh-shakespeare'},device=cpu"]
+        run = subprocess.run([*command, "--include_path", name], capture_output=True, text=True)
+        assert run.returncode == 0 and "bdh_choice" in run.stdout, run.stderr
+    assert "torch" not in sys.modules
+    print("python -m bdh_gpu.lm_eval: ok")
+
+
+main()

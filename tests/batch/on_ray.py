@@ -1,0 +1,99 @@
+"""Three Ray nodes on this machine write the rows that one process writes, while actors are killed and
+a node goes: on_ray.py PROMPTS [--long].
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray.cluster_utils import Cluster
+
+import bdh_gpu.ray
+from common import OPTIONS, alone, arguments, compare, prompts
+
+
+def actors():
+    """Processes of actors with a model, and the raylets that they belong to."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_text()
+            parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
+        except OSError:
+            continue
+        if title.startswith("ray::MapWorker(MapBatches(Generator))"):
+            found[int(folder.name)] = int(parent)
+    return found
+
+
+def raylet(node):
+    return node.all_processes["raylet"][0].process.pid
+
+
+def collect(dataset, fault=None, after=1):
+    """A dataset's rows; calls `fault` once so many blocks have come."""
+    rows, blocks = [], 0
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        rows += table.to_pylist()
+        blocks += 1
+        if fault and blocks == after:
+            fault()
+    assert blocks > after, f"only {blocks} blocks: nothing was left to do after the fault"
+    return rows
+
+
+def main():
+    count, everything = arguments()
+    rows = prompts(count)
+    expected = alone(rows)
+    node = {"object_store_memory": 100 << 20}
+    # One processor more than actors: where an actor goes whose node has gone.
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **node})
+    workers = [cluster.add_node(num_cpus=1, **node) for _ in range(2)]
+    ours = {raylet(node) for node in [cluster.head_node, *workers]}
+    ray.init(address=cluster.address, logging_level="warning", log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    blocks = 12 if not everything else 60
+
+    def generate(concurrency, batch_size, order=1):
+        dataset = ray.data.from_items(rows[::order], override_num_blocks=blocks)
+        return bdh_gpu.ray.generate(
+            dataset, max_prompt_tokens=100, concurrency=concurrency, batch_size=batch_size, **OPTIONS
+        )
+
+    def mine():
+        return {pid: parent for pid, parent in actors().items() if parent in ours}
+
+    def kill():
+        os.kill(next(iter(mine())), signal.SIGKILL)
+
+    def restarts():
+        return sum(int(actor["NumRestarts"]) for actor in ray._private.state.actors().values())
+
+    started = time.monotonic()
+    got = collect(generate(3, 8), kill)
+    compare(got, expected, "an actor was killed")
+    assert restarts() == 1, f"{restarts()} actors were started again"
+    if everything:
+        compare(collect(generate(1, 100, -1)), expected, "one actor, the other way round")
+
+        def remove():
+            node = next(node for node in workers if raylet(node) in mine().values())
+            cluster.remove_node(node, allow_graceful=False)
+
+        before = restarts()
+        compare(collect(generate(3, 20), remove, blocks // 3), expected, "a node went")
+        assert sum(node["Alive"] for node in ray.nodes()) == 2
+        assert restarts() > before, "no actor was started again"
+    scores = bdh_gpu.ray.score(ray.data.from_items([{"text": "To be"}, {"text": None}])).take_all()
+    assert [row["scored_tokens"] for row in scores] == [4, 0] and scores[1]["error"] == "the text is null"
+    print(f"{time.monotonic() - started:.0f} s on the cluster")
+    ray.shutdown()
+    cluster.shutdown()
+
+
+main()
