@@ -1,14 +1,16 @@
 """lm-evaluation-harness gives the same results in its own process (bdh_gpu.lm_eval) as against the
-server, for a model of bytes and for one with a tokenizer: evaluation.py PROGRAM.
+server, for a model of bytes and for one with a tokenizer, and the program agrees: evaluation.py PROGRAM
+URL. The URL is that of a server of the shipped model, which takes any model's name.
 """
 
+import contextlib
+import io
 import json
 import math
 import struct
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import bdh_gpu.lm_eval
 import lm_eval
+from lm_eval.__main__ import cli_evaluate
 
-PROGRAM = sys.argv[1]
+PROGRAM, URL = sys.argv[1:]
 ROOT = Path(__file__).resolve().parents[2]
-PLAY = (ROOT / "README.md").read_text(encoding="utf-8")
+SHIPPED = ROOT / "models" / "bdh-shakespeare"
+WORDS = (ROOT / "README.md").read_text(encoding="utf-8")
 
 TEXTS = ["First Citizen:\nHear me speak.\n", "KING RICHARD III:\nNow is the winter\n" * 4, "Café, ¡olé!"]
 QUESTIONS = [
@@ -77,7 +81,7 @@ def write_model(folder):
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([PLAY], trainer)
+    tokenizer.train_from_iterator([WORDS], trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
     layers, width, heads, neurons, vocab = 2, 32, 2, 64, 400
     config = dict(n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocab)
@@ -100,7 +104,7 @@ def write_model(folder):
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + data)
 
 
-@contextmanager
+@contextlib.contextmanager
 def server(path, log):
     """The address of a server of the model."""
     command = [PROGRAM, "serve", "--device", "cpu", "--port", "0", "--parallel", "4", "--model", str(path)]
@@ -114,7 +118,7 @@ def server(path, log):
             process.terminate()
 
 
-def evaluate(folder, model, arguments, limit):
+def evaluate(folder, model, arguments):
     results = lm_eval.simple_evaluate(
         model=model,
         model_args=arguments,
@@ -122,9 +126,8 @@ def evaluate(folder, model, arguments, limit):
         task_manager=lm_eval.tasks.TaskManager(include_path=str(folder), include_defaults=False),
         bootstrap_iters=0,
         log_samples=True,
-        limit=limit,
     )
-    metrics = {task: values for task, values in results["results"].items()}
+    metrics = results["results"]
     answers = {task: [sample["resps"] for sample in samples] for task, samples in results["samples"].items()}
     return metrics, answers
 
@@ -136,15 +139,11 @@ def numbers(value):
     return [value]
 
 
-def compare(path, folder, length):
-    with server(path, folder / "server.log") as url:
-        there = evaluate(
-            folder,
-            "local-completions",
-            f"base_url={url}/v1/completions,model={path.name},num_concurrent=4,max_length={length}",
-            None,
-        )
-    here = evaluate(folder, "bdh-gpu", f"pretrained={path},device=cpu,max_length={length}", None)
+def compare(path, folder, url, length):
+    """Compares the two ways for a model; returns the metrics."""
+    arguments = f"base_url={url}/v1/completions,model={path.name},num_concurrent=4,max_length={length}"
+    there = evaluate(folder, "local-completions", arguments)
+    here = evaluate(folder, "bdh-gpu", f"pretrained={path},device=cpu,max_length={length}")
     furthest = 0.0
     for task, answers in there[1].items():
         pairs = list(zip(numbers(here[1][task]), numbers(answers), strict=True))
@@ -159,10 +158,41 @@ def compare(path, folder, length):
     for task, metrics in there[0].items():
         for name, value in metrics.items():
             if isinstance(value, float):
-                assert math.isclose(here[0][task][name], value, rel_tol=1e-6), (task, name, here[0][task][name], value)
+                assert math.isclose(here[0][task][name], value, rel_tol=1e-6), (task, name, here[0][task], metrics)
     texts = [text for name in ("greedy", "drawn") for text in numbers(there[1][f"bdh_{name}"])]
     assert len(set(texts)) > 4, texts
-    print(f"{path.name}, max_length {length}: equal; log-probabilities differ by {furthest:.1e} at most")
+    print(f"{path.name}, max_length {length}: equal; log-probabilities differ by {furthest:.1e} at most", flush=True)
+    return here[0]
+
+
+def compare_with_program(metrics):
+    """The program's own scores lead to the same metrics."""
+
+    def total(text):
+        command = [PROGRAM, "score", "--device", "cpu", "--quiet", "--format", "json", "--text", text]
+        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    # Texts without context are read after a line end.
+    nats = -sum(total("\n" + text)["total"] for text in TEXTS)
+    expected = nats / math.log(2) / sum(len(text.encode()) for text in TEXTS)
+    found = metrics["bdh_rolling"]["bits_per_byte,none"]
+    assert abs(found - expected) < 1e-4, (found, expected)
+    right = 0
+    for query, choices, gold in QUESTIONS:
+        query = query or "\n"
+        likelihoods = [sum(total(query + choice)["logprobs"][len(query) :]) for choice in choices]
+        right += likelihoods.index(max(likelihoods)) == gold
+    assert metrics["bdh_choice"]["acc,none"] == right / len(QUESTIONS), (metrics, right)
+
+
+def command_line(folder):
+    """The harness's command line, which finds the model by name."""
+    arguments = ["run", "--model", "bdh-gpu", "--model_args", f"pretrained={SHIPPED},device=cpu"]
+    sys.argv = ["lm_eval", *arguments, "--tasks", "bdh_choice", "--include_path", str(folder)]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        cli_evaluate()
+    assert "|bdh_choice|" in printed.getvalue(), printed.getvalue()
 
 
 def main():
@@ -171,16 +201,13 @@ def main():
         write_tasks(folder)
         (folder / "with-tokenizer").mkdir()
         write_model(folder / "with-tokenizer")
-        compare(ROOT / "models" / "bdh-shakespeare", folder, 2048)
-        compare(folder / "with-tokenizer", folder, 2048)
-        # Rolling windows.
-        compare(folder / "with-tokenizer", folder, 64)
-        command = [sys.executable, "-m", "bdh_gpu.lm_eval", "run", "--model", "bdh-gpu", "--tasks", "bdh_choice"]
-        command += ["--model_args", f"pretrained={ROOT / 'models' / 'bdh-shakespeare'},device=cpu"]
-        run = subprocess.run([*command, "--include_path", name], capture_output=True, text=True)
-        assert run.returncode == 0 and "bdh_choice" in run.stdout, run.stderr
+        compare_with_program(compare(SHIPPED, folder, URL, 2048))
+        with server(folder / "with-tokenizer", folder / "server.log") as url:
+            compare(folder / "with-tokenizer", folder, url, 2048)
+            # Rolling windows.
+            compare(folder / "with-tokenizer", folder, url, 64)
+        command_line(folder)
     assert "torch" not in sys.modules
-    print("python -m bdh_gpu.lm_eval: ok")
 
 
 main()
