@@ -208,6 +208,13 @@ def test_columns_are_checked(generator):
         generator.rows([], batch_size=0)
 
 
+def test_the_documents_first_example_runs(root, capsys):
+    text = (root / "docs" / "batch.md").read_text(encoding="utf-8")
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    lines = capsys.readouterr().out
+    assert lines.startswith("1 0 ") and "\n2 1 " in lines
+
+
 def test_prompts_of_a_batch_may_have_seeds(model):
     texts = model.complete(["KING:"] * 3, 20, seeds=[7, 8, 7], temperature=1.0)
     assert texts[0].text == texts[2].text != texts[1].text

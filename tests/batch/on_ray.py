@@ -2,17 +2,21 @@
 a node goes: on_ray.py PROMPTS [--long].
 """
 
+import json
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+import pyarrow.parquet
 import ray
 from ray.cluster_utils import Cluster
 
 import bdh_gpu.ray
+from bdh_gpu import batch
 from common import OPTIONS, alone, arguments, compare, prompts
 
 
@@ -44,6 +48,30 @@ def collect(dataset, fault=None, after=1):
             fault()
     assert blocks > after, f"only {blocks} blocks: nothing was left to do after the fault"
     return rows
+
+
+def files(rows, expected):
+    """Parquet in, JSON lines out and in again; and ids that Ray makes of rows' places."""
+    with tempfile.TemporaryDirectory() as name:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), f"{name}/prompts.parquet")
+        options = dict(max_prompt_tokens=100, **OPTIONS)
+        prompts = ray.data.read_parquet(f"{name}/prompts.parquet")
+        bdh_gpu.ray.generate(prompts, **options).write_json(f"{name}/texts")
+        texts = [json.loads(line) for path in Path(name, "texts").iterdir() for line in path.open(encoding="utf-8")]
+        compare(texts, expected, "from Parquet to JSON lines")
+        named = [
+            bdh_gpu.ray.generate(
+                ray.data.read_parquet(f"{name}/prompts.parquet", include_row_hash=True, override_num_blocks=blocks),
+                id_column="row_hash",
+                batch_size=batch_size,
+                **options,
+            ).take_all()
+            for blocks, batch_size in [(1, 500), (4, 90)]
+        ]
+        first, second = ({(row["id"], row["index"]): row["text"] for row in run} for run in named)
+        assert first == second and len(first) == len(expected) and len(set(first.values())) > len(rows)
+        added = bdh_gpu.ray.add_ids(ray.data.from_items([{"prompt": "KING:"}, {"prompt": None}]))
+        assert [row["id"] for row in added.take_all()] == [batch.content_id("KING:"), batch.content_id(None)]
 
 
 def main():
@@ -80,6 +108,8 @@ def main():
     assert restarts() == 1, f"{restarts()} actors were started again"
     if everything:
         compare(collect(generate(1, 100, -1)), expected, "one actor, the other way round")
+
+        files(rows, expected)
 
         def remove():
             node = next(node for node in workers if raylet(node) in mine().values())
