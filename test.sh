@@ -4,7 +4,7 @@
 # Installs a software Vulkan driver, Python and Node.js if they are missing (Debian and its kin, as
 # root), so all tests run on any machine. The most telling driver tests also run on a second driver,
 # if one is available. Then come Tint, Chromium's WGSL compiler, and the registers of every kernel on
-# AMD's graphics cards, rows on a Ray cluster, unmodified clients of the server, and the inspector's
+# AMD's graphics cards, rows on Ray, unmodified clients of the server, and the inspector's
 # pages in Chromium; if their packages are not available, a line says why. So it is with the npm package, which is built and
 # compared with the native program in Chromium and in Dawn, Chromium's WebGPU without a browser.
 #

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Generates for rows on a Ray cluster of three nodes on this machine while an actor is killed, and
-# compares them with one process's: check.sh [--long]
+# Generates for rows on Ray while an actor is killed, and compares them with one process's:
+# check.sh [--long]
 #
-# --long takes 2,000 prompts, also loses a node, and does the same in Spark, with Java or, as root on
-# Debian and its kin, by installing it. Needs the wheel of python/test.sh, and Python with venv;
-# PYTHON names another interpreter than python3. If packages are not available, one line says why.
+# --long takes 2,000 prompts and three nodes on this machine, loses one of them, and does the same in
+# Spark, with Java, which is installed if it is missing (Debian and its kin, as root). Needs the
+# wheel of python/test.sh, and Python with venv; PYTHON names another interpreter than python3. If
+# packages are not available, one line says why.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -18,7 +18,7 @@ OPTIONS = {**OPTIONS, "max_prompt_tokens": 100}
 
 
 class Interrupted:
-    """A function whose worker is killed once, after its first batch, in the partition of this number."""
+    """A function whose worker is killed once, after its first batch, in one partition."""
 
     def __init__(self, function, marker, partition):
         self.function, self.marker, self.partition = function, str(marker), partition
@@ -47,7 +47,7 @@ def main():
     rows = prompts(count)
     expected = alone(rows)
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    # 2 threads, and up to 4 failures of a task. Without the limit of rows, a partition is one batch.
+    # 2 threads, and up to 4 failures of a task. Small batches: a partition is to have several.
     builder = SparkSession.builder.master("local[2,4]").config("spark.ui.enabled", "false")
     builder = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", "8" if count < 500 else "50")
     builder = builder.config("spark.driver.host", "127.0.0.1").config("spark.log.level", "ERROR")

@@ -10,6 +10,8 @@ import sys
 import time
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# By default workers give way to everything else.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pyarrow
 import ray
@@ -24,7 +26,7 @@ ROWS = 256
 
 def main():
     table = pyarrow.Table.from_pylist([{"id": i, "prompt": f"First Citizen {i}:\n"} for i in range(ROWS)])
-    ray.init(logging_level="warning", include_dashboard=False)
+    ray.init("local", logging_level="warning", include_dashboard=False)
     for count in map(int, sys.argv[1:] or ["1", "2"]):
         alone = batch.Generator(device="cpu", threads=count, **OPTIONS)
         actor = ray.remote(num_cpus=1)(bdh_gpu.ray.Generator)
