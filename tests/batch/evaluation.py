@@ -185,6 +185,24 @@ def compare_with_program(metrics):
     assert metrics["bdh_choice"]["acc,none"] == right / len(QUESTIONS), (metrics, right)
 
 
+def conversations(path):
+    """The model's template makes a text of them; without one, an error says so."""
+    history = [{"role": "user", "content": "Hi {{ 1 }}"}]
+    lm = bdh_gpu.lm_eval.BDHLM(pretrained=str(path), device="cpu")
+    try:
+        lm.apply_chat_template(history)
+        raise AssertionError("a conversation without a template")
+    except ValueError as error:
+        assert "no chat template" in str(error)
+    template = "{% for m in messages %}\n<{{ m.role }}> {{ m.content }}\n{% endfor %}\n"
+    template += "{% if add_generation_prompt %}\n<assistant>{% endif %}\n"
+    (path / "chat_template.jinja").write_text(template)
+    lm = bdh_gpu.lm_eval.BDHLM(pretrained=str(path), device="cpu")
+    assert lm.chat_template(True) == template
+    assert lm.apply_chat_template(history) == "<user> Hi {{ 1 }}\n<assistant>"
+    assert lm.apply_chat_template(history, add_generation_prompt=False) == "<user> Hi {{ 1 }}\n"
+
+
 def command_line(folder):
     """The harness's command line, which finds the model by name."""
     arguments = ["run", "--model", "bdh-gpu", "--model_args", f"pretrained={SHIPPED},device=cpu"]
@@ -206,6 +224,7 @@ def main():
             compare(folder / "with-tokenizer", folder, url, 2048)
             # Rolling windows.
             compare(folder / "with-tokenizer", folder, url, 64)
+        conversations(folder / "with-tokenizer")
         command_line(folder)
     assert "torch" not in sys.modules
 
