@@ -4,14 +4,14 @@
 # Installs a software Vulkan driver, Python and Node.js if they are missing (Debian and its kin, as
 # root), so all tests run on any machine. The most telling driver tests also run on a second driver,
 # if one is available. Then come Tint, Chromium's WGSL compiler, and the registers of every kernel on
-# AMD's graphics cards, the CPU backend on an emulated ARM processor, unmodified clients of the
-# server, and the inspector's pages in Chromium; if their packages are not available, a line says why.
-# So it is with the npm package, which is built and compared with the native program in Chromium and
-# in Dawn, Chromium's WebGPU without a browser.
+# AMD's graphics cards, the CPU backend on an emulated ARM processor, rows on Ray, unmodified clients
+# of the server, and the inspector's pages in Chromium; if their packages are not available, a line
+# says why. So it is with the npm package, which is built and compared with the native program in
+# Chromium and in Dawn, Chromium's WebGPU without a browser.
 #
 # --long adds the compilers for NVIDIA and Apple, the Vulkan validation layers, every kernel on the
 # second driver, more tests and a second processor for ARM, an object store for the server's states,
-# SciPy, and long runs of the server.
+# SciPy, many rows on Ray and Spark, and long runs of the server.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -108,6 +108,11 @@ else
     tests/arm/check.sh
 fi
 python/test.sh
+if $long; then
+    tests/batch/check.sh --long
+else
+    tests/batch/check.sh
+fi
 tests/server/clients.sh
 tests/page/check.sh
 tests/web/check.sh

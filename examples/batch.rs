@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let prompts: Vec<Vec<u32>> =
         (0..count).map(|i| bdh.encode(&text[i % 7..i % 7 + 8 + i % 32])).collect::<Result<_, _>>()?;
     let options = GenerationOptions { max_new_tokens, seed: Some(1), ..GenerationOptions::of_model(bdh.model()) };
-    let batch = BatchOptions { num_return_sequences, slots: None, burst: None, forgetting };
+    let batch = BatchOptions { num_return_sequences, slots: None, burst: None, forgetting, seeds: Vec::new() };
 
     // In turns, so that a machine whose speed drifts is fair to both. One at a time, a few prompts suffice.
     for round in 1..=3 {

@@ -55,8 +55,13 @@ fn work(bdh: &Bdh, kind: usize) -> String {
         }
         3 => {
             let prompts: Vec<Vec<u32>> = ["KING:", PROMPT, "A"].map(|p| bdh.encode(p.as_bytes()).unwrap()).into();
-            let batch =
-                BatchOptions { num_return_sequences: 2, slots: None, burst: None, forgetting: Forgetting::Full };
+            let batch = BatchOptions {
+                num_return_sequences: 2,
+                slots: None,
+                burst: None,
+                forgetting: Forgetting::Full,
+                seeds: Vec::new(),
+            };
             let mut texts = vec![String::new(); 6];
             bdh.run_batch(&prompts, &options(seed), &batch, |event| {
                 if let BatchEvent::Done(done) = event {

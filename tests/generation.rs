@@ -43,6 +43,7 @@ fn together(
         slots: Some(slots),
         burst: Some(burst),
         forgetting: Forgetting::of_model(&bdh.model().config),
+        seeds: Vec::new(),
     };
     let mut done: HashMap<(usize, usize), Generated> = HashMap::new();
     bdh.run_batch(prompts, options, &batch, |event| {
@@ -87,6 +88,39 @@ fn company_does_not_matter(device: DeviceChoice, sequences: usize, tokens: usize
         let differing = reference.iter().filter(|s| s[0].tokens != s[1].tokens).count();
         assert!(differing >= 14, "{differing} of 16 prompts have sequences that differ");
     }
+}
+
+#[test]
+fn prompts_have_seeds_of_their_own() {
+    let bdh = bdh(DeviceChoice::Cpu);
+    let options = options(20, SamplingOptions::default());
+    let forgetting = Forgetting::of_model(&bdh.model().config);
+    let run = |prompts: &[Vec<u32>], seeds: &[u64]| {
+        let batch =
+            BatchOptions { num_return_sequences: 2, slots: Some(3), burst: None, forgetting, seeds: seeds.into() };
+        let mut done = HashMap::new();
+        let ended = bdh.run_batch(prompts, &options, &batch, |event| {
+            if let BatchEvent::Done(Completion { prompt, index, result, .. }) = event {
+                done.insert((prompt, index), result.unwrap());
+            }
+            ControlFlow::Continue(())
+        });
+        ended.map(|()| done)
+    };
+    let prompts = vec![bdh.encode(b"KING:").unwrap(); 3];
+    let together = run(&prompts, &[7, 8, 7]).unwrap();
+    for (prompt, seed) in [(0, 7), (1, 8)] {
+        let alone = run(&prompts[..1], &[seed]).unwrap();
+        for index in 0..2 {
+            assert_eq!(together[&(prompt, index)], alone[&(0, index)], "prompt {prompt}, sequence {index}");
+        }
+    }
+    assert_eq!(together[&(0, 0)].seed, Some(7));
+    assert_eq!(together[&(2, 1)], together[&(0, 1)]);
+    assert_ne!(together[&(1, 0)].tokens, together[&(0, 0)].tokens);
+    let error = run(&prompts, &[7, 8]).unwrap_err();
+    assert_eq!(error.to_string(), "there are 2 seeds for 3 prompts; give one for each prompt, or none");
+    assert!(error.is_usage());
 }
 
 #[test]

@@ -216,7 +216,7 @@ fn texts(bdh: &Bdh, prompt: &str, options: &GenerationOptions) -> Vec<(&'static 
     ];
     let silent = bdh.generate_stream_with(prompt, options, forgetting, false).unwrap();
     texts.push(("silent stream", silent.map(Result::unwrap).collect()));
-    let batch = BatchOptions { num_return_sequences: 1, slots: None, burst: Some(1), forgetting };
+    let batch = BatchOptions { num_return_sequences: 1, slots: None, burst: Some(1), forgetting, seeds: Vec::new() };
     bdh.run_batch(std::slice::from_ref(&tokens), options, &batch, |event| {
         if let BatchEvent::Done(done) = event {
             let generated = done.result.unwrap();

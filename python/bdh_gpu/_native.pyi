@@ -12,6 +12,9 @@ from ._tuples import Contribution, Firing, Source
 __version__: str
 _page_script: str
 _page_style: str
+_keywords: list[tuple[str, str]]
+
+def _adapters() -> list[tuple[int, str, str, str]]: ...
 
 class _Drawing(TypedDict, total=False):
     min_new_tokens: Optional[int]
@@ -36,12 +39,14 @@ class _Drawing(TypedDict, total=False):
 class _Context(TypedDict, total=False):
     context: Union[int, Literal["full"], None]
     forget_tau: Optional[float]
+    window: Optional[int]
 
 class _One(_Drawing, _Context, total=False):
     echo: Optional[bool]
 
 class _Complete(_Drawing, _Context, total=False):
     num_return_sequences: Optional[int]
+    seeds: Optional[Iterable[int]]
 
 class _Many(_One, _Complete, total=False): ...
 
@@ -107,7 +112,8 @@ class BDH:
         self, prompts: Iterable[str], max_new_tokens: Optional[int] = None, **options: Unpack[_Many]
     ) -> list[str]:
         """Continues several texts side by side; results are in their order. num_return_sequences: how
-        many for each.
+        many for each. seeds: one for each prompt, in place of seed; a prompt with a seed of its own
+        gets the same texts in any batch.
         """
     def complete(
         self, prompts: Iterable[str], max_new_tokens: Optional[int] = None, **options: Unpack[_Complete]
@@ -115,6 +121,16 @@ class BDH:
         """As generate_batch, but returns a Completion for each text: the new text and its tokens,
         without the prompt, the seed, the score and why it ended.
         """
+    def _complete(
+        self,
+        prompts: Iterable[Iterable[int]],
+        max_new_tokens: Optional[int] = None,
+        **options: Unpack[_Complete],
+    ) -> list[
+        tuple[int, int, str, int, str, Optional[int], Optional[float], Optional[str]]
+    ]: ...
+    def _chat(self) -> tuple[Optional[str], Optional[str], Optional[str]]: ...
+    def _default_prompt(self) -> list[int]: ...
     def generate_stream(
         self, prompt: str, max_new_tokens: Optional[int] = None, **options: Unpack[_One]
     ) -> TextStream:
@@ -233,6 +249,7 @@ class Score:
         cls,
         tokens: list[int],
         logprobs: list[Optional[float]],
+        greedy: list[Optional[bool]],
         total: float,
         mean_loss: float,
         perplexity: float,
@@ -245,8 +262,11 @@ class Score:
     def logprobs(self) -> list[Optional[float]]:
         """Log-probability of each token given those before it; None for the first."""
     @property
+    def greedy(self) -> list[Optional[bool]]:
+        """Whether each token is the likeliest one after those before it; None for the first."""
+    @property
     def total(self) -> float:
-        """Their sum."""
+        """The sum of the log-probabilities."""
     @property
     def mean_loss(self) -> float:
         """Mean negative log-probability of a token."""

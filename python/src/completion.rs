@@ -60,20 +60,36 @@ impl Completion {
     }
 }
 
+/// A sequence as `BDH._complete` returns it: number of the prompt, number among the prompt's texts, text, number of
+/// tokens, finish reason, seed, score, and what made it fail.
+pub type Row = (usize, usize, String, usize, String, Option<u64>, Option<f64>, Option<String>);
+
 /// What to generate.
 pub struct Job {
     pub settings: Settings,
     /// Results for each prompt.
     pub sequences: usize,
     pub forgetting: Forgetting,
+    /// The seed of each prompt, if they have seeds of their own.
+    pub seeds: Option<Vec<u64>>,
 }
 
 /// What came out for one sequence.
 pub struct Finished {
     /// Index of the prompt.
     pub prompt: usize,
+    /// Index among the prompt's sequences.
     index: usize,
     pub generated: Generated,
+}
+
+/// A sequence that failed while others went on.
+pub struct Failed {
+    /// Index of the prompt.
+    pub prompt: usize,
+    /// Index among the prompt's sequences.
+    pub index: usize,
+    pub error: GenerationError,
 }
 
 impl Finished {
@@ -82,6 +98,13 @@ impl Finished {
         let mut stream = bdh.continuation(&prompts[self.prompt]);
         stream.settle();
         stream.text(&self.generated.tokens) + &self.generated.tail
+    }
+
+    /// As `BDH._complete` returns it.
+    pub fn row(self, bdh: &Bdh, prompts: &[Vec<u32>]) -> Row {
+        let text = self.text(bdh, prompts);
+        let Generated { tokens, finish_reason, seed, score, .. } = self.generated;
+        (self.prompt, self.index, text, tokens.len(), finish_reason.to_string(), seed, score, None)
     }
 
     /// As Python sees it.
@@ -101,27 +124,55 @@ impl Finished {
 impl Job {
     /// Generates for all prompts; results are in their order. Where a signal ends the work, some are missing.
     pub fn run(&self, bdh: &Bdh, prompts: &[Vec<u32>], signals: &mut Signals) -> PyResult<Vec<Finished>> {
-        let Self { settings, sequences, forgetting } = self;
-        let batch =
-            BatchOptions { num_return_sequences: *sequences, slots: None, burst: None, forgetting: *forgetting };
-        let mut finished = Vec::new();
         let mut failure = None;
+        let finished = self.run_each(bdh, prompts, signals, |failed| {
+            failure = Some(failed);
+            ControlFlow::Break(())
+        })?;
+        match failure {
+            Some(Failed { prompt, error, .. }) => Err(of_prompt(error, prompt, prompts.len())),
+            None => Ok(finished),
+        }
+    }
+
+    /// As [`Job::run`], but `failed` receives the sequences that fail and may end the work. A device
+    /// that fails is still an error.
+    pub fn run_each(
+        &self,
+        bdh: &Bdh,
+        prompts: &[Vec<u32>],
+        signals: &mut Signals,
+        mut failed: impl FnMut(Failed) -> ControlFlow<()>,
+    ) -> PyResult<Vec<Finished>> {
+        let Self { settings, sequences, forgetting, seeds } = self;
+        // An empty list is one seed for no prompt, not the absence of seeds.
+        if let Some(seeds) = seeds.as_ref().filter(|seeds| seeds.len() != prompts.len()) {
+            let error = GenerationError::Seeds { seeds: seeds.len(), prompts: prompts.len() };
+            return Err(errors::generation(error));
+        }
+        let batch = BatchOptions {
+            num_return_sequences: *sequences,
+            slots: None,
+            burst: None,
+            forgetting: *forgetting,
+            seeds: seeds.clone().unwrap_or_default(),
+        };
+        let mut finished = Vec::new();
         let run = bdh.run(prompts, settings, &batch, |event| {
             if let BatchEvent::Done(done) = event {
+                let (prompt, index) = (done.prompt, done.index);
                 match done.result {
-                    Ok(generated) => finished.push(Finished { prompt: done.prompt, index: done.index, generated }),
+                    Ok(generated) => finished.push(Finished { prompt, index, generated }),
                     Err(error) => {
-                        failure = Some((done.prompt, error));
-                        return ControlFlow::Break(());
+                        if failed(Failed { prompt, index, error }).is_break() {
+                            return ControlFlow::Break(());
+                        }
                     }
                 }
             }
             signals.flow()
         });
         run.map_err(errors::generation)?;
-        if let Some((prompt, error)) = failure {
-            return Err(of_prompt(error, prompt, prompts.len()));
-        }
         finished.sort_by_key(|finished| (finished.prompt, finished.index));
         Ok(finished)
     }

@@ -50,6 +50,16 @@ mod _native {
     #[pymodule_export]
     use trace::{Csr, Trace};
 
+    /// The graphics adapters: index, name, kind, and place on the bus, which may be empty.
+    #[pyfunction]
+    fn _adapters(py: Python<'_>) -> Vec<(usize, String, String, String)> {
+        let adapters = py.detach(bdh_gpu::backend::gpu::list_adapters);
+        let of = |adapter: bdh_gpu::backend::gpu::AdapterSummary| {
+            (adapter.index, adapter.info.name, adapter.device_type.to_owned(), adapter.pci_bus_id)
+        };
+        adapters.into_iter().map(of).collect()
+    }
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let class = module.getattr("BDH")?;

@@ -1,6 +1,6 @@
 //! The class `BDH`.
 
-use crate::completion::{Completion, Finished, Job};
+use crate::completion::{Completion, Failed, Finished, Job, Row};
 use crate::errors;
 use crate::fork::Owned;
 use crate::input;
@@ -19,6 +19,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 ///
 /// Options of the generating methods; what is not given, or None, is the model's own:
 ///   {options};
-///   context (a number of tokens, or "full"), forget_tau;
+///   context (a number of tokens, or "full"), forget_tau, window (a number of tokens, on the CPU);
 ///   echo: False leaves the prompt out of the result.
 ///
 /// Raises ValueError for an option out of its range and BDHError where the device fails. Other threads run while
@@ -39,7 +40,9 @@ pub struct Model {
 }
 
 const ONE: &[Extra] = &[Extra::Echo, Extra::Context];
-const MANY: &[Extra] = &[Extra::Echo, Extra::Context, Extra::NumReturnSequences];
+const MANY: &[Extra] = &[Extra::Echo, Extra::Context, Extra::NumReturnSequences, Extra::Seeds];
+/// Of the methods that return texts apart from their prompts.
+const COMPLETE: &[Extra] = &[Extra::Context, Extra::NumReturnSequences, Extra::Seeds];
 
 impl Model {
     fn open(
@@ -67,11 +70,19 @@ impl Model {
 
     /// Generates for all prompts.
     fn run(&self, py: Python<'_>, prompts: &[Vec<u32>], options: &Options, several: bool) -> PyResult<Vec<Finished>> {
-        let settings = options.settings(&self.bdh)?;
-        let sequences = if several { options.sequences(&self.bdh) } else { 1 };
-        let job = Job { settings, sequences, forgetting: options.forgetting(&self.bdh)? };
+        let job = self.job(options, several)?;
         let bdh = self.bdh.get()?;
         detached(py, |signals| job.run(bdh, prompts, signals))
+    }
+
+    /// What the options ask for.
+    fn job(&self, options: &Options, several: bool) -> PyResult<Job> {
+        Ok(Job {
+            settings: options.settings(&self.bdh)?,
+            sequences: if several { options.sequences(&self.bdh) } else { 1 },
+            forgetting: options.forgetting(&self.bdh)?,
+            seeds: options.seeds.clone(),
+        })
     }
 
     /// Continues texts; what is returned begins with the prompts if that is wanted.
@@ -245,6 +256,7 @@ impl Model {
     }
 
     /// Continues several texts side by side; results are in their order. num_return_sequences: how many for each.
+    /// seeds: one for each prompt, in place of seed; a prompt with a seed of its own gets the same texts in any batch.
     #[pyo3(signature = (prompts, max_new_tokens=None, **options))]
     fn generate_batch(
         &self,
@@ -267,12 +279,41 @@ impl Model {
         max_new_tokens: Option<&Bound<'_, PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Vec<Completion>> {
-        let options = Options::read("complete", &[Extra::Context, Extra::NumReturnSequences], max_new_tokens, options)?;
+        let options = Options::read("complete", COMPLETE, max_new_tokens, options)?;
         let texts = self::prompts(prompts)?;
         self.bdh.check_text().map_err(errors::generation)?;
         let prompts = self.encode_all(&texts)?;
         let finished = self.run(py, &prompts, &options, true)?;
         Ok(finished.into_iter().map(|text| text.completion(&self.bdh, &texts, &prompts)).collect())
+    }
+
+    /// As complete, for token ids, a tuple for each sequence. One that fails says why in its own and the others go on; a
+    /// device that fails is an error.
+    #[pyo3(signature = (prompts, max_new_tokens=None, **options))]
+    fn _complete(
+        &self,
+        py: Python<'_>,
+        prompts: Vec<Bound<'_, PyAny>>,
+        max_new_tokens: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<Row>> {
+        let options = Options::read("_complete", COMPLETE, max_new_tokens, options)?;
+        self.bdh.check_text().map_err(errors::generation)?;
+        let prompts = prompts.iter().map(|ids| input::ids(&self.bdh, ids)).collect::<PyResult<Vec<_>>>()?;
+        let job = self.job(&options, true)?;
+        let bdh = self.bdh.get()?;
+        let mut rows = Vec::new();
+        let finished = detached(py, |signals| {
+            job.run_each(bdh, &prompts, signals, |failed| {
+                let Failed { prompt, index, error } = failed;
+                let error = Some(error.to_string());
+                rows.push((prompt, index, String::new(), 0, String::new(), None, None, error));
+                ControlFlow::Continue(())
+            })
+        })?;
+        rows.extend(finished.into_iter().map(|finished| finished.row(&self.bdh, &prompts)));
+        rows.sort_by_key(|row| (row.0, row.1));
+        Ok(rows)
     }
 
     /// Continues a text and hands it out as it comes, the prompt first; joined, the pieces are what generate_text
@@ -290,7 +331,7 @@ impl Model {
         self.bdh.get()?.check_text().map_err(errors::generation)?;
         let source = if settings.uses_beams() {
             let tokens = input::encode(&self.bdh, prompt)?;
-            let job = Job { settings, sequences: 1, forgetting };
+            let job = Job { settings, sequences: 1, forgetting, seeds: None };
             let shown = if options.echo { prompt.to_owned() } else { String::new() };
             Source::Searched(Box::new(Search { bdh: self.bdh.clone(), prompt: tokens, job, shown }))
         } else {
@@ -303,8 +344,8 @@ impl Model {
         Ok(TextStream::new(source))
     }
 
-    /// The logits after each token, a NumPy array [T, V] of float32. Takes a text or token ids; context and
-    /// forget_tau as for generating.
+    /// The logits after each token, a NumPy array [T, V] of float32. Takes a text or token ids; context,
+    /// forget_tau and window as for generating.
     #[pyo3(signature = (tokens, **options))]
     fn logits<'py>(
         &self,
@@ -323,7 +364,8 @@ impl Model {
         PyArray1::from_vec(py, rows).reshape([tokens.len(), self.bdh.model().config.vocab_size])
     }
 
-    /// How likely the model finds a text or token ids, at least two; context and forget_tau as for generating.
+    /// How likely the model finds a text or token ids, at least two; context, forget_tau and
+    /// window as for generating.
     #[pyo3(signature = (tokens, **options))]
     fn score(&self, py: Python<'_>, tokens: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Score> {
         let forgetting = Options::read_context("score", options)?.forgetting(&self.bdh)?;
@@ -335,7 +377,7 @@ impl Model {
     }
 
     /// Reads a text or token ids as one context and keeps its neurons: which fire at each token, in
-    /// each layer, as the device computes them. context and forget_tau as for generating. On a
+    /// each layer, as the device computes them. context, forget_tau and window as for generating. On a
     /// graphics card the model must be loaded with watchable=True. Every layer waits for the host,
     /// so this is slower than generating. Memory: 8 bytes for each neuron that fires and each gate
     /// that is open, and as much again once their arrays are used.
@@ -366,7 +408,7 @@ impl Model {
         Ok(Self { bdh: Owned::new(edited), host: Arc::default() })
     }
 
-    /// Starts a conversation; context and forget_tau as for generating.
+    /// Starts a conversation; context, forget_tau and window as for generating.
     #[pyo3(signature = (**options))]
     fn session(&self, py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Session> {
         let forgetting = Options::read_context("session", options)?.forgetting(&self.bdh)?;
@@ -385,6 +427,16 @@ impl Model {
             Ok(session)
         })?;
         Ok(Session::new(&self.bdh, session))
+    }
+
+    /// The model's chat template, and the texts of the tokens that begin and end a text.
+    fn _chat(&self) -> (Option<String>, Option<String>, Option<String>) {
+        self.bdh.model().chat()
+    }
+
+    /// The tokens that an empty prompt stands for.
+    fn _default_prompt(&self) -> PyResult<Vec<u32>> {
+        self.bdh.default_prompt().map_err(errors::generation)
     }
 
     /// Token ids of a text.

@@ -20,6 +20,8 @@ pub enum Extra {
     NumReturnSequences,
     /// `context`, `forget_tau` and `window`.
     Context,
+    /// A seed for each prompt.
+    Seeds,
 }
 
 /// The names of [`Extra::Context`].
@@ -32,6 +34,8 @@ pub struct Options {
     pub echo: bool,
     num_return_sequences: Option<usize>,
     past: Past,
+    /// The seed of each prompt, if they have seeds of their own.
+    pub seeds: Option<Vec<u64>>,
 }
 
 impl Options {
@@ -42,8 +46,13 @@ impl Options {
         max_new_tokens: Option<&Bound<'_, PyAny>>,
         given: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let mut options =
-            Self { request: Request::default(), echo: true, num_return_sequences: None, past: Past::default() };
+        let mut options = Self {
+            request: Request::default(),
+            echo: true,
+            num_return_sequences: None,
+            past: Past::default(),
+            seeds: None,
+        };
         if let Some(value) = max_new_tokens {
             options.set_option("max_new_tokens", value)?;
         }
@@ -53,6 +62,9 @@ impl Options {
             if !options.set(key, &value, extras)? {
                 return Err(unexpected(name, key));
             }
+        }
+        if options.seeds.is_some() && options.request.seed.is_some() {
+            return Err(PyValueError::new_err("give seed, for all prompts, or seeds, one for each prompt; not both"));
         }
         Ok(options)
     }
@@ -74,6 +86,7 @@ impl Options {
             "echo" => Some(Extra::Echo),
             "num_return_sequences" => Some(Extra::NumReturnSequences),
             key if PAST.contains(&key) => Some(Extra::Context),
+            "seeds" => Some(Extra::Seeds),
             _ => None,
         };
         if extra.is_some_and(|extra| !extras.contains(&extra)) {
@@ -85,6 +98,8 @@ impl Options {
             "context" => self.past.context = context(key, value)?,
             "forget_tau" => self.past.forget_tau = extract(key, value, "float")?,
             "window" => self.past.window = whole(key, value)?,
+            "seeds" if value.is_none() => self.seeds = None,
+            "seeds" => self.seeds = Some(one_or_more(key, value, "int", whole)?),
             _ => return self.set_option(key, value),
         }
         Ok(true)

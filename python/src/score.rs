@@ -12,7 +12,9 @@ pub struct Score {
     tokens: Vec<u32>,
     /// Log-probability of each token given those before it; None for the first.
     logprobs: Vec<Option<f64>>,
-    /// Their sum.
+    /// Whether each token is the likeliest one after those before it; None for the first.
+    greedy: Vec<Option<bool>>,
+    /// The sum of the log-probabilities.
     total: f64,
     /// Mean negative log-probability of a token.
     mean_loss: f64,
@@ -32,6 +34,7 @@ impl Score {
             bits_per_byte: are_bytes.then(|| score.bits_per_token()),
             tokens: score.tokens,
             logprobs: score.logprobs,
+            greedy: score.greedy,
         }
     }
 }
@@ -42,18 +45,20 @@ impl Score {
     fn from_parts(
         tokens: Vec<u32>,
         logprobs: Vec<Option<f64>>,
+        greedy: Vec<Option<bool>>,
         total: f64,
         mean_loss: f64,
         perplexity: f64,
         bits_per_byte: Option<f64>,
     ) -> Self {
-        Self { tokens, logprobs, total, mean_loss, perplexity, bits_per_byte }
+        Self { tokens, logprobs, greedy, total, mean_loss, perplexity, bits_per_byte }
     }
 
     /// For pickle and copy.
     fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
-        let Self { tokens, logprobs, total, mean_loss, perplexity, bits_per_byte } = this.get();
-        let arguments = (tokens, logprobs, total, mean_loss, perplexity, bits_per_byte).into_pyobject(this.py())?;
+        let Self { tokens, logprobs, greedy, total, mean_loss, perplexity, bits_per_byte } = this.get();
+        let arguments =
+            (tokens, logprobs, greedy, total, mean_loss, perplexity, bits_per_byte).into_pyobject(this.py())?;
         (this.get_type(), arguments).into_pyobject(this.py())
     }
 

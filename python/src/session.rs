@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// Continues the conversation and returns the new token ids. Options are those of BDH.generate, without echo,
-    /// context and forget_tau. After a Ctrl-C the conversation goes on after what was generated until then.
+    /// context, forget_tau and window. After a Ctrl-C the conversation goes on after what was generated until then.
     #[pyo3(signature = (max_new_tokens=None, **options))]
     fn generate(
         &self,

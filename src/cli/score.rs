@@ -225,8 +225,11 @@ mod tests {
 
     #[test]
     fn blocks_cover_every_prediction() {
-        let score =
-            generation::Score { tokens: vec![1, 2, 3, 300], logprobs: vec![None, Some(-1.0), Some(-1.0), Some(-2.0)] };
+        let score = generation::Score {
+            tokens: vec![1, 2, 3, 300],
+            logprobs: vec![None, Some(-1.0), Some(-1.0), Some(-2.0)],
+            greedy: vec![None, Some(true), Some(true), Some(false)],
+        };
         let text = report(&score, &Tokenizer::bytes(256), Some(&(2, score.blocks(2))));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "tokens           4");

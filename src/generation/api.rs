@@ -116,7 +116,7 @@ impl Bdh {
         let tokens = prompts.iter().map(|prompt| self.encode(prompt.as_ref().as_bytes()));
         let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
         let forgetting = Forgetting::of_model(&self.model().config);
-        let batch = BatchOptions { num_return_sequences: 1, slots: None, burst: None, forgetting };
+        let batch = BatchOptions { num_return_sequences: 1, slots: None, burst: None, forgetting, seeds: Vec::new() };
         let mut texts: Vec<String> = prompts.iter().map(|prompt| prompt.as_ref().to_owned()).collect();
         let mut failure = None;
         self.run_batch(&tokens, options, &batch, |event| {

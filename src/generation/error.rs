@@ -86,6 +86,14 @@ pub enum GenerationError {
         /// Tokens of a piece.
         length: usize,
     },
+    /// Not every prompt of a batch has a seed.
+    #[error("there are {seeds} seeds for {prompts} prompts; give one for each prompt, or none")]
+    Seeds {
+        /// How many seeds there are.
+        seeds: usize,
+        /// How many prompts there are.
+        prompts: usize,
+    },
     /// A stop text without text.
     #[error("a stop text must not be empty")]
     EmptyStop,
@@ -157,6 +165,7 @@ impl GenerationError {
             | Self::EmptyPrompt
             | Self::TooShort(_)
             | Self::ShortText { .. }
+            | Self::Seeds { .. }
             | Self::EmptyStop
             | Self::ModelOption { .. }
             | Self::DrawingInBeamSearch { .. }

@@ -23,6 +23,20 @@ pub struct BatchOptions {
     pub burst: Option<usize>,
     /// How much of the past counts.
     pub forgetting: Forgetting,
+    /// The seed of each prompt's first sequence, in place of [`GenerationOptions::seed`]: one per prompt, or
+    /// empty. A prompt with a seed of its own gets the same texts in any batch. Beam search draws nothing.
+    pub seeds: Vec<u64>,
+}
+
+impl BatchOptions {
+    /// Refuses seeds that do not fit the prompts.
+    pub(super) fn check_seeds(&self, prompts: usize) -> Result<(), GenerationError> {
+        match self.seeds.len() {
+            0 => Ok(()),
+            seeds if seeds == prompts => Ok(()),
+            seeds => Err(GenerationError::Seeds { seeds, prompts }),
+        }
+    }
 }
 
 /// A finished sequence of a batch.
@@ -86,8 +100,8 @@ impl Bdh {
     /// Generates for many prompts (token ids), `num_return_sequences` each. A sequence's tokens depend on
     /// its prompt, its index and the options alone: not on its company, nor on the number of slots.
     ///
-    /// Every result reports the seed that gives it alone. With [`GenerationOptions::seed`] every prompt's first
-    /// sequence has that one; without, each prompt gets a random one.
+    /// Every result reports the seed that gives it alone. A prompt's first sequence has its seed of
+    /// [`BatchOptions::seeds`], or else [`GenerationOptions::seed`]; without both, each prompt gets a random one.
     ///
     /// # Errors
     /// Options out of range and token ids outside the vocabulary, before any work starts; a device that
@@ -104,6 +118,7 @@ impl Bdh {
         if batch.num_return_sequences == 0 {
             return Err(OutOfRange::new("num_return_sequences", "at least 1", 0).into());
         }
+        batch.check_seeds(prompts.len())?;
         let vocab = self.model().config.vocab_size;
         let outside = |tokens: &Vec<u32>| tokens.iter().position(|&token| token as usize >= vocab);
         if let Some((tokens, index)) = prompts.iter().find_map(|tokens| Some((tokens, outside(tokens)?))) {
@@ -157,7 +172,10 @@ impl<'a> Scheduler<'a> {
             options,
             biases: BiasRow::new(&options.logit_bias, bdh.model().config.vocab_size)?,
             sequences: batch.num_return_sequences,
-            seeds: prompts.iter().map(|_| options.seed.unwrap_or_else(random_seed)).collect(),
+            seeds: match &batch.seeds[..] {
+                [] => prompts.iter().map(|_| options.seed.unwrap_or_else(random_seed)).collect(),
+                seeds => seeds.to_vec(),
+            },
             batch: device,
             work: (0..slots).map(|_| Work::Free).collect(),
             next: (0, 0),

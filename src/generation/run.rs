@@ -26,6 +26,7 @@ impl Bdh {
             return self.run_batch(prompts, &settings.options, batch, each).await;
         }
         settings.beam_options(batch.num_return_sequences).validate()?;
+        batch.check_seeds(prompts.len())?;
         for (prompt, tokens) in prompts.iter().enumerate() {
             if self.search(prompt, tokens, settings, batch, &mut each).await?.is_break() {
                 break;

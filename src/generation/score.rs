@@ -13,6 +13,8 @@ pub struct Score {
     pub tokens: Vec<u32>,
     /// Natural log-probability of each token given those before it; the first has none.
     pub logprobs: Vec<Option<f64>>,
+    /// Whether no token was likelier, each given those before it; the first has nothing to be likelier than.
+    pub greedy: Vec<Option<bool>>,
 }
 
 impl Score {
@@ -60,7 +62,7 @@ impl Bdh {
         if tokens.len() < 2 {
             return Err(GenerationError::TooShort(tokens.len()));
         }
-        let mut logprobs = vec![None];
+        let (mut logprobs, mut greedy) = (vec![None], vec![None]);
         self.session_with(forgetting)
             .await?
             .trace(tokens, |index, logits| {
@@ -71,10 +73,11 @@ impl Bdh {
                     return Err(GenerationError::Sampling { position: index as u64, sequence: 0, source });
                 }
                 logprobs.push(Some(logprob));
+                greedy.push(Some(logits.iter().all(|&other| other <= logits[target])));
                 Ok(progress(index + 1))
             })
             .await?;
-        Ok(Score { tokens: tokens[..logprobs.len()].to_vec(), logprobs })
+        Ok(Score { tokens: tokens[..logprobs.len()].to_vec(), logprobs, greedy })
     }
 
     /// The logits after every token, `[T, V]` row by row, T being the number of tokens. `progress` hears how many

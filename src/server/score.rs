@@ -43,13 +43,14 @@ pub(super) async fn score(State(app): State<Arc<App>>, body: Bytes) -> Result<Js
         events: Box::new(|_| ControlFlow::Continue(())),
     };
     let mut run = Run::on_engine(&app, &ready, vec![job])?;
-    let mut logprobs = vec![None];
+    let (mut logprobs, mut greedy) = (vec![None], vec![None]);
     while let Some((_, event)) = run.next().await? {
         if let Event::Read(read) = event {
             logprobs.extend(read.iter().map(|token| Some(f64::from(token.logprob))));
+            greedy.extend(read.iter().map(|token| Some(token.rank == 1)));
         }
     }
-    let score = Score { tokens, logprobs };
+    let score = Score { tokens, logprobs, greedy };
     // The first token is not predicted; of bytes it is one.
     let predicted = bytes.filter(|_| bdh.model().tokenizer.byte(0).is_some()).map(|bytes| bytes - 1);
     Ok(Json(json!({

@@ -3,12 +3,8 @@
 The server runs the shipped model on the CPU and takes any model's name.
 """
 
-import json
-import math
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import litellm
 import openai
@@ -103,67 +99,6 @@ def other_packages():
     assert answer.choices[0].text == generated("KING:\n", 20, 3)
 
 
-def evaluation():
-    """lm-evaluation-harness, with no tokenizer files, agrees with the program."""
-    import lm_eval
-
-    texts = ["First Citizen:\nHear me speak.\n", "KING RICHARD III:\nNow is the winter of our discontent\n"]
-    questions = [
-        ("To be, or not to ", ["be", "xq", "zzz"], 0),
-        ("KING RICHARD", ["##", " III:", "@@"], 1),
-        ("ROME", ["qq", "O:", "77"], 1),
-        ("my lo", ["zx", "rd"], 1),
-        ("the k", ["ing", "qzx"], 1),
-    ]
-    folder = Path(tempfile.mkdtemp())
-    rows = [{"text": text} for text in texts]
-    (folder / "rolling.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    rows = [{"query": q, "choices": c, "gold": gold} for q, c, gold in questions]
-    (folder / "choice.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    common = """
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {folder}/{name}.jsonl}}}}
-test_split: test
-task: bdh_{name}
-"""
-    (folder / "rolling.yaml").write_text(
-        common.format(folder=folder, name="rolling")
-        + "output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{text}}'\n"
-        + "metric_list: [{metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}]\n"
-    )
-    (folder / "choice.yaml").write_text(
-        common.format(folder=folder, name="choice")
-        + "output_type: multiple_choice\ndoc_to_text: '{{query}}'\ndoc_to_choice: '{{choices}}'\n"
-        + "doc_to_target: gold\ntarget_delimiter: ''\n"
-        + "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
-    )
-    results = lm_eval.simple_evaluate(
-        model="local-completions",
-        model_args=f"base_url={url}/v1/completions,model={model},num_concurrent=4",
-        tasks=["bdh_rolling", "bdh_choice"],
-        task_manager=lm_eval.tasks.TaskManager(include_path=str(folder), include_defaults=False),
-        bootstrap_iters=0,
-    )["results"]
-
-    def total(text):
-        command = [program, "score", "--device", "cpu", "--quiet", "--format", "json", "--text", text]
-        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-
-    # The prefix token is a line end.
-    nats = -sum(total("\n" + text)["total"] for text in texts)
-    expected = nats / math.log(2) / sum(len(text) for text in texts)
-    assert abs(results["bdh_rolling"]["bits_per_byte,none"] - expected) < 1e-4, (results, expected)
-
-    def likelihood(query, choice):
-        return sum(total(query + choice)["logprobs"][len(query) :])
-
-    right = 0
-    for query, choices, gold in questions:
-        found = [likelihood(query, choice) for choice in choices]
-        right += found.index(max(found)) == gold
-    assert results["bdh_choice"]["acc,none"] == right / len(questions), (results, right)
-
-
-for check in [plain, several, streamed, closed, logprobs, errors, other_packages, evaluation]:
+for check in [plain, several, streamed, closed, logprobs, errors, other_packages]:
     check()
     print(f"{check.__name__}: ok")

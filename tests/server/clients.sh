@@ -2,7 +2,8 @@
 # Runs unmodified clients against the server: openai, langchain-openai, litellm and
 # lm-evaluation-harness from PyPI, openai and ai from npm, and schemathesis over its description;
 # then the page in Chromium, if that is installed. Needs the program in CARGO_TARGET_DIR and Python
-# with venv; PYTHON names another interpreter than python3.
+# with venv; PYTHON names another interpreter than python3. lm-evaluation-harness also runs in its own
+# process, with the wheel that python/test.sh builds, and has to give the server's results.
 #
 # If packages are not available, one line says why, and what needs them is left out.
 set -euo pipefail
@@ -33,11 +34,22 @@ export LITELLM_LOCAL_MODEL_COST_MAP=True LANGCHAIN_TRACING_V2=false SCHEMATHESIS
 
 "${PYTHON:-python3}" -m venv "$venv"
 if "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    openai langchain-openai litellm 'lm-eval[api]' schemathesis >"$work/pip.log" 2>&1; then
+    openai langchain-openai litellm 'lm-eval[api]' tokenizers schemathesis >"$work/pip.log" 2>&1; then
     "$venv/bin/python" tests/server/clients.py "$url" "$program" 2>"$work/clients.log" || {
         tail -n 60 "$work/clients.log" >&2
         exit 1
     }
+    wheel=$(ls "$target"/python-wheel/*.whl 2>/dev/null | head -n 1)
+    if [ -z "$wheel" ]; then
+        echo "error: $target/python-wheel has no wheel; run python/test.sh, which builds it" >&2
+        exit 1
+    fi
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --force-reinstall "$wheel"
+    "$venv/bin/python" tests/batch/evaluation.py "$program" "$url" >"$work/evaluation.log" 2>&1 || {
+        tail -n 60 "$work/evaluation.log" >&2
+        exit 1
+    }
+    grep equal "$work/evaluation.log"
     checks=not_a_server_error,status_code_conformance,response_schema_conformance
     # It keeps a cache where it runs.
     (cd "$work" && "$venv/bin/schemathesis" run "$url/openapi.json" --phases examples,coverage,fuzzing \

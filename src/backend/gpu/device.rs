@@ -29,6 +29,8 @@ pub struct AdapterSummary {
     pub workgroup_memory: u32,
     /// "discrete", "integrated", "virtual", "software" or "other".
     pub device_type: &'static str,
+    /// Its place on the bus as the driver reports it, "0000:65:00.0" for instance; empty if it does not.
+    pub pci_bus_id: String,
     /// Whether an automatic choice takes it.
     pub automatic: bool,
 }
@@ -105,6 +107,7 @@ pub async fn list_adapters() -> Vec<AdapterSummary> {
             max_binding: limits.max_storage_buffer_binding_size,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             device_type: type_name(adapter.get_info().device_type),
+            pci_bus_id: adapter.get_info().device_pci_bus_id,
             automatic: automatic == Some(index),
         }
     };

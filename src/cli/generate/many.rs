@@ -86,7 +86,8 @@ impl Order<'_> {
     /// Generates all texts. False if it was interrupted.
     fn generate(&mut self, writing: &Writing) -> Result<bool, Failure> {
         let Job { bdh, prompts, settings, sequences, forgetting, .. } = *self.job;
-        let batch = BatchOptions { num_return_sequences: sequences, slots: None, burst: None, forgetting };
+        let batch =
+            BatchOptions { num_return_sequences: sequences, slots: None, burst: None, forgetting, seeds: Vec::new() };
         let limit = settings.options.max_new_tokens;
         // A search counts its steps, not the tokens of its texts.
         let mut steps = 0;

@@ -245,7 +245,13 @@ impl Answer {
                     let prompts: Vec<Vec<u32>> =
                         completion.prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
                     let n = completion.best_of;
-                    let batch = BatchOptions { num_return_sequences: n, slots: None, burst: None, forgetting };
+                    let batch = BatchOptions {
+                        num_return_sequences: n,
+                        slots: None,
+                        burst: None,
+                        forgetting,
+                        seeds: Vec::new(),
+                    };
                     for (index, prompt) in prompts.iter().enumerate() {
                         (0..n).for_each(|k| {
                             let _ = tellers[index * n + k].tell(Event::Started { tokens: prompt.len(), cached: 0 });
