@@ -154,7 +154,8 @@ fn a_text_is_the_same_alone_and_in_a_batch() {
     let options = GenerationOptions { max_new_tokens: 60, seed: Some(3), ..Default::default() };
     let forgetting = Forgetting::Window { tokens: 24 };
     let run = |prompts: &[Vec<u32>], slots: usize| {
-        let batch = BatchOptions { num_return_sequences: 2, slots: Some(slots), burst: None, forgetting, seeds: Vec::new() };
+        let batch =
+            BatchOptions { num_return_sequences: 2, slots: Some(slots), burst: None, forgetting, seeds: Vec::new() };
         let mut texts = vec![Vec::new(); 2 * prompts.len()];
         let each = |event| {
             if let BatchEvent::Done(Completion { prompt, index, result, .. }) = event {

@@ -47,7 +47,7 @@ fn hugging_face_models_give_the_ports_logits() {
         let results = common::Golden::read(name, "golden.safetensors");
         let tokens = &results.tokens("tokens")[..TOKENS];
         let expected = &results.values("logits")[..TOKENS * model.config.vocab_size];
-        let found = common::naive::logits(&model, tokens, 0, Forgetting::Full);
+        let found = common::naive::logits(&model, tokens, 0, bdh_gpu::Forgetting::Full);
         let furthest = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         println!("{name}: logits within {furthest:e}");
         assert!(furthest <= TOLERANCE, "{name}: {furthest:e}");
