@@ -4,7 +4,7 @@ mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
 
-use bdh_gpu::generation::{Context, Request, Settings};
+use bdh_gpu::generation::{Past, Request, Settings};
 use bdh_gpu::model::Tensor;
 use bdh_gpu::{
     Bdh, DeviceChoice, Forgetting, GenerationError, GenerationOptions, Model, OpenError, SamplingOptions, Session,
