@@ -5,9 +5,9 @@
 # root), so all tests run on any machine. The most telling driver tests also run on a second driver,
 # if one is available. Then come Tint, Chromium's WGSL compiler, and the registers of every kernel on
 # AMD's graphics cards, the CPU backend on an emulated ARM processor, unmodified clients of the
-# server, and the inspector's pages in Chromium; if their packages are not available, a line says why.
-# So it is with the npm package, which is built and compared with the native program in Chromium and
-# in Dawn, Chromium's WebGPU without a browser.
+# server, and the inspector's pages in Chromium; if their packages are not available, a line says
+# why. So it is with the npm package, which is built and compared with the native program in
+# Chromium and in Dawn, Chromium's WebGPU without a browser.
 #
 # --long adds the compilers for NVIDIA and Apple, the Vulkan validation layers, every kernel on the
 # second driver, more tests and a second processor for ARM, an object store for the server's states,
