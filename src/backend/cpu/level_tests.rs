@@ -1,8 +1,8 @@
 //! Steps, chunks and beams at every level of instructions, compared with portable code.
 //!
 //! Levels add in different orders, with and without fused multiply-adds. Sums have at most a few
-//! hundred terms of about size one, and each rounding is 6e-8 of a term; two layers, with norms that
-//! enlarge errors, stay within 1e-4 of the largest number.
+//! hundred terms of about size one, and each rounding is 6e-8 of a term; two layers, with norms
+//! that enlarge errors, stay within 1e-4 of the largest number.
 
 use super::CpuBackend;
 use super::prefill::CHUNK_TOKENS;
