@@ -51,6 +51,7 @@ def main():
     builder = SparkSession.builder.master("local[2,4]").config("spark.ui.enabled", "false")
     builder = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", "8" if count < 500 else "50")
     builder = builder.config("spark.driver.host", "127.0.0.1").config("spark.log.level", "ERROR")
+    builder = builder.config("spark.ui.showConsoleProgress", "false")
     spark = builder.getOrCreate()
     started = time.monotonic()
     schema = "id bigint, prompt string, tag string"

@@ -21,7 +21,7 @@ from bdh_gpu import batch
 
 OPTIONS = dict(max_new_tokens=64, num_return_sequences=2, temperature=1.0, seed=5)
 ROUNDS = 5
-ROWS = 256
+ROWS = 64
 
 
 def main():
