@@ -6,10 +6,12 @@
 # if one is available. Then come Tint, Chromium's WGSL compiler, and the registers of every kernel on
 # AMD's graphics cards, unmodified clients of the server, and the inspector's pages in Chromium; if
 # their packages are not available, a line says why. So it is with the npm package, which is built and
-# compared with the native program in Chromium and in Dawn, Chromium's WebGPU without a browser.
+# compared with the native program in Chromium and in Dawn, Chromium's WebGPU without a browser, and
+# with ShellCheck, actionlint and mandoc, which check scripts, workflows and manual pages.
 #
 # --long adds the compilers for NVIDIA and Apple, the Vulkan validation layers, every kernel on the
-# second driver, an object store for the server's states, SciPy, and long runs of the server.
+# second driver, an object store for the server's states, SciPy, long runs of the server, and all
+# packages, installed into bare Debian systems.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -101,6 +103,11 @@ if driver=$(tests/drivers/swiftshader.sh) && [ -n "$driver" ]; then
 fi
 
 python/test.sh
+if $long; then
+    packaging/check.sh --long
+else
+    packaging/check.sh
+fi
 tests/server/clients.sh
 tests/page/check.sh
 tests/web/check.sh
