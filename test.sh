@@ -7,11 +7,13 @@
 # AMD's graphics cards, the CPU backend on an emulated ARM processor, rows on Ray, unmodified clients
 # of the server, and the inspector's pages in Chromium; if their packages are not available, a line
 # says why. So it is with the npm package, which is built and compared with the native program in
-# Chromium and in Dawn, Chromium's WebGPU without a browser.
+# Chromium and in Dawn, Chromium's WebGPU without a browser, and with ShellCheck, actionlint and
+# mandoc, which check scripts, workflows and manual pages.
 #
 # --long adds the compilers for NVIDIA and Apple, the Vulkan validation layers, every kernel on the
 # second driver, more tests and a second processor for ARM, an object store for the server's states,
-# SciPy, many rows on Ray and Spark, and long runs of the server.
+# SciPy, many rows on Ray and Spark, long runs of the server, and all packages, installed into bare
+# Debian systems.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -22,8 +24,8 @@ if [ -z "${BDH_GPU_SIGNALS:-}" ] && env --default-signal=INT,HUP true 2>/dev/nul
 fi
 
 case "${1:-}" in
-    --long) long=true ;;
-    "") long=false ;;
+    --long) long=true depth=(--long) ;;
+    "") long=false depth=() ;;
     *)
         echo "usage: ./test.sh [--long]" >&2
         exit 2
@@ -102,17 +104,10 @@ if driver=$(tests/drivers/swiftshader.sh) && [ -n "$driver" ]; then
     unset VK_DRIVER_FILES VK_ICD_FILENAMES
 fi
 
-if $long; then
-    tests/arm/check.sh --long
-else
-    tests/arm/check.sh
-fi
+tests/arm/check.sh "${depth[@]}"
 python/test.sh
-if $long; then
-    tests/batch/check.sh --long
-else
-    tests/batch/check.sh
-fi
+tests/batch/check.sh "${depth[@]}"
+packaging/check.sh "${depth[@]}"
 tests/server/clients.sh
 tests/page/check.sh
 tests/web/check.sh

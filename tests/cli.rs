@@ -528,6 +528,7 @@ fn help_teaches() {
         "merge",
         "inspect",
         "completions",
+        "man",
     ];
     for command in commands {
         insta::assert_snapshot!(format!("help-{command}"), run(&[command, "--help"]).ok());
@@ -573,6 +574,7 @@ fn bad_usage_is_one_line_and_exit_code_2() {
         &["interactive", "--prompt", "a"],
         &["completions"],
         &["completions", "tcsh"],
+        &["man"],
         &["generate", "--prompt"],
         &["generate", "-p", "a", "--top_x", "1"],
         &["generate", "-p", "a", "--max-new-tokens", "many"],

@@ -386,6 +386,37 @@ fn an_interrupted_run_leaves_the_old_file() {
 }
 
 #[test]
+fn manual_pages_have_the_text_of_the_help() {
+    let folder = tempfile::tempdir().unwrap();
+    let man = folder.path().join("new/man1");
+    assert_eq!(run(&["man", man.to_str().unwrap()]).ok(), "");
+    let page = |name: &str| std::fs::read_to_string(man.join(name)).unwrap();
+    let help = run(&["--help"]).ok();
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names.into_iter().filter(|name| *name != "help") {
+        assert!(
+            page("bdh-gpu.1").contains(&format!("bdh\\-gpu\\-{name}(1)")),
+            "{name} is missing on the program's page"
+        );
+        let page = page(&format!("bdh-gpu-{name}.1"));
+        for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "EXAMPLES", "\"EXIT STATUS\"", "\"SEE ALSO\""] {
+            assert!(page.contains(&format!("\n.SH {section}\n")), "{name} has no {section}");
+        }
+    }
+    let generate = page("bdh-gpu-generate.1");
+    assert!(generate.contains("bdh\\-gpu generate \\-\\-prompt \"KING:\" \\-\\-num\\-beams 4"), "{generate}");
+    assert!(!generate.contains("\\-\\-corrupt"), "hidden options stay hidden");
+
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let failed = run(&["man", file.to_str().unwrap()]);
+    assert_eq!(failed.code, 1);
+    assert!(failed.stderr.starts_with(&format!("error: cannot write {}", file.display())), "{failed:?}");
+}
+
+#[test]
 fn completions_are_scripts_that_name_the_commands() {
     for shell in ["bash", "zsh", "fish", "powershell"] {
         let script = run(&["completions", shell]).ok();

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `generate`, `interactive`, `serve`, `score`, `needle`, `inspect`, `compare` | one command each: its options, and what it does |
-//! | `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions` | the same |
+//! | `verify`, `bench`, `info`, `devices`, `convert`, `merge`, `completions`, `man` | the same |
 //! | `args`, `settings` | options that commands share: model, device and context; how to generate |
 //! | `bench_report` | the tables of `bench` |
 //! | `position_report` | the tables of `score --by-position` |
@@ -36,6 +36,7 @@ mod input;
 mod inspect;
 mod interactive;
 mod interrupt;
+mod man;
 mod merge;
 mod needle;
 mod output;
@@ -99,6 +100,7 @@ enum Command {
     Info(info::Info),
     Devices(devices::Devices),
     Completions(completions::Completions),
+    Man(man::Man),
     Convert(convert::Convert),
     Merge(merge::Merge),
 }
@@ -127,6 +129,7 @@ impl Command {
             Self::Info(command) => command.run(),
             Self::Devices(command) => command.run(),
             Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(),
             Self::Convert(command) => command.run(),
             Self::Merge(command) => command.run(),
         }
