@@ -28,7 +28,9 @@ command -v qemu-aarch64-static >/dev/null || wanted+=(qemu-user-static)
 command -v aarch64-linux-gnu-gcc >/dev/null || wanted+=(gcc-aarch64-linux-gnu)
 [ -e /usr/aarch64-linux-gnu/lib/libc.so ] || wanted+=(libc6-dev-arm64-cross)
 if [ ${#wanted[@]} -gt 0 ]; then
-    command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ] || without "install ${wanted[*]}"
+    if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
+        without "install ${wanted[*]}"
+    fi
     {
         apt-get update
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${wanted[@]}"
@@ -58,6 +60,7 @@ if [ "$long" = --long ]; then
         on "$cpu" --lib --test cpu_goldens -- --skip shader_tests
     done
 else
-    # The tests of whole texts and models take a minute.
-    on cortex-a53 --lib --test cpu_goldens -- backend::cpu:: match
+    # Left out: a text of the shipped model, and 27 runs of a team, which know no instructions.
+    on cortex-a53 --lib --test cpu_goldens -- backend::cpu:: backend::codes:: rotary match \
+        --skip the_shipped_model --skip results_do_not_depend
 fi

@@ -73,7 +73,7 @@ impl Isa for Neon {
 
     #[inline(always)]
     fn prefetch<T>(self, value: &T, reuse: Reuse) {
-        let address = std::ptr::from_ref(value);
+        let address = std::ptr::from_ref(value).addr();
         // SAFETY: a prefetch faults at no address and changes nothing that a program sees.
         unsafe {
             match reuse {
