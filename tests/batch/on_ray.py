@@ -92,7 +92,8 @@ def files(rows, expected):
         first, second = ({(row["id"], row["index"]): row["text"] for row in run} for run in named)
         assert first == second and len(first) == len(expected) and len(set(first.values())) > len(rows)
         added = bdh_gpu.ray.add_ids(ray.data.from_items([{"prompt": "KING:"}, {"prompt": None}]))
-        assert [row["id"] for row in added.take_all()] == [batch.content_id("KING:"), batch.content_id(None)]
+        found = {row["id"]: row["prompt"] for row in added.take_all()}
+        assert found == {batch.content_id(prompt): prompt for prompt in ("KING:", None)}, found
 
 
 def main():
