@@ -28,6 +28,10 @@ only name *arguments:
 web:
     web/build.sh
 
+# Makes every package of this platform, and tries them in bare Debian systems (Debian, as root).
+packages:
+    packaging/check.sh --long
+
 # Formats all code.
 fmt:
     cargo fmt --all

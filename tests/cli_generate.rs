@@ -407,7 +407,9 @@ fn manual_pages_have_the_text_of_the_help() {
     }
     let generate = page("bdh-gpu-generate.1");
     assert!(generate.contains("bdh\\-gpu generate \\-\\-prompt \"KING:\" \\-\\-num\\-beams 4"), "{generate}");
-    assert!(!generate.contains("\\-\\-corrupt"), "hidden options stay hidden");
+    assert!(generate.contains("\\-\\-stop $\\*(Aq\\(rsn\\(rsn\\*(Aq"), "backslashes: {generate}");
+    assert!(page("bdh-gpu-info.1").contains("[possible values: text, json]"));
+    assert!(!page("bdh-gpu-verify.1").contains("\\-\\-corrupt"), "hidden options stay hidden");
 
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
