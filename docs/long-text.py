@@ -5,8 +5,8 @@
 
 TEXT is tiny Shakespeare. The tables lie between lines that begin with `<!-- table`; everything else
 of the document stays as it is. Settings that the program has no option for are left out. BDH_FLAGS
-holds further options for every run, for instance "--model mine --device gpu". Only the standard
-library is needed.
+holds further options for every run, for instance "--model mine --device gpu", and BDH_JOBS the
+number of runs at the same time. Only the standard library is needed.
 """
 
 import json
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 DOCUMENT = Path(__file__).resolve().with_suffix(".md")
@@ -25,10 +26,10 @@ PROGRAM = DOCUMENT.parents[1] / "target/release/bdh-gpu"
 # What the model has not seen: all after its training part.
 TRAINED_BYTES = 1_003_854
 
-LONGEST = 8192
-LENGTHS = [256, 512, 1024, 2048, 4096, 8192]
-DISTANCES = [64, 128, 192, 256, 384, 512, 768, 1024, 2048]
-NEEDLES = 32
+PIECE = 8192
+LENGTHS = [256, 1024, 4096]
+DISTANCES = [64, 128, 256, 512, 1024]
+NEEDLES = 8
 
 WINDOWS = [128, 192, 256, 384, 512, 1024]
 SETTINGS = [
@@ -45,9 +46,10 @@ def run(program, *arguments):
     command = [program, *arguments, "--format", "json", "--quiet", *shlex.split(os.environ.get("BDH_FLAGS", ""))]
     start = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    line = shlex.join(map(str, command))
     if done.returncode != 0:
-        sys.exit(f"error: {shlex.join(map(str, command))} ended with exit code {done.returncode}")
-    print(f"{time.monotonic() - start:6.1f} s  {shlex.join(map(str, command))}", file=sys.stderr)
+        raise SystemExit(f"error: {line} ended with exit code {done.returncode}")
+    print(f"{time.monotonic() - start:6.1f} s  {line}", file=sys.stderr)
     return json.loads(done.stdout)
 
 
@@ -57,42 +59,27 @@ def table(heading, rows):
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def by_position(program, text, settings):
+def by_position(reports):
     """Bits per byte: a row per setting, a column per range of positions."""
     rows = []
-    for name, flags in settings:
-        score = run(program, "score", "--file", text, f"--by-position={LONGEST}", *flags)
-        heading = [f"{r['first']:,}–{r['last']:,}" for r in score["ranges"]]
-        cells = [f"{r['bits_per_byte']:.3f} ± {r['bits_per_byte_error']:.3f}" for r in score["ranges"]]
+    for name, report in reports.items():
+        heading = [f"{r['first']:,}–{r['last']:,}" for r in report["ranges"]]
+        cells = [f"{r['bits_per_byte']:.3f} ± {r['bits_per_byte_error']:.3f}" for r in report["ranges"]]
         rows.append([name, *cells])
-    return table(["bits per byte at positions", *heading], rows)
+    return table(["position", *heading], rows)
 
 
-def needles(program, text, settings):
-    """Bits that the needle's word saves: by distance in the longest context, and by length at two distances."""
-    found = {}
-    for name, flags in settings:
-        report = run(
-            program, "needle", "--file", text, "--needles", str(NEEDLES), *flags,
-            "--lengths", ",".join(map(str, LENGTHS)), "--distances", ",".join(map(str, DISTANCES)),
-        )  # fmt: skip
-        found[name] = {(cell["length"], cell["distance"]): cell for cell in report["cells"]}
-
-    def rows(key, places):
-        def show(cell):
-            if cell is None:
-                return "–"
-            return f"{cell[key]:+.2f} ± {cell[key + '_error']:.2f}" if key != "hits" else str(cell["hits"])
-
-        return [[name, *(show(cells.get(place)) for place in places)] for name, cells in found.items()]
-
-    tables = {}
-    for name, key in [("gained", "gained"), ("looked-up", "looked_up"), ("hits", "hits")]:
-        places = [(LONGEST, distance) for distance in DISTANCES]
-        tables[f"{name}-by-distance"] = table(["distance", *map(str, DISTANCES)], rows(key, places))
-        places = [(length, 128) for length in LENGTHS]
-        tables[f"{name}-by-length"] = table(["length", *(f"{length:,}" for length in LENGTHS)], rows(key, places))
-    return tables
+def needles(reports, length, key):
+    """Needles found, or bits saved, in contexts of one length: a row per setting, a column per distance."""
+    rows = []
+    for name, report in reports.items():
+        cells = {c["distance"]: c for c in report["cells"] if c["length"] == length}
+        if key == "hits":
+            shown = {distance: f"{c['hits']} of {c['needles']}" for distance, c in cells.items()}
+        else:
+            shown = {distance: f"{c[key]:+.2f} ± {c[key + '_error']:.2f}" for distance, c in cells.items()}
+        rows.append([name, *(shown.get(distance, "–") for distance in DISTANCES)])
+    return table(["distance", *(f"{distance:,}" for distance in DISTANCES)], rows)
 
 
 def main():
@@ -104,10 +91,23 @@ def main():
     left_out = [name for name, flags in SETTINGS if (name, flags) not in settings]
     if left_out:
         print(f"note: the program has no option for {', '.join(left_out)}: left out", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder:
+    lengths, distances = (",".join(map(str, numbers)) for numbers in (LENGTHS, DISTANCES))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(int(os.environ.get("BDH_JOBS", "1"))) as pool:
         text = Path(folder) / "held-out.txt"
         text.write_bytes(Path(sys.argv[1]).read_bytes()[TRAINED_BYTES:])
-        tables = {"by-position": by_position(program, text, settings), **needles(program, text, settings)}
+        commands = {
+            "score": ["--file", text, f"--by-position={PIECE}"],
+            "needle": ["--file", text, "--needles", str(NEEDLES), "--lengths", lengths, "--distances", distances],
+        }
+        started = {
+            command: {name: pool.submit(run, program, command, *arguments, *flags) for name, flags in settings}
+            for command, arguments in commands.items()
+        }
+        scores, found = ({name: run.result() for name, run in runs.items()} for runs in started.values())
+    tables = {"by-position": by_position(scores)}
+    for length in LENGTHS:
+        for key in ("hits", "gained", "looked_up"):
+            tables[f"{key}-{length}"] = needles(found, length, key)
     document = DOCUMENT.read_text()
     for name in re.findall(r"<!-- table (\S+) -->", document):
         pattern = rf"(<!-- table {name} -->\n).*?(\n<!-- end -->)"

@@ -60,7 +60,7 @@ struct NeedleArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = args::whole::<usize>,
         allow_hyphen_values = true, default_values_t = NeedleOptions::default().lengths)]
     lengths: Vec<usize>,
-    /// Percent of the text that come before the needle, one number or several [default: 0,25,50,75,100]
+    /// Percent of the text before the needle, one number or several [default: 0,25,50,75,100]
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = args::whole::<u32>,
         allow_hyphen_values = true, conflicts_with = "distances")]
     depths: Vec<u32>,
@@ -76,8 +76,8 @@ struct NeedleArgs {
     #[arg(long, value_name = "N", value_parser = args::whole::<u64>, allow_hyphen_values = true,
         default_value_t = NeedleOptions::default().seed)]
     seed: u64,
-    /// The sentence, with {value} once and {key} anywhere; line ends count [default: the line \"The secret word of {key}
-    /// is {value}.\"]
+    /// The sentence, with {value} once and {key} anywhere; line ends count [default: the line "The secret word of {key}
+    /// is {value}."]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     needle_text: Option<String>,
 }

@@ -6,7 +6,7 @@ use super::format::{self, Report};
 use super::input::{self, TokenSource};
 use super::output::{Notices, Output};
 use super::position_report;
-use bdh_gpu::generation::{self, ByPosition, GenerationError};
+use bdh_gpu::generation::{self, ByPosition};
 use bdh_gpu::model::{Model, Tokenizer};
 use clap::{Args, ValueEnum, ValueHint};
 use serde_json::json;
@@ -107,9 +107,7 @@ impl Score {
         let forgetting = self.context.forgetting(&model.config)?;
         self.device.check(forgetting)?;
         let tokens = self.input.read(&model)?;
-        if tokens.len() < 2 {
-            return Err(GenerationError::TooShort(tokens.len()).into());
-        }
+        generation::piece_length(tokens.len(), self.output.by_position.flatten())?;
         let bdh = self.device.open(model, &self.notices)?;
         let bar = self.notices.progress("Scoring", tokens.len());
         let start = Instant::now();

@@ -37,7 +37,7 @@ pub use failover::Failover;
 pub use logprobs::TokenLogprobs;
 use maybe_async::maybe_async;
 pub use options::{FinishReason, Generated, GenerationOptions};
-pub use position::{ByPosition, FIRST_RANGE, Mean, PositionLosses, PositionRange, token_bytes};
+pub use position::{ByPosition, FIRST_RANGE, Mean, PositionLosses, PositionRange, piece_length, token_bytes};
 #[cfg(feature = "server")]
 pub(crate) use requests::random_seed;
 pub use requests::{BatchEvent, BatchOptions, Completion};

@@ -180,6 +180,18 @@ pub fn token_bytes(tokenizer: &Tokenizer, tokens: &[u32]) -> Option<Vec<usize>> 
     Some(tokenizer.stream().pieces(tokens).iter().map(String::len).collect())
 }
 
+/// Tokens of each piece of a text: all of them unless a length is asked for.
+///
+/// # Errors
+/// As [`Bdh::score_by_position`], for a length below 2 and for one that is longer than the text.
+pub fn piece_length(tokens: usize, asked: Option<usize>) -> Result<usize, GenerationError> {
+    match asked.unwrap_or(tokens) {
+        length @ 0..2 => Err(GenerationError::TooShort(length)),
+        length if length > tokens => Err(GenerationError::ShortText { tokens, length }),
+        length => Ok(length),
+    }
+}
+
 /// A text's score by position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ByPosition {
@@ -209,13 +221,7 @@ impl Bdh {
         forgetting: Forgetting,
         mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<ByPosition, GenerationError> {
-        let length = length.unwrap_or(tokens.len());
-        if length < 2 {
-            return Err(GenerationError::TooShort(length));
-        }
-        if tokens.len() < length {
-            return Err(GenerationError::ShortText { tokens: tokens.len(), length });
-        }
+        let length = piece_length(tokens.len(), length)?;
         let tokenizer = &self.model().tokenizer;
         let mut losses = PositionLosses::new(FIRST_RANGE);
         let (mut pieces, mut flow) = (0, ControlFlow::Continue(()));

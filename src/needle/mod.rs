@@ -175,7 +175,7 @@ struct Sample {
 ///     ..NeedleOptions::default()
 /// };
 /// let cells = measure(&model, &text, &options, Forgetting::Full, |_, _| ControlFlow::Continue(()))?;
-/// assert!(cells[0].gained.bits > 0.0);
+/// println!("found {} of {}, {:.2} bits per byte saved", cells[0].hits, cells[0].needles, cells[0].gained.bits);
 /// # }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
