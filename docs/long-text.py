@@ -27,11 +27,11 @@ PROGRAM = DOCUMENT.parents[1] / "target/release/bdh-gpu"
 TRAINED_BYTES = 1_003_854
 
 PIECE = 8192
-LENGTHS = [256, 1024, 4096]
+LENGTHS = [256, 1024, 8192]
 DISTANCES = [64, 128, 256, 512, 1024]
-NEEDLES = 8
+NEEDLES = 6
 
-WINDOWS = [128, 192, 256, 384, 512, 1024]
+WINDOWS = [64, 128, 256, 512]
 SETTINGS = [
     ("full", ["--context", "full"]),
     ("τ = B/4 = 64", ["--forget-tau", "64"]),

@@ -82,7 +82,7 @@ impl BenchOptions {
             return out_of_range("batches", "one or more numbers of sequences, each at least 1", &self.batches);
         }
         if self.depths.is_empty() {
-            return out_of_range("depths", "one or more positions", &self.depths);
+            return out_of_range("depth", "one or more positions", &self.depths);
         }
         // The first timed token stands at the depth itself.
         let tokens = self.prompt_tokens.max(self.new_tokens) as u64;

@@ -17,7 +17,6 @@ pub type Spelling = fn(&str) -> String;
 pub fn flag(option: &str) -> String {
     let name = match option {
         "batches" => "batch",
-        "depths" => "depth",
         other => other,
     };
     format!("--{}", name.replace('_', "-"))

@@ -84,5 +84,5 @@ fn text(score: &ByPosition) -> String {
     rows.push(row("all".to_string(), &score.all));
     let pieces =
         format!("{} of {} tokens", format::thousands(score.pieces as u64), format::thousands(score.length as u64));
-    format!("{}\n{}", format::pairs(&[("pieces", pieces)]), format::columns(heading, &rows))
+    format!("{}{}", format::pairs(&[("pieces", pieces)]), format::columns(heading, &rows))
 }
