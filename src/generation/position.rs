@@ -265,7 +265,7 @@ mod tests {
     fn ranges_double_and_end_with_the_longest_text() {
         let mut losses = PositionLosses::new(4);
         assert_eq!((losses.ranges(), losses.all()), (Vec::new(), None));
-        losses.add(&[], None);
+        losses.add(&[], Some(&[]));
         assert_eq!((losses.ranges(), losses.all()), (Vec::new(), None));
         let text = |length: usize| -> Vec<Option<f64>> {
             (0..length).map(|t| (t > 0).then_some(-std::f64::consts::LN_2 * t as f64)).collect()
