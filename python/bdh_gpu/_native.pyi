@@ -60,8 +60,8 @@ class BDH:
     max_new_tokens, min_new_tokens, stop (a text or several), eos_token_id (an id or several),
     ignore_eos; temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
     frequency_penalty, do_sample, greedy, logit_bias, seed; num_beams, length_penalty,
-    early_stopping (True, False or "never"); context (a number of tokens, or "full"), forget_tau;
-    echo: False leaves the prompt out of the result.
+    early_stopping (True, False or "never"); context (a number of tokens, or "full"), forget_tau,
+    window (a number of tokens, on the CPU); echo: False leaves the prompt out of the result.
 
     Raises ValueError for an option out of its range and BDHError where the device fails. Other
     threads run while the device works; Ctrl-C interrupts.
@@ -142,22 +142,22 @@ class BDH:
         self, tokens: Union[str, Iterable[int]], **options: Unpack[_Context]
     ) -> npt.NDArray[np.float32]:
         """The logits after each token, a NumPy array [T, V] of float32. Takes a text or token ids;
-        context and forget_tau as for generating.
+        context, forget_tau and window as for generating.
         """
     def score(
         self, tokens: Union[str, Iterable[int]], **options: Unpack[_Context]
     ) -> Score:
-        """How likely the model finds a text or token ids, at least two; context and forget_tau as for
-        generating.
+        """How likely the model finds a text or token ids, at least two; context, forget_tau and window
+        as for generating.
         """
     def trace(
         self, tokens: Union[str, Iterable[int]], **options: Unpack[_Context]
     ) -> Trace:
         """Reads a text or token ids as one context and keeps its neurons: which fire at each token, in
-        each layer, as the device computes them. context and forget_tau as for generating. On a
-        graphics card the model must be loaded with watchable=True. Every layer waits for the host,
-        so this is slower than generating. Memory: 8 bytes for each neuron that fires and each gate
-        that is open, and as much again once their arrays are used.
+        each layer, as the device computes them. context, forget_tau and window as for generating.
+        On a graphics card the model must be loaded with watchable=True. Every layer waits for the
+        host, so this is slower than generating. Memory: 8 bytes for each neuron that fires and each
+        gate that is open, and as much again once their arrays are used.
         """
     def edited(
         self, ablate: Iterable[str] = (), clamp: Mapping[str, float] = {}
@@ -167,7 +167,7 @@ class BDH:
         The edits hold in all layers and at all positions.
         """
     def session(self, **options: Unpack[_Context]) -> Session:
-        """Starts a conversation; context and forget_tau as for generating."""
+        """Starts a conversation; context, forget_tau and window as for generating."""
     def load_session(self, path: Union[str, PathLike[str]]) -> Session:
         """Goes on with a conversation from a state file, as Session.save and bdh-gpu --save-state
         write it.
@@ -299,8 +299,8 @@ class Session:
         self, max_new_tokens: Optional[int] = None, **options: Unpack[_Drawing]
     ) -> list[int]:
         """Continues the conversation and returns the new token ids. Options are those of BDH.generate,
-        without echo, context and forget_tau. After a Ctrl-C the conversation goes on after what was
-        generated until then.
+        without echo, context, forget_tau and window. After a Ctrl-C the conversation goes on after
+        what was generated until then.
         """
     def generate_text(
         self, max_new_tokens: Optional[int] = None, **options: Unpack[_Drawing]
