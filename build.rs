@@ -18,8 +18,9 @@ fn main() {
     for file in &files {
         let path = file.strip_prefix(&root).expect("below the root").with_extension("");
         let name: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
-        writeln!(table, "({:?}, include_str!({file:?})),", name.join("/")).expect("a string takes all");
         let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        // Not the file's path, which another checkout with the same target directory does not have.
+        writeln!(table, "({:?}, {text:?}),", name.join("/")).expect("a string takes all");
         for (name, fields, structure) in structures(&text) {
             fs::write(out.join(format!("{name}.rs")), structure).expect("OUT_DIR can be written");
             writeln!(host, "({name:?}, {fields}),").expect("a string takes all");
