@@ -31,6 +31,8 @@ from bdh_gpu import BDH, BDHError
         ({"context": "half"}, 'context must be a whole number or "full", got "half"'),
         ({"context": "full", "forget_tau": 3.0}, "forget_tau means nothing with a full context"),
         ({"forget_tau": 0}, "forget_tau must be finite and above 0, got 0"),
+        ({"window": 0}, "window must be above 0, got 0"),
+        ({"window": 5, "context": "full"}, "window excludes context and forget_tau"),
     ],
 )
 def test_options_out_of_range(model, option, message):

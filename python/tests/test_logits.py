@@ -39,6 +39,15 @@ def test_logits_are_those_of_the_reference(root):
     assert np.array_equal(micro.logits(tokens.tolist(), context="full"), logits)
 
 
+def test_a_window_hides_what_is_before_it(root):
+    micro = BDH.from_pretrained(root / "tests" / "golden" / "micro", device="cpu", weights="f32")
+    tokens = [i * 7 % 50 for i in range(40)]
+    full, window = micro.logits(tokens, context="full"), micro.logits(tokens, window=9)
+    assert np.array_equal(window[:10], full[:10])
+    assert np.abs(window[10:] - full[10:]).max() > 1e-3
+    assert micro.session(window=9).generate(3, seed=1)
+
+
 def test_a_session_has_the_logits_of_the_next_token(model):
     session = model.session()
     session.feed("To be or ")
