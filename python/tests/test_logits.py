@@ -43,7 +43,8 @@ def test_a_window_hides_what_is_before_it(root):
     micro = BDH.from_pretrained(root / "tests" / "golden" / "micro", device="cpu", weights="f32")
     tokens = [i * 7 % 50 for i in range(40)]
     full, window = micro.logits(tokens, context="full"), micro.logits(tokens, window=9)
-    assert np.array_equal(window[:10], full[:10])
+    # Chunks end where tokens begin to leave, so sums are rounded elsewhere.
+    assert np.abs(window[:10] - full[:10]).max() < 1e-4
     assert np.abs(window[10:] - full[10:]).max() > 1e-3
     assert micro.session(window=9).generate(3, seed=1)
 
