@@ -15,7 +15,8 @@ python packaging/contents.py "$sdist"
 if [ "${1:-}" = --build ]; then
     venv=$work/sdist-venv
     python -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet "$sdist"
+    # The tests' profile, whose dependencies are there already.
+    "$venv/bin/pip" install --quiet --config-settings=build-args='--profile dev' "$sdist"
     (cd "$work" && "$venv/bin/python" - "$OLDPWD/python/README.md" <"$OLDPWD/packaging/quick_start.py")
 fi
 mv "$sdist" "$out"

@@ -30,6 +30,13 @@ done
 grep -q '^dynamic = .*"version"' python/pyproject.toml ||
     disagree python/pyproject.toml "a version of its own" 'dynamic = ["version"]'
 
+# Wheels have their licences from below pyproject.toml, and links are no files on Windows. In a folder
+# of their own, they are not in the way of the crate's in the source distribution.
+for licence in LICENSE-MIT LICENSE-APACHE; do
+    copy=python/licences/$licence
+    cmp -s "$licence" "$copy" || disagree "$copy" "something else" "a copy of $licence"
+done
+
 if [ -n "${1:-}" ]; then
     [ "$1" = "v$version" ] || disagree "the tag" "$1" "v$version, as Cargo.toml does"
     grep -q "^## \[$version\]" CHANGELOG.md || disagree CHANGELOG.md "" "a section [$version]"

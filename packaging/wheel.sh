@@ -15,6 +15,9 @@ if $zig; then
 else
     options+=(pypi)
 fi
+# maturin has another linker script than cargo-zigbuild: in one folder, each would rebuild what the
+# other has built.
+options+=(--target-dir "$work/wheel-build")
 rm -rf "$work/wheel"
 maturin build "${options[@]}" --out "$work/wheel"
 wheel=$(ls "$work"/wheel/*.whl)
