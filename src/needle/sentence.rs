@@ -132,7 +132,6 @@ impl Sentence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Tokenizer;
 
     #[test]
     fn words_depend_on_the_seed_the_index_and_the_purpose() {
@@ -160,7 +159,7 @@ mod tests {
     #[test]
     fn question_and_answer_make_up_the_sentence() {
         let model = Model::embedded().unwrap();
-        let before = Tokenizer::bytes(256).stream();
+        let before = crate::model::Tokenizer::bytes(256).stream();
         let template = Template::new("Say {key} é {value}!").unwrap();
         let sentence = Sentence::new(&template, &model, &before, "Ab", "cdef").unwrap();
         assert_eq!(sentence.question(), "Say Ab é ".bytes().map(u32::from).collect::<Vec<_>>());
